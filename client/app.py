@@ -1,0 +1,72 @@
+"""The site's Flower app: it carries requests to the resident worker and answers back, and does nothing else."""
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client.worker import SiteWorker
+from csasn import wire
+from csasn.errors import ConfigurationError, CsasnError, TrainingError
+from csasn.federated.messages import Absence, Answer, Reason
+from csasn.federated.quantise import ScaleTooSmallError
+from csasn.membership import read_membership
+from csasn.site import read_site
+from csasn.study import read_study
+
+log = logging.getLogger(__name__)
+
+# keys of the node configuration: files at the site, never anything that a message names
+SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER, THREADS = (
+    "site-file",
+    "study-file",
+    "membership-file",
+    "state-folder",
+    "threads",
+)
+
+app = ClientApp()
+
+
+def _reply(message: Message, context: Context) -> Message:
+    return Message(wire.answer_to_records(_answer(message, context)), reply_to=message)
+
+
+app.query("hello")(_reply)
+app.train()(_reply)
+app.evaluate("validate")(_reply)
+app.evaluate("finish")(_reply)
+
+
+def _answer(message: Message, context: Context) -> Answer | Absence:
+    """The worker's answer; whatever goes wrong becomes a reason and a line of our own, never a foreign text."""
+    try:
+        places = tuple(str(context.node_config[key]) for key in (SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER))
+        torch.set_num_threads(int(context.node_config[THREADS]))
+        return _worker(*places).answer(wire.request_from_message(message))
+    except ScaleTooSmallError:
+        return Absence(Reason.SCALE_TOO_SMALL)
+    except TrainingError as error:
+        return Absence(Reason.TRAINING, _line(error))
+    except CsasnError as error:
+        return Absence(Reason.REFUSED, _line(error))
+    except Exception as error:  # noqa: BLE001 - the one boundary of this process: a foreign text is never sent or logged
+        log.error("unexpected %s while answering", type(error).__name__)
+        return Absence(Reason.FAILED, f"unexpected {type(error).__name__} at the site")
+
+
+def _line(error: CsasnError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+@lru_cache(maxsize=64)
+def _worker(site_file: str, study_file: str, membership_file: str, state_folder: str) -> SiteWorker:
+    """The resident worker of a site; a process that serves several sites in simulation keeps one of each."""
+    study, membership = read_study(Path(study_file)), read_membership(Path(membership_file))
+    site = read_site(Path(site_file))
+    if membership.study_hash != study.study_hash or site.site not in membership.sites:
+        raise ConfigurationError(f"{site.site} is no member of study {study.name}", "ask the coordinator for the membership")
+    return SiteWorker(study, membership, site, Path(state_folder))

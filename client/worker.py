@@ -1,0 +1,187 @@
+"""A site's worker: it keeps model and data warm, checks every request, evaluates, trains, and answers {update, counts}."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.site_state import SiteMemory, SiteState
+from csasn.contract import Contract
+from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_site_data
+from csasn.errors import ConfigurationError, ProtocolError
+from csasn.evaluation import count_split
+from csasn.federated.aggregate import apply_step, step_from_sum
+from csasn.federated.messages import Absence, Answer, Kind, ModelUpdate, Reason, Request, Weighting
+from csasn.federated.quantise import Quantised, Scale, integer_type, quantise, step_sizes
+from csasn.loss import LossTerms
+from csasn.membership import Membership
+from csasn.metrics import FIXED_POINT
+from csasn.model.network import build_network, image_size
+from csasn.model.state import read_statistics, write_statistics
+from csasn.normalisation import apply_moments, measure_moments
+from csasn.randomness import generator
+from csasn.site import Site
+from csasn.study import Study
+from csasn.training import LocalPlan, LocalResult, train_locally
+from csasn.weighting import ClassWeights, class_weights
+
+Integers = NDArray[np.int64]
+OMEGA_TOLERANCE = 1e-9
+
+
+class NeedsModelError(ProtocolError):
+    """The site holds another model than the one that the step starts from."""
+
+
+class SiteWorker:
+    """One site of one run. `folder` is where it keeps its state of the run."""
+
+    def __init__(self, study: Study, membership: Membership, site: Site, folder: Path) -> None:
+        self.study, self.site = study, site
+        self.device = choose_device(site, study.deterministic)
+        self.network = build_network(study).to(self.device)
+        self.contract = Contract.of(study, membership, self.network)
+        self.state = SiteState(folder)
+        self._model: NDArray[np.float32] | None = None
+        self._model_hash = ""
+        self._data: SiteData | None = None
+        self._manifest_stamp = (0, 0)
+
+    def answer(self, request: Request) -> Answer | Absence:
+        """The answer to a request.
+
+        Raises:
+            CsasnError: the request is refused, or the site cannot do what it asks.
+        """
+        self._check_header(request)
+        if request.kind is Kind.HELLO:
+            return Answer(self.contract.counts[Kind.HELLO].pack({"histogram": self._class_histogram()}))
+        if request.model is None or request.weighting is None:
+            raise ProtocolError(f"the request to {request.kind} lacks model or weighting")
+        try:
+            model = self._receive(request.model)
+        except NeedsModelError:
+            return Absence(Reason.NEEDS_MODEL)
+        weights = self._check_weighting(request.weighting)
+        memory = self.state.settle(request.accepted, self.site.site)
+        self.contract.state.write(self.network, model)
+        if memory is not None and self.study.federation.batchnorm == "silo":
+            write_statistics(self.network, memory.statistics)
+        if request.kind is Kind.TRAIN:
+            return self._train(request, model, weights, memory)
+        return self._evaluate(request.kind, weights)
+
+    @property
+    def data(self) -> SiteData:
+        """The site's cases, read again when the manifest changed."""
+        status = Path(self.site.manifest).stat() if Path(self.site.manifest).exists() else None
+        stamp = (status.st_mtime_ns, status.st_size) if status else (0, 0)
+        if self._data is None or stamp != self._manifest_stamp:
+            self._data = load_site_data(self.study, self.site, image_size(self.study.model))
+            self._manifest_stamp = stamp
+        return self._data
+
+    def _class_histogram(self) -> Integers:
+        classes = self.data.class_C[self.data.cases(TRAIN)]
+        return np.bincount(classes[classes >= 0], minlength=len(self.study.classes)).astype(np.int64)
+
+    def _check_header(self, request: Request) -> None:
+        header, contract = request.header, self.contract
+        for name, given, expected in (
+            ("study", header.study_hash, contract.study.study_hash),
+            ("membership", header.membership_hash, contract.membership.membership_hash),
+        ):
+            if given != expected:
+                raise ProtocolError(
+                    f"the request is of {name} {given[:12]}, this site approved {expected[:12]}",
+                    "compare study.yaml with the coordinator's",
+                )
+
+    def _receive(self, update: ModelUpdate) -> NDArray[np.float32]:
+        """The model that the request is about, from the whole state or by the step, checked by its hash."""
+        if self._model is not None and update.state_hash == self._model_hash:
+            return self._model
+        if update.whole is not None:
+            model = update.whole
+        elif self._model is not None and update.step is not None:
+            step = update.step
+            model = apply_step(self._model, step_from_sum(step.sum_P, self.contract.state.shared, step.sizes, step.arrived_units))
+        else:
+            raise NeedsModelError("no model is held here")
+        found = self.contract.state.hash(model) if model.shape == (self.contract.state.size,) else "of another size"
+        if found != update.state_hash:
+            if update.whole is None:
+                raise NeedsModelError("the step leads to another model")
+            raise ProtocolError(f"the received model is {found[:12]}, announced as {update.state_hash[:12]}")
+        self._model, self._model_hash = model, found
+        return model
+
+    def _check_weighting(self, weighting: Weighting) -> ClassWeights:
+        """ω recomputed from the sums it is said to follow from; a difference is refused."""
+        weights = class_weights(self.study.class_weighting, weighting.histogram_K, list(weighting.history_R3K))
+        if weighting.omega_K.shape != weights.omega_K.shape or np.abs(weighting.omega_K - weights.omega_K).max() > OMEGA_TOLERANCE:
+            raise ProtocolError(f"class weights {weighting.omega_K.tolist()} do not follow from their sums")
+        return weights
+
+    def _train(self, request: Request, model: NDArray[np.float32], weights: ClassWeights, memory: SiteMemory | None) -> Answer:
+        if request.ranges is None or request.ranges.shape != (len(self.contract.state.shared),):
+            raise ProtocolError("the request to train lacks the ranges of the tensors")
+        counts = count_split(self.network, self.data, VALIDATION, self.study, weights)
+        federation, header = self.study.federation, request.header
+        plan = LocalPlan(self.site.site, header.round, federation.proximal_mu, micro_batch=self.site.micro_batch)
+        result = train_locally(self.network, self.data, self.study, LossTerms.of(self.study, weights, self.device), plan)
+        num_shared = self.contract.state.num_shared
+        update_P = self.contract.state.read(self.network)[:num_shared] - model[:num_shared]
+        upload = self._quantise(update_P, memory, request.ranges, header.round)
+        statistics = read_statistics(self.network) if federation.batchnorm == "silo" else {}
+        self.state.keep_pending(SiteMemory(header.attempt, upload.residual_P, statistics))
+        counts["training"] = _training_counts(result, upload)
+        return Answer(self.contract.counts[Kind.TRAIN].pack(counts), upload.integers_P)
+
+    def _quantise(
+        self, update_P: NDArray[np.float32], memory: SiteMemory | None, ranges: NDArray[np.float64], current_round: int
+    ) -> Quantised:
+        bits = self.study.federation.upload_bits
+        scale = Scale(
+            segments=self.contract.state.shared,
+            sizes=step_sizes(ranges, bits, self.contract.num_sites),
+            weight_units=self.contract.membership.weight_units[self.site.site],
+            largest=self.contract.largest_upload(self.site.site),
+            dtype=integer_type(bits),
+        )
+        residual_P = memory.residual_P if memory else np.zeros_like(update_P)
+        return quantise(update_P, residual_P, scale, generator(self.study.seed, "rounding", self.site.site, current_round))
+
+    def _evaluate(self, kind: Kind, weights: ClassWeights) -> Answer:
+        """Counts of validation cases, or, to finish, of test cases and the normalisation moments of the finished model."""
+        if kind is Kind.VALIDATE:
+            return Answer(self.contract.counts[kind].pack(count_split(self.network, self.data, VALIDATION, self.study, weights)))
+        moments = {}
+        if self.study.federation.batchnorm == "silo":
+            moments = measure_moments(self.network, self.data, self.study, self.site.site)
+            apply_moments(self.network, moments)
+        counts = count_split(self.network, self.data, TEST, self.study, weights)
+        return Answer(self.contract.counts[kind].pack(counts | moments))
+
+
+def _training_counts(result: LocalResult, upload: Quantised) -> Integers:
+    loss = round(min(result.loss, 1e6) * FIXED_POINT)
+    return np.array([loss, result.num_steps, upload.num_clipped, upload.integers_P.size], np.int64)
+
+
+def choose_device(site: Site, deterministic: bool) -> torch.device:
+    """The site's device; `auto` takes a GPU where there is one.
+
+    Raises:
+        ConfigurationError: the site file asks for a GPU and there is none.
+    """
+    if site.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"site {site.site}: device is 'cuda', but torch finds no GPU", "check the driver, or set device: cpu"
+        )
+    name = "cuda" if site.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if name == "cuda" and deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    return torch.device(name)

@@ -1,0 +1,99 @@
+"""Training without a federation: one site alone, or cases of several sites pooled. Same loss, weighting, steps and selection."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
+from csasn.errors import DataError
+from csasn.evaluation import count_split
+from csasn.loss import LossTerms
+from csasn.metrics import Integers, Metrics, metrics_from_counts
+from csasn.model.initial_weights import initial_network
+from csasn.model.network import Csasn
+from csasn.normalisation import apply_moments, measure_moments
+from csasn.study import Study
+from csasn.training import LocalPlan, num_epoch_steps, train_locally
+from csasn.weighting import ClassWeights, class_sums, class_weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, the round it was chosen from, the class weights, and metrics of validation cases by round."""
+
+    network: Csasn
+    round: int
+    weights: ClassWeights
+    validation: tuple[Metrics, ...]
+
+
+def pool(sites: Mapping[str, SiteData]) -> SiteData:
+    """The cases of several sites as those of one."""
+    parts = [sites[name] for name in sorted(sites)]
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(part.split_C) for part in parts[:-1])])
+    return SiteData(
+        images_NHW=np.concatenate([part.images_NHW for part in parts]),
+        case_N=np.concatenate([part.case_N + start for part, start in zip(parts, starts, strict=True)]),
+        labels_N={task: np.concatenate([part.labels_N[task] for part in parts]) for task in parts[0].labels_N},
+        split_C=np.concatenate([part.split_C for part in parts]),
+        class_C=np.concatenate([part.class_C for part in parts]),
+        notes=tuple(note for part in parts for note in part.notes),
+    )
+
+
+def federation_steps(study: Study, sites: Mapping[str, SiteData]) -> int:
+    """Optimiser steps that all sites together take in one round."""
+    epochs, size = study.federation.local_epochs, study.optimiser.batch_size
+    return epochs * sum(num_epoch_steps(_num_training_images(study, data), size) for data in sites.values())
+
+
+def train_centrally(
+    study: Study, data: SiteData, name: str, steps_per_round: int, on_step: Callable[[], None] | None = None, device: str = "cpu"
+) -> Trained:
+    """Trains on one data set for the study's rounds; the model best on its own validation cases is kept, or the last.
+
+    Raises:
+        DataError: no case trains.
+        TrainingError: the loss is not finite.
+    """
+    if not len(data.cases(TRAIN)):
+        raise DataError("manifest.csv names no training case", "check the column split")
+    network = initial_network(study).to(torch.device(device))
+    classes = data.class_C[data.cases(TRAIN)]
+    histogram_K = np.bincount(classes[classes >= 0], minlength=len(study.classes)).astype(np.int64)
+    history: list[Integers] = []
+    seen: list[Metrics] = []
+    kept, best = {}, -1.0
+    rounds = study.federation.rounds
+    for done in range(rounds + 1):
+        weights = class_weights(study.class_weighting, histogram_K, history)
+        blocks = count_split(network, data, VALIDATION, study, weights)
+        history.append(class_sums(blocks["confusion"]))
+        seen.append(metrics_from_counts(blocks))
+        score = seen[-1].macro_auroc or 0.0
+        if score > best or study.model_selection == "last":
+            best, chosen = score, done
+            kept = {key: value.clone() for key, value in network.state_dict().items()}
+        if done < rounds:
+            plan = LocalPlan(name, done + 1, proximal_mu=0.0, num_steps=steps_per_round)
+            terms = LossTerms.of(study, weights, torch.device(device))
+            train_locally(network, data, study, terms, plan, on_step)
+    network.load_state_dict(kept)
+    if study.federation.batchnorm == "silo":
+        apply_moments(network, measure_moments(network, data, study, name))
+    return Trained(network, chosen, weights, tuple(seen))
+
+
+def count_tests(trained: Trained, study: Study, sites: Mapping[str, SiteData]) -> dict[str, Integers]:
+    """Counts of the test cases of all sites together."""
+    counted = [count_split(trained.network, data, TEST, study, trained.weights) for data in sites.values()]
+    return {name: np.sum([blocks[name] for blocks in counted], axis=0) for name in counted[0]}
+
+
+def _num_training_images(study: Study, data: SiteData) -> int:
+    cases = data.cases(TRAIN)
+    return len(cases) if study.images_per_case == "one" else sum(len(data.images_of(int(case))) for case in cases)

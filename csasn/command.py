@@ -1,0 +1,50 @@
+"""What every command shares: errors with a hint on standard error, and exit codes."""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from csasn.errors import CsasnError, Stopped
+
+EXIT_CODES = """exit codes:
+  0 done   2 wrong arguments   3 study or site file   4 data   5 model or weights   6 training cannot go on
+  7 a message broke the contract   8 too few sites   9 a file cannot be written   10 run directory   130 stopped"""
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Runs a command; the exit code. An error is one line and a hint; a foreign text is never printed."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        command()
+    except CsasnError as error:
+        print_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print_error(Stopped("stopped"))
+        return Stopped.exit_code
+    except BrokenPipeError:
+        return 0
+    except Exception as error:  # noqa: BLE001 - the one boundary of this process
+        print_error(
+            CsasnError(f"unexpected {type(error).__name__} in {_where(error)}", "this is a fault of the program: please report it")
+        )
+        return 1
+    return 0
+
+
+def print_error(error: CsasnError) -> None:
+    """The error on standard error."""
+    sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+
+
+def _where(error: BaseException) -> str:
+    """The innermost of our own lines, which says where without saying what."""
+    place = "unknown place"
+    trace = error.__traceback__
+    while trace:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if {"csasn", "server", "client"} & set(file.parts):
+            place = f"{file.parent.name}/{file.name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

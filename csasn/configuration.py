@@ -1,0 +1,103 @@
+"""Reading YAML into frozen models, with errors that name file, key, value and what was expected."""
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from csasn.errors import ConfigurationError
+
+
+class Configuration(BaseModel):
+    """Base of every configuration model: frozen, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+C = TypeVar("C", bound=Configuration)
+MAX_FILE_BYTES = 1 << 20
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key written twice, where YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str) or key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is repeated or not text", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, object]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigurationError: the file is missing, larger than 1 MiB, not UTF-8, not YAML, or not a mapping.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigurationError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes", "is this the right file?")
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)  # noqa: S506 - a SafeLoader subclass
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else "the file"
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise ConfigurationError(f"{path.name} is not valid YAML at {where}: {problem}", "check indentation and colons") from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise ConfigurationError(f"{path.name} is not a YAML text file", "save it as UTF-8 text") from error
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{path.name} holds {type(data).__name__}, expected keys and values", "see --help for an example")
+    return data
+
+
+def set_keys(data: dict[str, object], changes: tuple[str, ...]) -> dict[str, object]:
+    """A copy of `data` in which each `key.subkey=value` of `changes` is set; values are read as YAML."""
+    result = json.loads(json.dumps(data, default=str))
+    for change in changes:
+        dotted, separator, text = change.partition("=")
+        if not separator or not dotted:
+            raise ConfigurationError(f"--set {change!r} is not key=value", "write for example --set federation.rounds=5")
+        *parents, last = dotted.split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigurationError(f"--set {dotted}: {parent!r} is a value, not a group of keys", "see the study file")
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"--set {dotted}: {text!r} is not a YAML value", "quote text that holds colons") from error
+    return dict(result)
+
+
+def validate(model: type[C], data: dict[str, object], source: str) -> C:
+    """`data` as a `model`; `source` is the file name that errors mention.
+
+    Raises:
+        ConfigurationError: unknown key, wrong type, value out of range or impossible combination; every fault is listed.
+    """
+    try:
+        return model.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        faults = [_describe(fault) for fault in error.errors(include_url=False, include_context=False)]
+        raise ConfigurationError(f"{source}: " + "; ".join(faults), f"correct {source} and try again") from error
+
+
+def _describe(fault: object) -> str:
+    assert isinstance(fault, dict)
+    key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
+    if fault["type"] == "extra_forbidden":
+        return f"{key} is not a known key"
+    if fault["type"] == "missing":
+        return f"{key} is missing"
+    expected = str(fault["msg"]).removeprefix("Value error, ")
+    value = repr(fault["input"])
+    shown = "" if fault["type"] == "value_error" and isinstance(fault["input"], dict) else f" is {value[:80]}:"
+    return f"{key}{shown} {expected[0].lower()}{expected[1:]}"

@@ -1,0 +1,1 @@
+"""From a site's manifest and images to cases that a model can read."""

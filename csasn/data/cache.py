@@ -1,0 +1,237 @@
+"""Decoded images of a site on disk, so that a second start decodes nothing.
+
+The folder (mode 0700) holds pixels: `images-<random>.npy`, uint8 (N, size, size), and `index.json`, which tells what each of its
+rows came from: hashes of names and contents, sizes and times, no name and no case. Whatever does not fit together is rebuilt. An
+image that is gone from the manifest is gone from disk after the next load.
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from csasn.configuration import Configuration
+from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, read_image, require_size
+from csasn.data.manifest import Fault, data_error
+from csasn.errors import DataError, StorageError
+from csasn.storage import TEMPORARY, atomic_writer, private_folder, write_json
+
+INDEX = "index.json"
+Advance = Callable[[int, int], None]
+_NUM_THREADS = 4  # decoders let go of the interpreter's lock: 1.5 to 3 times as fast as one
+_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image to load: its row of the manifest, its path, its frame, and what tells it from the others."""
+
+    row: int
+    path: Path = field(repr=False)
+    frame: int | None
+    name: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Letterboxed images, uint8 (N, size, size), memory-mapped; `digests` (N) are of the pixels before letterboxing."""
+
+    images_NHW: np.ndarray
+    digests: tuple[str, ...]
+
+
+class _Entry(Configuration):
+    """Where a row of the cache came from; all but numbers are SHA-256 in hex."""
+
+    name: str
+    content: str
+    pixels: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class _Index(Configuration):
+    preprocessing: int
+    image_size: int
+    file: str
+    sha256: str
+    entries: tuple[_Entry, ...]
+
+
+class _Cache:
+    """What is on disk: an index, the pixels (N, size, size) it describes, and where to find what in them."""
+
+    def __init__(self, index: _Index, images_NHW: np.ndarray) -> None:
+        self.index = index
+        self.images_NHW = images_NHW
+        self.by_name = {entry.name: row for row, entry in enumerate(index.entries)}
+        self.by_content = {entry.content: row for row, entry in enumerate(index.entries)}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a new cache shall hold; `known` are the rows of `old` whose files did not change."""
+
+    sources: Sequence[Source]
+    image_size: int
+    old: _Cache | None
+    known: Sequence[int | None]
+
+
+def load_images(folder: Path, sources: Sequence[Source], image_size: int, advance: Advance | None = None) -> Images:
+    """The images of `sources` (at least one), in their order; only files that are new or changed since the last load are decoded.
+
+    `advance(done, total)` is called as images become ready. A second process that loads the same folder waits for the first.
+
+    Raises:
+        DataError: images are at fault; up to ten rows are named at once.
+        StorageError: the cache cannot be written; nothing half-written is left.
+    """
+    private_folder(folder)
+    with _locked(folder):
+        cache = _open_cache(folder, image_size)
+        known = _known_rows(cache, sources)
+        if cache is None or known != list(range(len(cache.index.entries))):
+            cache = _rebuild(folder, _Job(sources, image_size, cache, known), advance)
+        elif advance:
+            advance(len(sources), len(sources))
+        _clean(folder, cache.index.file)
+    return Images(cache.images_NHW, tuple(entry.pixels for entry in cache.index.entries))
+
+
+def _known_rows(cache: _Cache | None, sources: Sequence[Source]) -> list[int | None]:
+    """The cache's row of each image, None where the file is new or changed; looks at sizes and times only.
+
+    Raises:
+        DataError: files are missing.
+    """
+    known: list[int | None] = []
+    faults: list[Fault] = []
+    for source in sources:
+        try:
+            status = check_file(source.path)
+        except DataError as error:
+            faults.append(_fault(source, error))
+            continue
+        row = cache.by_name.get(_hash(source.name)) if cache else None
+        known.append(row if cache and row is not None and _matches(cache.index.entries[row], status) else None)
+    if faults:
+        raise data_error(faults)
+    return known
+
+
+def _rebuild(folder: Path, job: _Job, advance: Advance | None) -> _Cache:
+    """Writes the pixels and then the index, each atomically."""
+    num_images, size = len(job.sources), job.image_size
+    path = folder / f"images-{secrets.token_hex(8)}.npy"
+    entries: list[_Entry] = []
+    faults: list[Fault] = []
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (num_images, size, size)})
+    digest = hashlib.sha256(header.getvalue())
+    with atomic_writer(path, 0o600) as file:
+        file.write(header.getvalue())
+        for done, result in enumerate(_read_all(job), 1):
+            if isinstance(result, Fault):
+                faults.append(result)
+            else:
+                entry, pixels_HW = result
+                entries.append(entry)
+                digest.update(pixels_HW.data)
+                file.write(pixels_HW.data)
+            if advance:
+                advance(done, num_images)
+        if faults:
+            raise data_error(faults)
+    index = _Index(
+        preprocessing=PREPROCESSING_VERSION, image_size=size, file=path.name, sha256=digest.hexdigest(), entries=tuple(entries)
+    )
+    write_json(folder / INDEX, index.model_dump(mode="json"), 0o600)
+    return _Cache(index, np.load(path, mmap_mode="r"))
+
+
+def _read_all(job: _Job) -> Iterator[tuple[_Entry, np.ndarray] | Fault]:
+    """Entry and pixels of each image, in order, or what is wrong with it; a block at a time, so that memory stays small."""
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        for start in range(0, len(job.sources), _BLOCK):
+            yield from pool.map(partial(_read_one, job), range(start, min(start + _BLOCK, len(job.sources))))
+
+
+def _read_one(job: _Job, number: int) -> tuple[_Entry, np.ndarray] | Fault:
+    source, old, known = job.sources[number], job.old, job.known[number]
+    if old and known is not None:
+        return old.index.entries[known], old.images_NHW[known]
+    try:
+        status = check_file(source.path)  # before the content: a file that changes meanwhile is read again next time
+        content = _hash(f"{hash_file(source.path)} {source.frame}")
+        row = old.by_content.get(content) if old else None
+        if old and row is not None:
+            pixels, pixels_HW = old.index.entries[row].pixels, old.images_NHW[row]
+        else:
+            picture_HW = read_image(source.path, source.frame).pixels_HW
+            require_size(picture_HW, job.image_size)
+            pixels = hashlib.sha256(f"{picture_HW.shape}".encode() + picture_HW.tobytes()).hexdigest()
+            pixels_HW = letterbox(picture_HW, job.image_size)
+    except DataError as error:
+        return _fault(source, error)
+    size, mtime_ns, ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    entry = _Entry(name=_hash(source.name), content=content, pixels=pixels, size=size, mtime_ns=mtime_ns, ctime_ns=ctime_ns)
+    return entry, pixels_HW
+
+
+def _open_cache(folder: Path, size: int) -> _Cache | None:
+    """The cache on disk, or None where it is missing, damaged, or of another image size or version."""
+    try:
+        index = _Index.model_validate_json((folder / INDEX).read_bytes())
+        if (index.preprocessing, index.image_size) != (PREPROCESSING_VERSION, size) or Path(index.file).name != index.file:
+            return None
+        with (folder / index.file).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != index.sha256:
+                return None
+        images_NHW = np.load(folder / index.file, mmap_mode="r")
+    except (OSError, ValueError):  # pydantic's ValidationError is a ValueError
+        return None
+    return _Cache(index, images_NHW) if images_NHW.shape == (len(index.entries), size, size) else None
+
+
+def _clean(folder: Path, keep: str) -> None:
+    """Removes pixels that no index names, and what killed processes left; the lock is held, so nobody is writing them."""
+    for path in folder.iterdir():
+        if path.name.endswith(TEMPORARY) or (path.suffix == ".npy" and path.name != keep):
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of `folder` until the block ends; the system frees it when a process dies."""
+    try:
+        file = os.fdopen(os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        hint = "check disk space, who owns the state folder, and that its file system knows locks"
+        raise StorageError("the image cache cannot be locked", hint) from None
+    with file:
+        yield
+
+
+def _matches(entry: _Entry, status: os.stat_result) -> bool:
+    return (entry.size, entry.mtime_ns, entry.ctime_ns) == (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _fault(source: Source, error: DataError) -> Fault:
+    return Fault(source.row, "image", error.message, error.hint)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,160 @@
+"""The data set of a site: letterboxed images, and the labels, split and case of each.
+
+Axes: N images, sorted by case and name; C cases, sorted by case id, so that the order of the manifest does not matter.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from csasn.data.cache import Advance, Images, Source, load_images
+from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, Row, data_error, read_manifest
+from csasn.data.split import SPLITS, TEST, TRAIN, VALIDATION, split_cases
+from csasn.errors import DataError
+from csasn.site import Site
+from csasn.study import MALIGNANCY, SUBTYPE, Study
+
+__all__ = ["TEST", "TRAIN", "VALIDATION", "SiteData", "count_training_cases", "load_site_data"]
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """A site's images and labels. `notes` are things worth saying to the site; they name rows, never a case."""
+
+    images_NHW: np.ndarray  # uint8 (N, size, size), letterboxed, memory-mapped
+    case_N: np.ndarray  # int64, index of the image's case; ascending
+    labels_N: Mapping[str, np.ndarray]  # task -> int64, -1 where missing
+    split_C: np.ndarray  # int8: TRAIN, VALIDATION or TEST
+    class_C: np.ndarray  # int64, -1 where missing
+    notes: tuple[str, ...]
+
+    def cases(self, split: int) -> np.ndarray:
+        """Indices of the cases of a split (TRAIN, VALIDATION or TEST), ascending."""
+        return np.flatnonzero(self.split_C == split)
+
+    def images_of(self, case: int) -> np.ndarray:
+        """Indices of the images of a case, ascending; never empty."""
+        return np.arange(self._starts[case], self._starts[case + 1])
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.searchsorted(self.case_N, np.arange(len(self.split_C) + 1))
+
+
+def load_site_data(study: Study, site: Site, image_size: int, advance: Advance | None = None) -> SiteData:
+    """The data set of `site` in squares of `image_size` pixels; images come from the site's cache where they did not change.
+
+    `advance(done, total)` is called as images become ready.
+
+    Raises:
+        DataError: manifest or images are at fault, or there are too few training cases.
+        StorageError: the cache cannot be written.
+    """
+    manifest, splits = _read_split_manifest(study, site)
+    sources = [Source(row.number, Path(site.images) / row.image, row.frame, row.name) for row in manifest.rows]
+    images = load_images(Path(site.state) / "cache", sources, image_size, advance)
+    notes = [*_split_notes(study, manifest, splits), *_duplicate_notes(manifest, splits, images)]
+    ids = list(splits)
+    index = {case: number for number, case in enumerate(ids)}
+    return SiteData(
+        images_NHW=images.images_NHW,
+        case_N=np.array([index[row.case] for row in manifest.rows], np.int64),
+        labels_N={task: _labels(task, study, manifest) for task in study.tasks},
+        split_C=np.array([SPLITS.index(splits[case]) for case in ids], np.int8),
+        class_C=np.array([manifest.classes[case] for case in ids], np.int64),
+        notes=tuple(notes),
+    )
+
+
+def count_training_cases(study: Study, site: Site) -> int:
+    """Number of training cases of `site` that carry a label for some task, from manifest.csv alone: no image is read.
+
+    Raises:
+        DataError: the manifest is at fault, or there are too few training cases.
+    """
+    manifest, splits = _read_split_manifest(study, site)
+    return _num_training_cases(manifest, splits)
+
+
+def _read_split_manifest(study: Study, site: Site) -> tuple[Manifest, dict[str, str]]:
+    """The manifest and the split of each case, cases sorted. Where the manifest names splits, a case that names none trains."""
+    manifest = read_manifest(Path(site.manifest), study)
+    splits = dict(manifest.splits)
+    if any(splits.values()):
+        splits = {case: split or SPLITS[TRAIN] for case, split in splits.items()}
+    else:
+        splits = split_cases(manifest.classes, study.split, study.seed, site.site)
+    num_cases, least = _num_training_cases(manifest, splits), site.policy.minimum_cases
+    if num_cases < least:
+        what = f"{num_cases} labelled training cases" if num_cases else "no labelled training case"
+        raise DataError(f"manifest.csv has {what}, expected at least {least}", "add cases, or see minimum_cases in the site file")
+    return manifest, {case: splits[case] for case in sorted(splits)}
+
+
+def _num_training_cases(manifest: Manifest, splits: Mapping[str, str]) -> int:
+    labelled = {row.case for row in manifest.rows if row.labels or manifest.classes[row.case] >= 0}
+    return sum(splits[case] == SPLITS[TRAIN] for case in labelled)
+
+
+def _labels(task: str, study: Study, manifest: Manifest) -> np.ndarray:
+    """Labels of one task, int64 (N); -1 where missing."""
+    if task not in (SUBTYPE, MALIGNANCY):
+        return np.array([row.labels.get(task, -1) for row in manifest.rows], np.int64)
+    class_N = np.array([manifest.classes[row.case] for row in manifest.rows], np.int64)
+    if task == SUBTYPE:
+        return class_N
+    return np.where(class_N < 0, -1, np.isin(class_N, study.malignant_classes)).astype(np.int64)
+
+
+def _split_notes(study: Study, manifest: Manifest, splits: Mapping[str, str]) -> Iterator[str]:
+    present = Counter((splits[case], label) for case, label in manifest.classes.items())
+    for split in SPLITS if study.split.test or "test" in splits.values() else SPLITS[:TEST]:
+        word = "training" if split == SPLITS[TRAIN] else split
+        yield from (f"no {word} case of {name}" for label, name in enumerate(study.classes) if not present[split, label])
+    if num_unlabelled := sum(present[split, -1] for split in SPLITS):
+        yield f"cases without a class: {num_unlabelled}"
+    unnamed = sum(not split for split in manifest.splits.values())
+    if 0 < unnamed < len(splits):
+        yield f"cases without a split, where others name one, so that they train: {unnamed}"
+
+
+def _duplicate_notes(manifest: Manifest, splits: Mapping[str, str], images: Images) -> list[str]:
+    """Notes on rows that hold the same picture.
+
+    Raises:
+        DataError: two cases of different splits, or with different labels, hold the same picture.
+    """
+    first: dict[str, Row] = {}
+    notes: list[str] = []
+    faults: list[Fault] = []
+    for row, digest in sorted(zip(manifest.rows, images.digests, strict=True), key=lambda pair: pair[0].number):
+        if (other := first.setdefault(digest, row)) is row:
+            continue
+        if problem := _conflict(row, other, manifest, splits):
+            faults.append(
+                Fault(row.number, "image", f"shows the same picture as row {other.number}, {problem}", "remove one of them")
+            )
+        else:
+            whose = "the same case" if row.case == other.case else "another case"
+            notes.append(f"row {row.number} shows the same picture as row {other.number} of {whose}")
+    if faults:
+        raise data_error(faults)
+    more = len(notes) - MAX_FAULTS
+    return notes if more <= 0 else [*notes[:MAX_FAULTS], f"rows that show the same picture as another, beyond these ten: {more}"]
+
+
+def _conflict(row: Row, other: Row, manifest: Manifest, splits: Mapping[str, str]) -> str:
+    """Why two rows with the same picture cannot both be right, or nothing."""
+    if row.case == other.case:
+        return ""
+    if splits[row.case] != splits[other.case]:
+        return "of a case in another split"
+    classes: Sequence[int] = (manifest.classes[row.case], manifest.classes[other.case])
+    if min(classes) >= 0 and classes[0] != classes[1]:
+        return "of a case of another class"
+    different = [task for task, value in row.labels.items() if other.labels.get(task, value) != value]
+    return f"of a case with another {different[0]}" if different else ""

@@ -1,0 +1,56 @@
+"""Evaluation: a site's cases become integer counts."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from csasn.data.cases import SiteData
+from csasn.metrics import count_cases
+from csasn.study import SUBTYPE, Study
+from csasn.training import load_images
+from csasn.weighting import ClassWeights
+
+BATCH_SIZE = 64  # images; fixed, so that every engine adds in the same order
+Floats = NDArray[np.float64]
+
+
+@torch.no_grad()
+def image_logits(
+    network: nn.Module, data: SiteData, indices: NDArray[np.int64], on_batch: Callable[[int], None] | None = None
+) -> Floats:
+    """Subtype logits f (N, K) of images, without augmentation."""
+    device = next(network.parameters()).device
+    network.eval()
+    parts = []
+    for start in range(0, len(indices), BATCH_SIZE):
+        chunk = indices[start : start + BATCH_SIZE]
+        images = load_images(data, chunk, device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = network(images)[SUBTYPE]
+        parts.append(logits.double().cpu().numpy())
+        if on_batch:
+            on_batch(len(chunk))
+    return np.concatenate(parts)
+
+
+def case_logits(network: nn.Module, data: SiteData, cases: NDArray[np.int64]) -> Floats:
+    """Logits (C, K) of cases: the mean over the images of each."""
+    images = [data.images_of(int(case)) for case in cases]
+    logits_NK = image_logits(network, data, np.concatenate(images))
+    starts = np.cumsum([0, *(len(part) for part in images[:-1])])
+    return np.asarray(np.add.reduceat(logits_NK, starts, axis=0) / np.array([[len(part)] for part in images]))
+
+
+def count_split(
+    network: nn.Module, data: SiteData, split: int, study: Study, weights: ClassWeights
+) -> dict[str, NDArray[np.int64]]:
+    """Counts of the labelled cases of a split; zeros where there is none."""
+    cases = data.cases(split)
+    cases = cases[data.class_C[cases] >= 0]
+    num_classes = len(study.classes)
+    logits_CK = case_logits(network, data, cases) if len(cases) else np.zeros((0, num_classes))
+    malignant = study.malignant_classes if len(study.malignant) < num_classes else ()
+    return count_cases(logits_CK, logits_CK + weights.adjustment_K, data.class_C[cases], malignant)

@@ -1,0 +1,1 @@
+"""Updates as integers and their sums: NumPy only, no torch and no Flower."""

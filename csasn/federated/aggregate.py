@@ -1,0 +1,68 @@
+"""Sums of uploads, and the step that a sum stands for: exact integers, so the order of sites never matters."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csasn.errors import ProtocolError
+from csasn.federated.quantise import (
+    WEIGHT_UNITS,
+    Floats32,
+    Floats64,
+    SignedIntegers,
+    integer_type,
+    largest_sum,
+    largest_upload,
+)
+from csasn.federated.segments import Segment
+
+
+def check_upload(upload_P: SignedIntegers, num_values: int, bits: int, num_sites: int, weight_units: int) -> None:
+    """Refuses an upload that the study does not allow.
+
+    Raises:
+        ProtocolError: wrong type, wrong size, or a value beyond floor(p L).
+    """
+    dtype = integer_type(bits)
+    if upload_P.dtype != dtype or upload_P.shape != (num_values,):
+        raise ProtocolError(f"the update has shape {upload_P.shape} of {upload_P.dtype}, expected ({num_values},) of {dtype}")
+    largest = largest_upload(bits, num_sites, weight_units)
+    if num_values and max(int(upload_P.max()), -int(upload_P.min())) > largest:
+        raise ProtocolError(f"the update holds values beyond ±{largest}, what the weight of the site allows")
+
+
+def sum_uploads(uploads: Mapping[str, SignedIntegers], bits: int, num_sites: int) -> SignedIntegers:
+    """Σ x over the sites that arrived, in the upload's own type, which holds it by construction.
+
+    Raises:
+        ProtocolError: the sum is out of bound.
+    """
+    first, *others = (uploads[site] for site in sorted(uploads))
+    total = first.astype(np.int64)
+    for upload in others:
+        total += upload
+    if max(int(total.max()), -int(total.min())) > largest_sum(bits, num_sites):
+        raise ProtocolError("the sum of the updates is out of bound")
+    return total.astype(integer_type(bits))
+
+
+def sum_counts(counts: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Σ of the sites' count vectors, in 2^64."""
+    return np.asarray(np.sum([counts[site] for site in sorted(counts)], axis=0, dtype=np.int64))
+
+
+def step_from_sum(sum_P: SignedIntegers, segments: Sequence[Segment], sizes: Floats64, arrived_units: int) -> Floats32:
+    """The averaged update (P,): sum · Δ / Σ p of the sites that arrived."""
+    step_P = np.empty(sum_P.shape, np.float32)
+    for segment, size in zip(segments, sizes, strict=True):
+        part = slice(segment.start, segment.stop)
+        step_P[part] = sum_P[part] * (size * WEIGHT_UNITS / arrived_units)
+    return step_P
+
+
+def apply_step(state: Floats32, step_P: Floats32) -> Floats32:
+    """The next state: the one function with which coordinator and sites move from round to round."""
+    moved = state.copy()
+    moved[: step_P.size] += step_P
+    return moved

@@ -1,0 +1,125 @@
+"""Updates as bounded integers, with stochastic rounding and error feedback.
+
+A site of weight p (its public share) sends x = round((p·u + e) / Δ), clipped to ±floor(p L), where u is its update, e what earlier
+rounds left over, Δ the step size of the tensor and L = 2^(bits-1) - 1 - n for n sites. So every sum of n sites fits in `bits` bits.
+What is rounded or clipped off is the next e (error feedback: Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csasn.errors import ProtocolError, TrainingError
+from csasn.federated.segments import Segment
+
+Floats32 = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
+SignedIntegers = NDArray[np.signedinteger]
+
+WEIGHT_UNITS = 64  # p_k is a multiple of 1/64
+MAX_CLIPPED_SHARE = 0.05
+BLOCK = 1 << 18  # values handled at a time: no second copy of a model in float64
+FIRST_RANGE = 0.05  # of a parameter's update in round 1
+HEADROOM = 4.0  # a site's update may pass the last step of the sum by this factor
+WIDENING = 4.0  # of every range, when a site answers that the scale is too small
+_DTYPES: dict[int, np.dtype[np.signedinteger]] = {16: np.dtype("<i2"), 32: np.dtype("<i4")}
+
+
+def integer_type(bits: int) -> np.dtype[np.signedinteger]:
+    """The little-endian integer type of an upload."""
+    return _DTYPES[bits]
+
+
+def largest_sum(bits: int, num_sites: int) -> int:
+    """L: the largest magnitude of a sum of all sites."""
+    return (1 << (bits - 1)) - 1 - num_sites
+
+
+def largest_upload(bits: int, num_sites: int, weight_units: int) -> int:
+    """floor(p L): the largest magnitude that a site of weight `weight_units`/64 may send."""
+    return largest_sum(bits, num_sites) * weight_units // WEIGHT_UNITS
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How one site writes an update as integers.
+
+    `sizes` holds Δ of each of `segments`, `weight_units` is p in 1/64, `largest` is floor(p L), `dtype` the type of the upload.
+    """
+
+    segments: tuple[Segment, ...]
+    sizes: Floats64
+    weight_units: int
+    largest: int
+    dtype: np.dtype[np.signedinteger]
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """An upload x (P,), what it leaves over e (P,), and how many values were clipped."""
+
+    integers_P: SignedIntegers
+    residual_P: Floats32
+    num_clipped: int
+
+
+class ScaleTooSmallError(ProtocolError):
+    """More than 5 % of a tensor would be clipped: the site sends nothing, and the server widens every range in a new attempt."""
+
+
+def quantise(update_P: Floats32, residual_P: Floats32, scale: Scale, random: np.random.Generator) -> Quantised:
+    """The upload of one site.
+
+    Args:
+        update_P: local minus received weights.
+        residual_P: the committed left-over e, already weighted.
+        scale: how to write it.
+        random: for stochastic rounding, derived from (study seed, site, round).
+
+    Raises:
+        TrainingError: a value is not finite.
+        ScaleTooSmallError: more than 5 % of a tensor's values would be clipped.
+    """
+    integers_P = np.empty(update_P.shape, scale.dtype)
+    left_P = np.empty(update_P.shape, np.float32)
+    total = 0
+    for segment, step in zip(scale.segments, scale.sizes, strict=True):
+        clipped = 0
+        for start in range(segment.start, segment.stop, BLOCK):
+            part = slice(start, min(start + BLOCK, segment.stop))
+            wanted = update_P[part].astype(np.float64) * (scale.weight_units / WEIGHT_UNITS) + residual_P[part]
+            if not np.isfinite(wanted).all():
+                raise TrainingError("the update holds values that are not finite", "lower optimiser.learning_rate in the study")
+            rounded = np.floor(wanted / step + random.random(wanted.shape))
+            kept = np.clip(rounded, -scale.largest, scale.largest)
+            clipped += int((kept != rounded).sum())
+            integers_P[part] = kept
+            left_P[part] = wanted - kept * step
+        if clipped > MAX_CLIPPED_SHARE * (segment.stop - segment.start):
+            raise ScaleTooSmallError(f"scale too small: {clipped} of {segment.stop - segment.start} values clipped in a tensor")
+        total += clipped
+    return Quantised(integers_P, left_P, total)
+
+
+def first_ranges(segments: Sequence[Segment], state: Floats32) -> Floats64:
+    """Ranges of round 1: 0.05 for parameters; running statistics may double, so theirs follow the initial state."""
+    return np.array([_first_range(segment, state) for segment in segments])
+
+
+def _first_range(segment: Segment, state: Floats32) -> float:
+    if segment.name.endswith(("running_mean", "running_var")):
+        return max(1.0, 2 * float(np.abs(state[segment.start : segment.stop]).max()))
+    return FIRST_RANGE
+
+
+def next_ranges(segments: Sequence[Segment], step_P: Floats32, ranges: Floats64) -> Floats64:
+    """Ranges of the next round: four times the largest value of the last summed step, and at least a quarter of the last range."""
+    largest = np.array([float(np.abs(step_P[segment.start : segment.stop]).max()) for segment in segments])
+    return np.maximum(HEADROOM * largest, ranges / 4)
+
+
+def step_sizes(ranges: Floats64, bits: int, num_sites: int) -> Floats64:
+    """Δ of each tensor: its range is what the largest sum stands for."""
+    return ranges / largest_sum(bits, num_sites)

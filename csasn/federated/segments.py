@@ -1,0 +1,25 @@
+"""Named tensors at their places in one flat vector."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tensor `name` of `shape` lies at vector[start:stop]."""
+
+    name: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def segments_of(shapes: Mapping[str, tuple[int, ...]], start: int = 0) -> tuple[Segment, ...]:
+    """Segments for tensors of these shapes, sorted by name, the first at `start`."""
+    segments = []
+    for name, shape in sorted(shapes.items()):
+        stop = start + prod(shape)
+        segments.append(Segment(name, shape, start, stop))
+        start = stop
+    return tuple(segments)

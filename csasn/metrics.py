@@ -1,0 +1,194 @@
+"""Metrics from summed integer counts: confusion, loss and score histograms of cases, never the scores themselves.
+
+K classes, N cases, B histogram bins. A site counts its cases into integers (`count_cases`); integers of all sites add up; metrics
+come from the sum (`metrics_from_counts`). AUROC is the Mann-Whitney statistic over a histogram binned on the logit of the
+probability, where scores crowded at 0 and 1 stay apart; within a bin, ties count half.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from csasn.errors import ProtocolError, TrainingError
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Blocks = Mapping[str, Integers]
+
+NUM_BINS = 1024
+LOGIT_LIMIT = 24.0  # the outermost bins are open
+FIXED_POINT = 1 << 16  # losses travel as integers of 2^-16
+MAX_CASE_LOSS = 64.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and shapes of the blocks of a count vector, in order."""
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def size(self) -> int:
+        """Number of integers of the vector."""
+        return sum(int(np.prod(shape)) for _, shape in self.shapes)
+
+    def pack(self, blocks: Blocks) -> Integers:
+        """Blocks as one int64 vector."""
+        if {name for name, _ in self.shapes} != set(blocks) or any(blocks[n].shape != s for n, s in self.shapes):
+            raise ProtocolError("counts do not fit their layout", "the study at this site differs from the coordinator's")
+        return np.concatenate([blocks[name].astype(np.int64).ravel() for name, _ in self.shapes])
+
+    def unpack(self, vector: Integers) -> dict[str, Integers]:
+        """The blocks of a vector.
+
+        Raises:
+            ProtocolError: the vector is not int64 of this layout's size.
+        """
+        if vector.shape != (self.size,) or vector.dtype != np.int64:
+            raise ProtocolError(f"counts have {vector.size} values of {vector.dtype}, expected {self.size} of int64", "")
+        ends = np.cumsum([int(np.prod(shape)) for _, shape in self.shapes])
+        parts = np.split(vector, ends[:-1])
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
+
+
+def case_layout(num_classes: int, malignancy: bool) -> Layout:
+    """The layout of `count_cases`."""
+    scores = (("scores", (num_classes, 2, NUM_BINS)),)
+    malignant = (("malignancy", (2, NUM_BINS)),) if malignancy else ()
+    return Layout((("confusion", (num_classes, num_classes)), ("loss", (1,)), *scores, *malignant))
+
+
+def one_against_rest(logits_NK: Floats, chosen: Sequence[int]) -> Floats:
+    """(N,) logit of the summed softmax probability of the chosen classes, exact where the probability rounds to 0 or 1."""
+    rest = [index for index in range(logits_NK.shape[1]) if index not in chosen]
+    return np.asarray(logsumexp(logits_NK[:, list(chosen)], axis=1) - logsumexp(logits_NK[:, rest], axis=1))
+
+
+def score_histogram(scores_N: Floats, positive_N: NDArray[np.bool_]) -> Integers:
+    """(2, B) counts of logits: row 0 of the negatives, row 1 of the positives."""
+    bins_N = np.floor((scores_N + LOGIT_LIMIT) * (NUM_BINS / (2 * LOGIT_LIMIT))).clip(0, NUM_BINS - 1).astype(np.int64)
+    return np.stack([np.bincount(bins_N[positive_N == side], minlength=NUM_BINS) for side in (False, True)]).astype(np.int64)
+
+
+def count_cases(decision_NK: Floats, adjusted_NK: Floats, classes_N: Integers, malignant: Sequence[int]) -> dict[str, Integers]:
+    """Counts of labelled cases.
+
+    Args:
+        decision_NK: logits f, whose largest decides.
+        adjusted_NK: logits f + τ log π, whose softmax is the reported probability.
+        classes_N: true classes, 0..K-1.
+        malignant: indices of the malignant classes; empty where the study knows none.
+
+    Raises:
+        TrainingError: a logit is not finite; its counts would look like any others.
+    """
+    if not (np.isfinite(decision_NK).all() and np.isfinite(adjusted_NK).all()):
+        raise TrainingError("the model's logits are not finite", "training diverged: lower optimiser.learning_rate")
+    num_classes = decision_NK.shape[1]
+    flat = classes_N * num_classes + decision_NK.argmax(axis=1)
+    losses_N = logsumexp(adjusted_NK, axis=1) - np.take_along_axis(adjusted_NK, classes_N[:, None], axis=1)[:, 0]
+    blocks = {
+        "confusion": np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64),
+        "loss": np.rint(np.minimum(losses_N, MAX_CASE_LOSS) * FIXED_POINT).sum(keepdims=True).astype(np.int64),
+        "scores": np.stack([score_histogram(one_against_rest(adjusted_NK, (c,)), classes_N == c) for c in range(num_classes)]),
+    }
+    if malignant:
+        is_malignant_N = np.isin(classes_N, malignant)
+        blocks["malignancy"] = score_histogram(one_against_rest(adjusted_NK, malignant), is_malignant_N)
+    return blocks
+
+
+def auroc(histogram_2B: Integers) -> float | None:
+    """P(positive above negative) + ½ P(tie), from a (2, B) histogram; None where a side is empty."""
+    negatives, positives = histogram_2B.astype(np.float64)
+    if not (negatives.sum() and positives.sum()):
+        return None
+    below = np.cumsum(negatives) - negatives / 2
+    return float(positives @ below / (positives.sum() * negatives.sum()))
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class: rates in 0..1, None where undefined; support is its number of cases."""
+
+    recall: float | None
+    precision: float | None
+    f1: float | None
+    auroc: float | None
+    support: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Case-level metrics; means are over the classes for which the rate is defined."""
+
+    macro_auroc: float | None
+    balanced_accuracy: float | None
+    macro_f1: float | None
+    loss: float | None
+    per_class: tuple[ClassMetrics, ...]
+    malignancy_auroc: float | None
+    confusion: tuple[tuple[int, ...], ...]
+
+
+def metrics_from_counts(blocks: Blocks) -> Metrics:
+    """Metrics of the summed counts of all sites."""
+    confusion_KK = blocks["confusion"]
+    per_class = tuple(_class_metrics(confusion_KK, blocks["scores"][c], c) for c in range(len(confusion_KK)))
+    num_cases = int(confusion_KK.sum())
+    return Metrics(
+        macro_auroc=_mean([item.auroc for item in per_class]),
+        balanced_accuracy=_mean([item.recall for item in per_class]),
+        macro_f1=_mean([item.f1 for item in per_class if item.support]),
+        loss=float(blocks["loss"][0]) / FIXED_POINT / num_cases if num_cases else None,
+        per_class=per_class,
+        malignancy_auroc=auroc(blocks["malignancy"]) if "malignancy" in blocks else None,
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion_KK),
+    )
+
+
+def macro_auroc_interval(scores_K2B: Integers, random: np.random.Generator, num_samples: int = 1000) -> tuple[float, float] | None:
+    """95 % percentile interval of the macro AUROC by resampling the bins of every class's histogram.
+
+    Classes are resampled apart, since cases cannot be told from histograms: an approximation to the bootstrap over cases.
+    """
+    samples = []
+    for histogram_2B in scores_K2B:
+        if histogram_2B.sum(axis=1).all():
+            used = histogram_2B[:, histogram_2B.any(axis=0)]
+            drawn = [random.multinomial(int(side.sum()), side / side.sum(), size=num_samples) for side in used]
+            samples.append([auroc(pair) for pair in np.stack(drawn, axis=1)])
+    if not samples:
+        return None
+    low, high = np.percentile(np.mean(np.asarray(samples, dtype=np.float64), axis=0), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _class_metrics(confusion_KK: Integers, histogram_2B: Integers, c: int) -> ClassMetrics:
+    hits, support, decided = int(confusion_KK[c, c]), int(confusion_KK[c].sum()), int(confusion_KK[:, c].sum())
+    return ClassMetrics(
+        recall=hits / support if support else None,
+        precision=hits / decided if decided else None,
+        f1=2 * hits / (support + decided) if support + decided else None,
+        auroc=auroc(histogram_2B),
+        support=support,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def describe_metrics(metrics: Metrics, classes: Sequence[str]) -> dict[str, object]:
+    """The metrics that a round shows, by name."""
+    return {
+        "loss": metrics.loss,
+        "macro_auroc": metrics.macro_auroc,
+        "balanced_accuracy": metrics.balanced_accuracy,
+        "macro_f1": metrics.macro_f1,
+        "recall": {name: item.recall for name, item in zip(classes, metrics.per_class, strict=True)},
+    }

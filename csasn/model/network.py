@@ -1,0 +1,96 @@
+"""CSASN: EfficientNet and ViT maps side by side, cascaded attention, multiscale classifier, one head a task.
+
+    image (B, 1, S, S) ─┬─ EfficientNet ─ (B, C1, h, w) ─────────────────┐
+                        └─ ViT ─ (B, C2, S/16, S/16) ─ pool to (h, w) ───┴─ concat (B, C1+C2, h, w)
+        ─ channel attention ─ spatial attention ─ + residual ─ mean over h, w ─ (B, C1+C2)
+        ─ multiscale classifier ─ (B, D) ─ heads ─ {task: (B, values)}
+
+After the paper CSASN (arXiv 2505.02211), whose layer sizes are not public: sizes here are ours, and in the profiles below.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from csasn.model.attention import CascadedAttention
+from csasn.model.backbones import EfficientNetBranch, VitBranch
+from csasn.model.heads import MultiscaleClassifier, TaskHeads
+from csasn.randomness import derive_seed
+from csasn.study import MALIGNANCY, SUBTYPE, Model, Study
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A size of CSASN: timm names of the branches, side of the input in pixels, widths and features of the classifier."""
+
+    efficientnet: str
+    vit: str
+    image_size: int
+    widths: tuple[int, ...] = (128, 64, 32)
+    num_features: int = 64
+
+
+PROFILES = {
+    "csasn-b2-vitb": Profile("efficientnet_b2", "vit_base_patch16_224", 224),
+    "csasn-lite": Profile("tf_efficientnet_lite0", "vit_tiny_patch16_224", 96),
+    "csasn-test": Profile("test_efficientnet", "test_vit", 64),
+}
+
+
+class Csasn(nn.Module):
+    """The network of a study file's `model` section, with every part that is not switched off."""
+
+    def __init__(self, model: Model, num_values: dict[str, int]) -> None:
+        super().__init__()
+        profile = PROFILES[model.profile]
+        size = image_size(model)
+        self.efficientnet = EfficientNetBranch(profile.efficientnet) if model.efficientnet else None
+        self.vit = VitBranch(profile.vit, size) if model.vit else None
+        channels = sum(branch.num_channels for branch in (self.efficientnet, self.vit) if branch)
+        self.attention = CascadedAttention(
+            channels, channel=model.channel_attention, spatial=model.spatial_attention, residual=model.attention_residual
+        )
+        widths = profile.widths if model.multiscale else ()
+        self.classifier = MultiscaleClassifier(channels, profile.num_features, widths, model.dropout)
+        self.heads = TaskHeads(profile.num_features, num_values)
+
+    def forward_features(self, image_B1HW: Tensor) -> Tensor:
+        """Grey images in 0..1 (B, 1, S, S) -> the fused map (B, C1+C2, h, w) before attention."""
+        maps = [branch(image_B1HW) for branch in (self.efficientnet, self.vit) if branch is not None]
+        smallest = maps[0].shape[2:]
+        return torch.cat([maps[0], *(F.adaptive_avg_pool2d(other, smallest) for other in maps[1:])], dim=1)
+
+    def forward(self, image_B1HW: Tensor) -> dict[str, Tensor]:
+        """Grey images in 0..1 (B, 1, S, S) -> {task: logits (B, values)}."""
+        attended_BCHW = self.attention(self.forward_features(image_B1HW))
+        logits: dict[str, Tensor] = self.heads(self.classifier(attended_BCHW.mean(dim=(2, 3))))
+        return logits
+
+
+def image_size(model: Model) -> int:
+    """Side of the input in pixels."""
+    return model.image_size or PROFILES[model.profile].image_size
+
+
+def build_network(study: Study) -> Csasn:
+    """The study's network with random weights from its seed; frozen parameters do not require gradients."""
+    num_values = {SUBTYPE: len(study.classes), MALIGNANCY: 2}
+    num_values = {task: num_values.get(task, len(settings.values)) for task, settings in study.tasks.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(study.seed, "initial weights") % 2**63)
+        network = Csasn(study.model, num_values)
+    for parameter in _frozen(network, study.model):
+        parameter.requires_grad_(False)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs know it for tensors only
+    return network
+
+
+def _frozen(network: Csasn, model: Model) -> Iterator[nn.Parameter]:
+    """Position embeddings and patch projection of a pretrained ViT: what gradient inversion by an honest server reads."""
+    if network.vit is not None and model.initial_weights.vit.source != "random":
+        for name, parameter in network.vit.named_parameters():
+            if name.startswith(("net.pos_embed", "net.patch_embed")):
+                yield parameter

@@ -1,0 +1,99 @@
+"""The state of a network as one float32 vector: the shared part, which updates move, then the fixed part.
+
+Shared are the trainable parameters and, with `batchnorm: shared`, the running statistics. Fixed over a run are frozen parameters
+and, with `silo`, the initial running statistics, which each site replaces by its own. `num_batches_tracked` is no part of it.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from csasn.errors import ModelError
+from csasn.federated.segments import Segment, segments_of
+
+Vector = NDArray[np.float32]
+STATISTICS = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """Names and places of all tensors in the state vector; `shared` come first."""
+
+    shared: tuple[Segment, ...]
+    fixed: tuple[Segment, ...]
+
+    @classmethod
+    def of(cls, network: nn.Module, batchnorm: str) -> Self:
+        """The layout of a network, tensors sorted by name within each part."""
+        shared = {name: tuple(p.shape) for name, p in network.named_parameters() if p.requires_grad}
+        floats = {name: tuple(t.shape) for name, t in network.state_dict().items() if t.is_floating_point()}
+        if batchnorm == "shared":
+            shared |= {name: shape for name, shape in floats.items() if name.endswith(STATISTICS)}
+        first = segments_of(shared)
+        return cls(first, segments_of({n: s for n, s in floats.items() if n not in shared}, start=first[-1].stop))
+
+    @property
+    def num_shared(self) -> int:
+        """P: number of values that updates move."""
+        return self.shared[-1].stop
+
+    @property
+    def size(self) -> int:
+        """P + Q: number of values of the whole state."""
+        return self.fixed[-1].stop if self.fixed else self.num_shared
+
+    def read(self, network: nn.Module) -> Vector:
+        """The network's state as a vector (P + Q,)."""
+        tensors = network.state_dict()
+        vector = np.empty(self.size, np.float32)
+        for segment in self.shared + self.fixed:
+            vector[segment.start : segment.stop] = tensors[segment.name].detach().cpu().contiguous().numpy().ravel()
+        return vector
+
+    @torch.no_grad()
+    def write(self, network: nn.Module, vector: Vector) -> None:
+        """Loads a state vector into the network; a variance that rounding made negative becomes 0.
+
+        Raises:
+            ModelError: the vector has another size, or is not finite.
+        """
+        if vector.shape != (self.size,) or not np.isfinite(vector).all():
+            raise ModelError(
+                f"state vector of {vector.size} values does not fit, expected {self.size} finite ones", "another study?"
+            )
+        tensors = network.state_dict()
+        for segment in self.shared + self.fixed:
+            values = torch.tensor(vector[segment.start : segment.stop]).reshape(segment.shape)
+            tensors[segment.name].copy_(values.clamp(min=0) if segment.name.endswith("running_var") else values)
+
+    def hash(self, vector: Vector) -> str:
+        """SHA-256 (hex) over names, shapes and little-endian float32 bytes."""
+        digest = hashlib.sha256(repr([(s.name, s.shape) for s in self.shared + self.fixed]).encode())
+        digest.update(np.ascontiguousarray(vector, dtype="<f4").data)
+        return digest.hexdigest()
+
+
+def normalisation_layers(network: nn.Module) -> Iterator[tuple[str, nn.BatchNorm2d]]:
+    """The BatchNorm layers by name, in the order of their names."""
+    found = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    yield from sorted(found.items())
+
+
+def read_statistics(network: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Running means and variances by tensor name: what stays at a site with `silo`."""
+    tensors = network.state_dict()
+    return {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items() if name.endswith(STATISTICS)}
+
+
+@torch.no_grad()
+def write_statistics(network: nn.Module, statistics: dict[str, NDArray[np.float32]]) -> None:
+    """Loads running means and variances."""
+    tensors: dict[str, Tensor] = network.state_dict()
+    for name, values in statistics.items():
+        tensors[name].copy_(torch.from_numpy(values))

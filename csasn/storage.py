@@ -1,0 +1,130 @@
+"""Files that are either whole or absent, and folders that only their owner can open.
+
+Nothing here keeps a file from an administrator of the machine, and nothing is encrypted.
+"""
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from csasn.errors import StorageError
+
+TEMPORARY = ".tmp"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Replaces `path` by `data`: after a crash at any instant it holds the old bytes or the new ones. The umask masks `mode`.
+
+    Raises:
+        StorageError: it cannot be written; `path` is as it was, and nothing half-written is left.
+    """
+    with atomic_writer(path, mode) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_writer(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` when the block ends, and vanishes when the block raises.
+
+    It is written as `.NAME.<random>.tmp` beside `path`, so that two writers never share one; a killed process leaves that behind.
+    An `OSError` of the block counts as one of writing.
+
+    Raises:
+        StorageError: it cannot be written; `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
+def write_json(path: Path, value: object, mode: int = 0o666) -> None:
+    """Writes `value` as readable JSON, atomically; NaN and infinities are a `ValueError`, since JSON has none.
+
+    Raises:
+        StorageError: as `write_atomically`.
+    """
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode(), mode)
+
+
+def append_line(path: Path, line: str, mode: int = 0o666) -> None:
+    """Adds one line to `path` and waits until it is on disk. A line that a crash cut short is ended first, so that none merge.
+
+    Raises:
+        StorageError: it cannot be written; what was written of the line is taken back.
+    """
+    if "\n" in line or "\r" in line:
+        raise ValueError("a line holds no line break")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, mode)
+        try:
+            size = os.fstat(descriptor).st_size
+            cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            try:
+                _write_all(descriptor, b"\n" * cut + line.encode() + b"\n")
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+        if size == 0:
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+
+
+def private_folder(path: Path) -> Path:
+    """Makes `path` (and its parents) where it is missing, and sees to it that only its owner may enter (mode 0700).
+
+    Raises:
+        StorageError: it cannot be made, or others may enter it and that cannot be changed.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_mode & 0o7777 != 0o700:
+            path.chmod(0o700)
+    except OSError as error:
+        reason = os.strerror(error.errno or errno.EIO).lower()
+        raise StorageError(f"cannot make folder {path.name} private: {reason}", "check its owner, or remove it") from None
+    return path
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` durable; some network file systems cannot, and need not."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(path: Path, error: OSError) -> StorageError:
+    reason = os.strerror(error.errno or errno.EIO).lower()
+    hint = "free disk space and try again" if error.errno in _FULL else "check that its folder exists and may be written"
+    return StorageError(f"cannot write {path.name}: {reason}", hint)

@@ -1,0 +1,193 @@
+"""The study: the contract that coordinator and sites agree on, identified by its hash."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from csasn.configuration import Configuration, read_yaml, set_keys, validate
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+Label = Annotated[str, Field(pattern=r"^[^\s,][^,\r\n]{0,62}$")]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+SUBTYPE, MALIGNANCY = "subtype", "malignancy"
+
+
+class Task(Configuration):
+    """One head. `subtype` and `malignancy` take their labels from the class; any other task names a manifest column."""
+
+    weight: Positive = 1.0
+    values: tuple[Label, ...] = ()
+
+
+class BranchWeights(Configuration):
+    """Where a branch starts: random, a Python package, a safetensors file or timm's hub; on the coordinator only."""
+
+    source: Literal["random", "package", "file", "hub"] = "random"
+    path: str | None = None
+    sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _file_is_named_and_hashed(self) -> Self:
+        if self.source == "file" and not (self.path and self.sha256):
+            raise ValueError("source file needs path and sha256")
+        if self.source != "file" and self.path:
+            raise ValueError(f"path goes with source file, not with {self.source}")
+        return self
+
+
+class InitialWeights(Configuration):
+    """Initial weights of the two branches; everything behind them starts random from the study's seed."""
+
+    efficientnet: BranchWeights = BranchWeights()
+    vit: BranchWeights = BranchWeights()
+
+
+class Model(Configuration):
+    """CSASN and its switches; each switched-off part is an ablation of the paper."""
+
+    profile: Literal["csasn-b2-vitb", "csasn-lite", "csasn-test"] = "csasn-lite"
+    image_size: Annotated[int, Field(ge=32, le=512, multiple_of=16)] | None = None
+    efficientnet: bool = True
+    vit: bool = True
+    channel_attention: bool = True
+    spatial_attention: bool = True
+    attention_residual: bool = True
+    multiscale: bool = True
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    initial_weights: InitialWeights = InitialWeights()
+
+    @model_validator(mode="after")
+    def _some_branch(self) -> Self:
+        if not (self.efficientnet or self.vit):
+            raise ValueError("efficientnet and vit are both off: the model has no branch left")
+        return self
+
+
+class Federation(Configuration):
+    """Who takes part, and how rounds run. `sites` in roster order; deadlines in seconds."""
+
+    sites: tuple[Name, ...] = Field(min_length=1, max_length=1024)
+    min_sites: Annotated[int, Field(ge=1)] = 1
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
+    local_epochs: Annotated[int, Field(ge=1, le=100)] = 1
+    proximal_mu: Annotated[float, Field(ge=0)] = 0.01
+    batchnorm: Literal["silo", "shared"] = "silo"
+    secure_aggregation: bool = False
+    upload_bits: Literal[16, 32] = 16
+    answer_deadline_s: Positive = 3600.0
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 4
+    max_partial_rounds: Share = 0.1
+    on_loss: Literal["withhold", "reveal"] = "withhold"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if len(set(self.sites)) != len(self.sites):
+            raise ValueError(f"sites {list(self.sites)} names a site twice")
+        if self.min_sites > len(self.sites):
+            raise ValueError(f"min_sites {self.min_sites} is above the number of sites {len(self.sites)}")
+        if self.secure_aggregation:
+            raise ValueError("secure_aggregation true is not available in this version, expected false")
+        return self
+
+
+class ClassWeighting(Configuration):
+    """The global class weighting: csasn/SPEC.md, "Class weighting"."""
+
+    mode: Literal["dynamic", "static", "balanced", "none"] = "dynamic"
+    tau: Annotated[float, Field(ge=0, le=2)] = 0.5
+    beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+class Optimiser(Configuration):
+    """AdamW, anew in each round; the schedule runs over rounds."""
+
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
+    schedule: Literal["constant", "cosine"] = "cosine"
+
+
+class Augmentation(Configuration):
+    """Random changes of a training image. None changes the aspect: taller-than-wide is a sign of cancer."""
+
+    flip: bool = True
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.06
+    scale: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    rotation_deg: Annotated[float, Field(ge=0, le=45)] = 5.0
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class Split(Configuration):
+    """Shares of the cases of each class where the manifest names no split; the rest trains."""
+
+    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    test: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+
+
+class Study(Configuration):
+    """study.yaml: the same at every site."""
+
+    name: Name
+    classes: tuple[Label, ...] = Field(min_length=2, max_length=256)
+    malignant: tuple[Label, ...] = ()
+    tasks: dict[Name, Task] = Field(default_factory=lambda: {SUBTYPE: Task()})
+    model: Model = Model()
+    federation: Federation
+    class_weighting: ClassWeighting = ClassWeighting()
+    model_selection: Literal["best", "last"] = "best"
+    optimiser: Optimiser = Optimiser()
+    augmentation: Augmentation = Augmentation()
+    split: Split = Split()
+    images_per_case: Literal["one", "all"] = "one"
+    deterministic: bool = True
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes {list(self.classes)} names a class twice")
+        if unknown := [name for name in self.malignant if name not in self.classes]:
+            raise ValueError(f"malignant {unknown} is not among classes {list(self.classes)}")
+        if SUBTYPE not in self.tasks:
+            raise ValueError("tasks has no subtype, expected subtype and any others")
+        if MALIGNANCY in self.tasks and not 0 < len(set(self.malignant)) < len(self.classes):
+            raise ValueError("task malignancy needs malignant and benign classes, see the key malignant")
+        for name, task in self.tasks.items():
+            given = name in (SUBTYPE, MALIGNANCY)
+            if given and task.values:
+                raise ValueError(f"task {name} takes its values from classes, expected no values")
+            if not given and len(set(task.values)) < max(2, len(task.values)):
+                raise ValueError(f"task {name} has values {list(task.values)}, expected two or more different ones")
+        return self
+
+    @property
+    def study_hash(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of every value, defaults included; formatting of the file does not matter."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def descriptors(self) -> dict[str, tuple[str, ...]]:
+        """Tasks whose labels are a manifest column, with their values in order."""
+        return {name: task.values for name, task in self.tasks.items() if task.values}
+
+    @property
+    def malignant_classes(self) -> tuple[int, ...]:
+        """Indices of the malignant classes."""
+        return tuple(index for index, name in enumerate(self.classes) if name in self.malignant)
+
+
+def read_study(path: Path, changes: tuple[str, ...] = ()) -> Study:
+    """The study in `path`, with `key=value` changes applied before it is checked.
+
+    Raises:
+        ConfigurationError: see `csasn.configuration`.
+    """
+    return validate(Study, set_keys(read_yaml(path), changes), path.name)

@@ -1,0 +1,160 @@
+"""Local training: FedProx exactly, on one site's cases.
+
+A site minimises F_k(w) + μ/2 ‖w - w_r‖² (Li et al., "Federated optimization in heterogeneous networks", MLSys 2020, eq. 2), where
+w_r is the model that it received. The second term enters as its gradient μ(w - w_r), on trainable parameters, never on buffers.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from csasn.data.augmentation import augment
+from csasn.data.cases import TRAIN, SiteData
+from csasn.errors import TrainingError
+from csasn.loss import LossTerms, count_labelled, multitask_loss
+from csasn.randomness import derive_seed, generator
+from csasn.study import Optimiser, Study
+
+Indices = NDArray[np.int64]
+SMALLEST_RATE_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """One site's part of one round; `num_steps` None means the study's local epochs."""
+
+    site: str
+    round: int
+    proximal_mu: float
+    num_steps: int | None = None
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What training did: mean loss over its steps, and how many."""
+
+    loss: float
+    num_steps: int
+
+
+def learning_rate(settings: Optimiser, current_round: int, num_rounds: int) -> float:
+    """The rate of a round, 1-based: constant, or half a cosine over the rounds down to 5 %."""
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    cosine = (1 + np.cos(np.pi * (current_round - 1) / num_rounds)) / 2
+    return settings.learning_rate * float(SMALLEST_RATE_SHARE + (1 - SMALLEST_RATE_SHARE) * cosine)
+
+
+def num_epoch_steps(num_cases: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch with one image a case."""
+    return -(-num_cases // batch_size)
+
+
+def add_proximal_gradient(parameters: Sequence[Tensor], received: Sequence[Tensor], mu: float) -> None:
+    """Adds μ(w - w_r) to each parameter's gradient, fused over the tensors."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    assert len(gradients) == len(parameters)
+    torch._foreach_add_(gradients, list(parameters), alpha=mu)
+    torch._foreach_sub_(gradients, list(received), alpha=mu)
+
+
+def epoch_batches(data: SiteData, study: Study, random: np.random.Generator) -> Iterator[Indices]:
+    """Image indices of an epoch's batches, of nearly equal size: each training case once, or each of its images."""
+    cases = random.permutation(data.cases(TRAIN))
+    if study.images_per_case == "one":
+        images = np.array([random.choice(data.images_of(int(case))) for case in cases], dtype=np.int64)
+    else:
+        images = random.permutation(np.concatenate([data.images_of(int(case)) for case in cases]))
+    yield from np.array_split(images, num_epoch_steps(len(images), study.optimiser.batch_size))
+
+
+def load_images(data: SiteData, indices: Indices, device: torch.device) -> Tensor:
+    """Images (B, 1, S, S) in 0..1 on the device."""
+    images_BHW = torch.from_numpy(np.ascontiguousarray(data.images_NHW[indices]))
+    return images_BHW.to(device, non_blocking=True)[:, None].float() / 255
+
+
+def load_labels(data: SiteData, indices: Indices, device: torch.device) -> dict[str, Tensor]:
+    """Labels (B,) of each task on the device, -1 where missing."""
+    return {task: torch.from_numpy(labels_N[indices]).to(device) for task, labels_N in data.labels_N.items()}
+
+
+def train_locally(
+    network: nn.Module, data: SiteData, study: Study, terms: LossTerms, plan: LocalPlan, on_step: Callable[[], None] | None = None
+) -> LocalResult:
+    """Trains the network in place, from the state it holds.
+
+    All randomness derives from (study seed, site, round): a repeated round gives the same update at equal thread counts.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    device = next(network.parameters()).device
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    received = [parameter.detach().clone() for parameter in parameters]
+    rate = learning_rate(study.optimiser, plan.round, study.federation.rounds)
+    fused = device.type == "cuda"
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=study.optimiser.weight_decay, fused=fused)
+    random = generator(study.seed, "train", plan.site, plan.round)
+    losses = []
+    with torch.random.fork_rng(devices=[device] if fused else []):
+        torch.manual_seed(derive_seed(study.seed, "dropout", plan.site, plan.round) % 2**63)
+        network.train()
+        for indices in _batches(data, study, plan, random):
+            optimiser.zero_grad(set_to_none=False)
+            losses.append(_accumulate_gradient(network, data, indices, study, terms, plan, random))
+            if not np.isfinite(losses[-1]):
+                raise TrainingError(
+                    f"loss is {losses[-1]} at step {len(losses)} of round {plan.round}, expected a finite number",
+                    "lower optimiser.learning_rate in the study",
+                )
+            if plan.proximal_mu:
+                add_proximal_gradient(parameters, received, plan.proximal_mu)
+            optimiser.step()
+            if on_step:
+                on_step()
+    return LocalResult(float(np.mean(losses)), len(losses))
+
+
+def _batches(data: SiteData, study: Study, plan: LocalPlan, random: np.random.Generator) -> Iterator[Indices]:
+    if plan.num_steps is None:
+        for _ in range(study.federation.local_epochs):
+            yield from epoch_batches(data, study, random)
+        return
+    left = plan.num_steps
+    while left:
+        for batch in epoch_batches(data, study, random):
+            if left:
+                left -= 1
+                yield batch
+
+
+def _accumulate_gradient(
+    network: nn.Module,
+    data: SiteData,
+    indices: Indices,
+    study: Study,
+    terms: LossTerms,
+    plan: LocalPlan,
+    random: np.random.Generator,
+) -> float:
+    """The loss of a batch, its gradient left in the parameters; micro batches add up to the same gradient in less memory."""
+    device = terms.omega_K.device
+    images_B1HW = augment(load_images(data, indices, device), study.augmentation, random)
+    labels = load_labels(data, indices, device)
+    num_labelled = count_labelled(labels)
+    size = plan.micro_batch or len(indices)
+    total = 0.0
+    for start in range(0, len(indices), size):
+        part = slice(start, start + size)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = network(images_B1HW[part].contiguous(memory_format=torch.channels_last))
+        loss = multitask_loss(logits, {task: values[part] for task, values in labels.items()}, terms, num_labelled)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total

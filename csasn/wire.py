@@ -1,0 +1,247 @@
+"""Flower records <-> the dataclasses of csasn.federated.messages. Every message key stands here.
+
+Whatever does not read as exactly one of our messages is a ProtocolError: missing or unknown record, key, type or shape.
+"""
+
+from collections.abc import Mapping
+from io import BytesIO
+from math import prod
+from typing import cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from csasn.errors import ProtocolError
+from csasn.federated.messages import (
+    Absence,
+    Accepted,
+    Answer,
+    Header,
+    Kind,
+    ModelUpdate,
+    Reason,
+    Request,
+    Step,
+    Weighting,
+)
+from csasn.federated.quantise import SignedIntegers
+
+MESSAGE_TYPES = {
+    Kind.HELLO: "query.hello",
+    Kind.TRAIN: "train",
+    Kind.VALIDATE: "evaluate.validate",
+    Kind.FINISH: "evaluate.finish",
+}
+
+HEADER, ARRAYS, ABSENCE = "header", "arrays", "absence"
+STUDY_HASH, MEMBERSHIP_HASH, RUN, ROUND, ATTEMPT = "study-hash", "membership-hash", "run", "round", "attempt"
+STATE_HASH, ARRIVED_UNITS = "state-hash", "arrived-units"
+ACCEPTED_ATTEMPT, ACCEPTED_SITES = "accepted-attempt", "accepted-sites"
+WHOLE, STEP_SUM, STEP_SIZES = "whole-state", "step-sum", "step-sizes"
+OMEGA, HISTOGRAM, HISTORY, RANGES = "class-weights", "class-histogram", "class-history", "ranges"
+UPDATE, COUNTS = "update", "counts"
+REASON, TEXT = "reason", "text"
+
+MAX_NPY_HEADER = 512
+AnyArray = NDArray[np.generic]
+INTEGERS = ("<i8",)
+FLOATS = ("<f8",)
+STATES = ("<f4",)
+SUMS = ("<i2", "<i4")
+
+
+def request_to_records(request: Request) -> RecordDict:
+    """A request as Flower records."""
+    head = request.header
+    header = ConfigRecord({
+        STUDY_HASH: head.study_hash, MEMBERSHIP_HASH: head.membership_hash, RUN: head.run, ROUND: head.round, ATTEMPT: head.attempt,
+    })  # fmt: skip
+    arrays: dict[str, AnyArray] = {}
+    if request.model is not None:
+        header[STATE_HASH] = request.model.state_hash
+        if request.model.whole is not None:
+            arrays[WHOLE] = request.model.whole
+        if (step := request.model.step) is not None:
+            header[ARRIVED_UNITS] = step.arrived_units
+            arrays |= {STEP_SUM: step.sum_P, STEP_SIZES: step.sizes}
+    if request.accepted is not None:
+        header[ACCEPTED_ATTEMPT] = request.accepted.attempt
+        header[ACCEPTED_SITES] = list(request.accepted.sites)
+    if (weighting := request.weighting) is not None:
+        arrays |= {OMEGA: weighting.omega_K, HISTOGRAM: weighting.histogram_K, HISTORY: weighting.history_R3K}
+    if request.ranges is not None:
+        arrays[RANGES] = request.ranges
+    return RecordDict({HEADER: header, ARRAYS: _to_record(arrays)})
+
+
+def request_from_message(message: Message) -> Request:
+    """The request in a Flower message.
+
+    Raises:
+        ProtocolError: it is not one of ours.
+    """
+    kinds = {value: kind for kind, value in MESSAGE_TYPES.items()}
+    kind = kinds.get(message.metadata.message_type)
+    if kind is None:
+        raise ProtocolError(f"unknown message type {message.metadata.message_type[:40]!r}")
+    header, arrays = _open(message.content, {HEADER, ARRAYS})
+    known = {STUDY_HASH, MEMBERSHIP_HASH, RUN, ROUND, ATTEMPT, STATE_HASH, ARRIVED_UNITS, ACCEPTED_ATTEMPT, ACCEPTED_SITES}
+    if unknown := set(header) - known:
+        raise ProtocolError(f"{len(unknown)} unknown keys in the header")
+    return Request(
+        kind=kind,
+        header=Header(
+            _text(header, STUDY_HASH),
+            _text(header, MEMBERSHIP_HASH),
+            _text(header, RUN),
+            _count(header, ROUND),
+            _count(header, ATTEMPT),
+        ),
+        model=_model(header, arrays) if STATE_HASH in header else None,
+        weighting=_weighting(arrays) if OMEGA in arrays else None,
+        accepted=_accepted(header) if ACCEPTED_ATTEMPT in header else None,
+        ranges=_float64(_array(arrays, RANGES, FLOATS, 1)) if RANGES in arrays else None,
+    )
+
+
+def answer_to_records(answer: Answer | Absence) -> RecordDict:
+    """What a site sends back: {update, counts}, or why it sends nothing."""
+    if isinstance(answer, Absence):
+        return RecordDict({ABSENCE: ConfigRecord({REASON: answer.reason.value, TEXT: answer.text})})
+    arrays: dict[str, AnyArray] = {COUNTS: answer.counts}
+    if answer.update_P is not None:
+        arrays[UPDATE] = answer.update_P
+    return RecordDict({ARRAYS: _to_record(arrays)})
+
+
+def answer_from_records(records: RecordDict) -> Answer | Absence:
+    """The answer in a site's records.
+
+    Raises:
+        ProtocolError: it is not one of ours.
+    """
+    if set(records) == {ABSENCE}:
+        absence = _config(records, ABSENCE)
+        try:
+            return Absence(Reason(_text(absence, REASON)), _text(absence, TEXT)[:500])
+        except ValueError as error:
+            raise ProtocolError("unknown reason of an absence") from error
+    _, arrays = _open(records, {ARRAYS})
+    if not set(arrays) <= {COUNTS, UPDATE}:
+        raise ProtocolError(f"the answer holds {len(arrays)} arrays, expected {COUNTS} and {UPDATE} alone")
+    counts = _int64(_array(arrays, COUNTS, INTEGERS, 1))
+    return Answer(counts, _sums(arrays, UPDATE) if UPDATE in arrays else None, size_bytes(records))
+
+
+def size_bytes(records: RecordDict) -> int:
+    """Bytes of a message's records, their serialised form included."""
+    return sum(len(name) + record.count_bytes() for name, record in records.items())
+
+
+def _to_record(arrays: Mapping[str, AnyArray]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()})
+
+
+def _open(records: RecordDict, names: set[str]) -> tuple[ConfigRecord, ArrayRecord]:
+    if set(records) != names:
+        raise ProtocolError(f"the message holds {len(records)} records, expected {' and '.join(sorted(names))}")
+    arrays = records[ARRAYS]
+    if not isinstance(arrays, ArrayRecord):
+        raise ProtocolError(f"record {ARRAYS} holds no arrays")
+    return _config(records, HEADER) if HEADER in names else ConfigRecord(), arrays
+
+
+def _config(records: RecordDict, name: str) -> ConfigRecord:
+    record = records[name]
+    if not isinstance(record, ConfigRecord):
+        raise ProtocolError(f"record {name} holds no values")
+    return record
+
+
+def _model(header: ConfigRecord, arrays: ArrayRecord) -> ModelUpdate:
+    whole = _float32(_array(arrays, WHOLE, STATES, 1)) if WHOLE in arrays else None
+    step = None
+    if STEP_SUM in arrays:
+        sizes = _float64(_array(arrays, STEP_SIZES, FLOATS, 1))
+        step = Step(_sums(arrays, STEP_SUM), sizes, _count(header, ARRIVED_UNITS))
+    if (whole is None) == (step is None):
+        raise ProtocolError("the message holds a whole model and a step, or neither, expected one")
+    return ModelUpdate(_text(header, STATE_HASH), whole, step)
+
+
+def _weighting(arrays: ArrayRecord) -> Weighting:
+    return Weighting(
+        _float64(_array(arrays, OMEGA, FLOATS, 1)),
+        _int64(_array(arrays, HISTOGRAM, INTEGERS, 1)),
+        _int64(_array(arrays, HISTORY, INTEGERS, 3)),
+    )
+
+
+def _accepted(header: ConfigRecord) -> Accepted:
+    sites = header.get(ACCEPTED_SITES)
+    if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
+        raise ProtocolError(f"{ACCEPTED_SITES} is not a list of names")
+    return Accepted(_count(header, ACCEPTED_ATTEMPT), tuple(str(site) for site in sites))
+
+
+def _text(record: ConfigRecord, key: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise ProtocolError(f"{key} is missing, or not text")
+    return value
+
+
+def _count(record: ConfigRecord, key: str) -> int:
+    value = record.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ProtocolError(f"{key} is missing, or not a count")
+    return value
+
+
+def _array(arrays: ArrayRecord, name: str, dtypes: tuple[str, ...], num_axes: int) -> AnyArray:
+    """One array, its type and number of axes checked before its bytes are read."""
+    if name not in arrays:
+        raise ProtocolError(f"array {name} is missing")
+    packed = arrays[name]
+    expected = [np.dtype(dtype) for dtype in dtypes]
+    if packed.dtype not in [str(dtype) for dtype in expected] or len(packed.shape) != num_axes:
+        raise ProtocolError(f"array {name} is {packed.dtype[:20]} of {len(packed.shape)} axes, expected {dtypes[0]} of {num_axes}")
+    return _read_npy(packed, expected, name)
+
+
+def _read_npy(packed: Array, expected: list[np.dtype[np.generic]], name: str) -> AnyArray:
+    """The array in place, without a copy: its .npy header must say what the message says, and its bytes be exactly as many."""
+    file = BytesIO(packed.data[:MAX_NPY_HEADER])
+    try:
+        if npy.read_magic(file) != (1, 0):
+            raise ValueError
+        shape, fortran_order, dtype = npy.read_array_header_1_0(file, max_header_size=MAX_NPY_HEADER)
+    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+        raise ProtocolError(f"array {name} cannot be read") from error
+    size = prod(shape) * dtype.itemsize
+    if (
+        dtype not in expected
+        or shape != tuple(packed.shape)
+        or len(packed.data) != file.tell() + size
+        or (fortran_order and len(shape) > 1)
+    ):
+        raise ProtocolError(f"array {name} is not what its description says")
+    return np.frombuffer(packed.data, dtype, offset=file.tell()).reshape(shape)
+
+
+def _sums(arrays: ArrayRecord, name: str) -> SignedIntegers:
+    return cast(SignedIntegers, _array(arrays, name, SUMS, 1))
+
+
+def _float32(array: AnyArray) -> NDArray[np.float32]:
+    return array.astype(np.float32, copy=False)
+
+
+def _float64(array: AnyArray) -> NDArray[np.float64]:
+    return array.astype(np.float64, copy=False)
+
+
+def _int64(array: AnyArray) -> NDArray[np.int64]:
+    return array.astype(np.int64, copy=False)

@@ -1,0 +1,40 @@
+"""What a run leaves behind: the finished model, its test metrics, and in the end the report with its picture."""
+
+from csasn.contract import Contract
+from csasn.model.network import Csasn
+from csasn.model_file import save_model
+from csasn.normalisation import apply_moments
+from csasn.report.curves import draw_curves
+from csasn.report.report import build_report, final_metrics, run_status
+from csasn.storage import write_json
+from csasn.weighting import class_weights
+from server.rounds import Finished
+from server.run_directory import RunDirectory, read_events
+
+
+def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, finished: Finished) -> None:
+    """Writes the model with the normalisation statistics of all sites, and the event that ends the federation."""
+    study = contract.study
+    contract.state.write(network, finished.model)
+    statistics = "averaged over rounds"
+    if "moments" in finished.counts:
+        apply_moments(network, finished.counts)
+        statistics = (
+            "exact, from summed moments of all sites" if finished.whole else "from summed moments of the sites that finished"
+        )
+    state = directory.load()
+    assert state is not None
+    weights = class_weights(study.class_weighting, state.histogram_K, state.history)
+    save_model(directory.path, study, network, finished.round, weights.adjustment_K, statistics)
+    shown = finished.whole or study.federation.on_loss == "reveal"
+    final = final_metrics(study, finished.counts, finished.round) if shown else None
+    directory.event("outcome", final=final, state_hash=state.model_hash, round=finished.round)
+
+
+def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:
+    """Writes report.json and curves.png from the events so far; the report."""
+    events = read_events(directory.path)
+    report = build_report(directory.study, directory.membership, engine, events, run_status(events))
+    write_json(directory.path / "report.json", report)
+    draw_curves(report, directory.path / "curves.png")
+    return report

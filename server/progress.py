@@ -1,0 +1,122 @@
+"""What a person sees of a run, from its events: a bar with time left, a line a round."""
+
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from csasn.study import Study
+
+Event = Mapping[str, object]
+
+
+class Progress:
+    """Shows events on a console; where it is no terminal, lines only."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        self._bars = Bars(*columns, console=console, disable=not console.is_terminal)
+        self._task: TaskID | None = None
+        self._study: Study | None = None
+        self._answered: set[str] = set()
+        self._weights = ""
+
+    def __enter__(self) -> "Progress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def say(self, line: str) -> None:
+        """One line above the bars."""
+        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.file.flush()  # a log file shows each line as it comes
+
+    def federation(self, study: Study) -> None:
+        """Begins the bar of the federation: hello, each site in each round, the last evaluation, finish."""
+        self._study = study
+        steps = (study.federation.rounds + 3) * len(study.federation.sites)
+        self._task = self._bars.add_task("hello: sites read their images", total=steps)
+
+    def baselines(self, number: int, num_steps: int) -> Callable[[int], None]:
+        """Begins the bar of the baselines; the function takes the number of steps just done."""
+        self._close()
+        task = self._bars.add_task(f"{number} baselines", total=num_steps)
+        return lambda taken: self._bars.advance(task, taken)
+
+    def on_event(self, event: Event) -> None:
+        """Shows an event."""
+        show = {
+            "train-started": self._train_started,
+            "reply": self._reply,
+            "evaluated": self._evaluated,
+            "round-finished": self._round_finished,
+            "round-repeated": self._repeated,
+            "exchange-repeated": self._repeated,
+            "evaluation-withheld": self._withheld,
+            "outcome": lambda _: self._close(),
+            "baseline": self._baseline,
+        }.get(str(event["event"]))
+        if show:
+            show(event)
+
+    def _train_started(self, event: Event) -> None:
+        self._answered = set()
+        weights = event["class_weights"]
+        if self._study and isinstance(weights, list):
+            self._weights = " ".join(f"{name} {value:.2f}" for name, value in zip(self._study.classes, weights, strict=True))
+        self._describe(event["round"])
+
+    def _reply(self, event: Event) -> None:
+        if event["said"] == "answered":
+            self._answered.add(str(event["site"]))
+            if self._task is not None:
+                self._bars.advance(self._task)
+        else:
+            self.say(f"  {event['site']}: {event['said']}")
+
+    def _describe(self, current: object) -> None:
+        if self._task is not None and self._study:
+            self._bars.update(self._task, description=f"round {current}/{self._study.federation.rounds}")
+
+    def _evaluated(self, event: Event) -> None:
+        auroc, accuracy = (_show(event[key]) for key in ("macro_auroc", "balanced_accuracy"))
+        self.say(f"  model of round {event['round']}: macro AUROC {auroc}, balanced accuracy {accuracy} (validation cases)")
+
+    def _round_finished(self, event: Event) -> None:
+        participants, absent = event["participants"], event["absent"]
+        assert isinstance(participants, list)
+        assert isinstance(absent, dict)
+        missing = f", without {', '.join(absent)}" if absent else ""
+        loss = f", training loss {_show(event['train_loss'])}" if "train_loss" in event else ""
+        self.say(f"round {event['round']}: {len(participants)} sites{missing}, {event['seconds']} s{loss}; ω {self._weights}")
+
+    def _repeated(self, event: Event) -> None:
+        absent = event["absent"]
+        assert isinstance(absent, dict)
+        self.say(f"  attempt {event['attempt']} is repeated: " + "; ".join(f"{site}: {reason}" for site, reason in absent.items()))
+        if self._task is not None and self._study:
+            self._bars.advance(self._task, -len(self._answered))
+            self._answered = set()
+
+    def _withheld(self, event: Event) -> None:
+        self.say(f"  metrics of the model of round {event['round']} are withheld: a site is missing")
+
+    def _baseline(self, event: Event) -> None:
+        final = event["final"]
+        assert isinstance(final, dict)
+        self.say(
+            f"baseline {event['name']}: macro AUROC {_show(final['macro_auroc'])}, balanced accuracy {_show(final['balanced_accuracy'])}"
+        )
+
+    def _close(self) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, description="federation", completed=self._bars.tasks[self._task].total)
+            self._task = None
+
+
+def _show(value: object) -> str:
+    return "-" if value is None else f"{float(str(value)):.3f}"

@@ -1,0 +1,198 @@
+"""The rounds of a run: hello, train, validate, finish (csasn/SPEC.md, "Rounds").
+
+Who took part and why another did not is in the events. The model is never silently kept, or silently averaged over fewer.
+"""
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from csasn.contract import Contract
+from csasn.errors import QuorumError, TrainingError
+from csasn.federated.aggregate import apply_step, step_from_sum, sum_counts, sum_uploads
+from csasn.federated.messages import Accepted, Header, Kind, ModelUpdate, Reason, Replies, Request, Step, Weighting
+from csasn.federated.quantise import WIDENING, Floats32, Floats64, first_ranges, next_ranges, step_sizes
+from csasn.metrics import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
+from csasn.weighting import class_sums, class_weights
+from server.exchange import Correspondence, Exchange
+from server.run_directory import BEST, RunDirectory, RunState
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The outcome of a run: the chosen model and its round, and the summed counts of finish; `whole` if every site is in them."""
+
+    round: int
+    model: Floats32
+    counts: dict[str, Integers]
+    whole: bool
+
+
+class Coordinator:
+    """Drives one run. The correspondence carries the messages; the run directory keeps what must survive."""
+
+    def __init__(self, contract: Contract, directory: RunDirectory, exchange: Exchange) -> None:
+        self.contract, self.study = contract, contract.study
+        self.directory = directory
+        self.sites = Correspondence(contract, exchange)
+
+    def run(self, initial: Floats32) -> Finished:
+        """Runs or resumes the study.
+
+        Raises:
+            QuorumError: too few sites answered, again and again.
+            TrainingError: sites cannot train with this study.
+        """
+        state = self.directory.load() or self.hello(initial)
+        while state.round < self.study.federation.rounds:
+            state = self.train(state)
+        return self.finish(self.validate(state))
+
+    def hello(self, initial: Floats32) -> RunState:
+        """Sums the class histogram over the whole membership."""
+        histogram_K = self._sum(Kind.HELLO, self._ask_all(Kind.HELLO, None))["histogram"]
+        self.directory.event("hello", sites=list(self.contract.membership.sites), histogram=histogram_K.tolist())
+        state_hash = self.contract.state.hash(initial)
+        state = RunState(0, initial, state_hash, first_ranges(self.contract.state.shared, initial), histogram_K)
+        self.directory.save(state)
+        return state
+
+    def train(self, state: RunState) -> RunState:
+        """One round: broadcast, collect, sum, step; repeated until the study allows what came back."""
+        current, started = state.round + 1, time.monotonic()
+        ranges, bytes_up, bytes_down = state.ranges, 0, 0
+        federation = self.study.federation
+        for attempts in range(1, federation.max_attempts + 1):
+            request = self._request(Kind.TRAIN, state, ranges)
+            replies = self.sites.ask(request)
+            bytes_up, bytes_down = bytes_up + replies.bytes_up, bytes_down + replies.bytes_down
+            if any(absence.reason is Reason.SCALE_TOO_SMALL for absence in replies.absent.values()):
+                ranges = ranges * WIDENING
+            elif self._accepts(replies, state):
+                after = self._step(state, replies, request)
+                facts = {"bytes_up": bytes_up, "bytes_down": bytes_down, "seconds": round(time.monotonic() - started, 3)}
+                self.directory.save(after)
+                self.directory.event("round-finished", round=current, attempts=attempts, **self._describe(replies, after), **facts)
+                return after
+            else:
+                self._stop_if_hopeless(current, replies)
+            self.directory.event("round-repeated", round=current, attempt=request.header.attempt, absent=_reasons(replies))
+        raise QuorumError(_too_few(f"round {current}", federation.max_attempts, replies), "mend what the sites say, then resume")
+
+    def validate(self, state: RunState) -> RunState:
+        """Evaluates the last model on validation cases, as each round does with the model before it."""
+        return self._evaluated(state, self._ask_all(Kind.VALIDATE, state), Kind.VALIDATE)
+
+    def finish(self, state: RunState) -> Finished:
+        """Test cases and normalisation moments of the chosen model."""
+        best = self.directory.load(BEST) if self.study.model_selection == "best" else None
+        chosen = replace(state, model=best.model, model_hash=best.model_hash, round=best.round) if best else state
+        replies = self._ask_all(Kind.FINISH, chosen)
+        self.directory.event("finish", round=chosen.round, absent=_reasons(replies))
+        return Finished(chosen.round, chosen.model, self._sum(Kind.FINISH, replies), not replies.absent)
+
+    def _step(self, state: RunState, replies: Replies, request: Request) -> RunState:
+        """The state after a round: the average of the updates that arrived, and what the counts say of the model before."""
+        bits, shared, num_sites = self.study.federation.upload_bits, self.contract.state.shared, self.contract.num_sites
+        uploads = {site: answer.update_P for site, answer in replies.answers.items() if answer.update_P is not None}
+        arrived = sum(self.contract.membership.weight_units[site] for site in uploads)
+        assert request.ranges is not None
+        step = Step(sum_uploads(uploads, bits, num_sites), step_sizes(request.ranges, bits, num_sites), arrived)
+        step_P = step_from_sum(step.sum_P, shared, step.sizes, step.arrived_units)
+        model = apply_step(state.model, step_P)
+        self.sites.remember_step(state.model_hash, step)
+        return replace(
+            self._evaluated(state, replies, Kind.TRAIN),
+            round=state.round + 1,
+            model=model,
+            model_hash=self.contract.state.hash(model),
+            ranges=next_ranges(shared, step_P, request.ranges),
+            accepted=Accepted(request.header.attempt, tuple(sorted(uploads))),
+            num_partial=state.num_partial + bool(replies.absent),
+        )
+
+    def _evaluated(self, state: RunState, replies: Replies, kind: Kind) -> RunState:
+        """`state` with what was counted of its model. Where a site is missing, the weighting does not move and, unless the study
+        says reveal, nothing is shown."""
+        if replies.absent and self.study.federation.on_loss == "withhold":
+            self.directory.event("evaluation-withheld", round=state.round, absent=_reasons(replies))
+            return state
+        blocks = self._sum(kind, replies)
+        metrics = metrics_from_counts(blocks)
+        self.directory.event("evaluated", round=state.round, **describe_metrics(metrics, self.study.classes))
+        if not replies.absent:
+            state = replace(state, history=(*state.history, class_sums(blocks["confusion"])))
+        score = metrics.macro_auroc if metrics.macro_auroc is not None else 0.0
+        if score > state.best_score:
+            state = replace(state, best_round=state.round, best_score=score)
+            self.directory.save(state, BEST)
+        return state
+
+    def _accepts(self, replies: Replies, state: RunState) -> bool:
+        """Whether the study allows a round of these answers: all, or a partial one of the few that it allows."""
+        federation = self.study.federation
+        partial_left = int(federation.max_partial_rounds * federation.rounds) - state.num_partial
+        return not replies.absent or (len(replies.answers) >= federation.min_sites and partial_left > 0)
+
+    def _stop_if_hopeless(self, current: int, replies: Replies) -> None:
+        """Local training is deterministic: where it failed, a repeat fails again."""
+        failed = [(site, absence) for site, absence in sorted(replies.absent.items()) if absence.reason is Reason.TRAINING]
+        if failed:
+            site, absence = failed[0]
+            raise TrainingError(
+                f"round {current}: {len(failed)} sites cannot train; {site}: {absence.text}", "change the study, start anew"
+            )
+
+    def _ask_all(self, kind: Kind, state: RunState | None) -> Replies:
+        """Asks until the whole membership answered; in the end `min_sites` are enough, but never for hello."""
+        federation = self.study.federation
+        for _ in range(federation.max_attempts):
+            request = self._request(kind, state)
+            replies = self.sites.ask(request)
+            if not replies.absent:
+                return replies
+            self.directory.event("exchange-repeated", kind=str(kind), attempt=request.header.attempt, absent=_reasons(replies))
+        if kind is Kind.HELLO or len(replies.answers) < federation.min_sites:
+            raise QuorumError(_too_few(str(kind), federation.max_attempts, replies), "mend what the sites say, then resume")
+        return replies
+
+    def _request(self, kind: Kind, state: RunState | None, ranges: Floats64 | None = None) -> Request:
+        """A new attempt: its number is on disk before it is sent."""
+        current = 0 if state is None else state.round + (kind is Kind.TRAIN)
+        hashes = self.study.study_hash, self.contract.membership.membership_hash
+        header = Header(*hashes, self.directory.path.name, current, self.directory.next_attempt())
+        if state is None:
+            return Request(kind, header)
+        weighting = self._weighting(state)
+        facts = {"round": current, "attempt": header.attempt, "class_weights": weighting.omega_K.tolist()}
+        self.directory.event(f"{kind}-started", **facts)
+        return Request(kind, header, ModelUpdate(state.model_hash, state.model), weighting, state.accepted, ranges)
+
+    def _weighting(self, state: RunState) -> Weighting:
+        omega_K = class_weights(self.study.class_weighting, state.histogram_K, state.history).omega_K
+        empty = np.zeros((0, 3, len(self.study.classes)), np.int64)
+        return Weighting(omega_K, state.histogram_K, np.stack(state.history) if state.history else empty)
+
+    def _sum(self, kind: Kind, replies: Replies) -> dict[str, Integers]:
+        return self.contract.counts[kind].unpack(sum_counts({site: answer.counts for site, answer in replies.answers.items()}))
+
+    def _describe(self, replies: Replies, after: RunState) -> dict[str, object]:
+        facts: dict[str, object] = {
+            "participants": sorted(replies.answers),
+            "absent": _reasons(replies),
+            "state_hash": after.model_hash,
+        }
+        if not replies.absent:
+            loss, steps, clipped, sent = self._sum(Kind.TRAIN, replies)["training"].tolist()
+            facts |= {"train_loss": loss / FIXED_POINT / len(replies.answers), "steps": steps, "clipped_share": clipped / sent}
+        return facts
+
+
+def _reasons(replies: Replies) -> dict[str, str]:
+    return {site: str(absence) for site, absence in sorted(replies.absent.items())}
+
+
+def _too_few(what: str, attempts: int, replies: Replies) -> str:
+    missing = "; ".join(f"{site}: {reason}" for site, reason in _reasons(replies).items())
+    return f"{what}: {len(replies.answers)} sites answered in the last of {attempts} attempts; {missing}"

@@ -1,0 +1,191 @@
+"""The run directory: study, membership, events, checkpoints, model and report of one execution of a study.
+
+Every file is whole or absent; events.jsonl grows a line at a time. One process at a time holds the run's lock.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from csasn.checkpoint import load_arrays, save_arrays
+from csasn.errors import ModelError, RunError
+from csasn.federated.messages import Accepted
+from csasn.federated.quantise import Floats32, Floats64
+from csasn.membership import Membership, read_membership
+from csasn.metrics import Integers
+from csasn.storage import append_line, write_atomically, write_json
+from csasn.study import Study, read_study
+
+Event = Mapping[str, object]
+LATEST, BEST, ATTEMPT = "checkpoints/latest.safetensors", "checkpoints/best.safetensors", "checkpoints/attempt.json"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run between two rounds: all that the next one follows from.
+
+    `round` rounds are done and `model` (P + Q,), of hash `model_hash`, came of them; `history` holds the class sums (3, K) of each
+    revealed evaluation;
+    `best_round` is the round whose model scored `best_score` on validation cases.
+    """
+
+    round: int
+    model: Floats32
+    model_hash: str
+    ranges: Floats64
+    histogram_K: Integers
+    history: tuple[Integers, ...] = ()
+    accepted: Accepted | None = None
+    best_round: int = 0
+    best_score: float = -1.0
+    num_partial: int = 0
+
+
+class RunDirectory:
+    """The files of one run; `listener` sees each event after it is on disk."""
+
+    def __init__(self, path: Path, listener: Callable[[Event], None] | None = None) -> None:
+        self.path = path
+        self._listener = listener
+        self._lock = _lock(path)
+        self.study: Study = read_study(path / "study.yaml")
+        self.membership: Membership = read_membership(path / "membership.json")
+
+    @staticmethod
+    def create(path: Path, study: Study, membership: Membership) -> None:
+        """Writes what a run begins with.
+
+        Raises:
+            RunError: something is there already.
+        """
+        if path.exists() and any(path.iterdir()):
+            raise RunError(
+                f"{path} holds {describe(path)}", "continue it with --resume, name another --out, or set it aside with --anew"
+            )
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (path / "sites").mkdir(exist_ok=True)
+        write_json(path / "membership.json", membership.model_dump(mode="json"))
+        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_atomically(path / "study.yaml", text.encode())
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        os.close(self._lock)
+
+    def event(self, event: str, /, **facts: object) -> None:
+        """Appends an event with its time (UTC)."""
+        line = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
+        append_line(self.path / "events.jsonl", json.dumps(line, allow_nan=False))
+        if self._listener:
+            self._listener(line)
+
+    def events(self) -> list[dict[str, object]]:
+        """All events so far; a last line that a crash cut off is left out."""
+        return read_events(self.path)
+
+    def next_attempt(self) -> int:
+        """The number of the attempt that begins, on disk before it is sent; never the same twice."""
+        path = self.path / ATTEMPT
+        attempt = 1 + (int(json.loads(path.read_text())["attempt"]) if path.exists() else 0)
+        write_json(path, {"attempt": attempt})
+        return attempt
+
+    def save(self, state: RunState, name: str = LATEST) -> None:
+        """Writes a checkpoint, before the next broadcast."""
+        arrays: dict[str, NDArray[np.generic]] = {"model": state.model, "ranges": state.ranges, "histogram": state.histogram_K}
+        if state.history:
+            arrays["history"] = np.stack(state.history)
+        facts = {
+            "study_hash": self.study.study_hash, "round": state.round, "model_hash": state.model_hash,
+            "best_round": state.best_round, "best_score": state.best_score, "num_partial": state.num_partial,
+            "accepted": [state.accepted.attempt, list(state.accepted.sites)] if state.accepted else None,
+        }  # fmt: skip
+        save_arrays(self.path / name, arrays, facts)
+
+    def load(self, name: str = LATEST) -> RunState | None:
+        """The newest checkpoint, None before the first.
+
+        Raises:
+            ModelError: it is damaged, or of another study.
+        """
+        if not (self.path / name).exists():
+            return None
+        arrays, facts = load_arrays(self.path / name)
+        if facts.get("study_hash") != self.study.study_hash:
+            raise ModelError(f"{name} is a checkpoint of another study", "resume with the study.yaml that the run began with")
+        accepted = facts["accepted"]
+        state = RunState(
+            round=_int(facts["round"]),
+            model=arrays["model"].astype(np.float32, copy=False),
+            model_hash=str(facts["model_hash"]),
+            ranges=arrays["ranges"].astype(np.float64, copy=False),
+            histogram_K=arrays["histogram"].astype(np.int64, copy=False),
+            history=tuple(arrays["history"].astype(np.int64, copy=False)) if "history" in arrays else (),
+            best_round=_int(facts["best_round"]),
+            best_score=float(str(facts["best_score"])),
+            num_partial=_int(facts["num_partial"]),
+        )
+        if isinstance(accepted, list):
+            state = replace(state, accepted=Accepted(_int(accepted[0]), tuple(accepted[1])))
+        return state
+
+
+def read_events(path: Path) -> list[dict[str, object]]:
+    """The events of a run directory; a line that a crash cut off is left out."""
+    file = path / "events.jsonl"
+    events = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return events
+
+
+def is_finished(path: Path) -> bool:
+    """Whether the run in `path` came to its report."""
+    return any(event.get("event") == "run-finished" for event in read_events(path))
+
+
+def describe(path: Path) -> str:
+    """A run directory in words, for errors."""
+    if not (path / "study.yaml").exists():
+        return "files that are no run"
+    if is_finished(path):
+        return "a finished run"
+    rounds = [event["round"] for event in read_events(path) if event["event"] == "round-finished"]
+    return f"an unfinished run ({rounds[-1] if rounds else 0} rounds done)"
+
+
+def set_aside(path: Path) -> Path | None:
+    """Renames what is at `path` to a name with the time; the new name, or None where nothing is."""
+    if not path.exists() or not any(path.iterdir()):
+        return None
+    os.close(_lock(path))  # a run that is under way is not moved
+    aside = path.with_name(f"{path.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+    path.rename(aside)
+    return aside
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise RunError(f"{path} is in use by another process", "wait for it, or stop it") from error
+    return descriptor
+
+
+def _int(value: object) -> int:
+    if not isinstance(value, int):
+        raise ModelError("the checkpoint holds a value that is no whole number", "restore it from a copy")
+    return value

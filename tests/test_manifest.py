@@ -1,0 +1,204 @@
+"""csasn/data/manifest.py: what a manifest may hold, and how its faults are told."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from csasn.data.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
+from csasn.errors import DataError
+from csasn.study import Federation, Study, Task
+
+CASE, IMAGE = "SECRETCASE77", "SECRETIMAGE88"
+STUDY = Study(
+    name="thyroid",
+    classes=("benign", "PTC", "FTC", "MTC"),
+    malignant=("PTC", "FTC", "MTC"),
+    tasks={
+        "subtype": Task(),
+        "malignancy": Task(),
+        "margin": Task(values=("smooth", "irregular")),
+        "halo": Task(values=("no", "yes")),
+    },
+    federation=Federation(sites=("centerA",)),
+)
+HEADER = "case_id,image,label"
+
+
+def read(folder: Path, text: str | bytes, study: Study = STUDY) -> Manifest:
+    path = folder / "manifest.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_manifest(path, study)
+
+
+def fault(folder: Path, text: str | bytes) -> DataError:
+    """The error that `text` makes; neither the planted case nor the planted image may show in it."""
+    with pytest.raises(DataError) as caught:
+        read(folder, text)
+    error = caught.value
+    assert "SECRET" not in error.message + error.hint
+    assert error.hint
+    assert "\n" not in error.message
+    return error
+
+
+def test_rows_are_sorted_by_case_and_image_and_keep_their_numbers(tmp_path: Path) -> None:
+    manifest = read(tmp_path, f"{HEADER}\nb,2.png,PTC\n\nb,1.png,PTC\na,x/3.dcm#12,benign\n")
+    assert [(row.number, row.case, row.image, row.frame, row.label) for row in manifest.rows] == [
+        (5, "a", "x/3.dcm", 12, 0),
+        (4, "b", "1.png", None, 1),
+        (2, "b", "2.png", None, 1),
+    ]
+    assert manifest.classes == {"b": 1, "a": 0}
+    assert manifest.splits == {"b": "", "a": ""}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(seed=st.integers())
+def test_the_order_of_rows_does_not_matter(tmp_path: Path, seed: int) -> None:
+    rows = [(f"c{number // 3}", f"{number}.dcm#{1 + number % 4}", STUDY.classes[number // 3 % 4]) for number in range(24)]
+    shuffled = random.Random(seed).sample(rows, len(rows))
+    first, second = (read(tmp_path, "\n".join([HEADER, *(",".join(row) for row in some)])) for some in (rows, shuffled))
+    assert [(row.case, row.name, row.label) for row in first.rows] == [(row.case, row.name, row.label) for row in second.rows]
+    assert first.classes == second.classes
+
+
+def test_byte_order_mark_crlf_quotes_and_blanks_are_understood(tmp_path: Path) -> None:
+    text = f'\ufeff{HEADER}\r\n"a, the ""first""", 1.png ,"PTC "\r\n,,\r\n'
+    (row,) = read(tmp_path, text).rows
+    assert (row.case, row.image, row.label) == ('a, the "first"', "1.png", 1)
+
+
+def test_a_line_break_inside_a_cell_does_not_shift_row_numbers(tmp_path: Path) -> None:
+    assert "row 3, column label: 'PTX'" in fault(tmp_path, f'{HEADER}\n"a\nb",1.png,PTC\nc,2.png,PTX\n').message
+
+
+def test_descriptors_of_the_study_are_labels_and_others_are_ignored(tmp_path: Path) -> None:
+    header = f"{HEADER},view,scanner,margin,halo,shape"
+    manifest = read(tmp_path, f"{header}\na,1.png,,long,S7,irregular,,anything\na,2.png,,,,,yes,\n")
+    assert [dict(row.labels) for row in manifest.rows] == [{"margin": 1}, {"halo": 1}]
+    assert manifest.classes == {"a": -1}
+
+
+def test_the_class_belongs_to_the_case(tmp_path: Path) -> None:
+    assert read(tmp_path, f"{HEADER}\na,1.png,\na,2.png,FTC\n").classes == {"a": 2}
+
+
+def test_a_manifest_may_name_splits(tmp_path: Path) -> None:
+    text = f"{HEADER},split\na,1.png,PTC,test\na,2.png,PTC,test\nb,3.png,PTC,\n"
+    assert read(tmp_path, text).splits == {"a": "test", "b": ""}
+
+
+def test_frames_of_one_clip_are_different_images(tmp_path: Path) -> None:
+    text = f"{HEADER}\na,c.dcm,PTC\na,c.dcm#1,PTC\na,c.dcm#2,PTC\na,#3.png,PTC\n"
+    assert [row.name for row in read(tmp_path, text).rows] == ["#3.png", "c.dcm", "c.dcm#1", "c.dcm#2"]
+
+
+def test_rows_do_not_show_cases_or_images_when_printed(tmp_path: Path) -> None:
+    assert "SECRET" not in repr(read(tmp_path, f"{HEADER}\n{CASE},{IMAGE},PTC\n"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,1.png,PTX", "row 2, column label: 'PTX' is not a class of the study, expected one of benign, PTC, FTC, MTC"),
+        ("a,1.png,ptc", "row 2, column label: 'ptc' is not a class of the study"),
+        (f"a,1.png,{'x' * 90}", f"column label: '{'x' * 40}...' is not a class"),
+        (f",{IMAGE},PTC", "row 2, column case_id: is empty"),
+        (f"{CASE},,PTC", "row 2, column image: is empty"),
+        (f"{CASE},.,PTC", "row 2, column image: is empty"),
+        (f"{CASE},/data/{IMAGE},PTC", "row 2, column image: is an absolute path"),
+        (f"{CASE},C:\\{IMAGE},PTC", "row 2, column image: is an absolute path"),
+        (f"{CASE},C:/{IMAGE},PTC", "row 2, column image: is an absolute path"),
+        (f"{CASE},a\\{IMAGE},PTC", "row 2, column image: holds a backslash"),
+        (f"{CASE},../{IMAGE},PTC", "row 2, column image: leaves the image root"),
+        (f"{CASE},a/../../{IMAGE},PTC", "row 2, column image: leaves the image root"),
+        (f"{CASE},{IMAGE}#0,PTC", "row 2, column image: names frame 0, expected 1 or more"),
+        (f"{CASE},{IMAGE}", "row 2: has 2 cells, expected 3"),
+        (f"{CASE},{IMAGE},PTC,1", "row 2: has 4 cells, expected 3"),
+        (f"{CASE},1.png,PTC\nb,{IMAGE},FTC\n{CASE},{IMAGE}2,FTC", "row 4, column label: differs from row 2 of the same case"),
+        (f"{CASE},{IMAGE},PTC\n\nb,{IMAGE},PTC", "row 4, column image: is the same as in row 2"),
+        (f"{CASE},{IMAGE}#2,PTC\nb,./{IMAGE}#02,PTC", "row 3, column image: is the same as in row 2"),
+        (f'{CASE},{IMAGE},PTC\nb,"{IMAGE},PTC', "row 3 is not valid CSV"),
+        (f'{CASE},{IMAGE},PTC\nb,"{IMAGE}"x,PTC', "row 3 is not valid CSV"),
+        (f"{CASE},{IMAGE * 20_000},PTC", "row 2 is not valid CSV"),
+    ],
+)
+def test_a_fault_names_row_and_column_and_never_a_case(tmp_path: Path, rows: str, message: str) -> None:
+    error = fault(tmp_path, f"{HEADER}\n{rows}\n")
+    assert error.message.startswith("manifest.csv row ")
+    assert message in error.message
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a,1.png,PTC,Train", "row 2, column split: 'Train' is not a split, expected one of train, validation, test"),
+        (f"{CASE},{IMAGE},PTC,train\n{CASE},2,PTC,test", "row 3, column split: differs from row 2 of the same case"),
+        (
+            f"{CASE},{IMAGE},PTC,train\n{CASE},2,PTC,",
+            "row 3, column split: is given in only one of this and row 2 of the same case",
+        ),
+        (f"{CASE},{IMAGE},PTC,\n{CASE},2,PTC,test", "row 3, column split: is given in only one of this and row 2 of the same case"),
+    ],
+)
+def test_a_fault_of_a_split_is_told(tmp_path: Path, rows: str, message: str) -> None:
+    assert message in fault(tmp_path, f"{HEADER},split\n{rows}\n").message
+
+
+def test_a_descriptor_outside_the_study_is_a_fault(tmp_path: Path) -> None:
+    message = fault(tmp_path, f"{HEADER},margin\n{CASE},{IMAGE},PTC,rough\n").message
+    assert message == "manifest.csv row 2, column margin: 'rough' is not a value of the study, expected one of smooth, irregular"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column case_id, image, label"),
+        ("\n\n", "has no column case_id, image, label"),
+        (f"case_id,label\n{CASE},PTC\n", "has no column image"),
+        (f"case_id;image;label\n{CASE};{IMAGE};PTC\n", "has no column case_id, image, label"),
+        (f"{HEADER}\n", "has no rows"),
+        (f"{HEADER}\n,,\n\n", "has no rows"),
+        (f"{HEADER},age\n{CASE},{IMAGE},PTC,50\n", "has an unknown column 'age'"),
+        (f"{HEADER},\n{CASE},{IMAGE},PTC,\n", "has an unknown column ''"),
+        (f"{HEADER},{'long' * 30}\n", "...'"),
+        (f"{HEADER},split,split\n{CASE},{IMAGE},PTC,,\n", "has column split more than once"),
+        (f"{HEADER}\n{CASE},{IMAGE},PTC\n".encode("utf-16"), "line 1 is not UTF-8"),
+        (f"{HEADER}\na,1.png,PTC\n{CASE}\u00e9,{IMAGE},PTC\n".encode("latin-1"), "line 3 is not UTF-8"),
+        (f"{HEADER}\n{CASE},{IMAGE}\0,PTC\n", "line 2 holds a NUL byte"),
+    ],
+)
+def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
+    assert message in fault(tmp_path, text).message
+
+
+def test_semicolons_are_guessed(tmp_path: Path) -> None:
+    assert "not semicolons" in fault(tmp_path, "case_id;image;label\n").hint
+
+
+def test_a_header_that_is_a_row_of_data_is_not_shown(tmp_path: Path) -> None:
+    fault(tmp_path, f"{CASE},{IMAGE},PTC\n")
+
+
+def test_a_manifest_that_is_not_there_or_cannot_be_read_or_is_huge_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"manifest\.csv does not exist"):
+        read_manifest(tmp_path / "manifest.csv", STUDY)
+    with pytest.raises(DataError, match=r"manifest\.csv cannot be read"):
+        read_manifest(tmp_path, STUDY)
+    with (tmp_path / "manifest.csv").open("wb") as file:
+        file.truncate(MAX_MANIFEST_BYTES + 1)
+    with pytest.raises(DataError, match=r"manifest\.csv is larger than 256 MiB"):
+        read_manifest(tmp_path / "manifest.csv", STUDY)
+
+
+def test_ten_faults_are_listed_in_order_and_the_rest_counted(tmp_path: Path) -> None:
+    rows = [f"{CASE}{number},{IMAGE}{number},{'PTX' if number % 2 else 'PTC'}" for number in range(40)]
+    message = fault(tmp_path, "\n".join([HEADER, f"{CASE}1,{IMAGE}1,FTC", *rows, "a,b"])).message
+    parts = message.split("; ")
+    assert parts[0].startswith("manifest.csv row 4, column label: 'PTX'")
+    assert parts[1].startswith("row 6, column label: 'PTX'")
+    assert len(parts) == 11
+    assert parts[-1] == "and 11 more"
