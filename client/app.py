@@ -1,6 +1,7 @@
 """The site's Flower app: it carries requests to the resident worker and answers back, and does nothing else."""
 
 import logging
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -42,11 +43,18 @@ app.evaluate("finish")(_reply)
 
 
 def _answer(message: Message, context: Context) -> Answer | Absence:
-    """The worker's answer; whatever goes wrong becomes a reason and a line of our own, never a foreign text."""
-    try:
+    def answer() -> Answer | Absence:
         places = tuple(str(context.node_config[key]) for key in (SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER))
         torch.set_num_threads(int(context.node_config[THREADS]))
         return _worker(*places).answer(wire.request_from_message(message))
+
+    return reason_of_failure(answer)
+
+
+def reason_of_failure(answer: Callable[[], Answer | Absence]) -> Answer | Absence:
+    """What `answer` returns; whatever goes wrong in it becomes a reason and a line of our own, never a foreign text."""
+    try:
+        return answer()
     except ScaleTooSmallError:
         return Absence(Reason.SCALE_TOO_SMALL)
     except TrainingError as error:

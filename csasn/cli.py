@@ -1,10 +1,19 @@
 """The command `csasn`: phantom data, training without a federation, and the use of a model."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from csasn.command import EXIT_CODES, run_command
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from csasn.site import Site
+
+Parser = argparse.ArgumentParser
 
 
 def main() -> None:
@@ -13,19 +22,26 @@ def main() -> None:
     sys.exit(run_command(lambda: arguments.command(arguments)))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="csasn",
         description="CSASN for thyroid ultrasound: phantom data, training, use of a model. For research, not for diagnosis.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_phantom(commands.add_parser("phantom", help="draw four hospitals' folders of synthetic ultrasound, with a study file"))
+    for name, about, add in (
+        ("phantom", "draw four hospitals' folders of synthetic ultrasound, with a study file", _add_phantom),
+        ("train", "train without a federation, on one site's cases or on several sites' together", _add_train),
+        ("evaluate", "metrics of a model on the cases of one or more sites", _add_evaluate),
+        ("predict", "probabilities of each class for images or folders of images", _add_predict),
+    ):
+        add(commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", epilog=EXIT_CODES,
+                                formatter_class=argparse.RawDescriptionHelpFormatter))  # fmt: skip
     return parser
 
 
-def _add_phantom(parser: argparse.ArgumentParser) -> None:
+def _add_phantom(parser: Parser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder to write: study.yaml, sites/, centerA/ ... centerD/, CARD.md"
     )
@@ -37,27 +53,124 @@ def _add_phantom(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_phantom)
 
 
-def _phantom(arguments: argparse.Namespace) -> None:
+def _add_sites(parser: Parser, default: str) -> None:
+    parser.add_argument("--sites", type=Path, metavar="DIR", help=f"folder of <site>.yaml files (default: {default})")
+    parser.add_argument("--site", action="append", metavar="NAME", help="a site; repeat for several (default: all of the study)")
+
+
+def _add_train(parser: Parser) -> None:
+    parser.add_argument("study", type=Path, metavar="STUDY", help="study.yaml")
+    _add_sites(parser, "sites/ beside STUDY")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for model.safetensors and model.json")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the study")
+    parser.set_defaults(command=_train)
+
+
+def _add_evaluate(parser: Parser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="run directory, or folder with model.safetensors and model.json")
+    parser.add_argument("--sites", type=Path, required=True, metavar="DIR", help="folder of <site>.yaml files")
+    parser.add_argument("--site", action="append", metavar="NAME", help="a site; repeat for several (default: all of the study)")
+    parser.add_argument("--split", choices=("test", "validation", "train"), default="test", help="which cases (default test)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(command=_evaluate)
+
+
+def _add_predict(parser: Parser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help="run directory, or folder with model.safetensors and model.json")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="PNG, JPEG or DICOM files, or folders of them")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(command=_predict)
+
+
+def _bars() -> "Progress":
     from rich.console import Console
     from rich.progress import Progress
 
+    console = Console(stderr=True)
+    return Progress(console=console, disable=not console.is_terminal)
+
+
+def _phantom(arguments: argparse.Namespace) -> None:
     from csasn.data.phantom import PhantomSettings, draw_contact_sheet, write_phantom
     from csasn.errors import ConfigurationError
 
     if not (arguments.out or arguments.contact_sheet):
         raise ConfigurationError("phantom has nothing to write", "give --out DIR, --contact-sheet FILE, or both")
-    settings = PhantomSettings(
-        seed=arguments.seed, num_cases=arguments.cases, num_workers=arguments.workers, replace=arguments.replace
-    )
-    console = Console()
+    settings = PhantomSettings(arguments.seed, arguments.cases, num_workers=arguments.workers, replace=arguments.replace)
     if arguments.out:
-        with Progress(console=console, disable=not console.is_terminal) as bars:
+        with _bars() as bars:
             task = bars.add_task("drawing cases", total=settings.num_cases * len(settings.mixes))
             summary = write_phantom(arguments.out, settings, lambda number: bars.advance(task, number))
-        console.print(
-            f"{arguments.out}: {sum(sum(s.cases.values()) for s in summary.sites)} cases; see {arguments.out}/CARD.md",
-            highlight=False,
+        done = "wrote" if summary.written else "found"
+        sys.stdout.write(
+            f"{done} {summary.num_images} images of {len(summary.sites)} sites; what they are: {arguments.out}/CARD.md\n"
         )
     if arguments.contact_sheet:
         draw_contact_sheet(arguments.contact_sheet, settings.seed)
-        console.print(f"contact sheet: {arguments.contact_sheet}", highlight=False)
+        sys.stdout.write(f"contact sheet: {arguments.contact_sheet}\n")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from csasn.central import federation_steps, pool, train_centrally
+    from csasn.data.cases import load_site_data
+    from csasn.model.network import image_size
+    from csasn.model_file import save_model
+    from csasn.study import read_study
+
+    study = read_study(arguments.study, tuple(arguments.set))
+    sites = _find_sites(arguments.sites or arguments.study.parent / "sites", arguments.site or study.federation.sites)
+    data = {name: load_site_data(study, site, image_size(study.model)) for name, site in sites.items()}
+    steps = federation_steps(study, data)
+    with _bars() as bars:
+        task = bars.add_task("training", total=steps * study.federation.rounds)
+        trained = train_centrally(study, pool(data), "+".join(sorted(data)), steps, lambda: bars.advance(task))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    save_model(arguments.out, study, trained.network, trained.round, trained.weights.adjustment_K, "of the training cases")
+    auroc = trained.validation[trained.round].macro_auroc
+    shown = "unknown" if auroc is None else f"{auroc:.3f}"
+    sys.stdout.write(f"model of round {trained.round}, macro AUROC {shown} on its validation cases: {arguments.out}\n")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from csasn.model_file import load_model
+    from csasn.prediction import evaluate_sites
+    from csasn.report.report import final_metrics
+    from csasn.report.tables import metrics_tables
+
+    network, info = load_model(arguments.model)
+    sites = _find_sites(arguments.sites, arguments.site or info.study.federation.sites)
+    final = final_metrics(info.study, evaluate_sites(network, info, sites, arguments.split), info.round)
+    if arguments.json:
+        sys.stdout.write(json.dumps({"sites": list(sites), "split": arguments.split, **final}, indent=1) + "\n")
+    else:
+        Console().print(metrics_tables(final, f"{arguments.split} cases of {', '.join(sites)}"))
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from csasn.errors import DataError
+    from csasn.model_file import NOTICE, load_model
+    from csasn.prediction import find_images, predict_images, prediction_facts
+    from csasn.report.tables import prediction_table
+
+    network, info = load_model(arguments.model)
+    paths = find_images(arguments.paths)
+    with _bars() as bars:
+        task = bars.add_task("predicting", total=len(paths))
+        predictions = predict_images(network, info, paths, lambda: bars.advance(task))
+    if arguments.json:
+        rows = [prediction_facts(item) for item in predictions]
+        sys.stdout.write(json.dumps({"notice": NOTICE, "predictions": rows}, indent=1) + "\n")
+    else:
+        Console().print(prediction_table(predictions, info.study.classes, NOTICE))
+    if faults := sum(item.fault is not None for item in predictions):
+        raise DataError(f"{faults} of {len(predictions)} images have no prediction", "the reason stands beside each")
+
+
+def _find_sites(folder: Path, names: list[str] | tuple[str, ...]) -> dict[str, "Site"]:
+    from csasn.site import find_site
+
+    return {name: find_site(name, folder=folder) for name in names}

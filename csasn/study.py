@@ -16,6 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
+MANIFEST_COLUMNS = ("case_id", "image", "label", "split", "view", "scanner")  # no descriptor may be called so
 
 
 class Task(Configuration):
@@ -160,6 +161,8 @@ class Study(Configuration):
         if MALIGNANCY in self.tasks and not 0 < len(set(self.malignant)) < len(self.classes):
             raise ValueError("task malignancy needs malignant and benign classes, see the key malignant")
         for name, task in self.tasks.items():
+            if name in MANIFEST_COLUMNS:
+                raise ValueError(f"task {name} has the name of a manifest column that is no label, expected another name")
             given = name in (SUBTYPE, MALIGNANCY)
             if given and task.values:
                 raise ValueError(f"task {name} takes its values from classes, expected no values")

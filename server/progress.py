@@ -97,7 +97,8 @@ class Progress:
     def _repeated(self, event: Event) -> None:
         absent = event["absent"]
         assert isinstance(absent, dict)
-        self.say(f"  attempt {event['attempt']} is repeated: " + "; ".join(f"{site}: {reason}" for site, reason in absent.items()))
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in absent.items())
+        self.say(f"  attempt {event['attempt']} is repeated: {reasons}")
         if self._task is not None and self._study:
             self._bars.advance(self._task, -len(self._answered))
             self._answered = set()

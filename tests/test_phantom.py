@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -200,8 +201,7 @@ def test_darkness_follows_echogenicity():
     levels = {"hyperechoic": 3.5, "isoechoic": 0.0, "hypoechoic": -9.0, "very hypoechoic": -16.0}
     greys = [contrast(replace(PLAIN, echogenicity=word, level_db=level)) for word, level in levels.items()]
     greys.append(contrast(replace(PLAIN, composition="cystic", echogenicity="anechoic")))
-    assert greys == sorted(greys, reverse=True)
-    assert greys[0] - greys[-1] > 60
+    assert all(brighter - darker > 7 for brighter, darker in pairwise(greys)), greys
 
 
 def test_taller_nodules_are_drawn_taller():

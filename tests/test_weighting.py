@@ -25,7 +25,7 @@ SCRIPT = VECTORS / "make_weighting.py"
 COMMITTED = json.loads((VECTORS / "weighting.json").read_text(encoding="utf-8"))
 ACCEPTED, REFUSED = COMMITTED["accepted"], COMMITTED["refused"]
 
-SOME = settings(deadline=None, max_examples=60)
+SOME = settings(deadline=None, max_examples=40)
 COUNTS = st.one_of(st.integers(0, 4), st.integers(0, 60), st.integers(0, 100_000))
 NUM_CLASSES = st.integers(2, 7)
 
@@ -344,6 +344,12 @@ def test_a_class_that_cries_wolf_is_held_and_one_a_little_more_precise_rises():
     assert min(weighting.difficulty_target(wolf)[1], weighting.difficulty_target(precise)[1]) > 1
     assert before_normalising(np.ones(3), wolf, prior_K)[1] == 1
     assert before_normalising(np.ones(3), precise, prior_K)[1] > 1.01
+
+
+def test_a_class_that_cries_wolf_is_held_where_its_decisions_leave_int64():
+    sums_3K = integers([[400, 2**60, 150], [20, 2**63 - 1, 40], [150, 40, 30]])
+    assert weighting.difficulty_target(sums_3K)[1] > 1
+    assert before_normalising(np.ones(3), sums_3K, floats([0.5, 0.3, 0.2]))[1] == 1
 
 
 def test_a_rare_class_needs_a_precision_of_five_percent():

@@ -18,7 +18,7 @@ from csasn.errors import DataError
 from csasn.site import Site
 from csasn.study import MALIGNANCY, SUBTYPE, Study
 
-__all__ = ["TEST", "TRAIN", "VALIDATION", "SiteData", "count_training_cases", "load_site_data"]
+__all__ = ["SPLITS", "TEST", "TRAIN", "VALIDATION", "SiteData", "count_training_cases", "load_site_data"]
 
 
 @dataclass(frozen=True)

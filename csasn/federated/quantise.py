@@ -115,9 +115,10 @@ def _first_range(segment: Segment, state: Floats32) -> float:
 
 
 def next_ranges(segments: Sequence[Segment], step_P: Floats32, ranges: Floats64) -> Floats64:
-    """Ranges of the next round: four times the largest value of the last summed step, and at least a quarter of the last range."""
+    """Ranges of the next round, from the last summed step alone: four times the largest move of the tensor, or of the median tensor
+    where that is more (in a bias of a few values the moves of sites can cancel), and at least a quarter of the last range."""
     largest = np.array([float(np.abs(step_P[segment.start : segment.stop]).max()) for segment in segments])
-    return np.maximum(HEADROOM * largest, ranges / 4)
+    return np.asarray(np.maximum(HEADROOM * np.maximum(largest, np.median(largest)), ranges / 4))
 
 
 def step_sizes(ranges: Floats64, bits: int, num_sites: int) -> Floats64:

@@ -42,7 +42,7 @@ class Scanner:
 SCANNERS: dict[str, Scanner] = {
     "centerA": Scanner("Phantom-L14", 0.014, 0.032, 1, 58, 0, 0.0, 1.0, -52, depth_cm=3.8, caliper_rate=0.05),
     "centerB": Scanner("Phantom-L9", 0.022, 0.052, 1, 52, 2, -1.2, 0.95, -42, depth_cm=4.4, calipers="dots", caliper_rate=0.40),
-    "centerC": Scanner("Phantom-C12X", 0.013, 0.026, 4, 66, -1, 0.6, 1.15, -56, sharpen=0.6, trapezoid=0.12, depth_cm=4.0),
+    "centerC": Scanner("Phantom-C12X", 0.013, 0.026, 3, 66, -1, 0.6, 1.15, -56, sharpen=0.6, trapezoid=0.12, depth_cm=4.0),
     "centerD": Scanner(
         "Phantom-L11S", 0.018, 0.042, 2, 57, 1, -0.5, 0.85, -47, sharpen=0.25, depth_cm=4.2, calipers="cross", caliper_rate=0.20
     ),

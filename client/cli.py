@@ -1,0 +1,54 @@
+"""The command `client`: what hospital IT runs."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from csasn.command import EXIT_CODES, run_command
+
+
+def main() -> None:
+    """Entry point of the command."""
+    arguments = _parser().parse_args()
+    sys.exit(run_command(lambda: arguments.command(arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="client",
+        description="A hospital's side of a CSASN federation. Images, labels and patient rows stay here.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    doctor = commands.add_parser(
+        "doctor",
+        help="check this site's configuration and data before a run",
+        description="Reads every row of manifest.csv and every image as training will; says what is there, or what to mend.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.add_argument("--site", required=True, metavar="NAME", help="the site, such as centerA")
+    doctor.add_argument("--study", type=Path, required=True, metavar="FILE", help="study.yaml")
+    doctor.add_argument(
+        "--config", type=Path, metavar="FILE", help="site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)"
+    )
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from client.doctor import check_site
+    from csasn.site import find_site
+    from csasn.study import read_study
+
+    study = read_study(arguments.study)
+    site = find_site(arguments.site, arguments.config)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bars:
+        task = bars.add_task("reading images", total=None)
+        lines = check_site(study, site, lambda done, total: bars.update(task, completed=done, total=total))
+    sys.stdout.write("\n".join(lines) + "\n")

@@ -1,0 +1,87 @@
+"""`csasn predict` and `csasn evaluate`: a finished model on loose images, or on a site's cases."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from csasn.data.cases import SPLITS, load_site_data
+from csasn.data.images import letterbox, read_image, require_size
+from csasn.errors import ConfigurationError, DataError
+from csasn.evaluation import count_split
+from csasn.metrics import Integers
+from csasn.model.network import Csasn
+from csasn.model_file import ModelInfo, Prediction, predict_case
+from csasn.site import Site
+from csasn.weighting import ClassWeights
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".dcm")
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """A picture's place, and its prediction or why there is none."""
+
+    path: Path
+    prediction: Prediction | None
+    fault: DataError | None = None
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """Image files: those named, and those in the folders named, sorted.
+
+    Raises:
+        ConfigurationError: a path does not exist, or nothing is found.
+    """
+    found: list[Path] = []
+    for number, path in enumerate(paths, 1):
+        if path.is_dir():
+            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ConfigurationError(f"path {number} does not exist", "name images, or folders of images")
+    if not found:
+        raise ConfigurationError(f"no image found, looked for {', '.join(ENDINGS)}", "name images, or folders of images")
+    return found
+
+
+def predict_images(
+    network: Csasn, info: ModelInfo, paths: Iterable[Path], advance: Callable[[], None] | None = None
+) -> list[ImagePrediction]:
+    """A prediction for each picture by itself; one that cannot be read is reported and does not stop the others."""
+    predictions = []
+    for path in paths:
+        try:
+            picture = read_image(path)
+            require_size(picture.pixels_HW, info.image_size)
+            square = letterbox(picture.pixels_HW, info.image_size)
+            predictions.append(ImagePrediction(path, predict_case(network, info, square[None])))
+        except DataError as fault:
+            predictions.append(ImagePrediction(path, None, fault))
+        if advance:
+            advance()
+    return predictions
+
+
+def prediction_facts(item: ImagePrediction) -> dict[str, object]:
+    """A prediction for JSON: the image with decision and probabilities, or with the error."""
+    if item.prediction is None:
+        return {"image": str(item.path), "error": item.fault.message if item.fault else None}
+    return {"image": str(item.path), "decision": item.prediction.decision, "probabilities": item.prediction.probabilities}
+
+
+def evaluate_sites(network: Csasn, info: ModelInfo, sites: Mapping[str, Site], split: str) -> dict[str, Integers]:
+    """Counts of the cases of a split over sites, by the rule of the model's study.
+
+    Raises:
+        DataError: a site's data cannot be read.
+    """
+    adjustment_K = np.array(info.adjustment)
+    weights = ClassWeights(np.ones_like(adjustment_K), np.ones_like(adjustment_K), adjustment_K)
+    counted = []
+    for site in sites.values():
+        data = load_site_data(info.study, site, info.image_size)
+        counted.append(count_split(network, data, SPLITS.index(split), info.study, weights))
+    return {name: np.asarray(np.sum([blocks[name] for blocks in counted], axis=0)) for name in counted[0]}

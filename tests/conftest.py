@@ -1,0 +1,160 @@
+"""Small hospitals on disk, and a federation in this process that runs the real coordinator and the real workers."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from client.app import reason_of_failure
+from client.worker import SiteWorker
+from csasn.contract import Contract
+from csasn.data.cases import count_training_cases
+from csasn.federated.messages import Absence, Answer, Reason, Replies, Request
+from csasn.membership import Member, Membership, share_weights
+from csasn.model.initial_weights import initial_network
+from csasn.site import find_site
+from csasn.study import Study, read_study
+from server.rounds import Coordinator, Finished
+from server.run_directory import RunDirectory
+
+CLASSES = ("benign", "PTC", "FTC")
+SITES = ("centerA", "centerB", "centerC")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def write_hospitals(folder: Path, sites: Collection[str] = SITES, num_cases: int = 18, **changes: object) -> Path:
+    """Folders of sites with PNG files that a small model can tell apart, and a study file for them; its path."""
+    study = {
+        "name": "small",
+        "classes": list(CLASSES),
+        "malignant": ["PTC", "FTC"],
+        "tasks": {"subtype": {"weight": 1.0}, "malignancy": {"weight": 0.5}},
+        "model": {"profile": "csasn-test", "image_size": 32},
+        "federation": {"sites": list(sites), "rounds": 2, "answer_deadline_s": 60.0},
+        "optimiser": {"batch_size": 8},
+    }
+    for key, value in changes.items():
+        study[key] = study[key] | value if key in ("model", "federation", "optimiser") else value  # type: ignore[operator]
+    (folder / "sites").mkdir(parents=True)
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    for number, site in enumerate(sites):
+        _write_site(folder, site, list(study["classes"]), num_cases + 3 * number, seed=number)
+    return folder / "study.yaml"
+
+
+def _write_site(folder: Path, site: str, classes: list[str], num_cases: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    images = folder / site / "images"
+    images.mkdir(parents=True)
+    rows = ["case_id,image,label"]
+    for case in range(num_cases):
+        label = case % len(classes)
+        for view in range(1 + case % 2):
+            picture = random.normal(90, 25, (40, 48))
+            row, column = divmod(label, 4)
+            picture[6 + 10 * row : 14 + 10 * row, 4 + 11 * column : 13 + 11 * column] += 90
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(images / f"{case:03}-{view}.png")
+            rows.append(f"c{case:03},{case:03}-{view}.png,{classes[label]}")
+    (folder / site / "manifest.csv").write_text("\n".join(rows) + "\n")
+    facts = {
+        "site": site,
+        "manifest": f"../{site}/manifest.csv",
+        "images": f"../{site}/images",
+        "state": f"../{site}/state",
+        "device": "cpu",
+    }
+    (folder / "sites" / f"{site}.yaml").write_text(yaml.safe_dump(facts))
+
+
+Tamper = Callable[[str, Request, Answer | Absence], Answer | Absence | None]
+
+
+@dataclass
+class LocalFederation:
+    """The real coordinator, run directory and workers, without processes between them.
+
+    `tamper(site, request, answer)` may change what a site answers; None means that no answer comes.
+    """
+
+    study: Study
+    sites_folder: Path
+    path: Path
+    tamper: Tamper = lambda site, request, answer: answer
+    requests: list[tuple[str, Request]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sites = {name: find_site(name, folder=self.sites_folder) for name in self.study.federation.sites}
+        if not self.path.exists():
+            units = share_weights({name: count_training_cases(self.study, site) for name, site in self.sites.items()})
+            members = tuple(Member(site=name, weight_units=units[name]) for name in self.sites)
+            RunDirectory.create(self.path, self.study, Membership(study_hash=self.study.study_hash, members=members))
+        self.directory = RunDirectory(self.path)
+        self.network = initial_network(self.study)
+        self.contract = Contract.of(self.study, self.directory.membership, self.network)
+        self.workers: dict[str, SiteWorker] = {}
+        self.coordinator = Coordinator(self.contract, self.directory, self._exchange)
+
+    def restart_worker(self, site: str) -> None:
+        """The worker's process dies: all but its files is gone."""
+        self.workers.pop(site, None)
+
+    def run(self) -> Finished:
+        try:
+            return self.coordinator.run(self.contract.state.read(self.network))
+        finally:
+            self.directory.close()
+
+    def _exchange(self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float) -> Replies:
+        answers: dict[str, Answer] = {}
+        absent: dict[str, Absence] = {}
+        for site, request in requests.items():
+            self.requests.append((site, request))
+            reply = self.tamper(
+                site, request, reason_of_failure(lambda site=site, request=request: self._worker(site).answer(request))
+            )
+            if isinstance(reply, Answer):
+                answers[site] = reply
+            else:
+                absent[site] = reply or Absence(Reason.DEADLINE)
+        return Replies(answers, absent)
+
+    def _worker(self, site: str) -> SiteWorker:
+        if site not in self.workers:
+            self.workers[site] = SiteWorker(self.study, self.directory.membership, self.sites[site], self.path / "sites" / site)
+        return self.workers[site]
+
+    def state_hash(self) -> str:
+        state = self.directory.load()
+        assert state is not None
+        return state.model_hash
+
+    def events(self, kind: str) -> list[dict[str, object]]:
+        return [event for event in self.directory.events() if event["event"] == kind]
+
+
+@pytest.fixture
+def federate(tmp_path: Path) -> Callable[..., LocalFederation]:
+    """federate(name, tamper=..., **changes of the study) -> a federation over small hospitals, ready to run."""
+
+    def make(name: str = "run", tamper: Tamper | None = None, **changes: object) -> LocalFederation:
+        hospitals = tmp_path / f"hospitals-{name}"
+        study_file = hospitals / "study.yaml" if hospitals.exists() else write_hospitals(hospitals, **changes)
+        extra = {"tamper": tamper} if tamper else {}
+        return LocalFederation(read_study(study_file), hospitals / "sites", tmp_path / "runs" / name, **extra)
+
+    return make
+
+
+@pytest.fixture
+def hospitals() -> Callable[..., Path]:
+    """`write_hospitals`."""
+    return write_hospitals
