@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Blocks = Mapping[str, Integers]
 
-NUM_BINS = 1024
+NUM_BINS = 4096
 LOGIT_LIMIT = 24.0  # the outermost bins are open
 FIXED_POINT = 1 << 16  # losses travel as integers of 2^-16
 MAX_CASE_LOSS = 64.0

@@ -109,9 +109,8 @@ class Progress:
     def _baseline(self, event: Event) -> None:
         final = event["final"]
         assert isinstance(final, dict)
-        self.say(
-            f"baseline {event['name']}: macro AUROC {_show(final['macro_auroc'])}, balanced accuracy {_show(final['balanced_accuracy'])}"
-        )
+        auroc, accuracy = _show(final["macro_auroc"]), _show(final["balanced_accuracy"])
+        self.say(f"baseline {event['name']}: macro AUROC {auroc}, balanced accuracy {accuracy} (test cases of all sites)")
 
     def _close(self) -> None:
         if self._task is not None:

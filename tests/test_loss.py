@@ -32,15 +32,6 @@ NUM_VALUES = {"subtype": 4, "malignancy": 2, "margin": 3}
 OMEGA = (0.8, 0.9, 1.9, 1.4)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Tensors this small are slower on several threads, and much slower on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def named(vectors):
     return [pytest.param(vector, id=vector["name"]) for vector in vectors]
 

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from importlib.resources import files
+from math import isqrt
 from pathlib import Path
 
 import torch
@@ -32,8 +33,21 @@ def initial_network(study: Study) -> Csasn:
         (network.vit, weights.vit, profile.vit),
     ):
         if branch is not None and source.source != "random":
-            _load(branch.net, _read(source, name), name)
+            _load(branch.net, _resample_positions(branch.net, _read(source, name)), name)
     return network
+
+
+def _resample_positions(net: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A ViT's position embedding on the grid of the study's image size; tensors without one as they are."""
+    expected, given = net.state_dict().get("pos_embed"), tensors.get("pos_embed")
+    if expected is None or given is None or given.ndim != 3 or given.shape[1] == expected.shape[1]:
+        return tensors
+    num_prefix, grid = int(net.num_prefix_tokens), net.patch_embed.grid_size  # type: ignore[arg-type, union-attr]  # timm is not typed
+    num_patches = given.shape[1] - num_prefix
+    if num_patches < 1 or isqrt(num_patches) ** 2 != num_patches:
+        return tensors  # no square grid: refused as of another model
+    resampled = import_timm().layers.resample_abs_pos_embed(given, grid, num_prefix_tokens=num_prefix)
+    return {**tensors, "pos_embed": resampled}
 
 
 def _load(net: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:

@@ -65,8 +65,9 @@ class Csasn(nn.Module):
 
     def forward(self, image_B1HW: Tensor) -> dict[str, Tensor]:
         """Grey images in 0..1 (B, 1, S, S) -> {task: logits (B, values)}."""
-        attended_BCHW = self.attention(self.forward_features(image_B1HW))
-        logits: dict[str, Tensor] = self.heads(self.classifier(attended_BCHW.mean(dim=(2, 3))))
+        pooled_BC = self.attention(self.forward_features(image_B1HW)).mean(dim=(2, 3))
+        with torch.autocast(pooled_BC.device.type, enabled=False):  # bf16 logits would tie scores that differ
+            logits: dict[str, Tensor] = self.heads(self.classifier(pooled_BC.float()))
         return logits
 
 

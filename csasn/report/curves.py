@@ -13,17 +13,18 @@ from csasn.storage import write_atomically
 
 Report = Mapping[str, object]
 FEDERATED = "#1f5fa8"
+MAX_NAMED = 12  # classes; more names would cover the picture
 COLOURS = ("#1b7f79", "#c8553d", "#7d5ba6", "#d9a21b", "#4c6e91", "#8a8d3f", "#b04a7a", "#5a5a5a")
 
 
 def draw_curves(report: Report, path: Path) -> None:
     """Writes the picture as PNG: validation curves, class weights ω, and test metrics beside the baselines."""
-    rounds = _list(report["rounds"])
+    rounds, classes = _list(report["rounds"]), [str(name) for name in _list(report["classes"])]
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(15, 4.8), layout="constrained")
         left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
-        _draw_validation(left, rounds)
-        _draw_weights(middle, rounds, [str(name) for name in _list(report["classes"])])
+        _draw_validation(left, rounds, classes)
+        _draw_weights(middle, rounds, classes)
         _draw_comparison(right, report)
         figure.suptitle(
             f"{len(_dict(report['sites']))} sites, {len(rounds)} rounds, {report['profile']}, status {report['status']}"
@@ -33,32 +34,46 @@ def draw_curves(report: Report, path: Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _draw_validation(axes: Axes, rounds: Sequence[Mapping[str, object]]) -> None:
-    numbers = [row["round"] for row in rounds]
-    for key, name, colour in (("macro_auroc", "macro AUROC", FEDERATED), ("balanced_accuracy", "balanced accuracy", COLOURS[1])):
-        axes.plot(numbers, [_number(row[key]) for row in rounds], marker="o", color=colour, label=name)  # type: ignore[arg-type]
-    for name in _dict(rounds[0]["recall"] or {}) if rounds else ():
+def _draw_validation(axes: Axes, rounds: Sequence[Mapping[str, object]], classes: Sequence[str]) -> None:
+    numbers = [float(str(row["round"])) for row in rounds]
+    for index, name in enumerate(classes):
         values = [_number(_dict(row["recall"] or {}).get(name)) for row in rounds]
-        axes.plot(numbers, values, color="0.6", linewidth=1)  # type: ignore[arg-type]
-        axes.annotate(
-            f"recall {name}", (float(str(numbers[-1])), values[-1]), xytext=(4, 0), textcoords="offset points", fontsize=8
-        )
-    axes.set(title="validation cases of all sites", xlabel="round", ylim=(0, 1))
-    axes.margins(x=0.22)
-    axes.legend(frameon=False, loc="lower left", fontsize=9)
+        axes.plot(numbers, values, color=_colour(index), linewidth=1, alpha=0.55)
+        if numbers and len(classes) <= MAX_NAMED:
+            place = (numbers[-1], values[-1])
+            axes.annotate(f"recall {name}", place, xytext=(6, -3), textcoords="offset points", fontsize=8, color=_colour(index))
+    for key, name, marker in (("macro_auroc", "macro AUROC", "o"), ("balanced_accuracy", "balanced accuracy", "D")):
+        axes.plot(numbers, [_number(row[key]) for row in rounds], marker=marker, color=FEDERATED, linewidth=2, label=name)
+    axes.set(title="validation cases of all sites", ylim=(0, 1))
     axes.grid(axis="y", alpha=0.25)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes, numbers, len(classes))
 
 
 def _draw_weights(axes: Axes, rounds: Sequence[Mapping[str, object]], classes: Sequence[str]) -> None:
+    known = [row for row in rounds if row["class_weights"]]
+    numbers = [float(str(row["round"])) for row in known]
     for index, name in enumerate(classes):
-        points = [(row["round"], _list(row["class_weights"])[index]) for row in rounds if row["class_weights"]]
-        axes.plot(*zip(*points, strict=True), marker="o", color=COLOURS[index % len(COLOURS)], label=name)
+        label = name if len(classes) <= MAX_NAMED else None
+        axes.plot(numbers, [_list(row["class_weights"])[index] for row in known], marker="o", color=_colour(index), label=label)
     axes.axhline(1, color="0.7", linewidth=1, zorder=0)
-    axes.set(title="global class weights ω", xlabel="round")
-    if len(classes) <= 12:
-        axes.legend(frameon=False, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(title="global class weights ω")
+    _finish(axes, numbers, 0)
+
+
+def _finish(axes: Axes, numbers: Sequence[float], num_names: int) -> None:
+    """Axis of rounds, with room for names at its end, and a legend under it."""
+    if numbers:
+        width = max(numbers) - min(numbers) or 1
+        room = 0.28 if 0 < num_names <= MAX_NAMED else 0.04
+        axes.set_xlim(min(numbers) - 0.04 * width, max(numbers) + room * width)
+        axes.set_xticks([tick for tick in MaxNLocator(integer=True).tick_values(min(numbers), max(numbers)) if tick in numbers])
+    axes.set_xlabel("round")
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=4)
 
 
 def _draw_comparison(axes: Axes, report: Report) -> None:
@@ -81,9 +96,13 @@ def _draw_comparison(axes: Axes, report: Report) -> None:
             low, high = (_number(value) for value in _list(final["macro_auroc_ci95"]))
             axes.hlines(index, low, high, color=colour, linewidth=2, alpha=0.5)
     axes.set_yticks(range(len(known)), list(reversed(known)))
-    axes.set(title="test cases of all sites", xlim=(0, 1), ylim=(-0.6, len(known) - 0.4))
+    axes.set(title="test cases of all sites (bar: 95 %)", xlim=(0, 1), ylim=(-0.6, max(len(known), 1) - 0.4))
     axes.grid(axis="x", alpha=0.25)
-    axes.legend(frameon=False, loc="lower left", fontsize=9)
+    _legend(axes)
+
+
+def _colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]
 
 
 def _number(value: object) -> float:

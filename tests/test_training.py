@@ -1,0 +1,616 @@
+"""csasn/training.py and csasn/data/augmentation.py: FedProx against autograd and torch's AdamW, epochs, repeatability, aspect.
+
+B images, S pixels a side, N images and C cases of a site.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from csasn.configuration import validate
+from csasn.data.augmentation import augment
+from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_site_data
+from csasn.errors import TrainingError
+from csasn.loss import LossTerms, multitask_loss
+from csasn.model.network import build_network
+from csasn.model.state import StateLayout, normalisation_layers
+from csasn.randomness import generator
+from csasn.site import find_site
+from csasn.study import Augmentation, Optimiser, Study, read_study
+from csasn.training import (
+    LocalPlan,
+    add_proximal_gradient,
+    epoch_batches,
+    learning_rate,
+    load_images,
+    load_labels,
+    num_epoch_steps,
+    train_locally,
+)
+from csasn.weighting import class_weights
+
+SOME = settings(deadline=None, max_examples=25)
+SEEDS = st.integers(0, 2**32 - 1)
+CLASSES = ("benign", "PTC", "FTC")
+NO_CHANGE = {"flip": False, "shift": 0.0, "scale": 0.0, "rotation_deg": 0.0, "contrast": 0.0, "brightness": 0.0}
+CPU = torch.device("cpu")
+
+
+def study(model=None, federation=None, optimiser=None, **changes):
+    values = {
+        "name": "small",
+        "classes": list(CLASSES),
+        "malignant": ["PTC", "FTC"],
+        "tasks": {"subtype": {}, "malignancy": {"weight": 0.5}},
+        "model": {"profile": "csasn-test", "image_size": 32, **(model or {})},
+        "federation": {"sites": ["centerA", "centerB"], "rounds": 4, **(federation or {})},
+        "optimiser": {"batch_size": 4, **(optimiser or {})},
+        "augmentation": NO_CHANGE,
+        **changes,
+    }
+    return validate(Study, values, "study.yaml")
+
+
+def synthetic(num_cases=9, images_per_case=(1, 3, 2), side=32, seed=0, splits=(TRAIN, TRAIN, VALIDATION, TRAIN, TEST)):
+    """A site whose images all differ; splits and numbers of images repeat over the cases."""
+    counts = np.resize(images_per_case, num_cases)
+    class_C = np.arange(num_cases) % len(CLASSES)
+    case_N = np.repeat(np.arange(num_cases), counts)
+    images = np.random.default_rng(seed).integers(1, 256, (len(case_N), side, side)).astype(np.uint8)
+    labels = {"subtype": class_C[case_N], "malignancy": (class_C[case_N] > 0).astype(np.int64)}
+    return SiteData(images, case_N, labels, np.resize(splits, num_cases).astype(np.int8), class_C, ())
+
+
+class LinearNetwork(nn.Module):
+    """Two linear layers and two heads: small enough to train beside an independent loop."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.Tanh(), nn.Dropout(dropout))
+            self.heads = nn.ModuleDict({"subtype": nn.Linear(7, 3), "malignancy": nn.Linear(7, 2)})
+
+    def forward(self, x_B1SS):
+        return {task: head(self.body(x_B1SS)) for task, head in self.heads.items()}
+
+
+def terms_of(chosen, histogram=(20, 30, 15)):
+    return LossTerms.of(chosen, class_weights(chosen.class_weighting, np.array(histogram), []))
+
+
+def train(network, data, chosen, site="centerA", current_round=1, mu=0.0, **plan):
+    return train_locally(network, data, chosen, terms_of(chosen), LocalPlan(site, current_round, mu, **plan))
+
+
+def state(network):
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def assert_equal_states(one, other):
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def seen_batches(network, data):
+    """What the network is given from now on: for each call, the indices of its images, found by their pixels."""
+    known = {picture.tobytes(): index for index, picture in enumerate(data.images_NHW)}
+    batches = []
+
+    def record(_, inputs):
+        pixels = (inputs[0][:, 0] * 255).round().to(torch.uint8).numpy()
+        batches.append([known[picture.tobytes()] for picture in pixels])
+
+    network.register_forward_pre_hook(record)
+    return batches
+
+
+# ---- the proximal term
+
+
+@SOME
+@given(SEEDS, st.floats(0, 10))
+def test_proximal_gradient_is_the_gradient_of_half_mu_times_the_squared_distance(seed, mu):
+    random = torch.Generator().manual_seed(seed)
+    shapes = [(3, 4), (5,), (1, 2, 3, 3), ()]
+    parameters = [torch.randn(shape, generator=random, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    received = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes]
+    loss_gradients = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes]
+    penalty = mu / 2 * sum((w - w_r).square().sum() for w, w_r in zip(parameters, received, strict=True))
+    expected = [own + of_penalty for own, of_penalty in zip(loss_gradients, torch.autograd.grad(penalty, parameters), strict=True)]
+    for parameter, own in zip(parameters, loss_gradients, strict=True):
+        parameter.grad = own.clone()
+    add_proximal_gradient(parameters, received, mu)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-12)
+
+
+def independent_fedprox(network, batches, data, chosen, mu, rate):
+    """The same minimisation, with the penalty in the loss, its gradient by autograd, and torch's AdamW."""
+    terms = terms_of(chosen)
+    received = [parameter.detach().clone() for parameter in network.parameters()]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=chosen.optimiser.weight_decay, foreach=False)
+    for batch in batches:
+        indices = np.array(batch)
+        penalty = sum((w - w_r).square().sum() for w, w_r in zip(network.parameters(), received, strict=True))
+        loss = multitask_loss(network(load_images(data, indices, CPU)), load_labels(data, indices, CPU), terms)
+        optimiser.zero_grad()
+        (loss + mu / 2 * penalty).backward()
+        optimiser.step()
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.01, 3.0])
+def test_fedprox_equals_an_independent_loop_with_the_penalty_in_the_loss(mu):
+    data = synthetic(num_cases=20, side=8)
+    chosen = study(federation={"local_epochs": 3}, optimiser={"learning_rate": 0.01, "schedule": "constant", "weight_decay": 0.1})
+    ours, theirs = LinearNetwork(), LinearNetwork()
+    start = state(ours)
+    batches = seen_batches(ours, data)
+    result = train(ours, data, chosen, mu=mu)
+    assert result.num_steps == len(batches) == 9
+    independent_fedprox(theirs, batches, data, chosen, mu, rate=0.01)
+    for name, found in ours.state_dict().items():
+        torch.testing.assert_close(found, theirs.state_dict()[name], rtol=1e-5, atol=1e-6)
+        assert (found - start[name]).abs().max() > 1e-3
+
+
+def test_a_larger_mu_stays_closer_to_the_received_model():
+    data, chosen = synthetic(num_cases=20, side=8), study(federation={"local_epochs": 5})
+    distances = []
+    for mu in (0.0, 1.0, 100.0):
+        network = LinearNetwork()
+        start = state(network)
+        train(network, data, chosen, mu=mu)
+        distances.append(sum(float((tensor - start[name]).square().sum()) for name, tensor in network.state_dict().items()))
+    assert distances[0] > distances[1] > distances[2]
+
+
+def test_mu_zero_adds_nothing():
+    parameters = [torch.tensor([1.0, -2.0], requires_grad=True)]
+    parameters[0].grad = torch.tensor([0.3, 0.4])
+    add_proximal_gradient(parameters, [torch.tensor([5.0, 5.0])], 0.0)
+    assert torch.equal(parameters[0].grad, torch.tensor([0.3, 0.4]))
+
+
+def test_the_proximal_term_never_touches_buffers():
+    """It is zero in the first step, so both forward passes of two steps are the same whatever μ: only the last step may differ."""
+    data, chosen, states = synthetic(), study(), []
+    for mu in (0.0, 50.0):
+        network = build_network(chosen)
+        parameters, start = dict(network.named_parameters()), state(network)
+        train(network, data, chosen, mu=mu, num_steps=2)
+        states.append(state(network))
+    buffers = start.keys() - parameters.keys()
+    assert len(buffers) == 3 * len(list(normalisation_layers(network)))
+    assert all(not torch.equal(states[0][name], start[name]) for name in buffers)
+    assert_equal_states(*({name: found[name] for name in buffers} for found in states))
+    assert not any(torch.equal(states[0][name], states[1][name]) for name in ("classifier.skip.weight", "vit.net.pos_embed"))
+
+
+# ---- epochs and steps
+
+
+@pytest.mark.parametrize("images_per_case", ["one", "all"])
+def test_an_epoch_visits_each_training_case_once_or_each_of_its_images_once(images_per_case):
+    data = synthetic(num_cases=23, side=8)
+    network = LinearNetwork()
+    batches = seen_batches(network, data)
+    result = train(network, data, study(images_per_case=images_per_case))
+    images = [index for batch in batches for index in batch]
+    training = data.cases(TRAIN)
+    if images_per_case == "one":
+        assert sorted(data.case_N[images]) == list(training)
+        assert result.num_steps == num_epoch_steps(len(training), 4)
+    else:
+        assert sorted(images) == [index for index in range(len(data.case_N)) if data.case_N[index] in training]
+        assert result.num_steps == num_epoch_steps(len(images), 4)
+    assert result.num_steps == len(batches)
+
+
+def test_over_epochs_every_image_of_a_training_case_is_seen_and_none_of_another_case():
+    data = synthetic(num_cases=10, side=8)
+    network = LinearNetwork()
+    batches = seen_batches(network, data)
+    train(network, data, study(federation={"local_epochs": 30}))
+    seen = Counter(index for batch in batches for index in batch)
+    training = set(data.cases(TRAIN))
+    assert set(seen) == {index for index, case in enumerate(data.case_N) if case in training}
+    assert all(sum(seen[index] for index in data.images_of(case)) == 30 for case in training)
+    orders = [tuple(data.case_N[[i for batch in batches[2 * e : 2 * e + 2] for i in batch]]) for e in range(30)]
+    assert len(set(orders)) > 20
+
+
+@SOME
+@given(st.integers(1, 40), st.integers(1, 20), st.sampled_from(["one", "all"]), SEEDS)
+def test_batches_are_nearly_equal_and_never_above_the_batch_size(num_cases, batch_size, images_per_case, seed):
+    data = synthetic(num_cases=num_cases, side=2)
+    chosen = study(optimiser={"batch_size": batch_size}, images_per_case=images_per_case)
+    sizes = [len(batch) for batch in epoch_batches(data, chosen, np.random.default_rng(seed))]
+    assert max(sizes) - min(sizes) <= 1
+    assert 0 < max(sizes) <= batch_size
+    assert len(sizes) == num_epoch_steps(sum(sizes), batch_size)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 4, 11])
+def test_num_steps_is_respected_within_and_across_epochs(num_steps):
+    data = synthetic(num_cases=15, side=8)  # nine training cases: three batches an epoch
+    network, ticks = LinearNetwork(), []
+    batches = seen_batches(network, data)
+    chosen = study()
+    plan = LocalPlan("centerA", 1, 0.0, num_steps=num_steps)
+    result = train_locally(network, data, chosen, terms_of(chosen), plan, on_step=lambda: ticks.append(1))
+    assert result.num_steps == len(batches) == len(ticks) == num_steps
+    training = list(data.cases(TRAIN))
+    for start in range(0, num_steps - 2, 3):
+        assert sorted(data.case_N[[index for batch in batches[start : start + 3] for index in batch]]) == training
+
+
+def test_labels_follow_their_images():
+    data = synthetic(num_cases=20, side=8)
+    indices = np.array([7, 0, 31, 12])
+    labels = load_labels(data, indices, CPU)
+    images_B1SS = load_images(data, indices, CPU)
+    assert images_B1SS.shape == (4, 1, 8, 8)
+    for place, index in enumerate(indices):
+        assert labels["subtype"][place] == data.class_C[data.case_N[index]]
+        np.testing.assert_allclose(images_B1SS[place, 0].numpy(), data.images_NHW[index] / 255, rtol=1e-6)
+
+
+def test_the_reported_loss_is_the_mean_over_the_steps():
+    data, chosen = synthetic(num_cases=12, side=8), study(optimiser={"learning_rate": 1e-12, "schedule": "constant"})
+    network = LinearNetwork()
+    batches = seen_batches(network, data)
+    result = train(network, data, chosen)
+    with torch.no_grad():
+        losses = [
+            float(
+                multitask_loss(network(load_images(data, np.array(b), CPU)), load_labels(data, np.array(b), CPU), terms_of(chosen))
+            )
+            for b in list(batches)
+        ]
+    assert result.loss == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_loss_falls_over_the_epochs(hospitals, tmp_path):
+    path = hospitals(tmp_path / "hospitals")
+    chosen = read_study(path, ("optimiser.schedule=constant",))
+    data = load_site_data(chosen, find_site("centerB", folder=path.parent / "sites"), 32)
+    network = build_network(chosen)
+    losses = [train(network, data, chosen, site="centerB", current_round=epoch, mu=0.01).loss for epoch in range(1, 11)]
+    assert np.mean(losses[-3:]) < 0.75 * np.mean(losses[:3])
+
+
+# ---- micro batches
+
+
+def test_micro_batches_give_the_same_gradient_to_a_network_without_batch_normalisation():
+    data, chosen = synthetic(num_cases=20), study(model={"efficientnet": False, "dropout": 0.0}, optimiser={"batch_size": 100})
+    gradients, losses = [], []
+    for micro_batch in (None, 1, 5, 100):
+        network = build_network(chosen)
+        losses.append(train(network, data, chosen, mu=0.01, micro_batch=micro_batch).loss)
+        gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
+    for other, loss in zip(gradients[1:], losses[1:], strict=True):
+        assert loss == pytest.approx(losses[0], rel=1e-5)
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(other[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_micro_batches_leave_the_gradient_of_the_whole_batch():
+    data, chosen = synthetic(num_cases=10, side=8), study(optimiser={"learning_rate": 1e-12, "batch_size": 100})
+    gradients = []
+    for micro_batch in (None, 1, 4):
+        network = LinearNetwork()
+        train(network, data, chosen, micro_batch=micro_batch)
+        gradients.append([parameter.grad.clone() for parameter in network.parameters()])
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-5, atol=1e-7)
+
+
+def test_a_micro_batch_bounds_what_the_network_is_given():
+    data = synthetic(num_cases=23, side=8)
+    network = LinearNetwork()
+    parts = seen_batches(network, data)
+    result = train(network, data, study(optimiser={"batch_size": 5}), micro_batch=2)
+    assert max(len(part) for part in parts) == 2
+    assert result.num_steps < len(parts)
+
+
+def test_training_with_micro_batches_is_close_even_with_batch_statistics():
+    data, chosen = synthetic(num_cases=20), study(model={"dropout": 0.0, "image_size": 64}, optimiser={"batch_size": 8})
+    data = replace(data, images_NHW=np.kron(data.images_NHW, np.ones((1, 2, 2), np.uint8)))
+    start, ends, losses = state(build_network(chosen)), [], []
+    for micro_batch in (None, 3):
+        network = build_network(chosen)
+        losses.append(train(network, data, chosen, micro_batch=micro_batch).loss)
+        ends.append(state(network))
+    moved, apart = (
+        sum(float((a[name].double() - b[name].double()).square().sum()) for name, _ in network.named_parameters())
+        for a, b in ((ends[0], start), (ends[1], ends[0]))
+    )
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
+    assert 0 < apart < 2 * moved
+
+
+# ---- randomness
+
+
+def test_equal_seed_site_and_round_give_equal_bits_whatever_torchs_generator_holds():
+    data, chosen, states = synthetic(), study(augmentation={}), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - the global state is what must not matter
+        network = build_network(chosen)
+        train(network, data, chosen, mu=0.01)
+        states.append(state(network))
+    assert_equal_states(*states)
+
+
+@pytest.mark.parametrize(
+    ("seed", "site", "current_round"), [(2, "centerA", 1), (1, "centerB", 1), (1, "centerA", 2)], ids=["seed", "site", "round"]
+)
+def test_another_seed_site_or_round_gives_other_batches_and_other_dropout(seed, site, current_round):
+    data, orders, masks = synthetic(num_cases=30, side=8), [], []
+    for chosen_seed, chosen_site, chosen_round in ((1, "centerA", 1), (seed, site, current_round)):
+        network = LinearNetwork(dropout=0.5)
+        orders.append(seen_batches(network, data))
+        network.body[3].register_forward_hook(lambda _, inputs, output: masks.append((output == 0).tolist()))
+        train(network, data, study(seed=chosen_seed), site=chosen_site, current_round=chosen_round, num_steps=1)
+    assert orders[0] != orders[1]
+    assert masks[0] != masks[1]
+
+
+def test_the_global_random_states_are_untouched():
+    data, chosen = synthetic(), study(augmentation={})
+    torch.manual_seed(5)
+    before, of_numpy = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    train(build_network(chosen), data, chosen)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], of_numpy)  # noqa: NPY002
+
+
+def test_no_state_of_the_optimiser_survives_a_round():
+    """Training from a written state equals training a fresh network from it: nothing but the state vector is carried on."""
+    data, chosen = synthetic(), study()
+    layout = StateLayout.of(build_network(chosen), "shared")
+    used, fresh = build_network(chosen), build_network(replace_seed(chosen, 9))
+    start = layout.read(used)
+    train(used, data, chosen)
+    for network in (used, fresh):
+        layout.write(network, start)
+        train(network, data, chosen, current_round=2, mu=0.1)
+    assert np.array_equal(layout.read(used), layout.read(fresh))
+
+
+def replace_seed(chosen, seed):
+    return chosen.model_copy(update={"seed": seed})
+
+
+# ---- what is trained, and how fast
+
+
+def test_the_optimiser_does_not_see_frozen_parameters():
+    chosen = study(model={"initial_weights": {"vit": {"source": "hub"}}}, optimiser={"weight_decay": 0.5})
+    network = build_network(chosen)
+    start = state(network)
+    train(network, synthetic(), chosen, mu=0.1)
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            assert not torch.equal(parameter, start[name]), name
+        else:
+            assert torch.equal(parameter, start[name]), name
+            assert parameter.grad is None
+    assert sum(not parameter.requires_grad for parameter in network.parameters()) == 3
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_key_to_lower():
+    chosen = study(optimiser={"learning_rate": 1e30, "schedule": "constant"})
+    with pytest.raises(TrainingError, match=r"loss is (nan|inf) at step \d+ of round 3, expected a finite number") as caught:
+        train(LinearNetwork(), synthetic(num_cases=30, side=8), chosen, current_round=3, num_steps=20)
+    assert "optimiser.learning_rate" in caught.value.hint
+    assert "lower" in caught.value.hint
+
+
+def test_a_loss_that_is_not_finite_leaves_torchs_generator_as_it_was():
+    network = LinearNetwork()
+    with torch.no_grad():
+        network.heads["subtype"].weight.fill_(torch.nan)
+    before = torch.random.get_rng_state()
+    with pytest.raises(TrainingError, match="step 1 of round 1"):
+        train(network, synthetic(side=8), study())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@SOME
+@given(st.integers(1, 200), st.floats(1e-6, 1))
+def test_cosine_schedule_starts_at_the_rate_falls_each_round_and_stays_above_five_percent(num_rounds, rate):
+    rates = [learning_rate(Optimiser(learning_rate=rate, schedule="cosine"), r, num_rounds) for r in range(1, num_rounds + 1)]
+    assert rates[0] == pytest.approx(rate)
+    assert all(later < earlier for earlier, later in pairwise(rates))
+    assert rates[-1] >= 0.05 * rate * (1 - 1e-12)
+
+
+def test_cosine_schedule_is_half_way_in_the_middle_and_near_five_percent_at_the_end():
+    settings_ = Optimiser(learning_rate=1.0, schedule="cosine")
+    assert learning_rate(settings_, 51, 100) == pytest.approx(0.525)
+    assert learning_rate(settings_, 1000, 1000) == pytest.approx(0.05, abs=1e-5)
+
+
+def test_constant_schedule_is_constant():
+    settings_ = Optimiser(learning_rate=0.003, schedule="constant")
+    assert {learning_rate(settings_, r, 9) for r in range(1, 10)} == {0.003}
+
+
+def test_a_round_is_trained_with_its_own_rate():
+    """Adam's first step moves a value by the rate, whatever the gradient's scale."""
+    data = synthetic(num_cases=9, side=8)
+    chosen = study(optimiser={"learning_rate": 0.01, "weight_decay": 0.0, "schedule": "cosine"})
+    for current_round in (1, 4):
+        network = LinearNetwork()
+        start = state(network)
+        train(network, data, chosen, current_round=current_round, num_steps=1)
+        moved = max(float((tensor - start[name]).abs().max()) for name, tensor in network.state_dict().items())
+        assert moved == pytest.approx(learning_rate(chosen.optimiser, current_round, 4), rel=1e-3)
+
+
+# ---- augmentation
+
+
+def augmentation(**changes):
+    return Augmentation(**(NO_CHANGE | changes))
+
+
+def ellipse(half_width, half_height, side=96):
+    z, x = np.mgrid[:side, :side] - (side - 1) / 2
+    distance = np.hypot(x / half_width, z / half_height)
+    return torch.from_numpy(np.clip((1 - distance) * min(half_width, half_height), 0, 1)).float()[None, None]
+
+
+def shape_of(image):
+    """Area, centre (x, z), standard deviations along x and z, and along the longer and the shorter axis."""
+    weight = image[0, 0].numpy().astype(np.float64)
+    z, x = np.mgrid[: weight.shape[0], : weight.shape[1]]
+    area = weight.sum()
+    centre = np.array([(weight * x).sum(), (weight * z).sum()]) / area
+    off = np.stack([x - centre[0], z - centre[1]])
+    covariance = np.einsum("hw,ihw,jhw->ij", weight, off, off) / area
+    shorter, longer = np.sqrt(np.linalg.eigvalsh(covariance))
+    return area, centre, np.sqrt(np.diag(covariance)), longer, shorter
+
+
+@SOME
+@given(SEEDS, st.floats(8, 16), st.floats(8, 16))
+def test_augmentation_keeps_the_aspect_of_a_nodule(seed, half_width, half_height):
+    before = ellipse(half_width, half_height)
+    settings_ = augmentation(flip=True, shift=0.06, scale=0.2, rotation_deg=5.0)
+    after = augment(before, settings_, np.random.default_rng(seed))
+    *_, longer, shorter = shape_of(before)
+    *_, new_longer, new_shorter = shape_of(after)
+    assert new_longer / new_shorter == pytest.approx(longer / shorter, rel=0.02)
+
+
+@SOME
+@given(SEEDS)
+def test_scale_and_shift_keep_a_taller_than_wide_nodule_so(seed):
+    before = ellipse(9, 14)
+    after = augment(before, augmentation(flip=True, shift=0.06, scale=0.2), np.random.default_rng(seed))
+    _, _, (wide, tall), *_ = shape_of(before)
+    _, _, (new_wide, new_tall), *_ = shape_of(after)
+    assert new_tall / new_wide == pytest.approx(tall / wide, rel=0.02)
+
+
+def test_scale_shift_and_rotation_stay_within_their_settings_and_use_them():
+    before = ellipse(16, 8).expand(200, -1, -1, -1)
+    random = np.random.default_rng(1)
+    area, centre, *_ = shape_of(before)
+    ratios = [shape_of(image[None])[0] / area for image in augment(before, augmentation(scale=0.2), random)]
+    assert np.exp(0.3) < max(ratios) < np.exp(0.4) * 1.02
+    assert np.exp(-0.4) * 0.98 < min(ratios) < np.exp(-0.3)
+    moves = np.array([shape_of(image[None])[1] - centre for image in augment(before, augmentation(shift=0.1), random)])
+    assert (np.abs(moves).max(axis=0) < 0.1 * 96 + 0.05).all()
+    assert (np.abs(moves).max(axis=0) > 0.08 * 96).all()
+    turned = [tilt(image) for image in augment(before, augmentation(rotation_deg=10.0), random)]
+    assert 8 < max(np.abs(turned)) < 10.2
+    assert min(turned) < 0 < max(turned)
+
+
+def tilt(image):
+    weight = image[0].numpy().astype(np.float64)
+    z, x = np.mgrid[: weight.shape[0], : weight.shape[1]] - (weight.shape[0] - 1) / 2
+    return np.rad2deg(0.5 * np.arctan2(2 * (weight * x * z).sum(), (weight * (x**2 - z**2)).sum()))
+
+
+def test_flip_mirrors_left_and_right_about_half_of_the_images_and_never_up_and_down():
+    picture = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(1)) * 0.9 + 0.05
+    found = augment(picture.expand(400, -1, -1, -1), augmentation(flip=True), np.random.default_rng(2))
+    mirrored = [torch.allclose(image, picture[0].flip(-1), atol=1e-5) for image in found]
+    same = [torch.allclose(image, picture[0], atol=1e-5) for image in found]
+    assert sum(mirrored) + sum(same) == 400
+    assert 150 < sum(mirrored) < 250
+
+
+SETTINGS = st.builds(
+    Augmentation,
+    flip=st.booleans(),
+    shift=st.floats(0, 0.5),
+    scale=st.floats(0, 0.5),
+    rotation_deg=st.floats(0, 45),
+    contrast=st.floats(0, 0.99),
+    brightness=st.floats(0, 0.99),
+)
+
+
+@SOME
+@given(SETTINGS, SEEDS)
+def test_values_stay_in_range_and_a_black_image_stays_black(chosen, seed):
+    images = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+    images[2] = 0
+    found = augment(images, chosen, np.random.default_rng(seed))
+    assert found.shape == images.shape
+    assert found.dtype == torch.float32
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+    assert not found[2].any()
+
+
+@SOME
+@given(SEEDS)
+def test_the_black_frame_of_a_letterboxed_picture_stays_black(seed):
+    images = torch.full((4, 1, 32, 32), 0.5)
+    images[:, :, :8] = images[:, :, 24:] = 0
+    found = augment(images, augmentation(flip=True, contrast=0.3, brightness=0.3), np.random.default_rng(seed))
+    assert not found[:, :, :8].any()
+    assert not found[:, :, 24:].any()
+    assert bool((found[:, :, 8:24] > 0).all())
+
+
+@SOME
+@given(SETTINGS, SEEDS)
+def test_equal_generators_give_equal_images_and_the_argument_is_untouched(chosen, seed):
+    images = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+    before = images.clone()
+    one, other = (augment(images, chosen, np.random.default_rng(seed)) for _ in range(2))
+    assert torch.equal(one, other)
+    assert torch.equal(images, before)
+
+
+@SOME
+@given(SEEDS)
+def test_augmentation_is_the_identity_where_every_setting_is_off(seed):
+    images = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(augment(images, augmentation(), np.random.default_rng(seed)), images, rtol=1e-5, atol=1e-5)
+
+
+def test_each_image_is_changed_by_numbers_of_its_own():
+    picture = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(1)).expand(8, -1, -1, -1)
+    found = augment(picture, Augmentation(), np.random.default_rng(3))
+    assert len({image.numpy().tobytes() for image in found}) == 8
+
+
+@SOME
+@given(SEEDS, st.floats(0.1, 0.9), st.floats(0.1, 0.9))
+def test_contrast_and_brightness_stay_within_their_settings(seed, contrast, brightness):
+    assume(contrast + brightness < 0.95)
+    grey = torch.full((5, 1, 4, 4), 0.5)
+    found = augment(grey, augmentation(contrast=contrast, brightness=brightness), np.random.default_rng(seed))
+    assert bool((found >= max(0.5 * (1 - contrast) - brightness, 0) - 1e-6).all())
+    assert bool((found <= min(0.5 * (1 + contrast) + brightness, 1) + 1e-6).all())
+    assert len(set(found.mean(dim=(1, 2, 3)).tolist())) > 1
+
+
+def test_training_augments_each_batch_as_the_study_says():
+    data, chosen = synthetic(), study(augmentation=NO_CHANGE | {"contrast": 0.5})
+    given_B = []
+    network = build_network(chosen)
+    network.register_forward_pre_hook(lambda _, inputs: given_B.append(inputs[0].clone()))
+    train(network, data, chosen, num_steps=1)
+    random = generator(chosen.seed, "train", "centerA", 1)
+    indices = next(epoch_batches(data, chosen, random))
+    plain = load_images(data, indices, CPU)
+    assert torch.equal(given_B[0], augment(plain, chosen.augmentation, random))
+    assert (given_B[0] - plain).abs().max() > 0.05
