@@ -55,12 +55,12 @@ def num_epoch_steps(num_cases: int, batch_size: int) -> int:
     return -(-num_cases // batch_size)
 
 
+@torch.no_grad()
 def add_proximal_gradient(parameters: Sequence[Tensor], received: Sequence[Tensor], mu: float) -> None:
-    """Adds μ(w - w_r) to each parameter's gradient, fused over the tensors."""
+    """Adds μ(w - w_r) to each parameter's gradient, fused over the tensors; the difference first, so that it is 0 where w = w_r."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     assert len(gradients) == len(parameters)
-    torch._foreach_add_(gradients, list(parameters), alpha=mu)
-    torch._foreach_sub_(gradients, list(received), alpha=mu)
+    torch._foreach_add_(gradients, torch._foreach_sub(list(parameters), list(received)), alpha=mu)
 
 
 def epoch_batches(data: SiteData, study: Study, random: np.random.Generator) -> Iterator[Indices]:

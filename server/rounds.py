@@ -18,6 +18,8 @@ from csasn.weighting import class_sums, class_weights
 from server.exchange import Correspondence, Exchange
 from server.run_directory import BEST, RunDirectory, RunState
 
+MEND = "mend what the sites say, then resume"
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -76,9 +78,9 @@ class Coordinator:
                 self.directory.event("round-finished", round=current, attempts=attempts, **self._describe(replies, after), **facts)
                 return after
             else:
-                self._stop_if_hopeless(current, replies)
+                self._stop_if_hopeless(f"round {current}", replies)
             self.directory.event("round-repeated", round=current, attempt=request.header.attempt, absent=_reasons(replies))
-        raise QuorumError(_too_few(f"round {current}", federation.max_attempts, replies), "mend what the sites say, then resume")
+        raise QuorumError(_too_few(f"round {current}", federation.max_attempts, replies), MEND)
 
     def validate(self, state: RunState) -> RunState:
         """Evaluates the last model on validation cases, as each round does with the model before it."""
@@ -135,14 +137,13 @@ class Coordinator:
         partial_left = int(federation.max_partial_rounds * federation.rounds) - state.num_partial
         return not replies.absent or (len(replies.answers) >= federation.min_sites and partial_left > 0)
 
-    def _stop_if_hopeless(self, current: int, replies: Replies) -> None:
-        """Local training is deterministic: where it failed, a repeat fails again."""
-        failed = [(site, absence) for site, absence in sorted(replies.absent.items()) if absence.reason is Reason.TRAINING]
-        if failed:
-            site, absence = failed[0]
-            raise TrainingError(
-                f"round {current}: {len(failed)} sites cannot train; {site}: {absence.text}", "change the study, start anew"
-            )
+    def _stop_if_hopeless(self, what: str, replies: Replies) -> None:
+        """Training is deterministic, and a refusal waits for a person: a repeat would end alike."""
+        reasons = {absence.reason for absence in replies.absent.values()}
+        if Reason.TRAINING in reasons:
+            raise TrainingError(_too_few(what, 1, replies), "change the study and begin another run")
+        if Reason.REFUSED in reasons:
+            raise QuorumError(_too_few(what, 1, replies), MEND)
 
     def _ask_all(self, kind: Kind, state: RunState | None) -> Replies:
         """Asks until the whole membership answered; in the end `min_sites` are enough, but never for hello."""
@@ -152,9 +153,11 @@ class Coordinator:
             replies = self.sites.ask(request)
             if not replies.absent:
                 return replies
+            if kind is Kind.HELLO or len(replies.answers) < federation.min_sites:
+                self._stop_if_hopeless(str(kind), replies)
             self.directory.event("exchange-repeated", kind=str(kind), attempt=request.header.attempt, absent=_reasons(replies))
         if kind is Kind.HELLO or len(replies.answers) < federation.min_sites:
-            raise QuorumError(_too_few(str(kind), federation.max_attempts, replies), "mend what the sites say, then resume")
+            raise QuorumError(_too_few(str(kind), federation.max_attempts, replies), MEND)
         return replies
 
     def _request(self, kind: Kind, state: RunState | None, ranges: Floats64 | None = None) -> Request:
@@ -195,4 +198,5 @@ def _reasons(replies: Replies) -> dict[str, str]:
 
 def _too_few(what: str, attempts: int, replies: Replies) -> str:
     missing = "; ".join(f"{site}: {reason}" for site, reason in _reasons(replies).items())
-    return f"{what}: {len(replies.answers)} sites answered in the last of {attempts} attempts; {missing}"
+    often = f" in the last of {attempts} attempts" if attempts > 1 else ""
+    return f"{what}: {len(replies.answers)} sites answered{often}; {missing}"

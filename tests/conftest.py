@@ -154,7 +154,13 @@ def federate(tmp_path: Path) -> Callable[..., LocalFederation]:
     return make
 
 
-@pytest.fixture
-def hospitals() -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def write_small_hospitals() -> Callable[..., Path]:
     """`write_hospitals`."""
     return write_hospitals
+
+
+@pytest.fixture
+def local_federation() -> Callable[[Path, Path], LocalFederation]:
+    """A federation over hospitals that are there already."""
+    return lambda hospitals, path: LocalFederation(read_study(hospitals / "study.yaml"), hospitals / "sites", path)

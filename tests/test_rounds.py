@@ -290,7 +290,7 @@ def test_an_update_that_is_not_finite_is_refused_at_the_site(federate, monkeypat
 
 def test_a_loss_that_becomes_nan_stops_the_run_and_says_what_to_lower(federate):
     federation = federate("run", optimiser={"learning_rate": 1e6, "batch_size": 4})
-    with pytest.raises(TrainingError, match=r"round 1: \d sites cannot train; center.: .*learning_rate"):
+    with pytest.raises(TrainingError, match=r"round 1: \d sites answered; center.: training failed: .*learning_rate"):
         federation.run()
 
 

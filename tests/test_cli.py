@@ -1,0 +1,146 @@
+"""The three commands as people run them: help, errors with hints, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from csasn.command import run_command
+from csasn.errors import CsasnError, DataError
+
+COMMAND = Path(sys.prefix) / "bin"
+
+
+def run(*arguments, **options):
+    first, *rest = map(str, arguments)
+    return subprocess.run([COMMAND / first, *rest], capture_output=True, text=True, timeout=240, check=False, **options)
+
+
+def test_exit_codes_are_distinct_and_documented():
+    from csasn.command import EXIT_CODES
+
+    own = [kind for kind in CsasnError.__subclasses__() if kind.__module__ == "csasn.errors"]
+    codes = [kind.exit_code for kind in own]
+    assert len(set(codes)) == len(codes)
+    assert all(f"{code} " in EXIT_CODES for code in codes)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("csasn",), ("server",), ("client",), ("csasn", "phantom"), ("csasn", "train"), ("csasn", "evaluate"), ("csasn", "predict"),
+     ("server", "simulate"), ("client", "doctor")],
+)  # fmt: skip
+def test_help_says_what_each_exit_code_means(command):
+    done = run(*command, "--help")
+    assert done.returncode == 0
+    assert command[0] in done.stdout
+    assert "exit codes" in done.stdout
+
+
+def test_help_does_not_load_torch():
+    """Help answers at once: heavy libraries are imported by the work, not by the parser."""
+    program = "import sys, csasn.cli, server.cli, client.cli; sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("server", "simulate", "missing.yaml"), 3, "cannot read"),
+        (("client", "doctor", "--site", "centerZ", "--study", "study.yaml"), 3, "no site file for 'centerZ'"),
+        (("csasn", "phantom"), 3, "nothing to write"),
+        (("csasn", "phantom", "--out", "p", "--cases", "0"), 3, "num_cases is 0"),
+        (("csasn", "predict", "nowhere", "x.png"), 5, "no model.json"),
+        (("server", "simulate", "study.yaml", "--set", "federation.rounds=0"), 3, "federation.rounds is 0"),
+        (("server", "simulate", "study.yaml", "--resume"), 10, "holds no run to resume"),
+        (("server", "simulate"), 2, "usage"),
+        (("server", "fly"), 2, "invalid choice"),
+    ],
+)
+def test_a_mistake_ends_with_its_code_and_a_hint(tmp_path, write_small_hospitals, arguments, code, says):
+    write_small_hospitals(tmp_path / "h")
+    done = run(*arguments, cwd=tmp_path / "h")
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "hint: " in done.stderr or code == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_foreign_error_shows_its_type_and_our_line_but_never_its_text(capsys):
+    def fail():
+        raise ValueError("patient Mustermann")
+
+    assert run_command(fail) == 1
+    shown = capsys.readouterr().err
+    assert "unexpected ValueError" in shown
+    assert "Mustermann" not in shown
+
+
+def test_an_error_of_ours_shows_message_and_hint(capsys):
+    def fail():
+        raise DataError("manifest.csv row 7 is empty", "fill it")
+
+    assert run_command(fail) == 4
+    assert capsys.readouterr().err == "error: manifest.csv row 7 is empty\nhint: fill it\n"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, write_small_hospitals):
+    folder = tmp_path_factory.mktemp("cli")
+    write_small_hospitals(folder / "h")
+    done = run("csasn", "train", folder / "h/study.yaml", "--site", "centerA", "--out", folder / "model")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_train_writes_a_model_and_says_how_good_it_is(trained):
+    assert set(os.listdir(trained / "model")) == {"model.safetensors", "model.json"}
+
+
+def test_evaluate_counts_the_cases_of_the_split(trained):
+    done = run(
+        "csasn", "evaluate", trained / "model", "--sites", trained / "h/sites", "--site", "centerB", "--split", "train", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["sites"] == ["centerB"]
+    assert sum(row["support"] for row in found["per_class"].values()) == sum(map(sum, found["confusion"])) > 0
+
+
+def test_predict_takes_images_and_folders_and_goes_on_after_a_broken_one(trained, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG")
+    images = trained / "h/centerB/images"
+    done = run("csasn", "predict", trained / "model", images, broken, "--json")
+    assert done.returncode == 4
+    assert "1 of" in done.stderr
+    rows = json.loads(done.stdout)["predictions"]
+    assert len(rows) == len(os.listdir(images)) + 1
+    assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-9 for row in rows[:-1])
+    assert rows[-1]["error"]
+
+
+def test_predict_shows_a_table_that_says_what_it_is_not_for(trained):
+    done = run("csasn", "predict", trained / "model", trained / "h/centerA/images", env=os.environ | {"COLUMNS": "160"})
+    assert done.returncode == 0, done.stderr
+    assert "not for diagnosis" in done.stdout
+
+
+def test_doctor_says_what_a_site_holds(trained):
+    done = run("client", "doctor", "--site", "centerA", "--study", trained / "h/study.yaml", cwd=trained / "h")
+    assert done.returncode == 0, done.stderr
+    assert "train cases: benign" in done.stdout
+    assert "18 cases read" in done.stdout
+
+
+def test_doctor_names_the_row_of_a_wrong_label(tmp_path, write_small_hospitals):
+    write_small_hospitals(tmp_path / "h")
+    manifest = tmp_path / "h/centerA/manifest.csv"
+    manifest.write_text(manifest.read_text().replace("FTC", "FTX", 1))
+    done = run("client", "doctor", "--site", "centerA", "--study", "study.yaml", cwd=tmp_path / "h")
+    assert done.returncode == 4
+    assert "manifest.csv row" in done.stderr
+    assert "'FTX' is not a class of the study" in done.stderr

@@ -1,0 +1,180 @@
+"""`server simulate` with real processes: equal bits, kills, Ctrl-C, and errors that an operator can act on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from server.run_directory import read_events
+
+COMMAND = Path(sys.prefix) / "bin"
+ROUNDS = 3
+
+
+def simulate(hospitals, out, *more, **options):
+    return subprocess.run(arguments(hospitals, out, *more), capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+def arguments(hospitals, out, *more):
+    return [str(COMMAND / "server"), "simulate", str(hospitals / "study.yaml"), "--out", str(out), *more]
+
+
+def begin(hospitals, out):
+    return subprocess.Popen(
+        arguments(hospitals, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for(out, condition, process, timeout_s=120):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if any(condition(event) for event in read_events(out)):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    raise AssertionError("the run did not come so far")
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def workers_of(pid):
+    """The spawned workers, without multiprocessing's resource tracker."""
+    commands = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children_of(pid)}
+    return [child for child, command in commands.items() if b"spawn_main" in command]
+
+
+def ended(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def mid_round_2(event):
+    return event["event"] == "train-started" and event["round"] == 2
+
+
+def state_hash(out):
+    report = json.loads((out / "report.json").read_text())
+    assert report["status"] == "complete"
+    return report["state_hash"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, write_small_hospitals):
+    folder = tmp_path_factory.mktemp("simulate") / "hospitals"
+    write_small_hospitals(folder, federation={"rounds": ROUNDS})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(small, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "reference"
+    done = simulate(small, out)
+    assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_a_run_ends_with_tables_and_names_its_directory(reference):
+    out, done = reference
+    assert "Federated model" in done.stdout
+    assert str(out) in done.stdout
+    assert {"report.json", "curves.png", "model.safetensors", "model.json", "events.jsonl", "study.yaml"} <= set(os.listdir(out))
+
+
+def test_the_engine_gives_the_bits_of_the_federation_without_processes(reference, small, tmp_path, local_federation):
+    federation = local_federation(small, tmp_path / "runs" / "inside")
+    federation.run()
+    assert state_hash(reference[0]) == federation.state_hash()
+
+
+def test_killed_in_mid_round_and_resumed_gives_the_same_bits(reference, small, tmp_path):
+    out = tmp_path / "run"
+    process = begin(small, out)
+    wait_for(out, mid_round_2, process)
+    workers = workers_of(process.pid)
+    assert workers
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+    deadline = time.monotonic() + 20
+    while not all(ended(worker) for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlived the coordinator"
+        time.sleep(0.05)
+    assert not (out / "report.json").exists()
+    again = simulate(small, out, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert state_hash(out) == state_hash(reference[0])
+
+
+def test_a_killed_worker_is_started_anew_and_the_bits_are_the_same(reference, small, tmp_path):
+    out = tmp_path / "run"
+    process = begin(small, out)
+    wait_for(out, mid_round_2, process)
+    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    assert "the site's app ended, code 8" in stdout
+    assert state_hash(out) == state_hash(reference[0])
+
+
+def test_ctrl_c_leaves_a_run_that_can_be_resumed_and_says_so(reference, small, tmp_path):
+    out = tmp_path / "run"
+    process = begin(small, out)
+    wait_for(out, mid_round_2, process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "an unfinished run (1 rounds done)" in stderr
+    assert "--resume" in stderr
+    assert json.loads((out / "report.json").read_text())["status"] == "stopped"
+    over = simulate(small, out)
+    assert over.returncode == 10
+    assert "an unfinished run" in over.stderr
+    assert "--resume" in over.stderr
+    other = simulate(small, out, "--resume", "--set", "seed=5")
+    assert other.returncode == 10
+    assert "was begun with study" in other.stderr
+    again = simulate(small, out, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert state_hash(out) == state_hash(reference[0])
+
+
+def test_a_broken_image_at_a_site_stops_before_training_and_names_the_row_alone(small, tmp_path, write_small_hospitals):
+    hospitals = tmp_path / "hospitals"
+    write_small_hospitals(hospitals)
+    victim = hospitals / "centerB/images/004-0.png"
+    victim.write_bytes(victim.read_bytes()[:200])
+    done = simulate(hospitals, tmp_path / "run")
+    assert done.returncode == 8
+    assert "centerB: refused: manifest.csv row" in done.stderr
+    for secret in ("004-0", "c004"):
+        assert secret not in done.stderr + done.stdout + (tmp_path / "run/events.jsonl").read_text()
+
+
+def test_a_finished_run_is_set_aside_and_never_overwritten(reference, small):
+    out, _ = reference
+    done = simulate(small, out)
+    assert done.returncode == 10
+    assert "a finished run" in done.stderr
+
+
+def test_baselines_and_ten_other_classes_need_no_change_of_code(tmp_path, write_small_hospitals):
+    classes = [f"lesion {letter}" for letter in "ABCDEFGHIJ"]
+    changes = {"classes": classes, "malignant": [], "tasks": {"subtype": {}}, "federation": {"rounds": 1}}
+    write_small_hospitals(tmp_path / "hospitals", ("north", "south"), num_cases=50, **changes)
+    done = simulate(tmp_path / "hospitals", tmp_path / "run", "--baselines", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert list(report["final"]["per_class"]) == classes
+    assert set(report["baselines"]) == {"pooled", "single/north", "single/south"}
+    assert report["final"]["malignancy_auroc"] is None
+    assert report == json.loads((tmp_path / "run/report.json").read_text())
