@@ -1,13 +1,15 @@
 """Baselines of a simulation: each site alone, and all cases pooled, with as many optimiser steps as the whole federation.
 
-They run side by side in processes of one torch thread each, and are scored on the union of the test cases.
+The sites run side by side in processes of one torch thread each, then the pooled one on every core; all are scored on the union
+of the test cases.
 """
 
 import multiprocessing
 import queue
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,9 +32,9 @@ class Baseline:
 
 
 def baselines_of(study: Study) -> tuple[Baseline, ...]:
-    """Pooled first, then each site alone."""
+    """Each site alone, then pooled."""
     sites = study.federation.sites
-    return (Baseline(POOLED, sites), *(Baseline(f"single/{site}", (site,)) for site in sites))
+    return (*(Baseline(f"single/{site}", (site,)) for site in sites), Baseline(POOLED, sites))
 
 
 def run_baselines(
@@ -44,21 +46,33 @@ def run_baselines(
     advance: Callable[[int], None],
 ) -> None:
     """Trains and scores baselines; `done(name, final)` as each ends, `advance(number of steps taken)` meanwhile."""
+    alone = [baseline for baseline in baselines if baseline.name != POOLED]
+    pooled = [baseline for baseline in baselines if baseline.name == POOLED]
+    for together, processes, threads in ((alone, num_processes, 1), (pooled, 1, num_processes)):
+        if together:
+            with _workers(processes, threads) as (pool, steps):
+                running = {pool.submit(_train, study, dict(sites), baseline): baseline for baseline in together}
+                while running:
+                    finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                    advance(_drain(steps))
+                    for future in finished:
+                        done(running.pop(future).name, future.result())
+
+
+@contextmanager
+def _workers(num_processes: int, num_threads: int) -> Iterator[tuple[ProcessPoolExecutor, "Queue[int]"]]:
+    """Processes that train, and the queue of the steps that they took; ended at once when the block is left early."""
     context = multiprocessing.get_context("spawn")
     steps: Queue[int] = context.Queue()
-    with ProcessPoolExecutor(num_processes, context, initializer=_begin, initargs=(steps,)) as pool:
-        running = {pool.submit(_train, study, dict(sites), baseline): baseline for baseline in baselines}
-        try:
-            while running:
-                finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                advance(_drain(steps))
-                for future in finished:
-                    done(running.pop(future).name, future.result())
-        except BaseException:
-            for process in list(pool._processes.values()):
-                process.terminate()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    pool = ProcessPoolExecutor(num_processes, context, initializer=_begin, initargs=(steps, num_threads))
+    try:
+        yield pool, steps
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _drain(steps: "Queue[int]") -> int:
@@ -70,13 +84,13 @@ def _drain(steps: "Queue[int]") -> int:
             return taken
 
 
-def _begin(steps: "Queue[int]") -> None:
+def _begin(steps: "Queue[int]", num_threads: int) -> None:
     import torch
 
     global _steps  # noqa: PLW0603 - a pool hands its workers a queue in no other way
     _steps = steps
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    torch.set_num_threads(num_threads)
 
 
 def _train(study: Study, sites: dict[str, Site], baseline: Baseline) -> dict[str, object]:

@@ -24,6 +24,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 RUN_ID, SERVER_NODE = 1, 1
 FIRST_NODE = 2
+END_WITHIN_S = 3.0
 PROCESS_ENDED = 8  # Flower's code for an app that stopped without an answer
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
@@ -93,16 +94,14 @@ class LocalGrid(Grid):
         raise AttributeError("push and pull in a loop of your own")
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Ends the processes, also one that hangs."""
         for worker in self._workers:
             worker.pipe.close()
             worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(END_WITHIN_S)
+            worker.process.kill()
             worker.process.join()
-
-    @property
-    def process_ids(self) -> list[int]:
-        """Ids of the worker processes."""
-        return [worker.process.pid or 0 for worker in self._workers]
 
     def _worker_of(self, message: Message) -> _Worker:
         return self._workers[(message.metadata.dst_node_id - FIRST_NODE) % self._num_processes]

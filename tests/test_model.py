@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -419,6 +419,8 @@ def test_num_batches_tracked_is_no_part_of_the_state():
 
 @SOME
 @given(st.integers(0, LAYOUT.size - 1))
+@example(0)
+@example(LAYOUT.size - 1)
 def test_hash_changes_with_any_value(index):
     vector = LAYOUT.read(NETWORK)
     other = vector.copy()

@@ -1,6 +1,7 @@
 """The rounds: equal bits, and what happens when a site fails, lies or stays away."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from csasn.model.initial_weights import initial_network
 from csasn.model.network import image_size
 from csasn.randomness import derive_seed, generator
 from csasn.training import epoch_batches, learning_rate
+from csasn.weighting import ClassWeights, difficulty_target
 
 
 def test_the_same_study_and_seed_give_the_same_bits_twice(federate):
@@ -383,3 +385,39 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(federate, monk
 
 def test_answers_are_exactly_update_and_counts():
     assert set(Answer.__dataclass_fields__) == {"counts", "update_P", "num_bytes"}
+
+
+def rewrite_manifest(federation, site, change):
+    """Changes a site's manifest; `change` takes header and rows and gives lines."""
+    path = Path(federation.sites[site].manifest)
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join(change(header, rows)) + "\n")
+
+
+def test_a_site_with_one_class_takes_part_and_feels_the_class_weights(federate):
+    federation = federate("run", federation={"rounds": 3})
+    rewrite_manifest(federation, "centerB", lambda header, rows: [header, *(row for row in rows if row.endswith("benign"))])
+    federation.run()
+    assert all(event["participants"] == ["centerA", "centerB", "centerC"] for event in federation.events("round-finished"))
+    worker, (_, request) = federation.workers["centerB"], [r for r in federation.requests if r[1].kind is Kind.TRAIN][-1]
+    updates = []
+    for omega in (np.ones(3), np.array([1.5, 1, 1])):
+        worker._check_weighting = lambda given, omega=omega: ClassWeights(omega, np.ones(3) / 3, np.zeros(3))
+        updates.append(worker.answer(request).update_P)
+    assert (updates[0] != updates[1]).any()
+
+
+def test_a_class_without_a_validation_case_works_and_is_never_called_difficult(federate):
+    federation = federate("run", federation={"rounds": 3})
+
+    def never_validate_ftc(header, rows):
+        splits = ["train" if row.endswith("FTC") else ("validation", "test", "train")[int(row[1:4]) % 7 // 3] for row in rows]
+        return [header + ",split", *(f"{row},{split}" for row, split in zip(rows, splits, strict=True))]
+
+    for site in federation.sites:
+        rewrite_manifest(federation, site, never_validate_ftc)
+    federation.run()
+    assert all(event["recall"]["FTC"] is None and event["macro_auroc"] is not None for event in federation.events("evaluated"))
+    assert all("no validation case of FTC" in worker.data.notes for worker in federation.workers.values())
+    history = federation.directory.load().history
+    assert all(difficulty_target(sums)[2] == 1 for sums in history)

@@ -126,6 +126,26 @@ def test_a_killed_worker_is_started_anew_and_the_bits_are_the_same(reference, sm
     assert state_hash(out) == state_hash(reference[0])
 
 
+def test_a_worker_that_hangs_costs_one_deadline_and_is_named(tmp_path, write_small_hospitals):
+    hospitals, out = tmp_path / "hospitals", tmp_path / "run"
+    allowed = {"rounds": ROUNDS, "answer_deadline_s": 20.0, "min_sites": 2, "max_partial_rounds": 0.7}
+    write_small_hospitals(hospitals, federation=allowed)
+    process = begin(hospitals, out)
+    wait_for(out, mid_round_2, process)
+    hanging = workers_of(process.pid)[1]
+    os.kill(hanging, signal.SIGSTOP)
+    stdout, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
+    report = json.loads((out / "report.json").read_text())
+    assert report["status"] == "incomplete"
+    assert [row["absent"] for row in report["rounds"][1:]] == [{"centerB": "no answer within the deadline"}] * 2
+    assert report["rounds"][1]["seconds"] >= 20
+    assert report["rounds"][2]["seconds"] < 15
+    assert report["final"] is None
+    assert "withheld" in stdout
+    assert ended(hanging)
+
+
 def test_ctrl_c_leaves_a_run_that_can_be_resumed_and_says_so(reference, small, tmp_path):
     out = tmp_path / "run"
     process = begin(small, out)

@@ -45,7 +45,8 @@ def build_report(study: Study, membership: Membership, engine: str, events: Sequ
         status: complete, degraded, incomplete, stopped or failed.
     """
     outcome = _last(events, "outcome")
-    baselines = {str(event["name"]): event["final"] for event in events if event["event"] == "baseline"}
+    trained = {str(event["name"]): event["final"] for event in events if event["event"] == "baseline"}
+    baselines = {name: trained[name] for name in sorted(trained, key=lambda name: (name != "pooled", name))}
     return {
         "schema_version": 1,
         "study_hash": study.study_hash,
