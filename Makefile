@@ -12,7 +12,8 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 
 # Four phantom hospitals on disk, the federation over them, and each baseline; ends with tables and a picture.
 demo: $(VENV)/ready
-	$(BIN)/csasn phantom --out demo --contact-sheet demo/contact-sheet.png
+	mkdir -p runs
+	$(BIN)/csasn phantom --out demo --contact-sheet runs/contact-sheet.png
 	$(BIN)/server simulate demo/study.yaml --out runs/demo --baselines --anew
 
 # Format, lint, types; then the tests on the built wheel.

@@ -79,7 +79,8 @@ class LinearNetwork(nn.Module):
             self.heads = nn.ModuleDict({"subtype": nn.Linear(7, 3), "malignancy": nn.Linear(7, 2)})
 
     def forward(self, x_B1SS):
-        return {task: head(self.body(x_B1SS)) for task, head in self.heads.items()}
+        features_BD = self.body(x_B1SS)
+        return {task: head(features_BD) for task, head in self.heads.items()}
 
 
 def terms_of(chosen, histogram=(20, 30, 15)):
@@ -288,11 +289,12 @@ def test_the_reported_loss_is_the_mean_over_the_steps():
 
 def test_loss_falls_over_the_epochs(write_small_hospitals, tmp_path):
     path = write_small_hospitals(tmp_path / "hospitals")
-    chosen = read_study(path, ("optimiser.schedule=constant",))
+    chosen = read_study(path, ("optimiser.schedule=constant", "model.dropout=0.0"))
+    chosen = chosen.model_copy(update={"augmentation": Augmentation(**NO_CHANGE)})
     data = load_site_data(chosen, find_site("centerB", folder=path.parent / "sites"), 32)
     network = build_network(chosen)
     losses = [train(network, data, chosen, site="centerB", current_round=epoch, mu=0.01).loss for epoch in range(1, 11)]
-    assert np.mean(losses[-3:]) < 0.75 * np.mean(losses[:3])
+    assert np.mean(losses[-3:]) < 0.5 * losses[0]
 
 
 # ---- micro batches
@@ -497,7 +499,7 @@ def shape_of(image):
 @given(SEEDS, st.floats(8, 16), st.floats(8, 16))
 def test_augmentation_keeps_the_aspect_of_a_nodule(seed, half_width, half_height):
     before = ellipse(half_width, half_height)
-    settings_ = augmentation(flip=True, shift=0.06, scale=0.2, rotation_deg=5.0)
+    settings_ = augmentation(flip=True, shift=0.06, scale=0.2, rotation_deg=45.0)
     after = augment(before, settings_, np.random.default_rng(seed))
     *_, longer, shorter = shape_of(before)
     *_, new_longer, new_shorter = shape_of(after)
