@@ -1,6 +1,7 @@
 """Reading YAML into frozen models, with errors that name file, key, value and what was expected."""
 
 import json
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,10 @@ class _OnceLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is repeated or not text", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 takes 1e-4 for text, since it has no point; people and YAML 1.2 take it for a number
+_OnceLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> dict[str, object]:
@@ -71,7 +76,7 @@ def set_keys(data: dict[str, object], changes: tuple[str, ...]) -> dict[str, obj
             if not isinstance(place, dict):
                 raise ConfigurationError(f"--set {dotted}: {parent!r} is a value, not a group of keys", "see the study file")
         try:
-            place[last] = yaml.safe_load(text)
+            place[last] = yaml.load(text, Loader=_OnceLoader)  # noqa: S506 - a SafeLoader subclass
         except yaml.YAMLError as error:
             raise ConfigurationError(f"--set {dotted}: {text!r} is not a YAML value", "quote text that holds colons") from error
     return dict(result)

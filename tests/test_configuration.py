@@ -87,6 +87,14 @@ def test_set_changes_a_value_and_the_hash(tmp_path):
     assert changed.study_hash != read_study(path).study_hash
 
 
+@pytest.mark.parametrize("rate", ["1e-4", "1E-4", "0.0001", "1.0e-04"])
+def test_a_number_may_be_written_with_an_exponent(tmp_path, rate):
+    path = written(tmp_path)
+    assert read_study(path, (f"optimiser.learning_rate={rate}",)).optimiser.learning_rate == 1e-4
+    path.write_text(path.read_text() + f"optimiser: {{learning_rate: {rate}}}\n")
+    assert read_study(path).optimiser.learning_rate == 1e-4
+
+
 @pytest.mark.parametrize("change", ["rounds", "=3", "name.first=3", "federation.rounds=[", "federation.turns=3"])
 def test_a_set_that_cannot_be_is_refused(tmp_path, change):
     with pytest.raises(ConfigurationError):
