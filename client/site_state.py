@@ -1,4 +1,5 @@
-"""What a site keeps of a run between rounds: its left-over of quantisation and, with `silo`, its running statistics.
+"""What a site keeps of a run between rounds: its left-over of quantisation, and the tensors that
+stay at the site (csasn/model/state.py).
 
 A round's outcome is *pending* until a broadcast names the attempt that was accepted and this site among those in it; then it is
 *committed*, else it is dropped. Both are files, so that a site killed at any instant goes on with the same bits.
@@ -22,11 +23,11 @@ RESIDUAL = "residual"
 
 @dataclass(frozen=True)
 class SiteMemory:
-    """The outcome of one attempt: left-over e (P,), already weighted, and running statistics by tensor name."""
+    """The outcome of one attempt: left-over e (P,), already weighted, and the site's own tensors by name."""
 
     attempt: int
     residual_P: Floats32
-    statistics: dict[str, Floats32]
+    own: dict[str, Floats32]
 
 
 class SiteState:
@@ -37,7 +38,7 @@ class SiteState:
 
     def keep_pending(self, memory: SiteMemory) -> None:
         """Writes the outcome of an attempt, before its answer is sent."""
-        arrays = {RESIDUAL: memory.residual_P, **memory.statistics}
+        arrays = {RESIDUAL: memory.residual_P, **memory.own}
         save_arrays(self._pending(memory.attempt), arrays, {"attempt": memory.attempt})
 
     def settle(self, accepted: Accepted | None, site: str) -> SiteMemory | None:
@@ -52,8 +53,8 @@ class SiteState:
         attempt = facts.get("attempt")
         if not isinstance(attempt, int):
             raise ModelError(f"{COMMITTED} names no attempt", "remove it; the site goes on without its left-over")
-        statistics = {name: array.astype(np.float32, copy=False) for name, array in arrays.items() if name != RESIDUAL}
-        return SiteMemory(attempt, arrays[RESIDUAL].astype(np.float32, copy=False), statistics)
+        own = {name: array.astype(np.float32, copy=False) for name, array in arrays.items() if name != RESIDUAL}
+        return SiteMemory(attempt, arrays[RESIDUAL].astype(np.float32, copy=False), own)
 
     def _pending(self, attempt: int) -> Path:
         return self.folder / f"pending-{attempt}.safetensors"

@@ -18,8 +18,8 @@ from csasn.loss import LossTerms
 from csasn.membership import Membership
 from csasn.metrics import FIXED_POINT
 from csasn.model.network import build_network, image_size
-from csasn.model.state import read_statistics, write_statistics
-from csasn.normalisation import apply_moments, measure_moments
+from csasn.model.state import own_tensors, read_tensors, write_tensors
+from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine
 from csasn.randomness import generator
 from csasn.site import Site
 from csasn.study import Study
@@ -66,8 +66,8 @@ class SiteWorker:
         weights = self._check_weighting(request.weighting)
         memory = self.state.settle(request.accepted, self.site.site)
         self.contract.state.write(self.network, model)
-        if memory is not None and self.study.federation.batchnorm == "silo":
-            write_statistics(self.network, memory.statistics)
+        if memory is not None:
+            write_tensors(self.network, memory.own)
         if request.kind is Kind.TRAIN:
             return self._train(request, model, weights, memory)
         return self._evaluate(request.kind, weights)
@@ -134,20 +134,20 @@ class SiteWorker:
         num_shared = self.contract.state.num_shared
         update_P = self.contract.state.read(self.network)[:num_shared] - model[:num_shared]
         upload = self._quantise(update_P, memory, request.ranges, header.round)
-        statistics = read_statistics(self.network) if federation.batchnorm == "silo" else {}
-        self.state.keep_pending(SiteMemory(header.attempt, upload.residual_P, statistics))
+        own = read_tensors(self.network, own_tensors(self.network, federation.batchnorm))
+        self.state.keep_pending(SiteMemory(header.attempt, upload.residual_P, own))
         counts["training"] = _training_counts(result, upload)
         return Answer(self.contract.counts[Kind.TRAIN].pack(counts), upload.integers_P)
 
     def _quantise(
         self, update_P: NDArray[np.float32], memory: SiteMemory | None, ranges: NDArray[np.float64], current_round: int
     ) -> Quantised:
-        bits = self.study.federation.upload_bits
+        bits = self.contract.bits(current_round)
         scale = Scale(
             segments=self.contract.state.shared,
             sizes=step_sizes(ranges, bits, self.contract.num_sites),
             weight_units=self.contract.membership.weight_units[self.site.site],
-            largest=self.contract.largest_upload(self.site.site),
+            largest=self.contract.largest_upload(self.site.site, current_round),
             dtype=integer_type(bits),
         )
         residual_P = memory.residual_P if memory else np.zeros_like(update_P)
@@ -157,12 +157,14 @@ class SiteWorker:
         """Counts of validation cases, or, to finish, of test cases and the normalisation moments of the finished model."""
         if kind is Kind.VALIDATE:
             return Answer(self.contract.counts[kind].pack(count_split(self.network, self.data, VALIDATION, self.study, weights)))
-        moments = {}
-        if self.study.federation.batchnorm == "silo":
-            moments = measure_moments(self.network, self.data, self.study, self.site.site)
-            apply_moments(self.network, moments)
+        mode, more = self.study.federation.batchnorm, {}
+        if mode in MEASURED_MODES:
+            more = measure_moments(self.network, self.data, self.study, self.site.site)
+            apply_moments(self.network, more)
+        if mode == "fedbn":
+            more |= read_affine(self.network, self.contract.membership.weight_units[self.site.site])
         counts = count_split(self.network, self.data, TEST, self.study, weights)
-        return Answer(self.contract.counts[kind].pack(counts | moments))
+        return Answer(self.contract.counts[kind].pack(counts | more))
 
 
 def _training_counts(result: LocalResult, upload: Quantised) -> Integers:

@@ -13,7 +13,7 @@ from csasn.loss import LossTerms
 from csasn.metrics import Integers, Metrics, metrics_from_counts
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import Csasn
-from csasn.normalisation import apply_moments, measure_moments
+from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments
 from csasn.study import Study
 from csasn.training import LocalPlan, num_epoch_steps, train_locally
 from csasn.weighting import ClassWeights, class_sums, class_weights
@@ -83,7 +83,7 @@ def train_centrally(
             terms = LossTerms.of(study, weights, torch.device(device))
             train_locally(network, data, study, terms, plan, on_step)
     network.load_state_dict(kept)
-    if study.federation.batchnorm == "silo":
+    if study.federation.batchnorm in MEASURED_MODES:
         apply_moments(network, measure_moments(network, data, study, name))
     return Trained(network, chosen, weights, tuple(seen))
 

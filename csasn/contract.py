@@ -9,16 +9,16 @@ from torch import nn
 from csasn.errors import ProtocolError
 from csasn.federated.aggregate import check_upload
 from csasn.federated.messages import Answer, Kind
-from csasn.federated.quantise import largest_upload
+from csasn.federated.quantise import bits_of_round, largest_upload
 from csasn.membership import Membership
 from csasn.metrics import Layout, case_layout
 from csasn.model.state import StateLayout
-from csasn.normalisation import moments_layout
+from csasn.normalisation import MEASURED_MODES, affine_layout, moments_layout
 from csasn.study import Study
 
 # counted by a site in training: sum over its one round of (loss in 2^-16, optimiser steps, values clipped, values sent)
 TRAINING = ("training", (4,))
-SIGNED_BLOCKS = ("moments",)
+SIGNED_BLOCKS = ("moments", "affine")
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,31 @@ class Contract:
     def of(cls, study: Study, membership: Membership, network: nn.Module) -> Self:
         """The contract of a study; `network` gives the shapes, whatever its weights."""
         cases = case_layout(len(study.classes), 0 < len(study.malignant) < len(study.classes)).shapes
-        moments = moments_layout(network).shapes if study.federation.batchnorm == "silo" else ()
+        mode = study.federation.batchnorm
+        moments = moments_layout(network).shapes if mode in MEASURED_MODES else ()
+        affine = affine_layout(network).shapes if mode == "fedbn" else ()
         layouts = {
             Kind.HELLO: Layout((("histogram", (len(study.classes),)),)),
             Kind.TRAIN: Layout((*cases, TRAINING)),
             Kind.VALIDATE: Layout(cases),
-            Kind.FINISH: Layout((*cases, *moments)),
+            Kind.FINISH: Layout((*cases, *moments, *affine)),
         }
-        return cls(study, membership, StateLayout.of(network, study.federation.batchnorm), layouts)
+        return cls(study, membership, StateLayout.of(network, mode), layouts)
 
     @property
     def num_sites(self) -> int:
         """n: the whole membership."""
         return len(self.membership.members)
 
-    def largest_upload(self, site: str) -> int:
-        """floor(p L) of a site."""
-        return largest_upload(self.study.federation.upload_bits, self.num_sites, self.membership.weight_units[site])
+    def bits(self, current_round: int) -> int:
+        """Bits of a value of an update in a round."""
+        return bits_of_round(self.study.federation.upload_bits, current_round)
 
-    def check(self, kind: Kind, site: str, answer: Answer) -> None:
+    def largest_upload(self, site: str, current_round: int) -> int:
+        """floor(p L) of a site in a round."""
+        return largest_upload(self.bits(current_round), self.num_sites, self.membership.weight_units[site])
+
+    def check(self, kind: Kind, site: str, current_round: int, answer: Answer) -> None:
         """Refuses an answer that the study does not allow.
 
         Raises:
@@ -61,8 +67,8 @@ class Contract:
         if (answer.update_P is not None) != (kind is Kind.TRAIN):
             raise ProtocolError(f"the answer to {kind} holds {'an' if answer.update_P is not None else 'no'} update")
         if answer.update_P is not None:
-            bits, units = self.study.federation.upload_bits, self.membership.weight_units[site]
-            check_upload(answer.update_P, self.state.num_shared, bits, self.num_sites, units)
+            units = self.membership.weight_units[site]
+            check_upload(answer.update_P, self.state.num_shared, self.bits(current_round), self.num_sites, units)
         blocks = self.counts[kind].unpack(answer.counts)
         if negative := [name for name, block in blocks.items() if name not in SIGNED_BLOCKS and (block < 0).any()]:
             raise ProtocolError(f"counts {negative[0]} are negative")

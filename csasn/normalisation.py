@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from csasn.data.cases import SiteData
 from csasn.errors import ProtocolError
 from csasn.metrics import Layout
-from csasn.model.state import normalisation_layers, write_statistics
+from csasn.model.state import normalisation_layers, write_tensors
 from csasn.randomness import generator
 from csasn.study import Study
 from csasn.training import epoch_batches, load_images
 
 Integers = NDArray[np.int64]
 FIXED_POINT = 1 << 16
+MEASURED_MODES = ("silo", "fedbn")  # of batchnorm: sites keep their running statistics, so the finished model needs its own
 LIMIT = float(1 << 40)  # of one image's fixed-point moment; 2^22 images fit an int64
 
 
@@ -55,6 +56,40 @@ def measure_moments(network: nn.Module, data: SiteData, study: Study, site: str)
     return {"num": np.array([num]), "moments": total}
 
 
+def affine_layout(network: nn.Module) -> Layout:
+    """Σ p over the sites, then Σ p γ and Σ p β of every channel of every layer."""
+    channels = sum(layer.num_features for _, layer in normalisation_layers(network))
+    return Layout((("units", (1,)), ("affine", (2, channels))))
+
+
+def read_affine(network: nn.Module, weight_units: int) -> dict[str, Integers]:
+    """A site's affine parameters of BatchNorm, weighted by its share: with `fedbn`, the finished model takes their mean."""
+    layers = [layer for _, layer in normalisation_layers(network)]
+    values_2C = np.stack([np.concatenate([part.detach().cpu().numpy() for part in parts]) for parts in (
+        [layer.weight for layer in layers], [layer.bias for layer in layers])])  # fmt: skip
+    return {
+        "units": np.array([weight_units]),
+        "affine": np.rint(values_2C.astype(np.float64) * FIXED_POINT).astype(np.int64) * weight_units,
+    }
+
+
+def apply_affine(network: nn.Module, blocks: dict[str, Integers]) -> None:
+    """Sets every layer's affine parameters to the weighted mean of the sites'.
+
+    Raises:
+        ProtocolError: no site is in the sums.
+    """
+    units = int(blocks["units"][0])
+    if units <= 0:
+        raise ProtocolError(f"affine parameters come from sites of weight {units}, expected more than 0", "")
+    mean_2C = (blocks["affine"] / (units * FIXED_POINT)).astype(np.float32)
+    start = 0
+    for name, layer in normalisation_layers(network):
+        channels = slice(start, start + layer.num_features)
+        write_tensors(network, {f"{name}.weight": mean_2C[0, channels], f"{name}.bias": mean_2C[1, channels]})
+        start += layer.num_features
+
+
 def _recorder(name: str, seen: dict[str, Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x_BCHW = inputs[0].double()
@@ -82,4 +117,4 @@ def apply_moments(network: nn.Module, blocks: dict[str, Integers]) -> None:
         statistics[f"{name}.running_mean"] = mean_C[channels].astype(np.float32)
         statistics[f"{name}.running_var"] = np.maximum(variance_C[channels], 0).astype(np.float32)
         start += layer.num_features
-    write_statistics(network, statistics)
+    write_tensors(network, statistics)

@@ -16,6 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
+MAX_SITES_8_BITS = 8
 MANIFEST_COLUMNS = ("case_id", "image", "label", "split", "view", "scanner")  # no descriptor may be called so
 
 
@@ -78,9 +79,9 @@ class Federation(Configuration):
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
     local_epochs: Annotated[int, Field(ge=1, le=100)] = 1
     proximal_mu: Annotated[float, Field(ge=0)] = 0.01
-    batchnorm: Literal["silo", "shared"] = "silo"
+    batchnorm: Literal["silo", "shared", "fedbn", "group", "frozen"] = "silo"
     secure_aggregation: bool = False
-    upload_bits: Literal[16, 32] = 16
+    upload_bits: Literal[8, 16, 32] = 16
     answer_deadline_s: Positive = 3600.0
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 4
     max_partial_rounds: Share = 0.1
@@ -92,6 +93,8 @@ class Federation(Configuration):
             raise ValueError(f"sites {list(self.sites)} names a site twice")
         if self.min_sites > len(self.sites):
             raise ValueError(f"min_sites {self.min_sites} is above the number of sites {len(self.sites)}")
+        if self.upload_bits == 8 and len(self.sites) > MAX_SITES_8_BITS:
+            raise ValueError(f"upload_bits 8 with {len(self.sites)} sites, expected at most {MAX_SITES_8_BITS}")
         if self.secure_aggregation:
             raise ValueError("secure_aggregation true is not available in this version, expected false")
         return self

@@ -16,6 +16,7 @@ from csasn.data.augmentation import augment
 from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import TrainingError
 from csasn.loss import LossTerms, count_labelled, multitask_loss
+from csasn.model.state import normalisation_layers
 from csasn.randomness import derive_seed, generator
 from csasn.study import Optimiser, Study
 
@@ -58,8 +59,10 @@ def num_epoch_steps(num_cases: int, batch_size: int) -> int:
 @torch.no_grad()
 def add_proximal_gradient(parameters: Sequence[Tensor], received: Sequence[Tensor], mu: float) -> None:
     """Adds μ(w - w_r) to each parameter's gradient, fused over the tensors; the difference first, so that it is 0 where w = w_r."""
+    for parameter in parameters:
+        if parameter.grad is None:  # a head without a label in the batch
+            parameter.grad = torch.zeros_like(parameter)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    assert len(gradients) == len(parameters)
     torch._foreach_add_(gradients, torch._foreach_sub(list(parameters), list(received)), alpha=mu)
 
 
@@ -98,15 +101,17 @@ def train_locally(
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     received = [parameter.detach().clone() for parameter in parameters]
     rate = learning_rate(study.optimiser, plan.round, study.federation.rounds)
-    fused = device.type == "cuda"
-    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=study.optimiser.weight_decay, fused=fused)
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=study.optimiser.weight_decay, fused=True)
     random = generator(study.seed, "train", plan.site, plan.round)
     losses = []
-    with torch.random.fork_rng(devices=[device] if fused else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(study.seed, "dropout", plan.site, plan.round) % 2**63)
         network.train()
+        if study.federation.batchnorm == "frozen":
+            for _, layer in normalisation_layers(network):
+                layer.eval()
         for indices in _batches(data, study, plan, random):
-            optimiser.zero_grad(set_to_none=False)
+            optimiser.zero_grad()
             losses.append(_accumulate_gradient(network, data, indices, study, terms, plan, random))
             if not np.isfinite(losses[-1]):
                 raise TrainingError(

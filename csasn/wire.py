@@ -49,7 +49,7 @@ AnyArray = NDArray[np.generic]
 INTEGERS = ("<i8",)
 FLOATS = ("<f8",)
 STATES = ("<f4",)
-SUMS = ("<i2", "<i4")
+SUMS = ("<i2", "<i4", "|i1")
 
 
 def request_to_records(request: Request) -> RecordDict:

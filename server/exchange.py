@@ -48,7 +48,7 @@ class Correspondence:
             patient_for = [site for site in sites if site not in self._lost] or sites
             replies = self.exchange(requests, patient_for, self.contract.study.federation.answer_deadline_s)
             bytes_up, bytes_down = bytes_up + replies.bytes_up, bytes_down + replies.bytes_down
-            good, broken = self._checked(request.kind, replies.answers)
+            good, broken = self._checked(request, replies.answers)
             answers |= good
             absent = {site: reason for site, reason in absent.items() if site not in sites} | dict(replies.absent) | broken
             if request.model is not None:
@@ -69,12 +69,12 @@ class Correspondence:
             return request
         return replace(request, model=ModelUpdate(request.model.state_hash, step=self._step))
 
-    def _checked(self, kind: Kind, answers: Mapping[str, Answer]) -> tuple[dict[str, Answer], dict[str, Absence]]:
+    def _checked(self, request: Request, answers: Mapping[str, Answer]) -> tuple[dict[str, Answer], dict[str, Absence]]:
         """The answers that keep the contract, and why each other does not count."""
         good, broken = {}, {}
         for site, answer in answers.items():
             try:
-                self.contract.check(kind, site, answer)
+                self.contract.check(request.kind, site, request.header.round, answer)
                 good[site] = answer
             except ProtocolError as error:
                 broken[site] = Absence(Reason.BROKEN, error.message)

@@ -3,7 +3,7 @@
 from csasn.contract import Contract
 from csasn.model.network import Csasn
 from csasn.model_file import save_model
-from csasn.normalisation import apply_moments
+from csasn.normalisation import apply_affine, apply_moments
 from csasn.report.curves import draw_curves
 from csasn.report.report import build_report, final_metrics, run_status
 from csasn.storage import write_json
@@ -16,7 +16,11 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
     """Writes the model with the normalisation statistics of all sites, and the event that ends the federation."""
     study = contract.study
     contract.state.write(network, finished.model)
-    statistics = "averaged over rounds"
+    statistics = {"shared": "averaged over rounds", "group": "none", "frozen": "of the initial weights"}.get(
+        study.federation.batchnorm, ""
+    )
+    if "affine" in finished.counts:
+        apply_affine(network, finished.counts)
     if "moments" in finished.counts:
         apply_moments(network, finished.counts)
         statistics = (

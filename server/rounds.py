@@ -96,7 +96,7 @@ class Coordinator:
 
     def _step(self, state: RunState, replies: Replies, request: Request) -> RunState:
         """The state after a round: the average of the updates that arrived, and what the counts say of the model before."""
-        bits, shared, num_sites = self.study.federation.upload_bits, self.contract.state.shared, self.contract.num_sites
+        bits, shared, num_sites = self.contract.bits(request.header.round), self.contract.state.shared, self.contract.num_sites
         uploads = {site: answer.update_P for site, answer in replies.answers.items() if answer.update_P is not None}
         arrived = sum(self.contract.membership.weight_units[site] for site in uploads)
         assert request.ranges is not None

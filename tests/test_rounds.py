@@ -11,12 +11,17 @@ import torch.nn.functional as F
 from csasn.data.augmentation import augment
 from csasn.data.cases import load_site_data
 from csasn.errors import ProtocolError, QuorumError, StorageError, TrainingError
+from csasn.evaluation import image_logits
 from csasn.federated.messages import Absence, Answer, Kind, Reason
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import image_size
+from csasn.model.state import normalisation_layers, own_tensors, read_tensors
+from csasn.model_file import load_model
 from csasn.randomness import derive_seed, generator
 from csasn.training import epoch_batches, learning_rate
 from csasn.weighting import ClassWeights, difficulty_target
+from server.outcome import write_outcome
+from server.run_directory import RunDirectory
 
 
 def test_the_same_study_and_seed_give_the_same_bits_twice(federate):
@@ -87,9 +92,8 @@ def federated_averaging(federation, rounds):
 
 def train_plainly(network, data, study, site, current):
     rate = learning_rate(study.optimiser, current, study.federation.rounds)
-    optimiser = torch.optim.AdamW(
-        [p for p in network.parameters() if p.requires_grad], lr=rate, weight_decay=study.optimiser.weight_decay
-    )
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=study.optimiser.weight_decay, fused=True)
     random = generator(study.seed, "train", site, current)
     torch.manual_seed(derive_seed(study.seed, "dropout", site, current) % 2**63)
     network.train()
@@ -421,3 +425,60 @@ def test_a_class_without_a_validation_case_works_and_is_never_called_difficult(f
     assert all("no validation case of FTC" in worker.data.notes for worker in federation.workers.values())
     history = federation.directory.load().history
     assert all(difficulty_target(sums)[2] == 1 for sums in history)
+
+
+@pytest.mark.parametrize("mode", ["silo", "shared", "fedbn", "group", "frozen"])
+def test_every_batchnorm_mode_trains_and_finishes_with_a_model_that_evaluates(federate, mode):
+    federation = federate("run", federation={"rounds": 2, "batchnorm": mode})
+    finished = federation.run()
+    write_outcome(RunDirectory(federation.path), federation.contract, federation.network, finished)
+    network, info = load_model(federation.path)
+    data = federation.workers["centerA"].data
+    assert np.isfinite(image_logits(network, data, np.arange(len(data.images_NHW)))).all()
+    assert info.statistics
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"), [("silo", ("running_mean", "running_var")), ("fedbn", ("running_mean", "running_var", "weight", "bias"))]
+)
+def test_what_a_mode_keeps_at_a_site_differs_between_sites_and_never_leaves(federate, mode, kept):
+    federation = federate("run", federation={"rounds": 2, "batchnorm": mode})
+    federation.run()
+    own = {site: worker.state.settle(None, site).own for site, worker in federation.workers.items()}
+    layers = {name for name, _ in normalisation_layers(federation.network)}
+    assert set(own["centerA"]) == {f"{layer}.{name}" for layer in layers for name in kept}
+    assert not {segment.name for segment in federation.contract.state.shared} & set(own["centerA"])
+    assert any((own["centerA"][name] != own["centerB"][name]).any() for name in own["centerA"])
+
+
+def test_frozen_statistics_never_move(federate):
+    federation = federate("run", federation={"batchnorm": "frozen"})
+    federation.run()
+    before = read_tensors(initial_network(federation.study), own_tensors(federation.network, "silo"))
+    after = read_tensors(federation.workers["centerA"].network, before)
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
+def test_group_normalisation_has_no_statistics_and_keeps_the_pretrained_affine_parameters(federate):
+    federation = federate("run", federation={"batchnorm": "group"})
+    assert not list(normalisation_layers(federation.network))
+    assert not any("running_" in name for name in federation.network.state_dict())
+    federation.directory.close()
+
+
+def test_eight_bits_follow_sixteen_and_halve_the_upload(federate):
+    sixteen, eight = federate("sixteen", federation={"rounds": 4}), federate("eight", federation={"rounds": 4, "upload_bits": 8})
+    sizes = []
+
+    def weigh(site, request, answer):
+        if request.kind is Kind.TRAIN and site == "centerA":
+            sizes.append(answer.update_P.dtype.itemsize)
+        return answer
+
+    eight.tamper = weigh
+    sixteen.run()
+    eight.run()
+    assert sizes == [2, 1, 1, 1]
+    first, last = sixteen.contract.state.read(sixteen.network), sixteen.directory.load().model
+    apart = np.linalg.norm(eight.directory.load().model - last) / np.linalg.norm(last - first)
+    assert apart < 0.35

@@ -24,12 +24,17 @@ BLOCK = 1 << 18  # values handled at a time: no second copy of a model in float6
 FIRST_RANGE = 0.05  # of a parameter's update in round 1
 HEADROOM = 4.0  # a site's update may pass the last step of the sum by this factor
 WIDENING = 4.0  # of every range, when a site answers that the scale is too small
-_DTYPES: dict[int, np.dtype[np.signedinteger]] = {16: np.dtype("<i2"), 32: np.dtype("<i4")}
+_DTYPES: dict[int, np.dtype[np.signedinteger]] = {8: np.dtype("int8"), 16: np.dtype("<i2"), 32: np.dtype("<i4")}
 
 
 def integer_type(bits: int) -> np.dtype[np.signedinteger]:
     """The little-endian integer type of an upload."""
     return _DTYPES[bits]
+
+
+def bits_of_round(upload_bits: int, current_round: int) -> int:
+    """Bits of a value in a round: round 1, whose ranges are guesses, has at least 16."""
+    return max(upload_bits, 16) if current_round == 1 else upload_bits
 
 
 def largest_sum(bits: int, num_sites: int) -> int:

@@ -52,7 +52,13 @@ def _resample_positions(net: nn.Module, tensors: Mapping[str, Tensor]) -> Mappin
 
 def _load(net: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     expected = {key: value.shape for key, value in net.state_dict().items()}
-    given = {key: value.shape for key, value in tensors.items() if key in expected or not key.startswith(("classifier.", "head."))}
+    grouped = not any(key.endswith("running_mean") for key in expected)  # group normalisation keeps no statistics
+    spare = ("running_mean", "running_var", "num_batches_tracked") if grouped else ()
+    given = {
+        key: value.shape
+        for key, value in tensors.items()
+        if key in expected or not (key.startswith(("classifier.", "head.")) or key.endswith(spare))
+    }
     if expected != given:
         wrong = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))
         raise ModelError(

@@ -10,6 +10,7 @@ After the paper CSASN (arXiv 2505.02211), whose layer sizes are not public: size
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import gcd
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from csasn.model.attention import CascadedAttention
 from csasn.model.backbones import EfficientNetBranch, VitBranch
 from csasn.model.heads import MultiscaleClassifier, TaskHeads
+from csasn.model.timm_import import import_timm
 from csasn.randomness import derive_seed
 from csasn.study import MALIGNANCY, SUBTYPE, Model, Study
 
@@ -33,6 +35,7 @@ class Profile:
     num_features: int = 64
 
 
+MAX_GROUPS = 8
 PROFILES = {
     "csasn-b2-vitb": Profile("efficientnet_b2", "vit_base_patch16_224", 224),
     "csasn-lite": Profile("tf_efficientnet_lite0", "vit_tiny_patch16_224", 96),
@@ -83,10 +86,24 @@ def build_network(study: Study) -> Csasn:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(study.seed, "initial weights") % 2**63)
         network = Csasn(study.model, num_values)
+    if study.federation.batchnorm == "group":
+        use_group_norm(network)
     for parameter in _frozen(network, study.model):
         parameter.requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs know it for tensors only
     return network
+
+
+def use_group_norm(network: nn.Module) -> None:
+    """Replaces each BatchNorm by a GroupNorm of the same affine parameters and activation (Wu & He, ECCV 2018)."""
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.BatchNorm2d):
+                groups = gcd(layer.num_features, MAX_GROUPS)
+                norm = import_timm().layers.GroupNormAct(layer.num_features, groups, apply_act=False)
+                norm.load_state_dict({"weight": layer.weight, "bias": layer.bias})
+                norm.drop, norm.act = getattr(layer, "drop", nn.Identity()), getattr(layer, "act", nn.Identity())
+                setattr(parent, name, norm)
 
 
 def _frozen(network: Csasn, model: Model) -> Iterator[nn.Parameter]:

@@ -1,11 +1,12 @@
 """The state of a network as one float32 vector: the shared part, which updates move, then the fixed part.
 
 Shared are the trainable parameters and, with `batchnorm: shared`, the running statistics. Fixed over a run are frozen parameters
-and, with `silo`, the initial running statistics, which each site replaces by its own. `num_batches_tracked` is no part of it.
+and the initial values of what each site replaces by its own: running statistics with `silo`; with `fedbn` (Li et al., ICLR 2021)
+the affine parameters of BatchNorm too. `num_batches_tracked` is no part of it.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -31,7 +32,8 @@ class StateLayout:
     @classmethod
     def of(cls, network: nn.Module, batchnorm: str) -> Self:
         """The layout of a network, tensors sorted by name within each part."""
-        shared = {name: tuple(p.shape) for name, p in network.named_parameters() if p.requires_grad}
+        own = own_tensors(network, batchnorm)
+        shared = {name: tuple(p.shape) for name, p in network.named_parameters() if p.requires_grad and name not in own}
         floats = {name: tuple(t.shape) for name, t in network.state_dict().items() if t.is_floating_point()}
         if batchnorm == "shared":
             shared |= {name: shape for name, shape in floats.items() if name.endswith(STATISTICS)}
@@ -85,15 +87,21 @@ def normalisation_layers(network: nn.Module) -> Iterator[tuple[str, nn.BatchNorm
     yield from sorted(found.items())
 
 
-def read_statistics(network: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """Running means and variances by tensor name: what stays at a site with `silo`."""
+def own_tensors(network: nn.Module, batchnorm: str) -> tuple[str, ...]:
+    """Names of the tensors that stay at a site and are never sent."""
+    kept = {"silo": STATISTICS, "fedbn": (*STATISTICS, "weight", "bias")}.get(batchnorm, ())
+    return tuple(f"{layer}.{name}" for layer, _ in normalisation_layers(network) for name in kept)
+
+
+def read_tensors(network: nn.Module, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:
+    """Copies of tensors by name."""
     tensors = network.state_dict()
-    return {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items() if name.endswith(STATISTICS)}
+    return {name: tensors[name].detach().cpu().numpy().copy() for name in names}
 
 
 @torch.no_grad()
-def write_statistics(network: nn.Module, statistics: dict[str, NDArray[np.float32]]) -> None:
-    """Loads running means and variances."""
+def write_tensors(network: nn.Module, values: Mapping[str, NDArray[np.float32]]) -> None:
+    """Loads tensors by name."""
     tensors: dict[str, Tensor] = network.state_dict()
-    for name, values in statistics.items():
-        tensors[name].copy_(torch.from_numpy(values))
+    for name, array in values.items():
+        tensors[name].copy_(torch.from_numpy(array))
