@@ -11,6 +11,7 @@ from csasn.contract import Contract
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_site_data
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.evaluation import count_split
+from csasn.feature_cache import with_frozen_maps
 from csasn.federated.aggregate import apply_step, step_from_sum
 from csasn.federated.messages import Absence, Answer, Kind, ModelUpdate, Reason, Request, Weighting
 from csasn.federated.quantise import Quantised, Scale, integer_type, quantise, step_sizes
@@ -46,6 +47,7 @@ class SiteWorker:
         self._model: NDArray[np.float32] | None = None
         self._model_hash = ""
         self._data: SiteData | None = None
+        self._cases_of: SiteData | None = None  # `_cases` is this with the maps of frozen branches
         self._manifest_stamp = (0, 0)
 
     def answer(self, request: Request) -> Answer | Absence:
@@ -66,6 +68,9 @@ class SiteWorker:
         weights = self._check_weighting(request.weighting)
         memory = self.state.settle(request.accepted, self.site.site)
         self.contract.state.write(self.network, model)
+        if self._cases_of is not self.data:
+            self._cases_of = self.data
+            self._cases = with_frozen_maps(self.network, self.data, self.study)
         if memory is not None:
             write_tensors(self.network, memory.own)
         if request.kind is Kind.TRAIN:
@@ -127,10 +132,10 @@ class SiteWorker:
     def _train(self, request: Request, model: NDArray[np.float32], weights: ClassWeights, memory: SiteMemory | None) -> Answer:
         if request.ranges is None or request.ranges.shape != (len(self.contract.state.shared),):
             raise ProtocolError("the request to train lacks the ranges of the tensors")
-        counts = count_split(self.network, self.data, VALIDATION, self.study, weights)
+        counts = count_split(self.network, self._cases, VALIDATION, self.study, weights)
         federation, header = self.study.federation, request.header
         plan = LocalPlan(self.site.site, header.round, federation.proximal_mu, micro_batch=self.site.micro_batch)
-        result = train_locally(self.network, self.data, self.study, LossTerms.of(self.study, weights, self.device), plan)
+        result = train_locally(self.network, self._cases, self.study, LossTerms.of(self.study, weights, self.device), plan)
         num_shared = self.contract.state.num_shared
         update_P = self.contract.state.read(self.network)[:num_shared] - model[:num_shared]
         upload = self._quantise(update_P, memory, request.ranges, header.round)
@@ -156,14 +161,14 @@ class SiteWorker:
     def _evaluate(self, kind: Kind, weights: ClassWeights) -> Answer:
         """Counts of validation cases, or, to finish, of test cases and the normalisation moments of the finished model."""
         if kind is Kind.VALIDATE:
-            return Answer(self.contract.counts[kind].pack(count_split(self.network, self.data, VALIDATION, self.study, weights)))
+            return Answer(self.contract.counts[kind].pack(count_split(self.network, self._cases, VALIDATION, self.study, weights)))
         mode, more = self.study.federation.batchnorm, {}
         if mode in MEASURED_MODES:
-            more = measure_moments(self.network, self.data, self.study, self.site.site)
+            more = measure_moments(self.network, self._cases, self.study, self.site.site)
             apply_moments(self.network, more)
         if mode == "fedbn":
             more |= read_affine(self.network, self.contract.membership.weight_units[self.site.site])
-        counts = count_split(self.network, self.data, TEST, self.study, weights)
+        counts = count_split(self.network, self._cases, TEST, self.study, weights)
         return Answer(self.contract.counts[kind].pack(counts | more))
 
 

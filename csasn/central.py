@@ -9,6 +9,7 @@ import torch
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.errors import DataError
 from csasn.evaluation import count_split
+from csasn.feature_cache import with_frozen_maps
 from csasn.loss import LossTerms
 from csasn.metrics import Integers, Metrics, metrics_from_counts
 from csasn.model.initial_weights import initial_network
@@ -63,20 +64,21 @@ def train_centrally(
     if not len(data.cases(TRAIN)):
         raise DataError("manifest.csv names no training case", "check the column split")
     network = initial_network(study).to(torch.device(device))
+    data = with_frozen_maps(network, data, study)
     classes = data.class_C[data.cases(TRAIN)]
     histogram_K = np.bincount(classes[classes >= 0], minlength=len(study.classes)).astype(np.int64)
     history: list[Integers] = []
     seen: list[Metrics] = []
-    kept, best = {}, -1.0
+    kept, best, chosen = {}, -1.0, 0
     rounds = study.federation.rounds
     for done in range(rounds + 1):
         weights = class_weights(study.class_weighting, histogram_K, history)
         blocks = count_split(network, data, VALIDATION, study, weights)
         history.append(class_sums(blocks["confusion"]))
         seen.append(metrics_from_counts(blocks))
-        score = seen[-1].macro_auroc or 0.0
-        if score > best or study.model_selection == "last":
-            best, chosen = score, done
+        score = seen[-1].macro_auroc
+        if done and (score is None or score > best or study.model_selection == "last"):  # never the untrained model
+            best, chosen = score or 0.0, done
             kept = {key: value.clone() for key, value in network.state_dict().items()}
         if done < rounds:
             plan = LocalPlan(name, done + 1, proximal_mu=0.0, num_steps=steps_per_round)

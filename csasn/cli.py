@@ -1,8 +1,10 @@
 """The command `csasn`: phantom data, training without a federation, and the use of a model."""
 
 import argparse
+import csv
 import json
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +73,9 @@ def _add_evaluate(parser: Parser) -> None:
     parser.add_argument("--sites", type=Path, required=True, metavar="DIR", help="folder of <site>.yaml files")
     parser.add_argument("--site", action="append", metavar="NAME", help="a site; repeat for several (default: all of the study)")
     parser.add_argument("--split", choices=("test", "validation", "train"), default="test", help="which cases (default test)")
+    parser.add_argument(
+        "--cases", type=Path, metavar="FILE", help="also write a CSV of every case: about patients, keep it on site"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(command=_evaluate)
 
@@ -78,6 +83,7 @@ def _add_evaluate(parser: Parser) -> None:
 def _add_predict(parser: Parser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="run directory, or folder with model.safetensors and model.json")
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="PNG, JPEG or DICOM files, or folders of them")
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="also draw (PNG) the most and the least certain images")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(command=_predict)
 
@@ -135,13 +141,18 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from csasn.model_file import load_model
-    from csasn.prediction import evaluate_sites
+    from csasn.prediction import case_table, evaluate_sites
     from csasn.report.report import final_metrics
     from csasn.report.tables import metrics_tables
+    from csasn.storage import write_atomically
 
     network, info = load_model(arguments.model)
     sites = _find_sites(arguments.sites, arguments.site or info.study.federation.sites)
     final = final_metrics(info.study, evaluate_sites(network, info, sites, arguments.split), info.round)
+    if arguments.cases:
+        text = StringIO()
+        csv.writer(text).writerows(case_table(network, info, sites, arguments.split))
+        write_atomically(arguments.cases, text.getvalue().encode(), mode=0o600)
     if arguments.json:
         sys.stdout.write(json.dumps({"sites": list(sites), "split": arguments.split, **final}, indent=1) + "\n")
     else:
@@ -154,6 +165,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from csasn.errors import DataError
     from csasn.model_file import NOTICE, load_model
     from csasn.prediction import find_images, predict_images, prediction_facts
+    from csasn.report.grid import draw_grid
     from csasn.report.tables import prediction_table
 
     network, info = load_model(arguments.model)
@@ -161,6 +173,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     with _bars() as bars:
         task = bars.add_task("predicting", total=len(paths))
         predictions = predict_images(network, info, paths, lambda: bars.advance(task))
+    if arguments.grid:
+        draw_grid(predictions, arguments.grid, NOTICE)
     if arguments.json:
         rows = [prediction_facts(item) for item in predictions]
         sys.stdout.write(json.dumps({"notice": NOTICE, "predictions": rows}, indent=1) + "\n")

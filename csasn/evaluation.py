@@ -10,7 +10,7 @@ from torch import nn
 from csasn.data.cases import SiteData
 from csasn.metrics import count_cases
 from csasn.study import SUBTYPE, Study
-from csasn.training import load_images
+from csasn.training import load_images, load_maps, run_network
 from csasn.weighting import ClassWeights
 
 BATCH_SIZE = 64  # images; fixed, so that every engine adds in the same order
@@ -29,7 +29,7 @@ def image_logits(
         chunk = indices[start : start + BATCH_SIZE]
         images = load_images(data, chunk, device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = network(images)[SUBTYPE]
+            logits = run_network(network, images, load_maps(data, chunk, device))[SUBTYPE]
         parts.append(logits.double().cpu().numpy())
         if on_batch:
             on_batch(len(chunk))

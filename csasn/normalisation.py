@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from csasn.data.cases import SiteData
+from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import ProtocolError
 from csasn.metrics import Layout
 from csasn.model.state import normalisation_layers, write_tensors
 from csasn.randomness import generator
 from csasn.study import Study
-from csasn.training import epoch_batches, load_images
+from csasn.training import epoch_batches, load_images, load_maps, run_network
 
 Integers = NDArray[np.int64]
 FIXED_POINT = 1 << 16
@@ -37,6 +37,8 @@ def measure_moments(network: nn.Module, data: SiteData, study: Study, site: str)
     """Fixed-point moments over one image of each training case of a site; leaves the running statistics changed."""
     device = next(network.parameters()).device
     layers = dict(normalisation_layers(network))
+    if not layers:  # a ViT alone, or frozen branches
+        return {"num": np.array([len(data.cases(TRAIN))]), "moments": np.zeros((2, 0), np.int64)}
     seen: dict[str, Tensor] = {}
     hooks = [layer.register_forward_pre_hook(_recorder(name, seen)) for name, layer in layers.items()]
     total = np.zeros((2, sum(layer.num_features for layer in layers.values())), np.int64)
@@ -46,7 +48,8 @@ def measure_moments(network: nn.Module, data: SiteData, study: Study, site: str)
         layer.train()
     try:
         for indices in epoch_batches(data, study, generator(study.seed, "moments", site)):
-            network(load_images(data, indices, device).contiguous(memory_format=torch.channels_last))
+            images = load_images(data, indices, device).contiguous(memory_format=torch.channels_last)
+            run_network(network, images, load_maps(data, indices, device))
             moments_B2C = torch.cat([seen[name] for name in layers], dim=2)
             total += (moments_B2C * FIXED_POINT).round().clamp(-LIMIT, LIMIT).long().sum(0).cpu().numpy()
             num += len(indices)

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
 
 from csasn.data.cases import SPLITS, load_site_data
 from csasn.data.images import letterbox, read_image, require_size
 from csasn.errors import ConfigurationError, DataError
-from csasn.evaluation import count_split
+from csasn.evaluation import case_logits, count_split
 from csasn.metrics import Integers
 from csasn.model.network import Csasn
 from csasn.model_file import ModelInfo, Prediction, predict_case
@@ -21,11 +23,12 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".dcm")
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """A picture's place, and its prediction or why there is none."""
+    """A picture's place, its prediction or why there is none, and the square (S, S) uint8 that the model saw."""
 
     path: Path
     prediction: Prediction | None
     fault: DataError | None = None
+    square: NDArray[np.uint8] | None = None
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -57,7 +60,7 @@ def predict_images(
             picture = read_image(path)
             require_size(picture.pixels_HW, info.image_size)
             square = letterbox(picture.pixels_HW, info.image_size)
-            predictions.append(ImagePrediction(path, predict_case(network, info, square[None])))
+            predictions.append(ImagePrediction(path, predict_case(network, info, square[None]), square=square))
         except DataError as fault:
             predictions.append(ImagePrediction(path, None, fault))
         if advance:
@@ -85,3 +88,24 @@ def evaluate_sites(network: Csasn, info: ModelInfo, sites: Mapping[str, Site], s
         data = load_site_data(info.study, site, info.image_size)
         counted.append(count_split(network, data, SPLITS.index(split), info.study, weights))
     return {name: np.asarray(np.sum([blocks[name] for blocks in counted], axis=0)) for name in counted[0]}
+
+
+def case_table(network: Csasn, info: ModelInfo, sites: Mapping[str, Site], split: str) -> list[list[str]]:
+    """Header and a row a labelled case: site, number of the case in the order of case_id, label, decision, probabilities.
+
+    It is about single patients: it stays on the machine that asked for it.
+    """
+    classes = info.study.classes
+    rows = [["site", "case_number", "label", "decision", *(f"p_{name}" for name in classes)]]
+    for name, site in sites.items():
+        data = load_site_data(info.study, site, info.image_size)
+        cases = data.cases(SPLITS.index(split))
+        cases = cases[data.class_C[cases] >= 0]
+        if not len(cases):
+            continue
+        logits_CK = case_logits(network, data, cases)
+        probabilities_CK = softmax(logits_CK + np.array(info.adjustment), axis=1)
+        for case, logits_K, probabilities_K in zip(cases, logits_CK, probabilities_CK, strict=True):
+            label, decision = classes[int(data.class_C[case])], classes[int(logits_K.argmax())]
+            rows.append([name, str(int(case) + 1), label, decision, *(f"{value:.6f}" for value in probabilities_K)])
+    return rows

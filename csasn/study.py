@@ -51,7 +51,11 @@ class InitialWeights(Configuration):
 
 
 class Model(Configuration):
-    """CSASN and its switches; each switched-off part is an ablation of the paper."""
+    """CSASN and its switches; each switched-off part is an ablation of the paper.
+
+    Branches in `frozen` keep their initial weights and statistics. Where no augmentation changes the images, each site computes
+    their maps once (csasn/feature_cache.py).
+    """
 
     profile: Literal["csasn-b2-vitb", "csasn-lite", "csasn-test"] = "csasn-lite"
     image_size: Annotated[int, Field(ge=32, le=512, multiple_of=16)] | None = None
@@ -62,6 +66,7 @@ class Model(Configuration):
     attention_residual: bool = True
     multiscale: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    frozen: tuple[Literal["efficientnet", "vit"], ...] = ()
     initial_weights: InitialWeights = InitialWeights()
 
     @model_validator(mode="after")
@@ -126,6 +131,11 @@ class Augmentation(Configuration):
     rotation_deg: Annotated[float, Field(ge=0, le=45)] = 5.0
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.2
     brightness: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether anything is switched on."""
+        return self.flip or any((self.shift, self.scale, self.rotation_deg, self.contrast, self.brightness))
 
 
 class Split(Configuration):

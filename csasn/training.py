@@ -4,7 +4,7 @@ A site minimises F_k(w) + μ/2 ‖w - w_r‖² (Li et al., "Federated optimizati
 w_r is the model that it received. The second term enters as its gradient μ(w - w_r), on trainable parameters, never on buffers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +82,17 @@ def load_images(data: SiteData, indices: Indices, device: torch.device) -> Tenso
     return images_BHW.to(device, non_blocking=True)[:, None].float() / 255
 
 
+def load_maps(data: SiteData, indices: Indices, device: torch.device) -> dict[str, Tensor]:
+    """Known maps (B, C, h, w) of frozen branches on the device."""
+    return {name: torch.from_numpy(maps_N[indices]).to(device, non_blocking=True) for name, maps_N in data.maps_N.items()}
+
+
+def run_network(network: nn.Module, images_B1HW: Tensor, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Logits of each task; maps that are known are not computed again."""
+    logits: dict[str, Tensor] = network(images_B1HW, known) if known else network(images_B1HW)
+    return logits
+
+
 def load_labels(data: SiteData, indices: Indices, device: torch.device) -> dict[str, Tensor]:
     """Labels (B,) of each task on the device, -1 where missing."""
     return {task: torch.from_numpy(labels_N[indices]).to(device) for task, labels_N in data.labels_N.items()}
@@ -150,15 +161,18 @@ def _accumulate_gradient(
 ) -> float:
     """The loss of a batch, its gradient left in the parameters; micro batches add up to the same gradient in less memory."""
     device = terms.omega_K.device
-    images_B1HW = augment(load_images(data, indices, device), study.augmentation, random)
-    labels = load_labels(data, indices, device)
+    images_B1HW = load_images(data, indices, device)
+    if study.augmentation.changes_images:
+        images_B1HW = augment(images_B1HW, study.augmentation, random)
+    labels, maps = load_labels(data, indices, device), load_maps(data, indices, device)
     num_labelled = count_labelled(labels)
     size = plan.micro_batch or len(indices)
     total = 0.0
     for start in range(0, len(indices), size):
         part = slice(start, start + size)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = network(images_B1HW[part].contiguous(memory_format=torch.channels_last))
+            given = images_B1HW[part].contiguous(memory_format=torch.channels_last)
+            logits = run_network(network, given, {name: known[part] for name, known in maps.items()})
         loss = multitask_loss(logits, {task: values[part] for task, values in labels.items()}, terms, num_labelled)
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())

@@ -125,8 +125,10 @@ class Coordinator:
         self.directory.event("evaluated", round=state.round, **describe_metrics(metrics, self.study.classes))
         if not replies.absent:
             state = replace(state, history=(*state.history, class_sums(blocks["confusion"])))
-        score = metrics.macro_auroc if metrics.macro_auroc is not None else 0.0
-        if score > state.best_score:
+        score = metrics.macro_auroc
+        if (
+            state.round > 0 and score is not None and score > state.best_score
+        ):  # few validation cases can flatter the untrained model
             state = replace(state, best_round=state.round, best_score=score)
             self.directory.save(state, BEST)
         return state

@@ -1,5 +1,6 @@
 """The three commands as people run them: help, errors with hints, exit codes."""
 
+import csv
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from csasn.command import run_command
 from csasn.errors import CsasnError, DataError
@@ -108,6 +110,31 @@ def test_evaluate_counts_the_cases_of_the_split(trained):
     found = json.loads(done.stdout)
     assert found["sites"] == ["centerB"]
     assert sum(row["support"] for row in found["per_class"].values()) == sum(map(sum, found["confusion"])) > 0
+
+
+def test_evaluate_writes_a_row_a_case_for_the_site_alone(trained, tmp_path):
+    table = tmp_path / "cases.csv"
+    done = run(
+        "csasn", "evaluate", trained / "model", "--sites", trained / "h/sites", "--split", "validation", "--cases", table, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    confusion = json.loads(done.stdout)["confusion"]
+    classes = ["benign", "PTC", "FTC"]
+    assert len(rows) == sum(map(sum, confusion))
+    for true, counts in zip(classes, confusion, strict=True):
+        assert [sum(row["label"] == true and row["decision"] == other for row in rows) for other in classes] == counts
+    assert all(abs(sum(float(row[f"p_{name}"]) for name in classes) - 1) < 1e-5 for row in rows)
+    assert table.stat().st_mode & 0o077 == 0
+
+
+def test_predict_draws_the_most_and_least_certain_images(trained, tmp_path):
+    picture = tmp_path / "grid.png"
+    done = run("csasn", "predict", trained / "model", trained / "h/centerA/images", "--grid", picture, "--json")
+    assert done.returncode == 0, done.stderr
+    with Image.open(picture) as image:
+        assert image.size[0] > 1000
 
 
 def test_predict_takes_images_and_folders_and_goes_on_after_a_broken_one(trained, tmp_path):

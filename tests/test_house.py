@@ -28,7 +28,7 @@ LAYERS = (
     {"errors"},
     {"configuration", "study", "site", "randomness", "storage", "command"},
     {"model", "loss", "weighting", "data", "metrics", "federated", "membership"},
-    {"training", "evaluation", "normalisation", "contract", "central", "checkpoint", "model_file", "prediction"},
+    {"training", "evaluation", "normalisation", "contract", "central", "checkpoint", "model_file", "prediction", "feature_cache"},
     {"wire", "report"},
     {"cli"},
 )

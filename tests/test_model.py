@@ -19,7 +19,7 @@ from csasn.model.attention import CascadedAttention, ChannelAttention, SpatialAt
 from csasn.model.backbones import EfficientNetBranch, VitBranch
 from csasn.model.heads import MultiscaleClassifier, TaskHeads
 from csasn.model.network import PROFILES, build_network, image_size
-from csasn.model.state import StateLayout, normalisation_layers, read_statistics, write_statistics
+from csasn.model.state import StateLayout, normalisation_layers, own_tensors, read_tensors, write_tensors
 from csasn.study import Study
 
 SOME = settings(deadline=None, max_examples=25)
@@ -396,7 +396,7 @@ def test_running_statistics_are_shared_only_where_the_study_says_so(batchnorm):
     network, layout = frozen_network(batchnorm)
     trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-    statistics = set(read_statistics(network))
+    statistics = set(read_tensors(network, own_tensors(network, "silo")))
     assert len(frozen) == 3
     assert len(statistics) == 2 * len(dict(normalisation_layers(network))) > 0
     shared = {segment.name for segment in layout.shared}
@@ -467,12 +467,12 @@ def test_a_negative_variance_becomes_zero_and_nothing_else_is_clamped():
 
 def test_running_statistics_are_read_as_copies_and_written_back():
     network, _ = frozen_network()
-    kept = read_statistics(network)
+    kept = read_tensors(network, own_tensors(network, "silo"))
     before = {name: values.copy() for name, values in kept.items()}
-    write_statistics(network, {name: np.ones_like(values) for name, values in kept.items()})
+    write_tensors(network, {name: np.ones_like(values) for name, values in kept.items()})
     assert all(np.array_equal(kept[name], before[name]) for name in kept)
     assert all(bool((network.state_dict()[name] == 1).all()) for name in kept)
-    write_statistics(network, kept)
+    write_tensors(network, kept)
     assert all(np.array_equal(network.state_dict()[name].numpy(), before[name]) for name in kept)
 
 

@@ -18,7 +18,7 @@ from csasn.errors import ProtocolError
 from csasn.evaluation import image_logits
 from csasn.loss import LossTerms
 from csasn.model.network import build_network
-from csasn.model.state import normalisation_layers, read_statistics
+from csasn.model.state import normalisation_layers, own_tensors, read_tensors
 from csasn.normalisation import FIXED_POINT, apply_moments, measure_moments, moments_layout
 from csasn.study import Study
 from csasn.training import LocalPlan, train_locally
@@ -240,9 +240,9 @@ def test_a_trained_model_evaluates_to_finite_numbers_with_the_sums_of_two_sites(
     terms = LossTerms.of(chosen, class_weights(chosen.class_weighting, np.array([9, 9]), []))
     train_locally(network, sites["centerA"], chosen, terms, LocalPlan("centerA", 1, 0.01))
     measured = [measure_moments(network, data, chosen, name) for name, data in sites.items()]
-    before = read_statistics(network)
+    before = read_tensors(network, own_tensors(network, "silo"))
     apply_moments(network, {name: measured[0][name] + measured[1][name] for name in measured[0]})
-    after = read_statistics(network)
+    after = read_tensors(network, own_tensors(network, "silo"))
     for name, values in after.items():
         assert np.isfinite(values).all()
         assert not np.array_equal(values, before[name])

@@ -5,7 +5,7 @@ Axes: N images, sorted by case and name; C cases, sorted by case id, so that the
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +31,7 @@ class SiteData:
     split_C: np.ndarray  # int8: TRAIN, VALIDATION or TEST
     class_C: np.ndarray  # int64, -1 where missing
     notes: tuple[str, ...]
+    maps_N: Mapping[str, np.ndarray] = field(default_factory=dict)  # float32 (N, C, h, w) of frozen branches, where known
 
     def cases(self, split: int) -> np.ndarray:
         """Indices of the cases of a split (TRAIN, VALIDATION or TEST), ascending."""

@@ -8,9 +8,10 @@
 After the paper CSASN (arXiv 2505.02211), whose layer sizes are not public: sizes here are ours, and in the profiles below.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import gcd
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -59,16 +60,31 @@ class Csasn(nn.Module):
         widths = profile.widths if model.multiscale else ()
         self.classifier = MultiscaleClassifier(channels, profile.num_features, widths, model.dropout)
         self.heads = TaskHeads(profile.num_features, num_values)
+        self.frozen = model.frozen
 
-    def forward_features(self, image_B1HW: Tensor) -> Tensor:
-        """Grey images in 0..1 (B, 1, S, S) -> the fused map (B, C1+C2, h, w) before attention."""
-        maps = [branch(image_B1HW) for branch in (self.efficientnet, self.vit) if branch is not None]
-        smallest = maps[0].shape[2:]
-        return torch.cat([maps[0], *(F.adaptive_avg_pool2d(other, smallest) for other in maps[1:])], dim=1)
+    def train(self, mode: bool = True) -> Self:
+        """As torch's, but a frozen branch keeps evaluating."""
+        super().train(mode)
+        for branch in self.frozen_branches().values():
+            branch.eval()
+        return self
 
-    def forward(self, image_B1HW: Tensor) -> dict[str, Tensor]:
-        """Grey images in 0..1 (B, 1, S, S) -> {task: logits (B, values)}."""
-        pooled_BC = self.attention(self.forward_features(image_B1HW)).mean(dim=(2, 3))
+    def frozen_branches(self) -> dict[str, nn.Module]:
+        """The frozen branches that are switched on."""
+        branches = {"efficientnet": self.efficientnet, "vit": self.vit}
+        return {name: branch for name, branch in branches.items() if branch is not None and name in self.frozen}
+
+    def forward_features(self, image_B1HW: Tensor, known: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Grey images in 0..1 (B, 1, S, S) -> the fused map (B, C1+C2, h, w) before attention; `known` maps are not computed."""
+        branches = {"efficientnet": self.efficientnet, "vit": self.vit}
+        given = known or {}
+        maps = [given[n] if n in given else branch(image_B1HW) for n, branch in branches.items() if branch is not None]
+        height, width = maps[0].shape[2:]
+        return torch.cat([maps[0], *(F.adaptive_avg_pool2d(other, (height, width)) for other in maps[1:])], dim=1)
+
+    def forward(self, image_B1HW: Tensor, known: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Grey images in 0..1 (B, 1, S, S), and maps of frozen branches that are known -> {task: logits (B, values)}."""
+        pooled_BC = self.attention(self.forward_features(image_B1HW, known)).mean(dim=(2, 3))
         with torch.autocast(pooled_BC.device.type, enabled=False):  # bf16 logits would tie scores that differ
             logits: dict[str, Tensor] = self.heads(self.classifier(pooled_BC.float()))
         return logits
@@ -107,7 +123,9 @@ def use_group_norm(network: nn.Module) -> None:
 
 
 def _frozen(network: Csasn, model: Model) -> Iterator[nn.Parameter]:
-    """Position embeddings and patch projection of a pretrained ViT: what gradient inversion by an honest server reads."""
+    """Frozen branches; of a pretrained ViT position embeddings and patch projection, which gradient inversion reads."""
+    for branch in network.frozen_branches().values():
+        yield from branch.parameters()
     if network.vit is not None and model.initial_weights.vit.source != "random":
         for name, parameter in network.vit.named_parameters():
             if name.startswith(("net.pos_embed", "net.patch_embed")):

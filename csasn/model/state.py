@@ -36,7 +36,7 @@ class StateLayout:
         shared = {name: tuple(p.shape) for name, p in network.named_parameters() if p.requires_grad and name not in own}
         floats = {name: tuple(t.shape) for name, t in network.state_dict().items() if t.is_floating_point()}
         if batchnorm == "shared":
-            shared |= {name: shape for name, shape in floats.items() if name.endswith(STATISTICS)}
+            shared |= {name: floats[name] for name in own_tensors(network, "silo")}
         first = segments_of(shared)
         return cls(first, segments_of({n: s for n, s in floats.items() if n not in shared}, start=first[-1].stop))
 
@@ -82,8 +82,9 @@ class StateLayout:
 
 
 def normalisation_layers(network: nn.Module) -> Iterator[tuple[str, nn.BatchNorm2d]]:
-    """The BatchNorm layers by name, in the order of their names."""
-    found = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    """The BatchNorm layers that train, in the order of their names; those of a frozen branch keep their statistics."""
+    layers = ((name, module) for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d))
+    found = {name: layer for name, layer in layers if layer.weight.requires_grad}
     yield from sorted(found.items())
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from math import isnan
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,6 +14,7 @@ from csasn.storage import write_atomically
 
 Report = Mapping[str, object]
 FEDERATED = "#1f5fa8"
+NAME_HEIGHT = 0.045  # of the axis from 0 to 1
 MAX_NAMED = 12  # classes; more names would cover the picture
 COLOURS = ("#1b7f79", "#c8553d", "#7d5ba6", "#d9a21b", "#4c6e91", "#8a8d3f", "#b04a7a", "#5a5a5a")
 
@@ -36,15 +38,17 @@ def draw_curves(report: Report, path: Path) -> None:
 
 def _draw_validation(axes: Axes, rounds: Sequence[Mapping[str, object]], classes: Sequence[str]) -> None:
     numbers = [float(str(row["round"])) for row in rounds]
+    ends: dict[int, float] = {}
     for index, name in enumerate(classes):
         values = [_number(_dict(row["recall"] or {}).get(name)) for row in rounds]
         axes.plot(numbers, values, color=_colour(index), linewidth=1, alpha=0.55)
-        if numbers and len(classes) <= MAX_NAMED:
-            place = (numbers[-1], values[-1])
-            axes.annotate(f"recall {name}", place, xytext=(6, -3), textcoords="offset points", fontsize=8, color=_colour(index))
+        ends[index] = values[-1] if values else float("nan")
+    if len(classes) <= MAX_NAMED:
+        for index, height in _spread(ends, NAME_HEIGHT).items():
+            axes.text(numbers[-1], height, f"  recall {classes[index]}", fontsize=8, color=_colour(index), va="center")
     for key, name, marker in (("macro_auroc", "macro AUROC", "o"), ("balanced_accuracy", "balanced accuracy", "D")):
         axes.plot(numbers, [_number(row[key]) for row in rounds], marker=marker, color=FEDERATED, linewidth=2, label=name)
-    axes.set(title="validation cases of all sites", ylim=(0, 1))
+    axes.set(title="validation cases of all sites", ylim=(0, 1.02))
     axes.grid(axis="y", alpha=0.25)
     _finish(axes, numbers, len(classes))
 
@@ -99,6 +103,16 @@ def _draw_comparison(axes: Axes, report: Report) -> None:
     axes.set(title="test cases of all sites (bar: 95 %)", xlim=(0, 1), ylim=(-0.6, max(len(known), 1) - 0.4))
     axes.grid(axis="x", alpha=0.25)
     _legend(axes)
+
+
+def _spread(heights: Mapping[int, float], gap: float) -> dict[int, float]:
+    """Heights moved up where they would lie closer than `gap`; those that are not a number are left out."""
+    placed: dict[int, float] = {}
+    lowest = 0.02
+    for index, height in sorted(((i, h) for i, h in heights.items() if not isnan(h)), key=lambda item: item[1]):
+        placed[index] = max(height, lowest)
+        lowest = placed[index] + gap
+    return placed
 
 
 def _colour(index: int) -> str:

@@ -44,20 +44,20 @@ def _class_table(final: object, title: str) -> Table:
 
 
 def _method_table(methods: Mapping[str, object], title: str) -> Table:
-    table = _table("method", "macro AUROC", "95 %", "balanced accuracy", "macro F1", "malignancy AUROC", title=title)
+    table = _table("method", "macro AUROC (95 %)", "bal. accuracy", "macro F1", "malignancy", title=title)
     for name, final in methods.items():
         if isinstance(final, dict):
             interval = final["macro_auroc_ci95"]
-            shown = f"{_show(interval[0])} to {_show(interval[1])}" if interval else "-"
+            spread = f" ({interval[0]:.2f}-{interval[1]:.2f})" if interval else ""
             rates = (_show(final[key]) for key in ("balanced_accuracy", "macro_f1", "malignancy_auroc"))
-            table.add_row(name, _show(final["macro_auroc"]), shown, *rates, style="bold" if name == "federated" else "")
+            table.add_row(name, _show(final["macro_auroc"]) + spread, *rates, style="bold" if name == "federated" else "")
     return table
 
 
 def _table(*columns: str, title: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
     return table
 
 
