@@ -22,7 +22,13 @@ MAX_FILE_BYTES = 1 << 20
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """A safe loader that refuses a key written twice, where YAML would silently keep the last."""
+    """A safe loader without aliases and tags, which a configuration needs not and a bomb does; a key written twice is refused."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+            raise yaml.constructor.ConstructorError(None, None, "aliases and tags are not used here", event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
         seen = set()

@@ -9,6 +9,8 @@ from csasn.configuration import Configuration, read_yaml, validate
 from csasn.errors import ConfigurationError
 from csasn.study import Name
 
+FilePath = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+
 
 class Policy(Configuration):
     """Where the site is stricter than the study, the site wins."""
@@ -20,9 +22,9 @@ class Site(Configuration):
     """site.yaml. `state` holds the image cache (pixels, mode 0700) and what the site keeps of a run."""
 
     site: Name
-    manifest: str
-    images: str
-    state: str
+    manifest: FilePath
+    images: FilePath
+    state: FilePath
     device: Literal["auto", "cpu", "cuda"] = "auto"
     micro_batch: Annotated[int, Field(ge=1)] | None = None
     policy: Policy = Policy()

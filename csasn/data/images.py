@@ -1,4 +1,4 @@
-"""Reading one ultrasound picture from PNG, JPEG or DICOM as 8-bit grey, and fitting it into the square that the model sees.
+"""Reading one ultrasound picture as 8-bit grey, and fitting it into the square that the model sees; DICOM is in dicom.py.
 
 Faults are `DataError`s that say what is wrong with "the image" and never name it: the caller knows the row. Texts, warnings and log
 lines of the decoders may hold what is in a file, and so are neither passed on nor shown.
@@ -19,13 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import pydicom
 from PIL import Image, ImageOps
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from csasn.errors import DataError
 
@@ -33,24 +27,11 @@ MAX_PIXELS = 178_956_970  # of one frame; Pillow's own limit
 MAX_CLIP_PIXELS = 1 << 32  # of all frames of a clip
 MAX_IMAGE_BYTES = 4 << 30
 _ORDINARY = (OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError)
-_OWN = (struct.error, zlib.error, Image.DecompressionBombError, InvalidDicomError, BytesLengthException)
-_UNREADABLE = _ORDINARY + _OWN  # what decoders raise on damaged files, as random damage has shown
-_UNCOMPRESSED = "export it uncompressed (Explicit VR Little Endian)"
-_CONVERT = "save it as PNG, JPEG or uncompressed DICOM"
-_STORAGE = {
-    "1.2.840.10008.5.1.4.1.1.6": "Ultrasound Image (retired)",
-    "1.2.840.10008.5.1.4.1.1.6.1": "Ultrasound Image",
-    "1.2.840.10008.5.1.4.1.1.3": "Ultrasound Multi-frame Image (retired)",
-    "1.2.840.10008.5.1.4.1.1.3.1": "Ultrasound Multi-frame Image",
-    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.2": "Multi-frame Grayscale Byte Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.3": "Multi-frame Grayscale Word Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.4": "Multi-frame True Color Secondary Capture",
-}
-_PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR", "PALETTE COLOR")
-_TISSUE, _SPACE_2D, _CENTIMETRE = 1, 1, 3
+_OWN = (struct.error, zlib.error, Image.DecompressionBombError)
+UNREADABLE = _ORDINARY + _OWN  # what decoders raise on damaged files, as random damage has shown
+CONVERT = "save it as PNG, JPEG or uncompressed DICOM"
 
-PREPROCESSING_VERSION = 1  # of everything from file to square; a new one rebuilds the caches
+PREPROCESSING_VERSION = 2  # of everything from file to square; a new one rebuilds the caches
 
 
 @dataclass(frozen=True)
@@ -72,11 +53,17 @@ def read_image(path: Path, frame: int | None = None) -> Picture:
     """
     check_file(path)
     try:
-        with path.open("rb") as file, _QUIET:
+        with path.open("rb") as file:
             marked = file.read(132)[128:] == b"DICM"
             file.seek(0)
-            dicom = marked or path.suffix.lower() == ".dcm"
-            picture = _read_dicom(file, frame, marked) if dicom else _read_photo(file, frame)
+            if marked or path.suffix.lower() == ".dcm":
+                from csasn.data.dicom import read_dicom  # it is built on this module, and sites with PNG alone need no pydicom
+
+                with _QUIET:
+                    picture = read_dicom(file, frame, marked)
+            else:
+                with _QUIET:
+                    picture = _read_photo(file, frame)
     except OSError:
         raise DataError("the image cannot be read", "check who may read it") from None
     if not picture.pixels_HW.size:
@@ -151,104 +138,46 @@ def _read_photo(file: BinaryIO, frame: int | None) -> Picture:
     """A PNG or JPEG picture."""
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as image:
-            _require_frame(frame, 1)
-            _require_bounds(image.height, image.width, 1)
+            require_frame(frame, 1)
+            require_bounds(image.height, image.width, 1)
             upright = ImageOps.exif_transpose(image)
             return Picture(_grey_photo(upright))
     except Image.DecompressionBombError:
         raise DataError(f"the image has more than {MAX_PIXELS} pixels", "is this an ultrasound image?") from None
-    except _UNREADABLE:
-        raise DataError("the image is damaged, cut short or not PNG, JPEG or DICOM", _CONVERT) from None
+    except UNREADABLE:
+        raise DataError("the image is damaged, cut short or not PNG, JPEG or DICOM", CONVERT) from None
 
 
 def _grey_photo(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would cut them off at 255
-        return _to_uint8(np.asarray(image).astype(np.int64), 16)
+        return to_uint8(np.asarray(image).astype(np.int64), 16)
     if image.mode in ("P", "PA"):
         image = image.convert("RGB")
     return np.asarray(image.convert("L"))
 
 
-def _read_dicom(file: BinaryIO, frame: int | None, marked: bool) -> Picture:
-    """One frame of a DICOM file; `marked` tells whether it has the preamble that files, unlike bare objects, begin with."""
-    try:
-        if marked:
-            _require_decoder(UID(pydicom.filereader.read_file_meta_info(file.name).get("TransferSyntaxUID", "")))
-        header = pydicom.dcmread(file, stop_before_pixels=True, force=not marked)
-        _require_storage(header, marked)
-        num_frames = int(header.get("NumberOfFrames") or 1)
-        if not (header.get("Rows") and header.get("Columns") and num_frames > 0):
-            raise DataError("the image is a DICOM file without pixels", "export the image, not a report")
-        _require_bounds(int(header.Rows), int(header.Columns), num_frames)
-        _require_frame(frame, num_frames)
-        index = (frame or (num_frames + 1) // 2) - 1
-        syntax = UID(header.file_meta.get("TransferSyntaxUID") or _bare_syntax(header))
-        return _crop(_grey_dicom(_decode(file, index, syntax), header), header)
-    except _UNREADABLE:
-        raise DataError("the image is a damaged DICOM file", "export it again") from None
+def require_frame(frame: int | None, num_frames: int) -> None:
+    """Refuses a frame, counted from 1, that an image of `num_frames` does not have.
 
-
-def _decode(file: BinaryIO, index: int, syntax: UID) -> np.ndarray:
-    try:
-        return np.asarray(pixel_array(file, index=index, transfer_syntax_uid=syntax))
-    except _UNREADABLE:
-        problem = f"the image is DICOM whose pixels, in {syntax.name}, are missing, damaged or of a kind that cannot be read"
-        raise DataError(problem, _UNCOMPRESSED) from None
-
-
-def _require_decoder(syntax: UID) -> None:
-    """Refuses what needs a plugin, and deflated files: they are inflated whole, to any size, before one can look into them."""
-    try:
-        if syntax != DeflatedExplicitVRLittleEndian and get_decoder(syntax).is_available:
-            return
-    except NotImplementedError:
-        pass
-    name = syntax.name if syntax.name != syntax else "an unknown transfer syntax"
-    raise DataError(f"the image is DICOM in {name}, which cannot be read", _UNCOMPRESSED)
-
-
-def _require_storage(header: pydicom.Dataset, marked: bool) -> None:
-    kind = header.get("SOPClassUID", "")
-    if not marked and not kind:
-        raise DataError("the image is named .dcm but is not DICOM", _CONVERT)
-    if kind not in _STORAGE:
-        name = UID(kind).name
-        shown = "DICOM of an unknown kind" if name == kind else f"DICOM of kind {name}"
-        raise DataError(f"the image is {shown}, expected Ultrasound Image, Ultrasound Multi-frame or Secondary Capture", _CONVERT)
-
-
-def _bare_syntax(header: pydicom.Dataset) -> UID:
-    """Transfer syntax of an object without file header, where the reader could only tell how its elements are written."""
-    return ImplicitVRLittleEndian if header.original_encoding[0] else ExplicitVRLittleEndian
-
-
-def _require_frame(frame: int | None, num_frames: int) -> None:
+    Raises:
+        DataError: it has not.
+    """
     if frame is not None and not 1 <= frame <= num_frames:
         raise DataError(f"frame {frame} is not in the image, expected 1 to {num_frames}", "frames count from 1")
 
 
-def _require_bounds(height: int, width: int, num_frames: int) -> None:
+def require_bounds(height: int, width: int, num_frames: int) -> None:
+    """Refuses an image too large to decode.
+
+    Raises:
+        DataError: a frame, or all of them, have too many pixels.
+    """
     if height * width > MAX_PIXELS or height * width * num_frames > MAX_CLIP_PIXELS:
         expected = f"expected at most {MAX_PIXELS} pixels a frame and {MAX_CLIP_PIXELS} in all"
         raise DataError(f"the image is too large: {num_frames} x {width} x {height}, {expected}", "is this an ultrasound image?")
 
 
-def _grey_dicom(pixels: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
-    """uint8 (H, W) of one decoded frame: (H, W), or (H, W, 3) in RGB, to which the decoder has brought YBR."""
-    kind = str(header.PhotometricInterpretation)
-    bits = int(header.BitsStored)
-    if pixels.dtype.kind != "u" or not kind.startswith(_PHOTOMETRIC):
-        raise DataError("the image is DICOM with signed, float or otherwise unusual pixels, expected grey or RGB", _CONVERT)
-    if kind == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, header)
-        bits = 8 * pixels.dtype.itemsize
-    pixels = _to_uint8(pixels, bits)
-    if pixels.ndim == 3:
-        return np.asarray(Image.fromarray(pixels).convert("L"))
-    return 255 - pixels if kind == "MONOCHROME1" else pixels
-
-
-def _to_uint8(values: np.ndarray, bits: int) -> np.ndarray:
+def to_uint8(values: np.ndarray, bits: int) -> np.ndarray:
     """Values of `bits` bits scaled to 0..255, rounded."""
     if bits == 8 and values.dtype == np.uint8:
         return values
@@ -257,51 +186,13 @@ def _to_uint8(values: np.ndarray, bits: int) -> np.ndarray:
     return np.asarray(scaled, np.uint8)
 
 
-def _crop(pixels_HW: np.ndarray, header: pydicom.Dataset) -> Picture:
-    """The largest 2D tissue region of SequenceOfUltrasoundRegions (0018,6011), or all without one. Corners are inclusive."""
-    regions = [region for region in header.get("SequenceOfUltrasoundRegions") or () if _is_tissue(region)]
-    if not regions:
-        return Picture(pixels_HW)
-    best = max(regions, key=_area)
-    left, top, right, bottom = _corners(best)
-    height, width = pixels_HW.shape
-    if left < 0 or top < 0 or right > width or bottom > height:  # one beyond the edge: written as an exclusive corner
-        raise DataError("the image has an ultrasound region that leaves the picture", "export it again, or as PNG")
-    if right < left or bottom < top or left >= width or top >= height:
-        raise DataError("the image has an ultrasound region of no size", "export it again, or as PNG")
-    return Picture(np.ascontiguousarray(pixels_HW[top : bottom + 1, left : right + 1]), _spacing(best))
-
-
-def _is_tissue(region: pydicom.Dataset) -> bool:
-    return bool(region.get("RegionSpatialFormat") == _SPACE_2D and region.get("RegionDataType") == _TISSUE)
-
-
-def _corners(region: pydicom.Dataset) -> tuple[int, int, int, int]:
-    names = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
-    left, top, right, bottom = (int(region[name].value) for name in names)
-    return left, top, right, bottom
-
-
-def _area(region: pydicom.Dataset) -> int:
-    left, top, right, bottom = _corners(region)
-    return max(0, right - left + 1) * max(0, bottom - top + 1)
-
-
-def _spacing(region: pydicom.Dataset) -> tuple[float, float] | None:
-    """(down, across) in mm a pixel, if both axes are in centimetres."""
-    if any(region.get(f"PhysicalUnits{axis}Direction") != _CENTIMETRE for axis in "XY"):
-        return None
-    down, across = (abs(float(region.get(f"PhysicalDelta{axis}") or 0)) * 10 for axis in "YX")
-    return (down, across) if 0 < down < np.inf and 0 < across < np.inf else None
-
-
 class _Quiet:
     """Silences warnings and log lines of the decoders, which may quote what is in a file, while any thread is inside.
 
     Filters and levels belong to the process: the first thread to enter sets them, the last one to leave puts them back.
     """
 
-    _NAMES = ("PIL", "pydicom")
+    _NAMES = ("PIL", "pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -316,7 +207,7 @@ class _Quiet:
                 return
             self._warnings = warnings.catch_warnings()
             self._warnings.__enter__()
-            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|csasn\.data\.images)\b")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|pylibjpeg|libjpeg|openjpeg|rle|csasn\.data\.(images|dicom))\b")
             loggers = [logging.getLogger(name) for name in self._NAMES]
             self._levels = [logger.level for logger in loggers]
             for logger in loggers:
