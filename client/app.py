@@ -29,6 +29,9 @@ SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER, THREADS = (
     "threads",
 )
 
+# keys that Flower's simulation sets in the node configuration, and those of the run configuration that it goes with
+PARTITION, SITES, OUT, RUN_DIRECTORY = "partition-id", "sites", "out", "run-directory"
+
 app = ClientApp()
 
 
@@ -42,13 +45,39 @@ app.evaluate("validate")(_reply)
 app.evaluate("finish")(_reply)
 
 
+@app.query("place")
+def _place(message: Message, context: Context) -> Message:
+    """Says where in the roster a node of Flower's simulation stands; a hospital's node stands nowhere, and refuses."""
+    place = context.node_config.get(PARTITION)
+    if isinstance(place, int):
+        return Message(wire.place_to_records(place), reply_to=message)
+    return Message(wire.answer_to_records(Absence(Reason.REFUSED, "this node is of no simulation")), reply_to=message)
+
+
 def _answer(message: Message, context: Context) -> Answer | Absence:
     def answer() -> Answer | Absence:
-        places = tuple(str(context.node_config[key]) for key in (SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER))
-        torch.set_num_threads(int(context.node_config[THREADS]))
-        return _worker(*places).answer(wire.request_from_message(message))
+        torch.set_num_threads(int(context.node_config.get(THREADS, 1)))
+        return _worker(*_files(context)).answer(wire.request_from_message(message))
 
     return reason_of_failure(answer)
+
+
+def _files(context: Context) -> tuple[str, str, str, str]:
+    """Site file, study file, membership file and state folder of a node.
+
+    The coordinator writes the run configuration, so that files follow from it only where the node itself says that it is of a
+    simulation: a hospital's node names its files and has no partition.
+    """
+    node, run = context.node_config, context.run_config
+    if SITE_FILE in node or PARTITION not in node:
+        site_file, study_file, membership_file, state_folder = (
+            str(node[key]) for key in (SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER)
+        )
+        return site_file, study_file, membership_file, state_folder
+    folder = Path(str(run[RUN_DIRECTORY] if RUN_DIRECTORY in run else run[OUT]))
+    site = read_membership(folder / "membership.json").sites[int(node[PARTITION])]
+    site_file = str(Path(str(run[SITES])) / f"{site}.yaml")
+    return site_file, str(folder / "study.yaml"), str(folder / "membership.json"), str(folder / "sites" / site)
 
 
 def reason_of_failure(answer: Callable[[], Answer | Absence]) -> Answer | Absence:

@@ -34,6 +34,7 @@ MESSAGE_TYPES = {
     Kind.VALIDATE: "evaluate.validate",
     Kind.FINISH: "evaluate.finish",
 }
+PLACE_MESSAGE = "query.place"  # in Flower's simulation alone: where in the roster does a node stand?
 
 HEADER, ARRAYS, ABSENCE = "header", "arrays", "absence"
 STUDY_HASH, MEMBERSHIP_HASH, RUN, ROUND, ATTEMPT = "study-hash", "membership-hash", "run", "round", "attempt"
@@ -43,6 +44,7 @@ WHOLE, STEP_SUM, STEP_SIZES = "whole-state", "step-sum", "step-sizes"
 OMEGA, HISTOGRAM, HISTORY, RANGES = "class-weights", "class-histogram", "class-history", "ranges"
 UPDATE, COUNTS = "update", "counts"
 REASON, TEXT = "reason", "text"
+PLACE = "place"
 
 MAX_NPY_HEADER = 512
 AnyArray = NDArray[np.generic]
@@ -133,6 +135,22 @@ def answer_from_records(records: RecordDict) -> Answer | Absence:
         raise ProtocolError(f"the answer holds {len(arrays)} arrays, expected {COUNTS} and {UPDATE} alone")
     counts = _int64(_array(arrays, COUNTS, INTEGERS, 1))
     return Answer(counts, _sums(arrays, UPDATE) if UPDATE in arrays else None, size_bytes(records))
+
+
+def place_to_records(place: int) -> RecordDict:
+    """A node's place in the roster, counted from 0."""
+    return RecordDict({HEADER: ConfigRecord({PLACE: place})})
+
+
+def place_from_records(records: RecordDict) -> int:
+    """The place in a node's records.
+
+    Raises:
+        ProtocolError: it is not one of ours.
+    """
+    if set(records) != {HEADER}:
+        raise ProtocolError(f"the answer holds {len(records)} records, expected {HEADER} alone")
+    return _count(_config(records, HEADER), PLACE)
 
 
 def size_bytes(records: RecordDict) -> int:

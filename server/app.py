@@ -2,32 +2,41 @@
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from csasn import wire
 from csasn.contract import Contract
-from csasn.errors import ProtocolError
+from csasn.errors import CsasnError, ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Answer, Reason, Replies, Request
 from csasn.model.initial_weights import initial_network
-from server.outcome import write_outcome
+from csasn.site import find_site
+from csasn.study import read_study
+from server.outcome import write_outcome, write_report
+from server.preparation import begin, check_resumable
 from server.rounds import Coordinator
 from server.run_directory import RunDirectory
 
-RUN_DIRECTORY, NODES = "run-directory", "nodes"  # keys of the run configuration
+# keys of the run configuration: a run directory and its nodes; or, in Flower's simulation, what to make one from
+RUN_DIRECTORY, NODES, STUDY, SITES, OUT = "run-directory", "nodes", "study", "sites", "out"
 POLL_S = 0.02
+NODES_WITHIN_S, PLACES_WITHIN_S = 30.0, 300.0  # a simulation registers its nodes at once; its processes may take minutes to start
+Pause = Callable[[float], None]
 
 
 class GridExchange:
     """An exchange over Flower's Grid. `nodes` says which node is which site: never the message itself."""
 
-    def __init__(self, grid: Grid, nodes: Mapping[str, int], on_reply: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, grid: Grid, nodes: Mapping[str, int], on_reply: Callable[[str, str], None], pause: Pause = time.sleep
+    ) -> None:
         self.grid = grid
         self.nodes = nodes
         self.on_reply = on_reply
+        self.pause = pause
 
     def __call__(self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float) -> Replies:
         """Requests by site -> what came back within the deadline."""
@@ -49,7 +58,7 @@ class GridExchange:
                 else:
                     absent[site] = reply
                 self.on_reply(site, str(reply) if isinstance(reply, Absence) else "answered")
-            time.sleep(POLL_S)
+            self.pause(POLL_S)
         absent |= {site: Absence(Reason.DEADLINE) for site in waiting.values()}
         return Replies(
             answers, absent, sum(a.num_bytes for a in answers.values()), sum(wire.size_bytes(r) for r in records.values())
@@ -65,12 +74,58 @@ def _read(message: Message) -> Answer | Absence:
         return Absence(Reason.BROKEN, error.message)
 
 
-def coordinate(grid: Grid, context: Context, directory: RunDirectory) -> None:
-    """Runs or resumes a run over a Grid, and writes its outcome."""
+def ask_places(grid: Grid, sites: Sequence[str], pause: Pause = time.sleep) -> dict[str, int]:
+    """The node of each site in Flower's simulation, where the site is the one at the node's partition of the roster.
+
+    Here a node's own word is good enough: all nodes of a simulation are processes of one operator. In a deployment the
+    coordinator's record of the enrolled nodes says which is which site, and this is not asked.
+
+    Raises:
+        QuorumError: there are fewer or more nodes than sites, or a node did not say its place.
+    """
+    nodes = _await_nodes(grid, len(sites), pause)
+    messages = [Message(RecordDict(), dst_node_id=n, message_type=wire.PLACE_MESSAGE, ttl=PLACES_WITHIN_S) for n in nodes]
+    waiting = set(grid.push_messages(messages))
+    node_of: dict[int, int] = {}
+    deadline = time.monotonic() + PLACES_WITHIN_S
+    while waiting and time.monotonic() < deadline:
+        for message in grid.pull_messages(list(waiting)):
+            waiting.remove(message.metadata.reply_to_message_id)
+            if (place := _read_place(message)) is not None:
+                node_of[place] = message.metadata.src_node_id
+        pause(POLL_S)
+    if missing := [site for place, site in enumerate(sites) if place not in node_of]:
+        raise QuorumError(
+            f"no node of Flower's simulation is at the place of {', '.join(missing)}",
+            "one is at each place where `flwr run` or `server simulate --engine flower` started them; see Flower's log",
+        )
+    return {site: node_of[place] for place, site in enumerate(sites)}
+
+
+def _read_place(message: Message) -> int | None:
+    try:
+        return None if message.has_error() else wire.place_from_records(message.content)
+    except ProtocolError:
+        return None
+
+
+def _await_nodes(grid: Grid, number: int, pause: Pause) -> list[int]:
+    deadline = time.monotonic() + NODES_WITHIN_S
+    while len(nodes := list(grid.get_node_ids())) < number and time.monotonic() < deadline:
+        pause(POLL_S)
+    if len(nodes) != number:
+        raise QuorumError(
+            f"Flower's simulation has {len(nodes)} nodes, expected {number}, one for each site of the study",
+            f"flwr run . --federation-config 'num-supernodes={number}'",
+        )
+    return nodes
+
+
+def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pause: Pause = time.sleep) -> None:
+    """Runs or resumes a run over a Grid, and writes its outcome. `pause` waits between two looks for replies."""
     network = initial_network(directory.study)
     contract = Contract.of(directory.study, directory.membership, network)
-    nodes: dict[str, int] = json.loads(str(context.run_config[NODES]))
-    exchange = GridExchange(grid, nodes, lambda site, said: directory.event("reply", site=site, said=said))
+    exchange = GridExchange(grid, nodes, lambda site, said: directory.event("reply", site=site, said=said), pause)
     finished = Coordinator(contract, directory, exchange).run(contract.state.read(network))
     write_outcome(directory, contract, network, finished)
 
@@ -81,8 +136,28 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """What Flower starts."""
-    directory = RunDirectory(Path(str(context.run_config[RUN_DIRECTORY])))
+    config = context.run_config
+    directory = RunDirectory(_run_directory(config))
     try:
-        coordinate(grid, context, directory)
+        nodes = json.loads(str(config[NODES])) if NODES in config else ask_places(grid, directory.membership.sites)
+        coordinate(grid, nodes, directory)
+        directory.event("run-finished")
+    except CsasnError as error:
+        directory.event("failed", error=error.message)
+        raise
     finally:
+        write_report(directory, "deployment" if NODES in config else "flower")
         directory.close()
+
+
+def _run_directory(config: Mapping[str, object]) -> Path:
+    """The run directory that the configuration names; else one that is made of the study it names, or is half done already."""
+    if RUN_DIRECTORY in config:
+        return Path(str(config[RUN_DIRECTORY]))
+    path, study = Path(str(config[OUT])), read_study(Path(str(config[STUDY])))
+    if (path / "study.yaml").exists():
+        check_resumable(path, study)
+    else:
+        folder = Path(str(config[SITES]))
+        begin(path, study, {name: find_site(name, folder=folder) for name in study.federation.sites})
+    return path

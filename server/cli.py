@@ -37,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the study, for this run"
     )
     simulate.add_argument("--baselines", action="store_true", help="also train each site alone, and all cases pooled")
+    simulate.add_argument(
+        "--engine",
+        choices=["local", "flower"],
+        default="local",
+        help="local: two worker processes (default); flower: Flower's own simulation runtime, a process a core; needs Ray, "
+        "pip install 'csasn-federated[flower]'; both give the same model to the bit",
+    )
     before = simulate.add_mutually_exclusive_group()
     before.add_argument("--resume", action="store_true", help="continue the unfinished run in RUN")
     before.add_argument("--anew", action="store_true", help="set aside, under a name with the time, what RUN holds; then begin")
@@ -60,6 +67,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
         baselines=arguments.baselines,
         resume=arguments.resume,
         anew=arguments.anew,
+        engine=arguments.engine,
     )
     console = Console(stderr=arguments.json)
     with Progress(console) as progress:

@@ -1,32 +1,54 @@
-"""Flower's private parts, in one place: a Grid over worker processes of this machine, without Ray and without ports.
+"""Flower's private parts, in one place: a Grid over worker processes of this machine, and Flower's own simulation on Ray.
 
-Every site is pinned to one of the processes, which imports the client app once and stays warm. Processes are spawned, end with
-their parent, and are started anew when they die: the message that one was at work on comes back as an error.
+The Grid needs neither Ray nor ports. Every site is pinned to one of its processes, which imports the client app once and stays
+warm. Processes are spawned, end with their parent, and are started anew when they die: the message that one was at work on comes
+back as an error.
+
+On Ray a message goes to any idle process, so that a site's next one may meet a process that does not hold the model: it then asks
+for the whole (csasn/SPEC.md), and the bits are the same.
 """
 
 import importlib
+import importlib.util
+import logging
 import multiprocessing
 import os
+import secrets
+import shutil
 import signal
+import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import NoReturn
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore import telemetry
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from csasn.errors import ConfigurationError, RunError, Stopped
 
 RUN_ID, SERVER_NODE = 1, 1
 FIRST_NODE = 2
 END_WITHIN_S = 3.0
+LONGEST_FOLDER = 20
 PROCESS_ENDED = 8  # Flower's code for an app that stopped without an answer
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to Ray's makers
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # its name aside: one machine, and ports on the loopback address alone
+    "RAY_AUTH_MODE": "token",  # of those, only to who knows RAY_AUTH_TOKEN
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the site file chooses the device, as everywhere
+}
 
 
 @dataclass
@@ -96,12 +118,12 @@ class LocalGrid(Grid):
     def close(self) -> None:
         """Ends the processes, also one that hangs."""
         for worker in self._workers:
-            worker.pipe.close()
             worker.process.terminate()
         for worker in self._workers:
             worker.process.join(END_WITHIN_S)
             worker.process.kill()
             worker.process.join()
+            worker.pipe.close()
 
     def _worker_of(self, message: Message) -> _Worker:
         return self._workers[(message.metadata.dst_node_id - FIRST_NODE) % self._num_processes]
@@ -129,10 +151,7 @@ class LocalGrid(Grid):
         worker = self._workers[slot]
         if worker.current is None and worker.queue:
             worker.current = worker.queue.popleft()
-            try:
-                worker.pipe.send(worker.current)
-            except OSError:
-                self._replace(slot)
+            threading.Thread(target=_send, args=(worker.pipe, worker.current), daemon=True).start()
 
     def _replace(self, slot: int) -> None:
         """Starts a dead process anew; the message that it was at work on is answered by an error."""
@@ -154,13 +173,18 @@ class LocalGrid(Grid):
         return _Worker(process, ours)
 
 
+def _send(pipe: Connection, message: Message) -> None:
+    """In a thread of its own: a process that hangs reads nothing, and must not make the coordinator wait beyond its deadline."""
+    with suppress(OSError):  # a process that ended is seen when its end of the pipe closes
+        pipe.send(message)
+
+
 def _serve(pipe: Connection, app_name: str, configs: Mapping[int, UserConfig]) -> None:
     """The life of a worker process: one message after the other, until the pipe closes or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(QUIET)
-    module, _, attribute = app_name.partition(":")
-    app: ClientApp = getattr(importlib.import_module(module), attribute)
+    app = _import_app(app_name)
     contexts = {node: Context(RUN_ID, node, dict(config), RecordDict(), {}) for node, config in configs.items()}
     while True:
         try:
@@ -182,3 +206,99 @@ def _end_with_parent() -> None:
 def _identify(node: int) -> None:
     """Flower reads who a process is from this class when it makes a message."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, node, node
+
+
+def require_ray() -> None:
+    """Refuses to go on without Ray.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigurationError(
+            "engine 'flower' needs Ray, which is not installed",
+            "pip install 'csasn-federated[flower]', or leave out --engine: the local engine gives the same model",
+        )
+
+
+def run_on_ray(
+    serve: Callable[[Grid, Callable[[float], None]], None], app: str, num_nodes: int, run_config: Mapping[str, str]
+) -> None:
+    """Runs `serve(grid, pause)` as the server app of Flower's simulation; `app` names the client app of its virtual nodes.
+
+    The runtime stays in this process, so that errors, events and Ctrl-C go their usual way, and no SuperLink is left behind.
+    Ray listens on the loopback address, to processes that know this run's token.
+
+    Raises:
+        Exception: what `serve` raises.
+        RunError: Ray or the runtime stopped.
+    """
+    os.environ.update(QUIET | RAY | {"RAY_AUTH_TOKEN": secrets.token_hex(32)})
+    telemetry.FLWR_TELEMETRY_ENABLED = "0"  # read from the environment when it was imported
+    telemetry.state["source"] = "unavailable"  # so that no file with an identity is made in the home folder
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)  # it writes foreign texts; our events say what happened
+    from flwr.simulation import run_simulation
+
+    stop, busy, server = threading.Event(), threading.Lock(), ServerApp()
+    failed: list[Exception] = []
+
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Stopped("the simulation ended")
+
+    @server.main()
+    def _main(grid: Grid, _: Context) -> None:
+        try:
+            with busy:
+                serve(grid, pause)
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    files = _short_folder()
+    num_processes = min(num_nodes, os.cpu_count() or 1)
+    ray = {"num_cpus": num_processes, "log_to_driver": False, "_temp_dir": files}
+    resources = {"init_args": ray, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    try:
+        run_simulation(server, _NamedApp(app, run_config), num_nodes, backend_config=resources)  # type: ignore[arg-type]
+    except Exception as error:
+        if error in failed:
+            raise
+        _stopped(error)
+    finally:
+        stop.set()
+        with busy:  # the server app has let go of the run directory
+            shutil.rmtree(files, ignore_errors=True)
+
+
+def _short_folder() -> str:
+    """A new folder for Ray's logs and sockets. The path of a socket is 107 bytes at most, of which Ray takes most."""
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="ray-", dir=usual if len(usual) <= LONGEST_FOLDER else "/tmp")  # noqa: S108 - mkdtemp is safe there
+
+
+def _stopped(error: Exception) -> NoReturn:
+    cause = error.__cause__ or error
+    root = cause.__cause__ or cause
+    raise RunError(
+        f"Flower's simulation runtime stopped: {type(root).__name__}",
+        "--resume goes on, with --engine local where Ray does not run",
+    ) from error
+
+
+class _NamedApp(ClientApp):
+    """A client app that Ray's processes import by name, under the run configuration that `flwr run` would give it."""
+
+    def __init__(self, name: str, run_config: Mapping[str, str]) -> None:
+        super().__init__()
+        self._name, self._run_config = name, dict(run_config)
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        configured = Context(context.run_id, context.node_id, context.node_config, context.state, dict(self._run_config))
+        return _import_app(self._name)(message, configured)
+
+
+def _import_app(name: str) -> ClientApp:
+    module, _, attribute = name.partition(":")
+    app: ClientApp = getattr(importlib.import_module(module), attribute)
+    return app

@@ -1,24 +1,23 @@
 """`server simulate`: the whole federation on one machine, with the same two apps that hospitals run."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from flwr.app import Context, RecordDict
+from flwr.serverapp import Grid
 
-from csasn.data.cases import count_training_cases
-from csasn.errors import CsasnError, RunError, Stopped
-from csasn.membership import Member, Membership, share_weights
+from csasn.errors import CsasnError, Stopped
 from csasn.site import Site, find_site
 from csasn.study import Study, read_study
-from server.app import NODES, RUN_DIRECTORY, coordinate
+from server.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate
 from server.baselines import baselines_of, run_baselines
-from server.flower_runtime import RUN_ID, SERVER_NODE, LocalGrid
+from server.flower_runtime import LocalGrid, require_ray, run_on_ray
 from server.outcome import write_report
+from server.preparation import begin, check_resumable
 from server.progress import Progress
-from server.run_directory import RunDirectory, describe, is_finished, set_aside
+from server.run_directory import RunDirectory, describe, set_aside
 
 CLIENT_APP = "client.app:app"
 NUM_PROCESSES = 2
@@ -35,6 +34,7 @@ class Simulation:
     baselines: bool = False
     resume: bool = False
     anew: bool = False
+    engine: Literal["local", "flower"] = "local"
 
 
 def simulate(simulation: Simulation, progress: Progress) -> tuple[dict[str, object], Path]:
@@ -44,24 +44,28 @@ def simulate(simulation: Simulation, progress: Progress) -> tuple[dict[str, obje
         Stopped: Ctrl-C; the run can be resumed.
         CsasnError: whatever keeps the run from going on.
     """
+    if simulation.engine == "flower":
+        require_ray()
     study = read_study(simulation.study_file, simulation.changes)
     path = simulation.out or Path("runs") / study.name
     sites = {name: find_site(name, folder=simulation.sites_folder) for name in study.federation.sites}
     _prepare(simulation, study, sites, path, progress)
     directory = RunDirectory(path, progress.on_event)
     try:
-        _federate(directory, sites, simulation.sites_folder, progress)
+        if not any(event["event"] == "outcome" for event in directory.events()):
+            federate = _federate_on_ray if simulation.engine == "flower" else _federate
+            federate(directory, sites, simulation.sites_folder, progress)
         if simulation.baselines:
             _add_baselines(directory, sites, progress)
         directory.event("run-finished")
-        return write_report(directory, "local"), path
+        return write_report(directory, simulation.engine), path
     except KeyboardInterrupt:
         directory.event("stopped")
-        write_report(directory, "local")
+        write_report(directory, simulation.engine)
         raise Stopped(f"stopped: {path} holds {describe(path)}", f"continue with: {_resume_command(simulation, path)}") from None
     except CsasnError as error:
         directory.event("failed", error=error.message)
-        write_report(directory, "local")
+        write_report(directory, simulation.engine)
         raise
     finally:
         directory.close()
@@ -72,27 +76,13 @@ def _prepare(simulation: Simulation, study: Study, sites: Mapping[str, Site], pa
     if simulation.anew and (aside := set_aside(path)):
         progress.say(f"what was in {path} is now in {aside}")
     if simulation.resume:
-        if not (path / "study.yaml").exists():
-            raise RunError(f"{path} holds no run to resume", "leave out --resume to begin one")
-        if is_finished(path):
-            raise RunError(f"{path} holds a finished run", "nothing is left to resume; begin another with --out or --anew")
-        begun = read_study(path / "study.yaml")
-        if begun.study_hash != study.study_hash:
-            raise RunError(
-                f"{path} was begun with study {begun.study_hash[:12]}, this one is {study.study_hash[:12]}",
-                "resume with the same study file and --set, or begin anew with another --out",
-            )
-        return
-    num_cases = {name: count_training_cases(study, site) for name, site in sites.items()}
-    units = share_weights(num_cases)
-    members = tuple(Member(site=name, weight_units=units[name]) for name in study.federation.sites)
-    RunDirectory.create(path, study, Membership(study_hash=study.study_hash, members=members))
+        check_resumable(path, study)
+    else:
+        begin(path, study, sites)
 
 
 def _federate(directory: RunDirectory, sites: Mapping[str, Site], sites_folder: Path, progress: Progress) -> None:
-    """The federation over worker processes, unless the run already came to its outcome."""
-    if any(event["event"] == "outcome" for event in directory.events()):
-        return
+    """The federation over worker processes."""
     os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the workers: one torch thread each
     configs = [
         {
@@ -106,12 +96,22 @@ def _federate(directory: RunDirectory, sites: Mapping[str, Site], sites_folder: 
     ]
     grid = LocalGrid(CLIENT_APP, configs, NUM_PROCESSES)  # type: ignore[arg-type]
     try:
-        nodes = json.dumps(dict(zip(sites, grid.get_node_ids(), strict=True)))
-        context = Context(RUN_ID, SERVER_NODE, {}, RecordDict(), {RUN_DIRECTORY: str(directory.path), NODES: nodes})
+        nodes = dict(zip(sites, grid.get_node_ids(), strict=True))
         progress.federation(directory.study)
-        coordinate(grid, context, directory)
+        coordinate(grid, nodes, directory)
     finally:
         grid.close()
+
+
+def _federate_on_ray(directory: RunDirectory, sites: Mapping[str, Site], sites_folder: Path, progress: Progress) -> None:
+    """The federation on Flower's own simulation runtime, configured as `flwr run` configures it."""
+    config = {RUN_DIRECTORY: str(directory.path.resolve()), SITES: str(sites_folder.resolve())}
+    progress.federation(directory.study)
+
+    def serve(grid: Grid, pause: Pause) -> None:
+        coordinate(grid, ask_places(grid, directory.membership.sites, pause), directory, pause)
+
+    run_on_ray(serve, CLIENT_APP, len(sites), config)
 
 
 def _add_baselines(directory: RunDirectory, sites: Mapping[str, Site], progress: Progress) -> None:
@@ -131,6 +131,8 @@ def _add_baselines(directory: RunDirectory, sites: Mapping[str, Site], progress:
 
 
 def _resume_command(simulation: Simulation, path: Path) -> str:
-    changes = "".join(f" --set {change}" for change in simulation.changes)
-    baselines = " --baselines" if simulation.baselines else ""
-    return f"server simulate {simulation.study_file} --sites {simulation.sites_folder} --out {path}{changes}{baselines} --resume"
+    arguments = [f"{simulation.study_file} --sites {simulation.sites_folder} --out {path}"]
+    arguments += [f"--set {change}" for change in simulation.changes]
+    arguments += ["--baselines"] if simulation.baselines else []
+    arguments += [f"--engine {simulation.engine}"] if simulation.engine != "local" else []
+    return f"server simulate {' '.join(arguments)} --resume"

@@ -1,0 +1,42 @@
+"""What a run begins with, its membership and directory; or, if it was begun, whether it can go on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from csasn.data.cases import count_training_cases
+from csasn.errors import RunError
+from csasn.membership import Member, Membership, share_weights
+from csasn.site import Site
+from csasn.study import Study, read_study
+from server.run_directory import RunDirectory, is_finished
+
+
+def begin(path: Path, study: Study, sites: Mapping[str, Site]) -> None:
+    """Writes a new run directory; each site weighs by its share of the training cases.
+
+    Raises:
+        RunError: something is there already.
+        DataError: a manifest cannot be used.
+    """
+    num_cases = {name: count_training_cases(study, site) for name, site in sites.items()}
+    units = share_weights(num_cases)
+    members = tuple(Member(site=name, weight_units=units[name]) for name in study.federation.sites)
+    RunDirectory.create(path, study, Membership(study_hash=study.study_hash, members=members))
+
+
+def check_resumable(path: Path, study: Study) -> None:
+    """Refuses whatever is no unfinished run of this study.
+
+    Raises:
+        RunError: no run, a finished run, or one of another study.
+    """
+    if not (path / "study.yaml").exists():
+        raise RunError(f"{path} holds no run to resume", "leave out --resume to begin one")
+    if is_finished(path):
+        raise RunError(f"{path} holds a finished run", "nothing is left to resume; begin another with --out or --anew")
+    begun = read_study(path / "study.yaml")
+    if begun.study_hash != study.study_hash:
+        raise RunError(
+            f"{path} was begun with study {begun.study_hash[:12]}, this one is {study.study_hash[:12]}",
+            "resume with the same study file and --set, or begin anew with another --out",
+        )
