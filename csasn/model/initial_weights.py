@@ -8,6 +8,7 @@ from math import isqrt
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -76,7 +77,7 @@ def _read(source: BranchWeights, name: str) -> Mapping[str, Tensor]:
     _check_hash(path, source.sha256)
     try:
         return load_file(path)
-    except Exception as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path.name} is not a safetensors file", "export the weights again") from error
 
 
