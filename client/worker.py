@@ -137,7 +137,8 @@ class SiteWorker:
         plan = LocalPlan(self.site.site, header.round, federation.proximal_mu, micro_batch=self.site.micro_batch)
         result = train_locally(self.network, self._cases, self.study, LossTerms.of(self.study, weights, self.device), plan)
         num_shared = self.contract.state.num_shared
-        update_P = self.contract.state.read(self.network)[:num_shared] - model[:num_shared]
+        update_P = self.contract.state.read(self.network)[:num_shared]
+        update_P -= model[:num_shared]
         upload = self._quantise(update_P, memory, request.ranges, header.round)
         own = read_tensors(self.network, own_tensors(self.network, federation.batchnorm))
         self.state.keep_pending(SiteMemory(header.attempt, upload.residual_P, own))

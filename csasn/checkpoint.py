@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from csasn.errors import ModelError
-from csasn.storage import write_atomically
+from csasn.storage import atomic_writer
 
 Array = NDArray[np.generic]
 Facts = Mapping[str, object]
+_TYPES = {"<f4": "F32", "<f8": "F64", "<i8": "I64", "<i4": "I32", "<i2": "I16", "|i1": "I8", "|u1": "U8"}
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Array], facts: Facts) -> None:
@@ -26,9 +26,26 @@ def save_arrays(path: Path, arrays: Mapping[str, Array], facts: Facts) -> None:
     Raises:
         StorageError: it cannot be written, such as on a full disk; what stood there stays.
     """
-    solid = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    solid = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
     metadata = {"facts": json.dumps(facts, sort_keys=True), "sha256": _digest(solid, facts)}
-    write_atomically(path, save(solid, metadata))
+    with atomic_writer(path) as file:
+        file.write(_header(solid, metadata))
+        for array in solid.values():
+            file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def _header(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    """The head of a safetensors file. Its library would copy all arrays into one string of bytes first."""
+    entries: dict[str, object] = {"__metadata__": metadata}
+    start = 0
+    for name, array in arrays.items():
+        entries[name] = {
+            "dtype": _TYPES[array.dtype.str], "shape": array.shape, "data_offsets": (start, start + array.nbytes),
+        }  # fmt: skip
+        start += array.nbytes
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def load_arrays(path: Path) -> tuple[dict[str, Array], dict[str, object]]:

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,46 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
     """
     with atomic_writer(path, mode) as file:
         file.write(data)
+
+
+def write_new(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Writes `path` whole, and only where nothing of that name is yet.
+
+    Raises:
+        StorageError: something is there already, which stays as it is; or it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    try:
+        with atomic_writer(temporary, mode) as file:
+            file.write(data)
+        os.link(temporary, path)  # unlike a rename, this never replaces
+        _sync_folder(path.parent)
+    except FileExistsError:
+        raise StorageError(f"{path} exists already and is not overwritten", "move it away first if you want another") from None
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A private folder (0700) to fill, which becomes `path` when the block ends, and vanishes when the block raises.
+
+    Raises:
+        StorageError: `path` is there and not empty, or cannot be made.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise StorageError(f"{path} is there and not empty", "name another folder, or move this one away")
+    try:
+        yield private_folder(temporary)
+        os.rename(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
@@ -62,6 +103,22 @@ def write_json(path: Path, value: object, mode: int = 0o666) -> None:
         StorageError: as `write_atomically`.
     """
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode(), mode)
+
+
+def link_atomically(source: Path, target: Path) -> None:
+    """Makes `target` another name of what `source` holds now, or a copy where the file system knows no second names.
+
+    Raises:
+        StorageError: as `write_atomically`.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    try:
+        os.link(source, temporary)
+        os.replace(temporary, target)
+        temporary.unlink(missing_ok=True)  # a replaced name of the same file stays, says rename(2)
+        _sync_folder(target.parent)
+    except OSError:
+        write_atomically(target, source.read_bytes())
 
 
 def append_line(path: Path, line: str, mode: int = 0o666) -> None:

@@ -130,7 +130,7 @@ class Coordinator:
             state.round > 0 and score is not None and score > state.best_score
         ):  # few validation cases can flatter the untrained model
             state = replace(state, best_round=state.round, best_score=score)
-            self.directory.save(state, BEST)
+            self.directory.keep_best()
         return state
 
     def _accepts(self, replies: Replies, state: RunState) -> bool:

@@ -21,7 +21,7 @@ from csasn.federated.messages import Accepted
 from csasn.federated.quantise import Floats32, Floats64
 from csasn.membership import Membership, read_membership
 from csasn.metrics import Integers
-from csasn.storage import append_line, write_atomically, write_json
+from csasn.storage import append_line, link_atomically, write_atomically, write_json
 from csasn.study import Study, read_study
 
 Event = Mapping[str, object]
@@ -98,7 +98,11 @@ class RunDirectory:
         write_json(path, {"attempt": attempt})
         return attempt
 
-    def save(self, state: RunState, name: str = LATEST) -> None:
+    def keep_best(self) -> None:
+        """The newest checkpoint is the best so far: it is kept under a second name."""
+        link_atomically(self.path / LATEST, self.path / BEST)
+
+    def save(self, state: RunState) -> None:
         """Writes a checkpoint, before the next broadcast."""
         arrays: dict[str, NDArray[np.generic]] = {"model": state.model, "ranges": state.ranges, "histogram": state.histogram_K}
         if state.history:
@@ -108,7 +112,7 @@ class RunDirectory:
             "best_round": state.best_round, "best_score": state.best_score, "num_partial": state.num_partial,
             "accepted": [state.accepted.attempt, list(state.accepted.sites)] if state.accepted else None,
         }  # fmt: skip
-        save_arrays(self.path / name, arrays, facts)
+        save_arrays(self.path / LATEST, arrays, facts)
 
     def load(self, name: str = LATEST) -> RunState | None:
         """The newest checkpoint, None before the first.

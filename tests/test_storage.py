@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from csasn.errors import StorageError
-from csasn.storage import append_line, atomic_writer, private_folder, write_atomically, write_json
+from csasn.storage import append_line, atomic_writer, link_atomically, private_folder, write_atomically, write_json
 
 
 @contextmanager
@@ -143,6 +143,21 @@ def test_json_round_trips_and_refuses_what_json_does_not_have(tmp_path: Path) ->
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", float("nan"))
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_second_name_keeps_what_the_first_one_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for data in (b"one", b"two", b"two"):
+        write_atomically(first, data)
+        link_atomically(first, second)
+        link_atomically(first, second)
+        assert second.read_bytes() == data
+    write_atomically(first, b"three")
+    assert second.read_bytes() == b"two"
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError("no second names here")))
+    link_atomically(first, second)
+    assert second.read_bytes() == b"three"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
 
 
 def test_a_line_after_one_that_was_cut_short_starts_anew(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from csasn.errors import ProtocolError
 from csasn.federated.quantise import (
+    BLOCK,
     WEIGHT_UNITS,
     Floats32,
     Floats64,
@@ -39,12 +40,16 @@ def sum_uploads(uploads: Mapping[str, SignedIntegers], bits: int, num_sites: int
         ProtocolError: the sum is out of bound.
     """
     first, *others = (uploads[site] for site in sorted(uploads))
-    total = first.astype(np.int64)
-    for upload in others:
-        total += upload
-    if max(int(total.max()), -int(total.min())) > largest_sum(bits, num_sites):
-        raise ProtocolError("the sum of the updates is out of bound")
-    return total.astype(integer_type(bits))
+    sum_P = np.empty(first.shape, integer_type(bits))
+    for start in range(0, first.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        total = first[part].astype(np.int64)
+        for upload in others:
+            total += upload[part]
+        if max(int(total.max()), -int(total.min())) > largest_sum(bits, num_sites):
+            raise ProtocolError("the sum of the updates is out of bound")
+        sum_P[part] = total
+    return sum_P
 
 
 def sum_counts(counts: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -57,7 +62,7 @@ def step_from_sum(sum_P: SignedIntegers, segments: Sequence[Segment], sizes: Flo
     step_P = np.empty(sum_P.shape, np.float32)
     for segment, size in zip(segments, sizes, strict=True):
         part = slice(segment.start, segment.stop)
-        step_P[part] = sum_P[part] * (size * WEIGHT_UNITS / arrived_units)
+        np.multiply(sum_P[part], size * WEIGHT_UNITS / arrived_units, out=step_P[part], casting="same_kind")
     return step_P
 
 

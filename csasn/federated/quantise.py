@@ -20,7 +20,7 @@ SignedIntegers = NDArray[np.signedinteger]
 
 WEIGHT_UNITS = 64  # p_k is a multiple of 1/64
 MAX_CLIPPED_SHARE = 0.05
-BLOCK = 1 << 18  # values handled at a time: no second copy of a model in float64
+BLOCK = 1 << 16  # values handled at a time, in buffers that stay in the processor's cache
 FIRST_RANGE = 0.05  # of a parameter's update in round 1
 HEADROOM = 4.0  # a site's update may pass the last step of the sum by this factor
 WIDENING = 4.0  # of every range, when a site answers that the scale is too small
@@ -89,19 +89,25 @@ def quantise(update_P: Floats32, residual_P: Floats32, scale: Scale, random: np.
     """
     integers_P = np.empty(update_P.shape, scale.dtype)
     left_P = np.empty(update_P.shape, np.float32)
+    buffers = np.empty((3, BLOCK))
     total = 0
     for segment, step in zip(scale.segments, scale.sizes, strict=True):
         clipped = 0
         for start in range(segment.start, segment.stop, BLOCK):
             part = slice(start, min(start + BLOCK, segment.stop))
-            wanted = update_P[part].astype(np.float64) * (scale.weight_units / WEIGHT_UNITS) + residual_P[part]
+            wanted, rounded, kept = buffers[:, : part.stop - start]
+            np.multiply(update_P[part], scale.weight_units / WEIGHT_UNITS, out=wanted, dtype=np.float64)
+            wanted += residual_P[part]
             if not np.isfinite(wanted).all():
                 raise TrainingError("the update holds values that are not finite", "lower optimiser.learning_rate in the study")
-            rounded = np.floor(wanted / step + random.random(wanted.shape))
-            kept = np.clip(rounded, -scale.largest, scale.largest)
-            clipped += int((kept != rounded).sum())
+            random.random(out=rounded)
+            rounded += np.divide(wanted, step, out=kept)
+            np.floor(rounded, out=rounded)
+            np.clip(rounded, -scale.largest, scale.largest, out=kept)
+            clipped += int(np.count_nonzero(kept != rounded))
             integers_P[part] = kept
-            left_P[part] = wanted - kept * step
+            kept *= step
+            np.subtract(wanted, kept, out=left_P[part], casting="same_kind")
         if clipped > MAX_CLIPPED_SHARE * (segment.stop - segment.start):
             raise ScaleTooSmallError(f"scale too small: {clipped} of {segment.stop - segment.start} values clipped in a tensor")
         total += clipped
@@ -115,14 +121,19 @@ def first_ranges(segments: Sequence[Segment], state: Floats32) -> Floats64:
 
 def _first_range(segment: Segment, state: Floats32) -> float:
     if segment.name.endswith(("running_mean", "running_var")):
-        return max(1.0, 2 * float(np.abs(state[segment.start : segment.stop]).max()))
+        return max(1.0, 2 * _largest(state[segment.start : segment.stop]))
     return FIRST_RANGE
+
+
+def _largest(values: Floats32) -> float:
+    """max |v|, without a copy of the values."""
+    return float(max(values.max(), -values.min()))
 
 
 def next_ranges(segments: Sequence[Segment], step_P: Floats32, ranges: Floats64) -> Floats64:
     """Ranges of the next round, from the last summed step alone: four times the largest move of the tensor, or of the median tensor
     where that is more (in a bias of a few values the moves of sites can cancel), and at least a quarter of the last range."""
-    largest = np.array([float(np.abs(step_P[segment.start : segment.stop]).max()) for segment in segments])
+    largest = np.array([_largest(step_P[segment.start : segment.stop]) for segment in segments])
     return np.asarray(np.maximum(HEADROOM * np.maximum(largest, np.median(largest)), ranges / 4))
 
 
