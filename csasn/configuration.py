@@ -18,7 +18,8 @@ class Configuration(BaseModel):
 
 
 C = TypeVar("C", bound=Configuration)
-MAX_FILE_BYTES = 1 << 20
+MAX_FILE_BYTES = 512 << 10  # some ten seconds of parsing at worst; 1024 sites and 256 classes take a fifth of it
+MAX_FAULTS, MAX_SHOWN = 10, 200  # faults of a file, and characters of a text out of it, in one message
 
 
 class _OnceLoader(yaml.SafeLoader):
@@ -40,32 +41,56 @@ class _OnceLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 takes 1e-4 for text, since it has no point; people and YAML 1.2 take it for a number
-_OnceLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_OnceLoader` would take for a number."""
+
+
+for _side in (_OnceLoader, _Dumper):
+    # YAML 1.1 takes 1e-4 for text, since it has no point; people and YAML 1.2 take it for a number
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> dict[str, object]:
     """The mapping in a YAML file.
 
     Raises:
-        ConfigurationError: the file is missing, larger than 1 MiB, not UTF-8, not YAML, or not a mapping.
+        ConfigurationError: the file is missing, larger than 512 KiB, not UTF-8, not YAML, not a mapping, or holds what cannot be.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ConfigurationError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes", "is this the right file?")
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)  # noqa: S506 - a SafeLoader subclass
+        data = _parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "the file"
-        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        problem = _shown(getattr(error, "problem", None) or "it cannot be parsed")
         raise ConfigurationError(f"{path.name} is not valid YAML at {where}: {problem}", "check indentation and colons") from error
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path.name} is not a YAML text file", "save it as UTF-8 text") from error
+    except (RecursionError, ValueError) as error:
+        problem = "holds a date or number that cannot be, or is nested too deeply"
+        raise ConfigurationError(f"{path.name} {problem}", "quote what is meant as text") from error
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path.name} holds {type(data).__name__}, expected keys and values", "see --help for an example")
     return data
+
+
+def _parse(text: str) -> object:
+    """The YAML in `text` as JSON has it: dates are text, and a number is one that can be written down.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+        ValueError: a date or a number is impossible.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(json.dumps(yaml.load(text, Loader=_OnceLoader), default=str))  # noqa: S506 - a SafeLoader subclass
+
+
+def write_yaml(model: Configuration) -> str:
+    """`model` as text that `read_yaml` reads back to the same values."""
+    return str(yaml.dump(model.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def set_keys(data: dict[str, object], changes: tuple[str, ...]) -> dict[str, object]:
@@ -82,9 +107,11 @@ def set_keys(data: dict[str, object], changes: tuple[str, ...]) -> dict[str, obj
             if not isinstance(place, dict):
                 raise ConfigurationError(f"--set {dotted}: {parent!r} is a value, not a group of keys", "see the study file")
         try:
-            place[last] = yaml.load(text, Loader=_OnceLoader)  # noqa: S506 - a SafeLoader subclass
-        except yaml.YAMLError as error:
-            raise ConfigurationError(f"--set {dotted}: {text!r} is not a YAML value", "quote text that holds colons") from error
+            place[last] = _parse(text)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            raise ConfigurationError(
+                f"--set {_shown(dotted)}: {_shown(text)!r} is not a YAML value", "quote text that holds colons"
+            ) from error
     return dict(result)
 
 
@@ -92,23 +119,31 @@ def validate(model: type[C], data: dict[str, object], source: str) -> C:
     """`data` as a `model`; `source` is the file name that errors mention.
 
     Raises:
-        ConfigurationError: unknown key, wrong type, value out of range or impossible combination; every fault is listed.
+        ConfigurationError: unknown key, wrong type, value out of range or impossible combination; ten faults are listed.
     """
     try:
         return model.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        faults = [_describe(fault) for fault in error.errors(include_url=False, include_context=False)]
+        found = error.errors(include_url=False, include_context=False)
+        faults = [_describe(fault) for fault in found[:MAX_FAULTS]]
+        faults += [f"and {len(found) - MAX_FAULTS} more"] if len(found) > MAX_FAULTS else []
         raise ConfigurationError(f"{source}: " + "; ".join(faults), f"correct {source} and try again") from error
 
 
 def _describe(fault: object) -> str:
     assert isinstance(fault, dict)
-    key = ".".join(str(part) for part in fault["loc"]) or "the whole file"
+    key = _shown(".".join(str(part) for part in fault["loc"])) or "the whole file"
     if fault["type"] == "extra_forbidden":
         return f"{key} is not a known key"
     if fault["type"] == "missing":
         return f"{key} is missing"
-    expected = str(fault["msg"]).removeprefix("Value error, ")
+    expected = _shown(str(fault["msg"]).removeprefix("Value error, "))
     value = repr(fault["input"])
     shown = "" if fault["type"] == "value_error" and isinstance(fault["input"], dict) else f" is {value[:80]}:"
     return f"{key}{shown} {expected[0].lower()}{expected[1:]}"
+
+
+def _shown(text: str) -> str:
+    """`text` short enough for a line, without line breaks, commands to a terminal, or halves of characters."""
+    short = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in short)

@@ -1,5 +1,6 @@
 """The site file: what stays at a hospital. Paths in it are relative to the file."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,7 +39,7 @@ def read_site(path: Path) -> Site:
     """
     site = validate(Site, read_yaml(path), path.name)
     folder = path.resolve().parent
-    places = {key: str((folder / getattr(site, key)).resolve()) for key in ("manifest", "images", "state")}
+    places = {key: os.path.realpath(folder / getattr(site, key)) for key in ("manifest", "images", "state")}  # loops of links pass
     return site.model_copy(update=places)
 
 

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from csasn.configuration import Configuration, read_yaml, set_keys, validate
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
-Label = Annotated[str, Field(pattern=r"^[^\s,][^,\r\n]{0,62}$")]
+# what a manifest can hold: without commas and control characters, and not with a blank at either end, which would be cut off there
+Label = Annotated[str, Field(pattern=r"^[^\s,\p{Cc}](?:[^,\p{Cc}\p{Zl}\p{Zp}]{0,61}[^\s,\p{Cc}])?$")]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -1,14 +1,19 @@
 """Study and site files: every fault names file, key, value and what was expected."""
 
+import csv
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from csasn.configuration import MAX_FILE_BYTES, read_yaml
-from csasn.errors import ConfigurationError
+from csasn.configuration import MAX_FILE_BYTES, read_yaml, write_yaml
+from csasn.data.manifest import read_manifest
+from csasn.errors import ConfigurationError, DataError
 from csasn.site import find_site, read_site
-from csasn.study import Study, read_study
+from csasn.study import Augmentation, Federation, Label, Name, Optimiser, Study, Task, read_study
 
 STUDY = {
     "name": "small",
@@ -80,6 +85,64 @@ def test_a_default_written_out_gives_the_same_hash(tmp_path):
     assert read_study(written(tmp_path, class_weighting={"mode": "dynamic"}, seed=1)).study_hash == plain.study_hash
 
 
+def valid(kind, text):
+    try:
+        return TypeAdapter(kind).validate_python(text) == text
+    except ValidationError:
+        return False
+
+
+TRICKY = st.sampled_from(
+    ["1e5", "12e03", "yes", "null", "0x1F", "1_0", "12:30", "2026-01-01", "a: b", "a #b", "~", "<<", "=", "\u200c"]
+)
+LABELS = st.one_of(TRICKY, st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)).filter(lambda text: valid(Label, text))
+NAMES = st.one_of(TRICKY, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True)).filter(lambda text: valid(Name, text))
+STUDIES = st.builds(
+    Study,
+    name=NAMES,
+    classes=st.lists(LABELS, min_size=2, max_size=5, unique=True).map(tuple),
+    tasks=st.builds(
+        lambda weight, values: {"subtype": Task(weight=weight), "halo": Task(values=tuple(values))},
+        st.floats(1e-300, 1e300),
+        st.lists(LABELS, min_size=2, max_size=4, unique=True),
+    ),
+    federation=st.builds(
+        lambda sites, mu: Federation(sites=tuple(sites), proximal_mu=mu),
+        st.lists(NAMES, min_size=1, max_size=4, unique=True),
+        st.floats(0, 1e300),
+    ),
+    optimiser=st.builds(Optimiser, learning_rate=st.floats(1e-300, 1e300)),
+    augmentation=st.builds(Augmentation, flip=st.booleans(), shift=st.floats(0, 0.5)),
+    seed=st.integers(0, 2**31 - 1),
+)
+ANYWHERE = settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=60)
+
+
+@ANYWHERE
+@given(study=STUDIES)
+def test_a_study_written_and_read_again_is_the_same(tmp_path, study):
+    path = tmp_path / "study.yaml"
+    path.write_text(write_yaml(study), encoding="utf-8")
+    assert read_study(path) == study
+    assert read_study(path).study_hash == study.study_hash
+
+
+@ANYWHERE
+@given(study=STUDIES)
+def test_every_label_of_a_study_can_be_written_in_a_manifest(tmp_path, study):
+    with (tmp_path / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(
+            [("case_id", "image", "label"), *((label, f"{n}.png", label) for n, label in enumerate(study.classes))]
+        )
+    assert read_manifest(tmp_path / "manifest.csv", study).classes == {label: n for n, label in enumerate(study.classes)}
+
+
+@pytest.mark.parametrize("label", ["PTC ", "\x00", "a\x1b[31m", "a\x85", "a\u2028b", " a", "a,b", "x" * 64])
+def test_a_label_that_no_manifest_could_hold_is_refused(tmp_path, label):
+    with pytest.raises(ConfigurationError, match=r"study\.yaml: classes\.1 is "):
+        read_study(written(tmp_path, classes=["benign", label], malignant=[]))
+
+
 def test_set_changes_a_value_and_the_hash(tmp_path):
     path = written(tmp_path)
     changed = read_study(path, ("federation.rounds=7", "class_weighting.mode=none"))
@@ -95,7 +158,13 @@ def test_a_number_may_be_written_with_an_exponent(tmp_path, rate):
     assert read_study(path).optimiser.learning_rate == 1e-4
 
 
-@pytest.mark.parametrize("change", ["rounds", "=3", "name.first=3", "federation.rounds=[", "federation.turns=3"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("rounds", "=3", "name.first=3", "federation.rounds=[", "federation.turns=3"),
+        *("name=2026-13-45", "seed=0x" + "F" * 5000, "seed=" + "[" * 5000),
+    ],
+)
 def test_a_set_that_cannot_be_is_refused(tmp_path, change):
     with pytest.raises(ConfigurationError):
         read_study(written(tmp_path), (change,))
@@ -108,11 +177,14 @@ def test_a_set_that_cannot_be_is_refused(tmp_path, change):
         (b"a: [", "not valid YAML at line"),
         (b"- a\n- b\n", "holds list, expected keys and values"),
         (b"", "holds NoneType"),
-        (b"\xff\xfe\x00", "not"),
+        (b"\xff\xfe\x00", "not a YAML text file"),
         (b"a: !!timestamp x\n", "aliases and tags are not used"),
         (b"name: &a [*a]\n", "aliases and tags are not used"),
         (b"a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
-        (b"a: " + b"[" * 5000, "not"),
+        (b"a: " + b"[" * 5000, "nested too deeply"),
+        (b"a: " + b"0x" + b"F" * 5000, "holds a date or number that cannot be"),  # YAML reads it, but nothing can write it down
+        (b"a: 1" + b":59" * 5000, "holds a date or number that cannot be"),
+        (b"a: 2026-13-45", "holds a date or number that cannot be"),
         (b"x" * (MAX_FILE_BYTES + 1), "larger than"),
     ],
 )
@@ -121,6 +193,23 @@ def test_a_file_that_is_no_yaml_of_ours_is_refused(tmp_path, text, says):
     path.write_bytes(text)
     with pytest.raises(ConfigurationError, match=says):
         read_yaml(path)
+
+
+@pytest.mark.parametrize("key", ["\\x1b[31m", "\\ud800", "\\u2028", "a\\nb", "\\ufeff", "x" * 50_000])
+@pytest.mark.parametrize("text", ['"{}": 1', 'federation: {{"{}": 1}}', '"{0}": 1\n"{0}": 2', '"{0}": [', 'name: "{}"'])
+def test_what_a_terminal_cannot_show_in_a_line_is_written_out(tmp_path, key, text):
+    path = tmp_path / "study.yaml"
+    path.write_text(text.format(key))
+    with pytest.raises(ConfigurationError) as caught:
+        read_study(path)
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 1000
+
+
+def test_ten_faults_are_listed_and_the_rest_counted(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"; and 15 more$") as caught:
+        read_study(written(tmp_path, **{f"key{number}": 1 for number in range(25)}))
+    assert caught.value.message.count("is not a known key") == 10
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -145,6 +234,25 @@ def test_paths_of_a_site_are_relative_to_its_file(tmp_path):
     site = read_site(site_file(tmp_path / "sites"))
     assert Path(site.manifest) == tmp_path / "sites" / "m.csv"
     assert Path(site.images) == tmp_path / "images"
+
+
+def test_a_place_that_cannot_be_followed_is_left_to_its_reader(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    site = read_site(site_file(tmp_path, manifest="loop/manifest.csv", images="x" * 5000))
+    assert Path(site.images).name == "x" * 5000
+    with pytest.raises(DataError, match=r"^manifest\.csv cannot be read$"):
+        read_manifest(Path(site.manifest), read_study(written(tmp_path)))
+
+
+@pytest.mark.parametrize("key", ["manifest", "images", "state"])
+def test_a_nul_byte_in_a_path_of_a_site_is_refused(tmp_path, key):
+    path = site_file(tmp_path, **{key: "folder/\0secret"})
+    assert rb"\0" in path.read_bytes()  # YAML writes it escaped; as it is, no YAML may hold it
+    with pytest.raises(ConfigurationError, match=rf"^centerA\.yaml: {key} is 'folder/\\x00secret': string should match"):
+        read_site(path)
+    path.write_bytes(path.read_bytes().replace(rb"\0", b"\0"))
+    with pytest.raises(ConfigurationError, match=r"^centerA\.yaml is not valid YAML"):
+        read_site(path)
 
 
 def test_a_site_file_is_looked_for_where_the_help_says(tmp_path):

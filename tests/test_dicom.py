@@ -254,7 +254,7 @@ def test_cut_dicom_is_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in (140, 200, 400, len(whole) // 2, len(whole) - 1000):
         path.write_bytes(whole[:length])
-        fault(path, 5)
+        assert ("without pixels" if length == 400 else "damaged") in fault(path, 5)
 
 
 def test_dicom_that_claims_more_pixels_than_allowed_is_refused_undecoded(tmp_path: Path) -> None:

@@ -1,13 +1,25 @@
-"""Damaged and hostile files: every reader of foreign files answers with a result or a `CsasnError`, in bounded time and memory."""
+"""Damaged and hostile files: every reader of foreign files answers with a result or a `CsasnError`, in bounded time and memory.
 
+Inputs are read in batches by a process of their own, so that a decoder that hangs or dies costs a batch and not the tests. The
+fault names reader, seed and number of the input; `python tests/test_fuzz.py READER SEED COUNT FOLDER` reads a batch again, and
+leaves the input that stopped it in FOLDER.
+"""
+
+import ctypes
+import faulthandler
 import io
+import json
+import os
 import random
 import re
 import resource
+import signal
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +30,16 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from csasn.data.images import read_image
-from csasn.data.manifest import read_manifest
+from csasn.data.images import Picture, read_image
+from csasn.data.manifest import Manifest, read_manifest
 from csasn.errors import CsasnError
-from csasn.site import read_site
+from csasn.site import Site, read_site
 from csasn.study import Federation, Study, Task, read_study
 
-SECONDS, GROWTH_MIB = 5.0, 1024  # for one input; a shared machine may stop a process for a moment
-QUICK, SLOW = 600, 20_000  # inputs a reader
+SECONDS, GROWTH_MIB = 20.0, 1024  # for one input; a shared machine may stop a process for a moment
+ADDRESS_SPACE_BYTES, BATCH_SECONDS = 6 << 30, 600  # of a process
+MAX_MESSAGE = 4000  # characters; up to ten faults are listed
+QUICK, BATCHES, BATCH = 600, 20, 1000  # inputs of the quick run, batches of the slow one, inputs a batch
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFE)
 DICOM_FILES = (
     "SC_rgb_small_odd.dcm",
@@ -177,6 +191,8 @@ class Target:
     ending: str
     changes: tuple[Change, ...]
     seeds: Callable[[], Sequence[bytes]]
+    result: type = object
+    seconds: float = SECONDS
 
 
 def manifests() -> list[bytes]:
@@ -236,13 +252,37 @@ def objects() -> list[bytes]:
     return [*results, file.getvalue()]
 
 
-TARGETS = {
-    "manifest": Target(lambda path: read_manifest(path, STUDY), ".csv", TEXT, manifests),
-    "study": Target(read_study, ".yaml", TEXT, studies),
-    "site": Target(read_site, ".yaml", TEXT, sites),
-    "photo": Target(read_image, ".png", BINARY, photos),
-    "dicom": Target(read_image, ".dcm", (*BINARY, change_element), objects),
+def fail_at_the_fourth(fail: Callable[[], object], seconds: float = SECONDS) -> Target:
+    """A reader that fails at input 3."""
+    numbers = iter(range(5))
+    return Target(lambda path: fail() if next(numbers) == 3 else None, ".txt", TEXT, manifests, seconds=seconds)
+
+
+def refuse(cause: Callable[[], object], message: str = "as it should be") -> None:
+    try:
+        cause()
+    except MemoryError:
+        raise CsasnError(message, "try again") from None
+    raise CsasnError(message, "try again")
+
+
+READERS = {
+    "manifest": Target(lambda path: read_manifest(path, STUDY), ".csv", TEXT, manifests, Manifest),
+    "study": Target(read_study, ".yaml", TEXT, studies, Study),
+    "site": Target(read_site, ".yaml", TEXT, sites, Site),
+    "photo": Target(read_image, ".png", BINARY, photos, Picture),
+    "dicom": Target(read_image, ".dcm", (*BINARY, change_element), objects, Picture),
 }
+FAILURES = {
+    "hangs": fail_at_the_fourth(lambda: time.sleep(60), seconds=0.2),
+    "hangs in native code": fail_at_the_fourth(lambda: re.match(r"(a|a)*b", "a" * 60), seconds=0.2),
+    "crashes": fail_at_the_fourth(lambda: ctypes.string_at(0)),
+    "fills memory": fail_at_the_fourth(lambda: len(bytes([1]) * (GROWTH_MIB + 100 << 20))),
+    "asks for all memory": fail_at_the_fourth(lambda: refuse(lambda: bytes(ADDRESS_SPACE_BYTES))),
+    "raises": fail_at_the_fourth(lambda: 1 // 0),
+    "shows what is in the file": fail_at_the_fourth(lambda: refuse(lambda: None, "\x1b[31m")),
+}
+TARGETS = READERS | FAILURES
 
 
 def inputs(target: Target, num_inputs: int, seed: int) -> Iterator[bytes]:
@@ -254,40 +294,124 @@ def inputs(target: Target, num_inputs: int, seed: int) -> Iterator[bytes]:
         yield data
 
 
-def fuzz(target: Target, num_inputs: int, folder: Path, seed: int) -> int:
-    """Reads `num_inputs` changed files; how many of them were refused."""
-    path, num_refused = folder / f"input{target.ending}", 0
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number, data in enumerate(inputs(target, num_inputs, seed)):
-        path.write_bytes(data)
-        start = time.process_time()
-        try:
-            target.read(path)
-        except CsasnError:
-            num_refused += 1
-        took = time.process_time() - start
-        assert took < SECONDS, f"input {number} of seed {seed} took {took:.1f} s"
-    growth_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    assert growth_mib < GROWTH_MIB
-    return num_refused
+def read_batch(name: str, seed: int, num_inputs: int, folder: Path) -> None:
+    """Reads changed files and prints a `Batch`; the number of the one being read stands in the file `number`.
+
+    The process ends where an input raises anything but a `CsasnError`, takes too long or too much memory, or crashes a decoder.
+    """
+    faulthandler.enable()
+    faulthandler.register(signal.SIGALRM, chain=True)  # then the alarm ends the process, native code or not
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
+    target, path, before_mib = TARGETS[name], folder / f"input{TARGETS[name].ending}", peak_mib()
+    num_refused, slowest_s = 0, 0.0
+    with (folder / "number").open("wb", buffering=0) as place:
+        for number, data in enumerate(inputs(target, num_inputs, seed)):
+            os.pwrite(place.fileno(), b"%d" % number, 0)
+            path.write_bytes(data)
+            signal.setitimer(signal.ITIMER_REAL, target.seconds)
+            start = time.perf_counter()
+            try:
+                target.read(path)
+            except CsasnError as error:
+                num_refused += 1
+                check_refusal(error)
+            slowest_s = max(slowest_s, time.perf_counter() - start)
+            growth_mib = peak_mib() - before_mib
+            assert growth_mib < GROWTH_MIB, f"memory grew by {growth_mib:.0f} MiB"
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    print(json.dumps(asdict(Batch(num_refused, slowest_s, peak_mib()))))
 
 
-@pytest.mark.parametrize("name", TARGETS)
+def peak_mib() -> float:
+    """Most memory that this process ever had; `ru_maxrss` begins with that of its parent."""
+    return int(re.search(rb"VmHWM:\s+(\d+)", Path("/proc/self/status").read_bytes())[1]) / 1024  # type: ignore[index]
+
+
+def check_refusal(error: CsasnError) -> None:
+    """One line of bounded length that a terminal can show, with a hint, and made for want of sense, not of memory."""
+    assert error.message.isprintable(), "the message is not one printable line"
+    assert error.hint.isprintable()
+    assert error.hint
+    assert len(error.message) <= MAX_MESSAGE, f"the message has {len(error.message)} characters"
+    cause: BaseException | None = error
+    while cause := cause.__context__:
+        assert not isinstance(cause, MemoryError), "memory ran out"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How a batch of inputs was read."""
+
+    num_refused: int
+    slowest_s: float
+    peak_mib: float
+
+
+def fuzz(name: str, num_inputs: int, folder: Path, seed: int) -> Batch:
+    """Reads `num_inputs` changed files in another process.
+
+    Raises:
+        AssertionError: one of them stopped it.
+    """
+    command = [sys.executable, "-P", __file__, name, str(seed), str(num_inputs), str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=BATCH_SECONDS, text=True, check=False)
+        status, output, trace = done.returncode, done.stdout, done.stderr
+    except subprocess.TimeoutExpired:
+        status, output, trace = -signal.SIGKILL, "", f"more than {BATCH_SECONDS} s"
+    number = (folder / "number").read_text() if (folder / "number").exists() else "none"
+    assert status == 0, f"reader {name}, seed {seed}, input {number}: status {status}\n{trace[-4000:]}"
+    return Batch(**json.loads(output))
+
+
+@pytest.mark.parametrize("name", READERS)
 def test_no_damage_escapes_as_a_foreign_error(name: str, tmp_path: Path) -> None:
-    num_refused = fuzz(TARGETS[name], QUICK, tmp_path, seed=1)
-    assert 0 < num_refused <= QUICK
+    assert 0 < fuzz(name, QUICK, tmp_path, seed=1).num_refused < QUICK
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", READERS)
 def test_no_damage_escapes_as_a_foreign_error_in_twenty_thousand_files(name: str, tmp_path: Path) -> None:
-    assert 0 < fuzz(TARGETS[name], SLOW, tmp_path, seed=2) <= SLOW
+    start, batches, faults = time.perf_counter(), [], []
+    for seed in range(2, 2 + BATCHES):
+        try:
+            batches.append(fuzz(name, BATCH, tmp_path, seed))
+        except AssertionError as fault:
+            faults.append(str(fault))
+    took_s = time.perf_counter() - start
+    num_refused, slowest_s = sum(batch.num_refused for batch in batches), max(batch.slowest_s for batch in batches)
+    print(f"{name}: {len(batches)} x {BATCH} inputs in {took_s:.0f} s, {num_refused} refused, slowest {slowest_s:.2f} s, "
+          f"peak {max(batch.peak_mib for batch in batches):.0f} MiB")  # fmt: skip
+    assert not faults, "\n".join(faults)
+    assert 0 < num_refused < BATCHES * BATCH
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("hangs", f"status {-signal.SIGALRM}"),
+        ("hangs in native code", f"status {-signal.SIGALRM}"),
+        ("crashes", f"status {-signal.SIGSEGV}"),
+        ("fills memory", "memory grew by"),
+        ("asks for all memory", "memory ran out"),
+        ("raises", "ZeroDivisionError"),
+        ("shows what is in the file", "not one printable line"),
+    ],
+)
+def test_a_reader_that_fails_is_told_with_seed_and_input(name: str, shown: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=rf"reader {name}, seed 7, input 3: status ") as caught:
+        fuzz(name, 5, tmp_path, seed=7)
+    assert shown in str(caught.value)
+
+
+@pytest.mark.parametrize("name", READERS)
 def test_the_files_that_are_damaged_can_be_read_undamaged(name: str, tmp_path: Path) -> None:
     target = TARGETS[name]
     path = tmp_path / f"input{target.ending}"
     for data in target.seeds():
         path.write_bytes(data)
-        target.read(path)
+        assert isinstance(target.read(path), target.result)
+
+
+if __name__ == "__main__":
+    read_batch(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

@@ -1,6 +1,9 @@
 """csasn/data/manifest.py: what a manifest may hold, and how its faults are told."""
 
+import csv
+import io
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -180,7 +183,7 @@ def test_semicolons_are_guessed(tmp_path: Path) -> None:
 
 
 def test_a_header_that_is_a_row_of_data_is_not_shown(tmp_path: Path) -> None:
-    fault(tmp_path, f"{CASE},{IMAGE},PTC\n")
+    assert fault(tmp_path, f"{CASE},{IMAGE},PTC\n").message == "manifest.csv has no column case_id, image, label"
 
 
 def test_a_manifest_that_is_not_there_or_cannot_be_read_or_is_huge_is_refused(tmp_path: Path) -> None:
@@ -190,7 +193,7 @@ def test_a_manifest_that_is_not_there_or_cannot_be_read_or_is_huge_is_refused(tm
         read_manifest(tmp_path, STUDY)
     with (tmp_path / "manifest.csv").open("wb") as file:
         file.truncate(MAX_MANIFEST_BYTES + 1)
-    with pytest.raises(DataError, match=r"manifest\.csv is larger than 256 MiB"):
+    with pytest.raises(DataError, match=r"manifest\.csv is larger than 64 MiB"):
         read_manifest(tmp_path / "manifest.csv", STUDY)
 
 
@@ -202,3 +205,46 @@ def test_ten_faults_are_listed_in_order_and_the_rest_counted(tmp_path: Path) -> 
     assert parts[1].startswith("row 6, column label: 'PTX'")
     assert len(parts) == 11
     assert parts[-1] == "and 11 more"
+
+
+def test_after_a_thousand_faults_the_rest_is_not_read(tmp_path: Path) -> None:
+    message = fault(tmp_path, f"{HEADER}\n" + "a\n" * 5000 + '"').message
+    assert message.startswith("manifest.csv row 2: has 1 cells, expected 3; row 3: ")
+    assert message.endswith("row 11: has 1 cells, expected 3; and at least 990 more")
+
+
+def test_more_rows_than_a_hospital_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("csasn.data.manifest.MAX_ROWS", 3)
+    assert len(read(tmp_path, f"{HEADER}\na,1,PTC\na,2,PTC\n").rows) == 2
+    assert fault(tmp_path, f"{HEADER}\na,1,PTC\na,2,PTC\na,3,PTC\n").message == "manifest.csv has more than 3 rows"
+
+
+def test_a_header_of_a_million_columns_is_refused_at_once(tmp_path: Path) -> None:
+    start = time.process_time()
+    assert fault(tmp_path, HEADER + ",view" * 1_000_000).message == "manifest.csv has column view more than once"
+    assert time.process_time() - start < 10  # it took hours while each column was counted anew
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20).filter(lambda text: text.strip())
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/\\#:"), min_size=1, max_size=12).filter(
+    lambda text: text.strip(". ")
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@given(
+    cells=st.lists(st.tuples(CELLS, NAMES, st.none() | st.integers(1, 999_999_999)), min_size=1, max_size=8),
+    crlf=st.booleans(),
+    mark=st.booleans(),
+)
+def test_whatever_a_spreadsheet_writes_is_read_back(
+    tmp_path: Path, cells: list[tuple[str, str, int | None]], crlf: bool, mark: bool
+) -> None:
+    rows = {image.strip(): (case.strip(), image.strip(), frame) for case, image, frame in cells}.values()
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\r\n" if crlf else "\n", quoting=csv.QUOTE_MINIMAL if crlf else csv.QUOTE_ALL)
+    writer.writerow(("image", "label", "case_id"))
+    writer.writerows((image if frame is None else f"{image}#{frame}", "PTC", case) for case, image, frame in rows)
+    manifest = read(tmp_path, file.getvalue().encode("utf-8-sig" if mark else "utf-8"))
+    assert [(row.case, row.image, row.frame) for row in manifest.rows] == sorted(rows, key=lambda row: row[:2])
+    assert manifest.classes == dict.fromkeys((case for case, _, _ in rows), 1)

@@ -78,7 +78,7 @@ def read_dicom(file: BinaryIO, frame: int | None, marked: bool) -> Picture:
     """
     try:
         if marked:
-            syntax = UID(pydicom.filereader.read_file_meta_info(file.name).get("TransferSyntaxUID", ""))
+            syntax = UID(pydicom.filereader.read_file_meta_info(file.name)["TransferSyntaxUID"].value)
             _require_decoder(syntax)
             file = _inflate(file) if syntax == DeflatedExplicitVRLittleEndian else file
         header = pydicom.dcmread(

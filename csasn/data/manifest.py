@@ -11,6 +11,7 @@ A fault names the row as a spreadsheet shows it (the header is row 1), never a c
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -22,9 +23,10 @@ from csasn.study import Study
 REQUIRED = ("case_id", "image", "label")
 TIRADS = ("composition", "echogenicity", "shape", "margin", "foci")
 OPTIONAL = ("split", "view", "scanner", *TIRADS)
-MAX_MANIFEST_BYTES = 256 << 20
+MAX_MANIFEST_BYTES, MAX_ROWS = 64 << 20, 1_000_000
 MAX_FAULTS = 10
-_FRAME = re.compile(r"(?P<image>.*\S)#(?P<frame>[0-9]{1,9})")
+ENOUGH_FAULTS = 1000  # after so many, the rest of the manifest is not read
+_FRAME = re.compile(r"(?P<image>.*\S)#(?P<frame>[0-9]{1,9})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def data_error(faults: Sequence[Fault]) -> DataError:
     """One error for all `faults` (at least one): the first ten in order of rows, and how many more."""
     ordered = sorted(faults, key=lambda fault: fault.row)
     text = "; ".join(str(fault) for fault in ordered[:MAX_FAULTS])
-    more = f"; and {len(ordered) - MAX_FAULTS} more" if len(ordered) > MAX_FAULTS else ""
+    least = "at least " if len(ordered) >= ENOUGH_FAULTS else ""
+    more = f"; and {least}{len(ordered) - MAX_FAULTS} more" if len(ordered) > MAX_FAULTS else ""
     hint = next((fault.hint for fault in ordered if fault.hint), "correct these rows and try again")
     return DataError(f"manifest.csv {text}{more}", hint)
 
@@ -91,6 +94,10 @@ def read_manifest(path: Path, study: Study) -> Manifest:
             faults.append(Fault(number, "", f"has {len(cells)} cells, expected {len(header)}", "quote cells that hold commas"))
         elif row := _parse_row(number, dict(zip(header, cells, strict=True)), study, faults):
             rows.append(row)
+        if len(faults) >= ENOUGH_FAULTS:
+            raise data_error(faults)
+        if number > MAX_ROWS:
+            raise DataError(f"manifest.csv has more than {MAX_ROWS} rows", "is this the right file?")
     if not rows and not faults:
         raise DataError("manifest.csv has no rows", "write one row for each image below the header")
     classes, splits = _check_cases(rows, faults)
@@ -144,7 +151,7 @@ def _check_header(header: list[str], study: Study) -> list[str]:
     if unknown := [_shown(name) for name in header if name not in known]:
         hint = f"remove it, or rename it; known are {', '.join(sorted(known))}"
         raise DataError(f"manifest.csv has an unknown column {', '.join(unknown[:MAX_FAULTS])}", hint)
-    if repeated := sorted({name for name in header if header.count(name) > 1}):
+    if repeated := sorted(name for name, count in Counter(header).items() if count > 1):
         raise DataError(f"manifest.csv has column {', '.join(repeated)} more than once", "keep one of them")
     return header
 
