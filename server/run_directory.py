@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from csasn.checkpoint import load_arrays, save_arrays
+from csasn.configuration import write_yaml
 from csasn.errors import ModelError, RunError
 from csasn.federated.messages import Accepted
 from csasn.federated.quantise import Floats32, Floats64
@@ -73,8 +73,7 @@ class RunDirectory:
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         (path / "sites").mkdir(exist_ok=True)
         write_json(path / "membership.json", membership.model_dump(mode="json"))
-        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_atomically(path / "study.yaml", text.encode())
+        write_atomically(path / "study.yaml", write_yaml(study).encode())
 
     def close(self) -> None:
         """Gives the lock back."""

@@ -12,8 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from csasn.configuration import MAX_FILE_BYTES, read_yaml, write_yaml
 from csasn.data.manifest import read_manifest
 from csasn.errors import ConfigurationError, DataError
+from csasn.federated.quantise import WEIGHT_UNITS
+from csasn.membership import Member, Membership
 from csasn.site import find_site, read_site
 from csasn.study import Augmentation, Federation, Label, Name, Optimiser, Study, Task, read_study
+from server.run_directory import RunDirectory
 
 STUDY = {
     "name": "small",
@@ -125,6 +128,13 @@ def test_a_study_written_and_read_again_is_the_same(tmp_path, study):
     path.write_text(write_yaml(study), encoding="utf-8")
     assert read_study(path) == study
     assert read_study(path).study_hash == study.study_hash
+
+
+def test_a_run_of_a_study_with_names_that_look_like_numbers_can_be_opened_again(tmp_path):
+    study = Study(name="1e5", classes=("2e0", "PTC"), federation=Federation(sites=("12e03",)))
+    membership = Membership(study_hash=study.study_hash, members=(Member(site="12e03", weight_units=WEIGHT_UNITS),))
+    RunDirectory.create(tmp_path / "run", study, membership)
+    assert read_study(tmp_path / "run" / "study.yaml") == study
 
 
 @ANYWHERE
