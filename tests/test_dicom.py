@@ -458,6 +458,15 @@ def test_a_header_of_endless_elements_is_refused_early(
     assert fault(path) == "the image is a damaged DICOM file"
 
 
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_a_file_header_without_end_is_refused_early(tmp_path: Path, syntax: str) -> None:
+    dataset = dicom(ramp())
+    dataset.file_meta.PrivateInformationCreatorUID, dataset.file_meta.PrivateInformation = "1.2.3", bytes(100_000)
+    np.testing.assert_array_equal(read_image(write(tmp_path, dataset, syntax=syntax)).pixels_HW, ramp())
+    dataset.file_meta.PrivateInformation = bytes(300_000)
+    assert fault(write(tmp_path, dataset, syntax=syntax)) == "the image is a damaged DICOM file"
+
+
 def test_a_cut_deflated_file_is_refused(tmp_path: Path) -> None:
     path = deflate(tmp_path, dicom(ramp()))
     whole = path.read_bytes()

@@ -38,6 +38,7 @@ from csasn.errors import DataError
 
 MAX_INFLATED_BYTES = 256 << 20
 MAX_HEADER_READS = 100_000  # about 3 an element; a real header has a few thousand elements
+MAX_FILE_HEADER_BYTES = 256 << 10  # a real one has a few hundred
 MAX_VALUE_BYTES = 256 << 10  # of one element of the header; a palette has half of it
 CLEARLY_LARGER = 1.5  # of two views by area: the larger one is the picture, the other one a detail
 SMALL_FRAME_PIXELS, MAX_COMPRESSION = 1 << 22, 1000  # a larger frame with more pixels a byte is a bomb, not a picture
@@ -78,7 +79,7 @@ def read_dicom(file: BinaryIO, frame: int | None, marked: bool) -> Picture:
     """
     try:
         if marked:
-            syntax = UID(pydicom.filereader.read_file_meta_info(file.name)["TransferSyntaxUID"].value)
+            syntax = _syntax(file)
             _require_decoder(syntax)
             file = _inflate(file) if syntax == DeflatedExplicitVRLittleEndian else file
         header = pydicom.dcmread(
@@ -97,6 +98,17 @@ def read_dicom(file: BinaryIO, frame: int | None, marked: bool) -> Picture:
         return _crop(_grey(_decode(file, header, index, syntax), header, syntax), header)
     except _DAMAGED:
         raise DataError("the image is a damaged DICOM file", "export it again") from None
+
+
+def _syntax(file: BinaryIO) -> UID:
+    """Transfer syntax in the file header, which comes before any limit of pydicom's own and may not be endless."""
+    file.seek(132)
+    start = io.BytesIO(file.read(MAX_FILE_HEADER_BYTES))
+    file.seek(0)
+    meta = pydicom.filereader._read_file_meta_info(start)  # the public one opens a path, and reads to whatever end
+    if start.tell() == MAX_FILE_HEADER_BYTES:
+        raise ValueError
+    return UID(meta["TransferSyntaxUID"].value)
 
 
 class _Counted:
