@@ -519,7 +519,9 @@ def test_a_renewed_certificate_is_used_without_a_restart_and_a_wrong_one_is_not(
         assert open_before.get("/health").status_code == 200
         good = (front.folder / "server.key").read_bytes()
         first = serial()
-        (front.folder / "server.key").write_bytes(b"not a key")
+        (tmp_path / "other").mkdir()
+        write_certificate(tmp_path / "other", "other")
+        shutil.copy(tmp_path / "other/server.key", front.folder / "server.key")
         wait_for(lambda: "do not fit" in front.log.read_text())
         assert serial() == first
         (front.folder / "server.key").write_bytes(good)
