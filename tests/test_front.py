@@ -517,15 +517,12 @@ def test_a_renewed_certificate_is_used_without_a_restart_and_a_wrong_one_is_not(
 
     with running_front(tmp_path, upstream.port) as front, front.client() as open_before:
         assert open_before.get("/health").status_code == 200
-        good = (front.folder / "server.key").read_bytes()
-        first = serial()
-        (tmp_path / "other").mkdir()
-        write_certificate(tmp_path / "other", "other")
-        shutil.copy(tmp_path / "other/server.key", front.folder / "server.key")
+        (tmp_path / "new").mkdir()
+        first, renewed = serial(), write_certificate(tmp_path / "new", "renewed")
+        shutil.copy(tmp_path / "new/server.crt", front.folder)
         wait_for(lambda: "do not fit" in front.log.read_text())
         assert serial() == first
-        (front.folder / "server.key").write_bytes(good)
-        renewed = write_certificate(front.folder, "renewed")
+        shutil.copy(tmp_path / "new/server.key", front.folder)
         wait_for(lambda: serial() == renewed)
         assert open_before.get("/health").status_code == 200
 
