@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from client.enrolment_commands import add_commands as add_enrolment_commands
 from csasn.command import EXIT_CODES, run_command
 
 
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         "--config", type=Path, metavar="FILE", help="site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)"
     )
     doctor.set_defaults(command=_doctor)
+    add_enrolment_commands(commands)
     return parser
 
 

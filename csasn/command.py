@@ -1,15 +1,36 @@
 """What every command shares: errors with a hint on standard error, and exit codes."""
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
-from csasn.errors import CsasnError, Stopped
+from csasn.errors import ConfigurationError, CsasnError, Stopped
 
 EXIT_CODES = """exit codes:
   0 done   2 wrong arguments   3 study or site file   4 data   5 model or weights   6 training cannot go on
-  7 a message broke the contract   8 too few sites   9 a file cannot be written   10 run directory   130 stopped"""
+  7 a message broke the contract   8 too few sites   9 a file cannot be written   10 run directory   11 not to be trusted: a key,
+  signature, certificate or enrolment   130 stopped"""
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], summary: str, description: str, example: str
+) -> argparse.ArgumentParser:
+    """A subcommand with what all share: a description in lines as written, an example, and the exit codes."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=run)
+    return parser
 
 
 def run_command(command: Callable[[], None]) -> int:
@@ -36,6 +57,19 @@ def run_command(command: Callable[[], None]) -> int:
 def print_error(error: CsasnError) -> None:
     """The error on standard error."""
     sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+
+
+def confirm(question: str, flag: str) -> None:
+    """Asks a person at the terminal, and goes on only after the whole word yes. `flag` is what a script gives instead.
+
+    Raises:
+        ConfigurationError: standard input is no terminal.
+        Stopped: the answer was another.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigurationError("this wants a yes, and standard input is no terminal", f"run it in a terminal, or give {flag}")
+    if input(f"{question} [yes/no] ").strip().lower() != "yes":
+        raise Stopped("not confirmed, nothing was changed")
 
 
 def _where(error: BaseException) -> str:

@@ -69,6 +69,12 @@ class RunError(CsasnError):
     exit_code = 10
 
 
+class TrustError(CsasnError):
+    """A key, signature, certificate or enrolment that cannot be trusted."""
+
+    exit_code = 11
+
+
 class Stopped(CsasnError):  # noqa: N818 - not a fault
     """The operator stopped the run; it can be resumed."""
 

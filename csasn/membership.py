@@ -1,24 +1,30 @@
-"""The membership: the fixed roster of a study, with the public weight of each site."""
+"""The membership: the fixed roster of a study, with the public keys and weight of each site, and its signature by every site."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, model_validator
 
 from csasn.configuration import Configuration, read_yaml, validate
-from csasn.errors import ConfigurationError
+from csasn.errors import ConfigurationError, TrustError
 from csasn.federated.quantise import WEIGHT_UNITS
+from csasn.identity import IdentityHex, NodeKey, SignatureHex, sign, verify
 from csasn.study import Name, Sha256
+
+PURPOSE = "membership"
 
 
 class Member(Configuration):
-    """A site, and its share of the training cases in 1/64."""
+    """A site, its share of the training cases in 1/64, and its public keys; a simulated site has none."""
 
     site: Name
     weight_units: Annotated[int, Field(ge=1, le=WEIGHT_UNITS)]
+    identity: IdentityHex | None = None
+    node_key: NodeKey | None = None
 
 
 class Membership(Configuration):
@@ -28,9 +34,14 @@ class Membership(Configuration):
     members: tuple[Member, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _adds_up(self) -> Self:
+    def _possible(self) -> Self:
         if (total := sum(member.weight_units for member in self.members)) != WEIGHT_UNITS:
             raise ValueError(f"weights add up to {total}, expected {WEIGHT_UNITS}")
+        if len(set(self.sites)) < len(self.members):
+            raise ValueError(f"members {list(self.sites)} names a site twice")
+        keys = [key for member in self.members for key in (member.identity, member.node_key)]
+        if any(keys) and (None in keys or len(set(keys)) < len(keys)):
+            raise ValueError("expected an identity and a node_key of its own for each member, or none for any")
         return self
 
     @property
@@ -45,9 +56,18 @@ class Membership(Configuration):
 
     @property
     def membership_hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """SHA-256 (hex) of the canonical JSON, without the keys that a simulated site has not."""
+        text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Approval(Configuration):
+    """A site's word, by its signature, that it takes part in this study with these members."""
+
+    site: Name
+    study_hash: Sha256
+    membership_hash: Sha256
+    signature: SignatureHex
 
 
 def share_weights(num_cases: Mapping[str, int]) -> dict[str, int]:
@@ -74,3 +94,53 @@ def share_weights(num_cases: Mapping[str, int]) -> dict[str, int]:
 def read_membership(path: Path) -> Membership:
     """The membership in a file."""
     return validate(Membership, read_yaml(path), path.name)
+
+
+def sign_membership(membership: Membership, site: str, key: Ed25519PrivateKey) -> Approval:
+    """The approval of `site`."""
+    hashes = membership.study_hash, membership.membership_hash
+    return Approval(
+        site=site, study_hash=hashes[0], membership_hash=hashes[1], signature=sign(key, PURPOSE, _statement(membership))
+    )
+
+
+def verify_approval(membership: Membership, approval: Approval) -> None:
+    """Refuses an approval that is not a member's word on this very membership.
+
+    Raises:
+        TrustError: it is of no member, of another study or membership, or its signature is not valid.
+    """
+    site = approval.site
+    identity = {member.site: member.identity for member in membership.members}.get(site)
+    if identity is None:
+        raise TrustError(f"{site!r} approved, but no key of a member of that name is known", "only members can approve")
+    hashes = membership.study_hash, membership.membership_hash
+    for what, given, expected in zip(("study", "membership"), (approval.study_hash, approval.membership_hash), hashes, strict=True):
+        if given != expected:
+            raise TrustError(
+                f"{site} approved {what} {given[:12]}, this is {expected[:12]}", f"have {site} run client approve again"
+            )
+    verify(identity, PURPOSE, _statement(membership), approval.signature, site)
+
+
+def verify_approvals(membership: Membership, approvals: Iterable[Approval]) -> None:
+    """Refuses a membership that not every member has signed.
+
+    Raises:
+        TrustError: an approval is missing or does not hold; the site is named.
+    """
+    approved = set()
+    for approval in approvals:
+        verify_approval(membership, approval)
+        approved.add(approval.site)
+    if missing := [site for site in membership.sites if site not in approved]:
+        raise TrustError(f"not approved by {', '.join(missing)}", "each site runs client approve; then try again")
+
+
+def read_approval(path: Path) -> Approval:
+    """The approval in a file."""
+    return validate(Approval, read_yaml(path), path.name)
+
+
+def _statement(membership: Membership) -> bytes:
+    return f"{membership.study_hash} {membership.membership_hash}".encode()

@@ -1,26 +1,64 @@
 """The site file: what stays at a hospital. Paths in it are relative to the file."""
 
 import os
+from datetime import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from csasn.configuration import Configuration, read_yaml, validate
 from csasn.errors import ConfigurationError
 from csasn.study import Name
 
+_CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`; an IPv6 address stands in brackets."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _port_exists(address: str) -> str:
+    if not 0 < split_address(address)[1] < 1 << 16:
+        raise ValueError("expected a port from 1 to 65535")
+    return address
+
+
 FilePath = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+_HOST = r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
+Address = Annotated[str, Field(pattern=rf"^({_HOST}):[0-9]{{1,5}}$"), AfterValidator(_port_exists)]
 
 
 class Policy(Configuration):
-    """Where the site is stricter than the study, the site wins."""
+    """Where the site is stricter than the study, the site wins. `training_hours` are local time, and may pass midnight."""
 
     minimum_cases: Annotated[int, Field(ge=1)] = 1
+    upload_budget_mib: Annotated[float, Field(gt=0)] | None = None
+    require_secure_aggregation: bool = False
+    training_hours: Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")] | None = None
+    show_own_metrics: bool = False
+
+    @model_validator(mode="after")
+    def _some_hours(self) -> Self:
+        if self.training_hours and len(set(self.training_hours.split("-"))) == 1:
+            raise ValueError(f"training_hours {self.training_hours} begin when they end, expected for example 20:00-06:00")
+        return self
+
+    def may_train_at(self, now: time) -> bool:
+        """Whether `now`, local time, lies in the training hours."""
+        if self.training_hours is None:
+            return True
+        begin, end = (time.fromisoformat(clock) for clock in self.training_hours.split("-"))
+        return begin <= now < end if begin < end else now >= begin or now < end
 
 
 class Site(Configuration):
-    """site.yaml. `state` holds the image cache (pixels, mode 0700) and what the site keeps of a run."""
+    """site.yaml. `state` holds the image cache (pixels, mode 0700) and what the site keeps of a run.
+
+    `keys` and `kit` are folders, in `state` unless named; `coordinator` is asked instead of the kit's address, through `proxy`.
+    """
 
     site: Name
     manifest: FilePath
@@ -28,7 +66,21 @@ class Site(Configuration):
     state: FilePath
     device: Literal["auto", "cpu", "cuda"] = "auto"
     micro_batch: Annotated[int, Field(ge=1)] | None = None
+    keys: FilePath | None = None
+    kit: FilePath | None = None
+    coordinator: Address | None = None
+    proxy: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
     policy: Policy = Policy()
+
+    @property
+    def keys_folder(self) -> Path:
+        """Where the site's private keys are."""
+        return Path(self.keys or Path(self.state) / "keys")
+
+    @property
+    def kit_folder(self) -> Path:
+        """Where what came from the coordinator is, and what this site approved."""
+        return Path(self.kit or Path(self.state) / "kit")
 
 
 def read_site(path: Path) -> Site:
@@ -39,7 +91,8 @@ def read_site(path: Path) -> Site:
     """
     site = validate(Site, read_yaml(path), path.name)
     folder = path.resolve().parent
-    places = {key: os.path.realpath(folder / getattr(site, key)) for key in ("manifest", "images", "state")}  # loops of links pass
+    keys = [key for key in ("manifest", "images", "state", "keys", "kit") if getattr(site, key)]
+    places = {key: os.path.realpath(folder / getattr(site, key)) for key in keys}  # loops of links pass
     return site.model_copy(update=places)
 
 

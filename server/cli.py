@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from csasn.command import EXIT_CODES, run_command
+from server.enrolment_commands import add_commands as add_enrolment_commands
 
 
 def main() -> None:
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     before.add_argument("--anew", action="store_true", help="set aside, under a name with the time, what RUN holds; then begin")
     simulate.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     simulate.set_defaults(command=_simulate)
+    add_enrolment_commands(commands)
     return parser
 
 

@@ -26,8 +26,8 @@ PUBLIC_FLOWER = {"flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.
 PURE = ("csasn/federated", "csasn/weighting.py", "csasn/metrics.py", "csasn/study.py", "csasn/site.py", "csasn/errors.py")
 LAYERS = (
     {"errors"},
-    {"configuration", "study", "site", "randomness", "storage", "command"},
-    {"model", "loss", "weighting", "data", "metrics", "federated", "membership"},
+    {"configuration", "study", "site", "randomness", "storage", "command", "identity", "encrypted_key", "certificates", "backup"},
+    {"model", "loss", "weighting", "data", "metrics", "federated", "membership", "enrolment"},
     {"training", "evaluation", "normalisation", "contract", "central", "checkpoint", "model_file", "prediction", "feature_cache"},
     {"wire", "report"},
     {"cli"},

@@ -1,0 +1,164 @@
+"""A site's approval: what the study may do and with whom, in plain words, and the signature under both.
+
+The kit's folder then holds membership.json and approval.json. A study or membership with another hash asks again. Nothing here
+stops a coordinator from proposing what a site should refuse: that is why people read this.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from csasn.enrolment import Kit, read_kit
+from csasn.errors import ConfigurationError, TrustError
+from csasn.identity import fingerprint, load_identity, read_public_keys
+from csasn.membership import Approval, Member, Membership, read_approval, read_membership, sign_membership, verify_approval
+from csasn.site import Site
+from csasn.storage import write_json
+from csasn.study import Study
+
+MEMBERSHIP, APPROVAL = "membership.json", "approval.json"
+PREFIX_DIGITS = 12
+SECURE, PLAIN = "yes, the coordinator sees sums over the sites alone", "NO, the coordinator sees what each site sends"
+
+FetchMembership = Callable[[Site, Kit], Membership]
+
+
+def obtain_membership(site: Site, kit: Kit, path: Path | None, fetch: FetchMembership | None = None) -> Membership:
+    """The membership in the file `path`, or else from the coordinator by `fetch`.
+
+    Raises:
+        ConfigurationError: neither is given.
+    """
+    if path is not None:
+        return read_membership(path)
+    if fetch is None:
+        raise ConfigurationError("the membership is missing", "name membership.json, from the coordinator, with --membership FILE")
+    return fetch(site, kit)
+
+
+def check_membership(site: Site, study: Study, membership: Membership) -> None:
+    """Refuses a membership that is not this study's, does not name this site with its own keys, or breaks the site's policy.
+
+    Raises:
+        TrustError: study or keys are others.
+        ConfigurationError: the policy asks for more than the study gives.
+    """
+    if membership.study_hash != study.study_hash:
+        raise TrustError(
+            f"the membership is of study {membership.study_hash[:12]}, the kit holds {study.study_hash[:12]}",
+            "ask the coordinator which is right, and for a new kit if it is the membership's",
+        )
+    own, public = _members(membership).get(site.site), read_public_keys(site.keys_folder)
+    if own is None or (own.identity, own.node_key) != (public.identity, public.node_key):
+        what = "does not name" if own is None else "names other keys for"
+        raise TrustError(f"the membership {what} {site.site}", "send the coordinator a new request: client enroll")
+    if strangers := [name for name in membership.sites if name not in study.federation.sites]:
+        raise TrustError(f"the membership names {', '.join(strangers)}, who are no sites of the study", "do not approve; ask why")
+    if site.policy.require_secure_aggregation and not study.federation.secure_aggregation:
+        raise ConfigurationError(
+            "secure_aggregation is false in the study, and this site's policy is require_secure_aggregation: true",
+            "ask for a study with secure aggregation, or change the policy if the hospital agrees",
+        )
+
+
+def review(site: Site, study: Study, membership: Membership) -> list[str]:
+    """What is approved, in plain words, a line each; changes since the last approval are marked.
+
+    Raises:
+        CsasnError: see `check_membership`.
+    """
+    check_membership(site, study, membership)
+    before = _members(read_membership(site.kit_folder / MEMBERSHIP)) if (site.kit_folder / MEMBERSHIP).exists() else {}
+    return [*_study_lines(study), "", *_member_lines(site, membership, before)]
+
+
+def approve(site: Site, study: Study, membership: Membership) -> Approval:
+    """Signs study and membership, and keeps both in the kit's folder.
+
+    Raises:
+        CsasnError: see `check_membership`.
+    """
+    check_membership(site, study, membership)
+    approval = sign_membership(membership, site.site, load_identity(site.keys_folder))
+    write_json(site.kit_folder / MEMBERSHIP, membership.model_dump(mode="json"))
+    write_json(site.kit_folder / APPROVAL, approval.model_dump(mode="json"))
+    return approval
+
+
+def read_approved(site: Site) -> tuple[Study, Membership, Approval]:
+    """The study and membership that this site approved last; only these may train.
+
+    Raises:
+        TrustError: nothing is approved, or kit, membership or keys changed since.
+    """
+    _, study = read_kit(site.kit_folder)
+    if not (site.kit_folder / APPROVAL).exists():
+        raise TrustError(f"{site.site} has approved no study", "run client approve")
+    membership, approval = read_membership(site.kit_folder / MEMBERSHIP), read_approval(site.kit_folder / APPROVAL)
+    check_membership(site, study, membership)
+    if approval.site != site.site:
+        raise TrustError(f"{APPROVAL} is of {approval.site}, expected {site.site}", "run client approve")
+    verify_approval(membership, approval)
+    return study, membership, approval
+
+
+def check_prefix(membership: Membership, prefix: str) -> None:
+    """Refuses a script's yes to another membership.
+
+    Raises:
+        TrustError: `prefix` is not how the hash begins.
+    """
+    expected = membership.membership_hash[:PREFIX_DIGITS]
+    if prefix.strip().lower() != expected:
+        raise TrustError(
+            f"--yes {prefix!r} is for another membership, this is {expected}", "read what is proposed, then approve that"
+        )
+
+
+def _study_lines(study: Study) -> list[str]:
+    federation, tasks = study.federation, ", ".join(study.tasks)
+    secure = federation.secure_aggregation
+    withheld = "withheld" if federation.on_loss == "withhold" else "shown"
+    return [
+        f"study {study.name}, {study.study_hash[:PREFIX_DIGITS]}",
+        f"  trains {study.model.profile} to tell {', '.join(study.classes)}; tasks: {tasks}",
+        f"  rounds: up to {federation.rounds}, each {federation.local_epochs} pass(es) over this site's training cases",
+        "  leaves this site in every round:",
+        f"    - the change of the model, at most {max(16, federation.upload_bits)} bits a weight",
+        "    - counts over the validation cases: confusion, score histograms, sums of losses",
+        "    - of its training: the loss, the number of steps, and of values cut off or sent",
+        "    - where it cannot train, the reason, which may name a row of manifest.csv and never a case",
+        "  leaves this site once:",
+        "    - the number of training cases, in all (in the request) and of each class",
+        "    - at the end, counts over the test cases" + _statistics(federation.batchnorm),
+        "  never leaves: images, labels of a case, names of cases or files, content of the manifest",
+        f"  secure aggregation: {SECURE if secure else PLAIN}",
+        f"  a round counts with {federation.min_sites} site(s) or more; at most {federation.max_partial_rounds:.0%} of rounds "
+        f"may lack one; if a site is lost for good, results are {withheld}",
+    ]
+
+
+def _statistics(batchnorm: str) -> str:
+    if batchnorm in ("silo", "fedbn"):
+        return ", and sums of activations (n, Σx, Σx²) for normalisation"
+    return ""
+
+
+def _member_lines(site: Site, membership: Membership, before: dict[str, Member]) -> list[str]:
+    lines = [
+        f"membership {membership.membership_hash[:PREFIX_DIGITS]}: share of the training cases, and fingerprint",
+        "  have each hospital read its own to you by telephone; do not ask the coordinator",
+    ]
+    for member in membership.members:
+        note = " (this site)" if member.site == site.site else ""
+        if before and member.site not in before:
+            note += " NEW since you approved"
+        elif before and before[member.site].identity != member.identity:
+            note += " NEW KEY since you approved"
+        shown = fingerprint(bytes.fromhex(member.identity or ""))
+        lines.append(f"  {member.site:<16} {member.weight_units:>2}/64  {shown}{note}")
+    gone = [name for name in before if name not in membership.sites]
+    return lines + [f"  {name:<16} GONE since you approved" for name in gone]
+
+
+def _members(membership: Membership) -> dict[str, Member]:
+    return {member.site: member for member in membership.members}

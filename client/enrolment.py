@@ -1,0 +1,78 @@
+"""A site's way into a study: its request, and the coordinator's kit."""
+
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from csasn.data.cases import count_training_cases
+from csasn.enrolment import AUTHORITY, KIT, KIT_FILES, KIT_HINT, Enrolment, EnrolmentRequest, Kit, read_kit, sign_enrolment
+from csasn.errors import ConfigurationError, TrustError
+from csasn.identity import load_identity, read_public_keys
+from csasn.site import Site
+from csasn.storage import private_folder, write_atomically
+from csasn.study import Study
+
+MAX_KIT_FILE_BYTES = 1 << 20
+
+
+def request_enrolment(site: Site, study: Study) -> EnrolmentRequest:
+    """The request of a site: public halves of its keys, and the number of its training cases.
+
+    Raises:
+        ConfigurationError: the study has no such site.
+        TrustError: a key is missing or open to others.
+        DataError: the manifest cannot be used.
+    """
+    if site.site not in study.federation.sites:
+        sites = ", ".join(study.federation.sites)
+        raise ConfigurationError(f"{site.site} is no site of study {study.name}, which has {sites}", "ask the coordinator")
+    public = read_public_keys(site.keys_folder)
+    enrolment = Enrolment(
+        site=site.site,
+        identity=public.identity,
+        node_key=public.node_key,
+        num_training_cases=count_training_cases(study, site),
+        study_hash=study.study_hash,
+    )
+    return sign_enrolment(enrolment, load_identity(site.keys_folder))
+
+
+def install_kit(site: Site, path: Path, replace: bool = False) -> Kit:
+    """Unpacks a kit into the site's folder for it; kit.json last, so that a kit cut short is refused as changed.
+
+    Raises:
+        TrustError: it is damaged, another site's, or of another authority than the one installed and `replace` is not set.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        unpacked = Path(name)
+        _unpack(path, unpacked)
+        kit, _ = read_kit(unpacked)
+        if kit.site != site.site:
+            raise TrustError(f"{path.name} is the kit of {kit.site}, expected {site.site}", "ask the coordinator for your own")
+        folder = private_folder(site.kit_folder)
+        authority = folder / AUTHORITY
+        if authority.exists() and authority.read_bytes() != (unpacked / AUTHORITY).read_bytes() and not replace:
+            raise TrustError(
+                f"{path.name} is of another authority than the kit installed in {folder}",
+                "have the coordinator read out its fingerprint by telephone; if that is right, give --replace",
+            )
+        for file in (*KIT_FILES, KIT):
+            write_atomically(folder / file, (unpacked / file).read_bytes())
+    return kit
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    """The three files of a kit, and no other, each of a bounded size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in (*KIT_FILES, KIT):
+                with archive.open(name) as file:
+                    content = file.read(MAX_KIT_FILE_BYTES + 1)
+                if len(content) > MAX_KIT_FILE_BYTES:
+                    raise TrustError(f"{name} in {path.name} is larger than {MAX_KIT_FILE_BYTES} bytes", KIT_HINT)
+                write_atomically(folder / name, content)
+    except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error):
+        raise TrustError(f"{path.name} is damaged, or no kit", KIT_HINT) from None
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {(error.strerror or 'error').lower()}", "check the path") from None

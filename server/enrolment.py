@@ -1,0 +1,276 @@
+"""The coordinator's folder: authority, server certificate, the sites enrolled, their kits, the membership and who approved it.
+
+    coordinator.yaml  study.yaml     where the coordinator is; the study, in the bytes that every site gets
+    keys/                            ca.key (under a passphrase), ca.crt, server.key, server.crt
+    sites/  revoked.json             requests taken; keys that are never accepted again
+    kits/  approvals/                what goes to the sites, and what came back
+    membership.json                  proposed when every site of the study is enrolled or revoked
+
+What a command writes follows from `sites/` and `revoked.json`, so that one that was cut short is simply run again.
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+import yaml
+from pydantic import Field
+
+from csasn import __version__
+from csasn.certificates import (
+    authority_pem,
+    create_authority,
+    create_server_certificate,
+    create_server_key,
+    load_authority,
+)
+from csasn.configuration import Configuration, read_yaml, validate
+from csasn.encrypted_key import encrypt_key
+from csasn.enrolment import AUTHORITY, KIT, STUDY, Enrolment, EnrolmentRequest, make_kit, read_request
+from csasn.errors import ConfigurationError, TrustError
+from csasn.identity import read_private
+from csasn.membership import Approval, Member, Membership, read_approval, share_weights, verify_approval
+from csasn.site import Address, split_address
+from csasn.storage import atomic_writer, new_folder, private_folder, write_atomically, write_json, write_new
+from csasn.study import Name, Sha256, Study, read_study
+
+AUTHORITY_KEY, SERVER_KEY, SERVER_CERTIFICATE = "keys/ca.key", "keys/server.key", "keys/server.crt"
+AUTHORITY_CERTIFICATE = f"keys/{AUTHORITY}"
+SETTINGS, MEMBERSHIP, REVOKED = "coordinator.yaml", "membership.json", "revoked.json"
+PRIVATE = 0o600
+RESTORE, NAME = "bring it back with server restore", "is the name right?"
+
+
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$")]
+
+
+class Settings(Configuration):
+    """coordinator.yaml. `address` is where sites reach the coordinator; the server's certificate answers to it and to `names`."""
+
+    address: Address
+    names: tuple[HostName, ...] = ()
+    study_hash: Sha256
+    software_version: str
+
+    @property
+    def certificate_names(self) -> list[str]:
+        """Host names and addresses that the server's certificate answers to."""
+        return list(dict.fromkeys([split_address(self.address)[0], *self.names]))
+
+
+class Revocations(Configuration):
+    """revoked.json."""
+
+    keys: dict[str, Name]
+
+
+def initialise(folder: Path, study_file: Path, address: str, names: Sequence[str], passphrase: str) -> None:
+    """Makes the folder of a study: its authority, whose key `passphrase` closes, and the server's key and certificate.
+
+    Raises:
+        ConfigurationError: study, address, a name or the passphrase cannot be used.
+        StorageError: the folder is there already, or cannot be written.
+    """
+    study = read_study(study_file)
+    facts: dict[str, object] = {"address": address, "names": list(names)}
+    facts |= {"study_hash": study.study_hash, "software_version": __version__}
+    settings = validate(Settings, facts, "server init")
+    authority = create_authority(study.name)
+    encrypted, server_key = encrypt_key(authority.key, passphrase), create_server_key()
+    certificate = create_server_certificate(authority, server_key, settings.certificate_names)
+    with new_folder(folder) as staged:
+        private_folder(staged / "keys")
+        write_new(staged / AUTHORITY_KEY, encrypted, PRIVATE)
+        write_new(staged / SERVER_KEY, server_key, PRIVATE)
+        write_new(staged / AUTHORITY_CERTIFICATE, authority_pem(authority))
+        write_new(staged / SERVER_CERTIFICATE, certificate)
+        write_new(staged / STUDY, study_file.read_bytes())
+        _write_settings(staged, settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class Enrolments:
+    """An open coordinator's folder: `settings` and `study` are read once, who is enrolled each time it is asked."""
+
+    folder: Path
+    settings: Settings
+    study: Study
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The folder that `initialise` made.
+
+        Raises:
+            ConfigurationError: there is none, or its study is another than it began with.
+        """
+        if not (folder / SETTINGS).exists():
+            raise ConfigurationError(f"{folder} is no coordinator's folder", "make one with server init, or name it with --folder")
+        settings, study = validate(Settings, read_yaml(folder / SETTINGS), SETTINGS), read_study(folder / STUDY)
+        if study.study_hash != settings.study_hash:
+            raise ConfigurationError(
+                f"{folder / STUDY} is study {study.study_hash[:12]}, this folder was made for {settings.study_hash[:12]}",
+                "put the old file back; another study wants a folder of its own, by server init",
+            )
+        return cls(folder, settings, study)
+
+    def sites(self) -> dict[str, Enrolment]:
+        """Sites whose keys are accepted, in roster order."""
+        revoked = self.revoked_keys().keys()
+        files = {site: self._request_file(site) for site in self.study.federation.sites}
+        taken = {site: read_request(file).enrolment for site, file in files.items() if file.exists()}
+        return {site: enrolment for site, enrolment in taken.items() if not enrolment.keys & revoked}
+
+    def revoked_keys(self) -> dict[str, str]:
+        """Keys that are never accepted again, identities and node keys alike, and whose they were."""
+        path = self.folder / REVOKED
+        return validate(Revocations, read_yaml(path), REVOKED).keys if path.exists() else {}
+
+    def waiting_for(self) -> list[str]:
+        """Sites of the study that have yet to enrol; one that was revoked is not waited for."""
+        settled = {*self.sites(), *self.revoked_keys().values()}
+        return [site for site in self.study.federation.sites if site not in settled]
+
+    def membership(self) -> Membership | None:
+        """The membership that follows from who is enrolled; None while a site is awaited or too few are left."""
+        sites = self.sites()
+        if self.waiting_for() or len(sites) < self.study.federation.min_sites:
+            return None
+        units = share_weights({site: enrolment.num_training_cases for site, enrolment in sites.items()})
+        members = tuple(
+            Member(site=site, weight_units=units[site], identity=enrolment.identity, node_key=enrolment.node_key)
+            for site, enrolment in sites.items()
+        )
+        return Membership(study_hash=self.study.study_hash, members=members)
+
+    def approvals(self) -> list[Approval]:
+        """The approvals of the current membership; those of earlier ones are left out."""
+        if (membership := self.membership()) is None:
+            return []
+        files = [self._approval_file(site) for site in membership.sites]
+        approvals = [read_approval(file) for file in files if file.exists()]
+        return [approval for approval in approvals if approval.membership_hash == membership.membership_hash]
+
+    def check(self, request: EnrolmentRequest, replace: bool = False) -> None:
+        """Refuses a request that this study cannot take; `replace` lets a site come with new keys.
+
+        Raises:
+            TrustError: it is of another study, of no site of it, or with keys that are revoked, another site's, or new.
+        """
+        asked, study = request.enrolment, self.study
+        if asked.study_hash != study.study_hash:
+            raise TrustError(
+                f"{asked.site} asks for study {asked.study_hash[:12]}, this is {study.study_hash[:12]}",
+                f"send {self.folder / STUDY} to {asked.site}, and have client enroll run with it",
+            )
+        if asked.site not in study.federation.sites:
+            raise TrustError(f"{asked.site} is no site of this study, which has {', '.join(study.federation.sites)}", NAME)
+        if asked.keys & self.revoked_keys().keys():
+            raise TrustError(f"{asked.site} asks with a key that is revoked", f"{asked.site} makes new keys with client keygen")
+        for site, known in self.sites().items():
+            if site != asked.site and asked.keys & known.keys:
+                raise TrustError(f"{asked.site} asks with a key of {site}", "each site makes its own with client keygen")
+            if site == asked.site and asked.keys != known.keys and not replace:
+                raise TrustError(
+                    f"{site} is enrolled with other keys, fingerprint {known.fingerprint}",
+                    "ask the site whether it made new ones; if so, give --replace, which revokes the old ones",
+                )
+
+    def enroll(self, request: EnrolmentRequest, replace: bool = False) -> Path:
+        """Takes a request whose fingerprint the caller has compared; the site's kit, a zip file.
+
+        Raises:
+            TrustError: see `check`.
+        """
+        self.check(request, replace)
+        asked = request.enrolment
+        if before := self.sites().get(asked.site):
+            self._revoke(asked.site, before.keys - asked.keys)
+        private_folder(self.folder / "sites")
+        write_json(self._request_file(asked.site), request.model_dump(mode="json"), PRIVATE)
+        kit = self._write_kit(asked.site)
+        self.propose()
+        return kit
+
+    def revoke(self, site: str) -> None:
+        """Accepts a site's keys no longer, and proposes the membership without it, until it enrols with new ones.
+
+        Raises:
+            TrustError: the site is not enrolled.
+        """
+        if site not in (sites := self.sites()):
+            raise TrustError(f"{site} is not enrolled, those who are: {', '.join(sites) or 'none'}", NAME)
+        self._revoke(site, sites[site].keys)
+        self.propose()
+
+    def propose(self) -> None:
+        """Writes the current membership to membership.json; where there is none, the file goes."""
+        if (membership := self.membership()) is None:
+            (self.folder / MEMBERSHIP).unlink(missing_ok=True)
+        else:
+            write_json(self.folder / MEMBERSHIP, membership.model_dump(mode="json"))
+
+    def record(self, approval: Approval) -> None:
+        """Keeps a site's approval of the current membership.
+
+        Raises:
+            TrustError: there is none, or the approval does not hold for it.
+        """
+        if (membership := self.membership()) is None:
+            raise TrustError("no membership is proposed yet", f"first these enrol: {', '.join(self.waiting_for()) or 'more sites'}")
+        verify_approval(membership, approval)
+        private_folder(self.folder / "approvals")
+        write_json(self._approval_file(approval.site), approval.model_dump(mode="json"))
+
+    def renew(self, passphrase: str, address: str | None = None, names: Sequence[str] | None = None) -> None:
+        """A new server certificate of the same authority, so that kits stay good; at a new address, kits with it are written too.
+
+        The server's key stays: a certificate and its key are two files, and a crash between two renamings would leave none that
+        work.
+
+        Raises:
+            ConfigurationError: address or a name cannot be used.
+            TrustError: the passphrase is wrong, or a key is missing or open to others.
+        """
+        changes = {"address": address or self.settings.address, "names": self.settings.names if names is None else tuple(names)}
+        settings = validate(Settings, self.settings.model_dump(mode="json") | changes, SETTINGS)
+        authority = load_authority(
+            read_private(self.folder / AUTHORITY_KEY, RESTORE), (self.folder / AUTHORITY_CERTIFICATE).read_bytes(), passphrase
+        )
+        server_key = read_private(self.folder / SERVER_KEY, RESTORE)
+        certificate = create_server_certificate(authority, server_key, settings.certificate_names)
+        write_atomically(self.folder / SERVER_CERTIFICATE, certificate)
+        _write_settings(self.folder, settings)
+        moved = dataclasses.replace(self, settings=settings)
+        for site in moved.sites():
+            moved._write_kit(site)
+
+    def _revoke(self, site: str, keys: Collection[str]) -> None:
+        write_json(self.folder / REVOKED, {"keys": self.revoked_keys() | dict.fromkeys(sorted(keys), site)})
+
+    def _write_kit(self, site: str) -> Path:
+        files = {AUTHORITY: (self.folder / AUTHORITY_CERTIFICATE).read_bytes(), STUDY: (self.folder / STUDY).read_bytes()}
+        kit = make_kit(site, self.settings.address, self.settings.study_hash, files)
+        files[KIT] = json.dumps(kit.model_dump(mode="json"), indent=1).encode() + b"\n"
+        place = self.folder / "kits" / site
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            write_atomically(place / name, content)
+        path = place.with_name(f"{site}.kit.zip")
+        with atomic_writer(path) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980: the same kit is the same file
+        return path
+
+    def _request_file(self, site: str) -> Path:
+        return self.folder / "sites" / f"{site}.json"
+
+    def _approval_file(self, site: str) -> Path:
+        return self.folder / "approvals" / f"{site}.json"
+
+
+def _write_settings(folder: Path, settings: Settings) -> None:
+    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+    write_atomically(folder / SETTINGS, text.encode())

@@ -1,0 +1,626 @@
+"""From keys to a signed membership, by the commands that people run; revocation, renewal, backup and moving."""
+
+import io
+import json
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import client.cli
+import server.cli
+from client.approval import PLAIN, approve, check_membership, read_approved, review
+from csasn.certificates import certificate_fingerprint
+from csasn.configuration import validate
+from csasn.enrolment import read_kit, read_request
+from csasn.errors import ConfigurationError, StorageError, TrustError
+from csasn.identity import create_keys, load_identity
+from csasn.membership import Approval, Member, Membership, read_membership, sign_membership, verify_approvals
+from csasn.normalisation import MEASURED_MODES
+from csasn.site import Policy, Site, find_site, split_address
+from server.enrolment import Enrolments
+
+SITES = ("centerA", "centerB", "centerC")
+PASSPHRASE = "correct horse battery"
+
+
+class Federation:
+    """A coordinator and three hospitals in one folder, and their commands run in this process."""
+
+    def __init__(self, folder, monkeypatch, capsys):
+        self.path, self.folder, self._monkeypatch, self._capsys = folder, folder / "coordinator", monkeypatch, capsys
+        (folder / "passphrase").write_text(PASSPHRASE + "\n")
+        monkeypatch.chdir(folder)
+
+    def run(self, *arguments, code=0):
+        """Output of a command (standard output, or the error where one is expected)."""
+        command, *rest = map(str, arguments)
+        self._monkeypatch.setattr(sys, "argv", [command, *rest])
+        with pytest.raises(SystemExit) as ended:
+            {"client": client.cli, "server": server.cli}[command].main()
+        said = self._capsys.readouterr()
+        assert ended.value.code == code, said.err + said.out
+        return said.err if code else said.out
+
+    def site(self, name):
+        return find_site(name)
+
+    @property
+    def enrolments(self):
+        return Enrolments.open(self.folder)
+
+    def initialise(self):
+        self.run(
+            "server", "init", "study.yaml", "--address", "localhost:9443", "--name", "127.0.0.1", "--passphrase-file", "passphrase"
+        )
+
+    def request(self, site):
+        self.run("client", "keygen", "--site", site)
+        self.run("client", "enroll", "--site", site, "--study", "study.yaml")
+        return self.path / f"{site}.request.json"
+
+    def enroll(self, site, *more, code=0):
+        path = self.path / f"{site}.request.json"
+        fingerprint = json_of(path)["enrolment"]["identity"] and read_request(path).enrolment.fingerprint
+        return self.run("server", "enroll", path.name, "--fingerprint", fingerprint, *more, code=code)
+
+    def enroll_all(self):
+        self.initialise()
+        for site in SITES:
+            self.request(site)
+            self.enroll(site)
+            self.run("client", "install", "--site", site, f"coordinator/kits/{site}.kit.zip")
+        return read_membership(self.folder / "membership.json")
+
+    def approve(self, site, membership, code=0):
+        return self.run(
+            "client", "approve", "--site", site, "--membership", "coordinator/membership.json",
+            "--yes", membership.membership_hash[:12], code=code,
+        )  # fmt: skip
+
+    def approval(self, site):
+        return validate(Approval, json_of(self.site(site).kit_folder / "approval.json"), "approval.json")
+
+
+def json_of(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def federation(tmp_path, write_small_hospitals, monkeypatch, capsys):
+    write_small_hospitals(tmp_path / "h")
+    return Federation(tmp_path / "h", monkeypatch, capsys)
+
+
+def test_from_keys_to_a_membership_that_every_site_signed(federation):
+    membership = federation.enroll_all()
+    assert membership.sites == SITES
+    for member in membership.members:
+        site = federation.site(member.site)
+        assert (site.keys_folder / "node.pub").read_text().strip() == member.node_key
+        federation.approve(member.site, membership)
+        federation.enrolments.record(federation.approval(member.site))
+    verify_approvals(membership, federation.enrolments.approvals())
+    _, approved, _ = read_approved(federation.site("centerA"))
+    assert approved == membership
+
+
+def test_weights_follow_from_the_numbers_of_training_cases_in_the_requests(federation):
+    membership = federation.enroll_all()
+    numbers = {site: enrolment.num_training_cases for site, enrolment in federation.enrolments.sites().items()}
+    assert list(numbers.values()) == [12, 15, 15]
+    assert membership.weight_units == {"centerA": 18, "centerB": 23, "centerC": 23}
+
+
+def test_no_private_key_is_in_what_travels(federation):
+    federation.enroll_all()
+    travels = [*federation.path.glob("*.request.json"), *federation.folder.glob("kits/*/*"), federation.folder / "membership.json"]
+    assert len(travels) == 3 + 9 + 1
+    for path in travels:
+        assert b"PRIVATE" not in path.read_bytes()
+    with zipfile.ZipFile(federation.folder / "kits/centerA.kit.zip") as kit:
+        assert sorted(kit.namelist()) == ["ca.crt", "kit.json", "study.yaml"]
+        assert kit.read("study.yaml") == (federation.path / "study.yaml").read_bytes()
+
+
+def test_private_files_are_private_and_the_authoritys_key_is_under_its_passphrase(federation):
+    federation.enroll_all()
+    keys = federation.folder / "keys"
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in keys.glob("*.key")} == {"ca.key": 0o600, "server.key": 0o600}
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o700
+    assert (keys / "ca.key").read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+
+
+def test_commands_say_the_same_fingerprints_on_both_sides(federation):
+    federation.initialise()
+    shown = federation.run("client", "keygen", "--site", "centerA").split("fingerprint: ")[1].split("\n")[0]
+    assert shown in federation.run("client", "enroll", "--site", "centerA", "--study", "study.yaml")
+    assert shown in federation.enroll("centerA")
+    installed = federation.run("client", "install", "--site", "centerA", "coordinator/kits/centerA.kit.zip")
+    assert certificate_fingerprint((federation.folder / "keys/ca.crt").read_bytes()) in installed
+
+
+def test_keygen_twice_changes_nothing_and_says_so(federation):
+    federation.run("client", "keygen", "--site", "centerA")
+    assert "holds keys already" in federation.run("client", "keygen", "--site", "centerA", code=11)
+
+
+def test_init_twice_changes_nothing_and_says_so(federation):
+    federation.initialise()
+    before = (federation.folder / "keys/ca.key").read_bytes()
+    arguments = ("server", "init", "study.yaml", "--address", "h:1", "--passphrase-file", "passphrase")
+    assert "is there and not empty" in federation.run(*arguments, code=9)
+    assert (federation.folder / "keys/ca.key").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--address", "nowhere"), "address is 'nowhere'"),
+        (("--address", "h:0"), "address is 'h:0': expected a port from 1 to 65535"),
+        (("--address", "h:1", "--name", "two words"), "names.0 is 'two words'"),
+    ],
+)
+def test_init_leaves_nothing_behind_where_an_argument_is_wrong(federation, arguments, says):
+    assert says in federation.run("server", "init", "study.yaml", "--passphrase-file", "passphrase", *arguments, code=3)
+    assert not list(federation.path.glob("*coordinator*"))
+
+
+def test_a_short_passphrase_is_refused(federation):
+    (federation.path / "passphrase").write_text("short\n")
+    arguments = ("server", "init", "study.yaml", "--address", "h:1", "--passphrase-file", "passphrase")
+    assert "the passphrase has 5 characters, expected at least 12" in federation.run(*arguments, code=3)
+
+
+def test_a_wrong_fingerprint_enrols_nobody(federation):
+    federation.initialise()
+    federation.request("centerA")
+    said = federation.run("server", "enroll", "centerA.request.json", "--fingerprint", "0000 1111", code=11)
+    assert "the fingerprint of the request is" in said
+    assert not federation.enrolments.sites()
+    assert not (federation.folder / "kits").exists()
+
+
+def test_a_question_needs_a_terminal_and_names_the_flag_for_scripts(federation):
+    federation.initialise()
+    federation.request("centerA")
+    command = [Path(sys.prefix) / "bin" / "server", "enroll", "centerA.request.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 3
+    assert "--fingerprint F" in done.stderr
+    assert not federation.enrolments.sites()
+
+
+@pytest.mark.parametrize(("answer", "code"), [("yes", 0), ("y", 130), ("", 130), ("no", 130)])
+def test_only_the_whole_word_yes_enrols(federation, monkeypatch, answer, code):
+    federation.initialise()
+    federation.request("centerA")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: answer)
+    federation.run("server", "enroll", "centerA.request.json", code=code)
+    assert list(federation.enrolments.sites()) == ["centerA"] * (code == 0)
+
+
+@pytest.mark.parametrize("key", ["site", "num_training_cases", "study_hash", "identity", "node_key", "software_version"])
+def test_a_request_that_was_changed_is_refused(federation, tmp_path, key):
+    federation.initialise()
+    request = json_of(federation.request("centerA"))
+    other = create_keys(tmp_path / "other").model_dump()
+    changed = {"site": "centerB", "num_training_cases": 1000, "study_hash": "0" * 64, "software_version": "9.9", **other}
+    request["enrolment"][key] = changed[key]
+    (federation.path / "centerA.request.json").write_text(json.dumps(request))
+    said = federation.run("server", "enroll", "centerA.request.json", "--fingerprint", "x", code=11)
+    assert f"the enrolment signature of {request['enrolment']['site']} is not valid" in said
+
+
+def test_a_request_of_another_study_is_refused(federation):
+    federation.initialise()
+    study = yaml.safe_load((federation.path / "study.yaml").read_text())
+    (federation.path / "study.yaml").write_text(yaml.safe_dump(study | {"seed": 2}))
+    federation.request("centerA")
+    assert "asks for study" in federation.enroll("centerA", code=11)
+
+
+def test_a_study_that_changed_after_init_is_refused(federation):
+    federation.initialise()
+    federation.request("centerA")
+    study = yaml.safe_load((federation.folder / "study.yaml").read_text())
+    (federation.folder / "study.yaml").write_text(yaml.safe_dump(study | {"seed": 2}))
+    assert "this folder was made for" in federation.enroll("centerA", code=3)
+
+
+def test_a_site_that_is_not_in_the_study_is_refused_on_both_sides(federation):
+    federation.initialise()
+    study = yaml.safe_load((federation.path / "study.yaml").read_text())
+    study["federation"]["sites"] = ["centerB", "centerC"]
+    (federation.path / "without.yaml").write_text(yaml.safe_dump(study))
+    federation.run("client", "keygen", "--site", "centerA")
+    command = ("client", "enroll", "--site", "centerA", "--study", "without.yaml")
+    assert "centerA is no site of study small" in federation.run(*command, code=3)
+    federation.run("client", "enroll", "--site", "centerA", "--study", "study.yaml")
+    arguments = ("server", "init", "without.yaml", "--address", "h:1", "--folder", "other", "--passphrase-file", "passphrase")
+    federation.run(*arguments)
+    assert "asks for study" in federation.enroll("centerA", "--folder", "other", code=11)
+
+
+def test_two_sites_cannot_share_a_key(federation):
+    federation.initialise()
+    federation.request("centerA")
+    federation.enroll("centerA")
+    shutil.copytree(federation.site("centerA").keys_folder, federation.site("centerB").keys_folder)
+    federation.run("client", "enroll", "--site", "centerB", "--study", "study.yaml")
+    assert "centerB asks with a key of centerA" in federation.enroll("centerB", code=11)
+
+
+def test_enrolling_again_with_the_same_keys_changes_nothing(federation):
+    membership = federation.enroll_all()
+    kit = (federation.folder / "kits/centerB.kit.zip").read_bytes()
+    federation.enroll("centerB")
+    assert read_membership(federation.folder / "membership.json") == membership
+    assert (federation.folder / "kits/centerB.kit.zip").read_bytes() == kit
+
+
+def test_new_keys_of_an_enrolled_site_want_replace_which_revokes_the_old_ones(federation):
+    before = federation.enroll_all()
+    old = federation.path / "old"
+    federation.site("centerB").keys_folder.rename(old)
+    federation.request("centerB")
+    assert "centerB is enrolled with other keys" in federation.enroll("centerB", code=11)
+    assert federation.enrolments.membership() == before
+    federation.enroll("centerB", "--replace")
+    after = read_membership(federation.folder / "membership.json")
+    assert after.sites == SITES
+    assert after.membership_hash != before.membership_hash
+    shutil.rmtree(federation.site("centerB").keys_folder)
+    old.rename(federation.site("centerB").keys_folder)
+    federation.run("client", "enroll", "--site", "centerB", "--study", "study.yaml")
+    assert "asks with a key that is revoked" in federation.enroll("centerB", "--replace", code=11)
+
+
+def test_a_new_node_key_under_the_same_identity_revokes_the_old_node_key_alone(federation):
+    before = federation.enroll_all()
+    (federation.site("centerB").keys_folder / "node.key").unlink()
+    federation.request("centerB")
+    federation.enroll("centerB", "--replace")
+    after = federation.enrolments.membership()
+    assert after.members[1].identity == before.members[1].identity
+    assert after.members[1].node_key != before.members[1].node_key
+
+
+def test_the_membership_is_proposed_only_after_the_last_enrolment(federation):
+    federation.initialise()
+    for number, site in enumerate(SITES):
+        federation.request(site)
+        said = federation.enroll(site)
+        assert federation.enrolments.waiting_for() == list(SITES[number + 1 :])
+        assert (federation.folder / "membership.json").exists() == (site == "centerC")
+        assert all(name in said for name in SITES[number + 1 :])
+
+
+def test_a_revoked_site_is_left_out_and_everyone_else_is_asked_again(federation):
+    before = federation.enroll_all()
+    for site in SITES:
+        federation.approve(site, before)
+        federation.enrolments.record(federation.approval(site))
+    federation.run("server", "revoke", "centerB")
+    after = read_membership(federation.folder / "membership.json")
+    assert after.sites == ("centerA", "centerC")
+    assert sum(after.weight_units.values()) == 64
+    assert federation.enrolments.approvals() == []
+    with pytest.raises(TrustError, match="centerA approved membership"):
+        verify_approvals(after, [federation.approval(site) for site in after.sites])
+    assert "asks with a key that is revoked" in federation.enroll("centerB", code=11)
+    shutil.rmtree(federation.site("centerB").keys_folder)
+    federation.request("centerB")
+    federation.enroll("centerB")
+    assert federation.enrolments.membership().sites == SITES
+    assert "centerZ is not enrolled" in federation.run("server", "revoke", "centerZ", code=11)
+
+
+def test_no_membership_is_proposed_with_fewer_sites_than_the_study_wants(tmp_path, write_small_hospitals, monkeypatch, capsys):
+    write_small_hospitals(tmp_path / "h", federation={"min_sites": 3})
+    federation = Federation(tmp_path / "h", monkeypatch, capsys)
+    federation.enroll_all()
+    assert "fewer sites are left" in federation.run("server", "revoke", "centerB")
+    assert not (federation.folder / "membership.json").exists()
+
+
+def test_a_revocation_that_a_crash_cut_short_holds(federation, monkeypatch):
+    federation.enroll_all()
+    monkeypatch.setattr(Enrolments, "propose", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        federation.enrolments.revoke("centerB")
+    assert federation.enrolments.membership().sites == ("centerA", "centerC")
+
+
+def test_a_missing_wrong_or_foreign_signature_is_named_by_its_site(federation, tmp_path):
+    membership = federation.enroll_all()
+    for site in SITES:
+        federation.approve(site, membership)
+    good = {site: federation.approval(site) for site in SITES}
+    verify_approvals(membership, good.values())
+    with pytest.raises(TrustError, match=r"not approved by centerB, centerC"):
+        verify_approvals(membership, [good["centerA"]])
+    swapped = good["centerB"].model_copy(update={"signature": good["centerC"].signature})
+    with pytest.raises(TrustError, match="the membership signature of centerB is not valid"):
+        verify_approvals(membership, [good["centerA"], swapped, good["centerC"]])
+    create_keys(tmp_path / "stranger")
+    foreign = sign_membership(membership, "centerD", load_identity(tmp_path / "stranger"))
+    with pytest.raises(TrustError, match="'centerD' approved, but no key of a member"):
+        verify_approvals(membership, [*good.values(), foreign])
+    with pytest.raises(TrustError, match="signature of centerB is not valid"):
+        verify_approvals(membership, [sign_membership(membership, "centerB", load_identity(tmp_path / "stranger"))])
+
+
+def test_a_membership_without_keys_can_be_approved_by_nobody(tmp_path):
+    create_keys(tmp_path)
+    simulated = Membership(study_hash="0" * 64, members=(Member(site="a", weight_units=64),))
+    with pytest.raises(TrustError, match="no key of a member"):
+        verify_approvals(simulated, [sign_membership(simulated, "a", load_identity(tmp_path))])
+
+
+def test_a_simulated_membership_keeps_its_hash_whether_absent_keys_are_written_or_not():
+    plain = Membership(study_hash="0" * 64, members=(Member(site="a", weight_units=64),))
+    assert plain.membership_hash == "c5024602a0d8111600f06ef6383c5f139d4504c4bb62c19902806dd2da866370"
+    assert validate(Membership, plain.model_dump(mode="json"), "m").membership_hash == plain.membership_hash
+
+
+def test_members_have_keys_of_their_own_all_or_none(tmp_path):
+    one, two = (create_keys(tmp_path / name).model_dump() for name in "ab")
+    a, b = {"site": "a", "weight_units": 32}, {"site": "b", "weight_units": 32}
+    validate(Membership, {"study_hash": "0" * 64, "members": [a | one, b | two]}, "m")
+    for members in ([a | one, b], [a | one, b | one], [a | one, b | two | {"node_key": one["node_key"]}]):
+        with pytest.raises(ConfigurationError, match="of its own for each member, or none for any"):
+            validate(Membership, {"study_hash": "0" * 64, "members": members}, "m")
+    with pytest.raises(ConfigurationError, match="names a site twice"):
+        validate(Membership, {"study_hash": "0" * 64, "members": [a, a]}, "m")
+
+
+def test_a_scripts_yes_to_another_membership_signs_nothing(federation):
+    federation.enroll_all()
+    command = ("client", "approve", "--site", "centerA", "--membership", "coordinator/membership.json")
+    assert "is for another membership" in federation.run(*command, "--yes", "0" * 12, code=11)
+    assert "is no terminal" in federation.run(*command, code=3)
+    assert "the membership is missing" in federation.run("client", "approve", "--site", "centerA", code=3)
+    assert not (federation.site("centerA").kit_folder / "approval.json").exists()
+    with pytest.raises(TrustError, match="centerA has approved no study"):
+        read_approved(federation.site("centerA"))
+
+
+def test_approval_says_in_plain_words_what_leaves_and_who_takes_part(federation):
+    membership = federation.enroll_all()
+    said = federation.approve("centerA", membership)
+    assert PLAIN in said
+    for words in ("up to 2", "leaves this site in every round", "at most 16 bits", "never leaves: images", "(this site)"):
+        assert words in said
+    for site, enrolment in federation.enrolments.sites().items():
+        assert site in said
+        assert enrolment.fingerprint in said
+    assert ("sums of activations" in said) == ("silo" in MEASURED_MODES)
+
+
+def test_approving_anew_shows_what_changed(federation):
+    before = federation.enroll_all()
+    federation.approve("centerA", before)
+    federation.site("centerB").keys_folder.rename(federation.path / "old")
+    federation.request("centerB")
+    federation.enroll("centerB", "--replace")
+    federation.run("server", "revoke", "centerC")
+    after = federation.enrolments.membership()
+    said = federation.approve("centerA", after)
+    assert "NEW KEY since you approved" in next(line for line in said.splitlines() if "centerB" in line)
+    assert "GONE since you approved" in next(line for line in said.splitlines() if "centerC" in line)
+    assert read_approved(federation.site("centerA"))[1] == after
+
+
+def test_a_site_refuses_a_membership_of_another_study_with_other_keys_or_without_it(federation, tmp_path):
+    membership = federation.enroll_all()
+    site, (_, study) = federation.site("centerA"), read_kit(federation.site("centerA").kit_folder)
+    first, *others = membership.members
+    other_keys = create_keys(tmp_path / "other")
+    with pytest.raises(TrustError, match="the membership is of study 0000"):
+        approve(site, study, membership.model_copy(update={"study_hash": "0" * 64}))
+    for member in (
+        first.model_copy(update={"identity": other_keys.identity}),
+        first.model_copy(update={"node_key": other_keys.node_key}),
+    ):
+        with pytest.raises(TrustError, match="names other keys for centerA"):
+            approve(site, study, membership.model_copy(update={"members": (member, *others)}))
+    with pytest.raises(TrustError, match="does not name centerA"):
+        review(site, study, membership.model_copy(update={"members": tuple(others)}))
+    stranger = others[0].model_copy(update={"site": "centerZ"})
+    with pytest.raises(TrustError, match="names centerZ, who are no sites"):
+        check_membership(site, study, membership.model_copy(update={"members": (first, stranger, others[1])}))
+    assert not (site.kit_folder / "approval.json").exists()
+
+
+def test_a_sites_policy_wins_over_the_study(federation):
+    membership = federation.enroll_all()
+    path = federation.path / "sites/centerA.yaml"
+    path.write_text(path.read_text() + "policy: {require_secure_aggregation: true}\n")
+    assert "this site's policy is require_secure_aggregation: true" in federation.approve("centerA", membership, code=3)
+
+
+def test_what_changed_after_approval_is_no_longer_approved(federation):
+    membership = federation.enroll_all()
+    site = federation.site("centerA")
+    federation.approve("centerA", membership)
+    changed = membership.model_dump(mode="json")
+    changed["members"][1]["weight_units"] += 1
+    changed["members"][2]["weight_units"] -= 1
+    (site.kit_folder / "membership.json").write_text(json.dumps(changed))
+    with pytest.raises(TrustError, match="centerA approved membership"):
+        read_approved(site)
+    (site.kit_folder / "study.yaml").write_text((site.kit_folder / "study.yaml").read_text() + "seed: 2\n")
+    with pytest.raises(TrustError, match=r"study\.yaml of the kit is missing, or not as the coordinator made it"):
+        read_approved(site)
+
+
+def test_a_kit_that_is_changed_another_sites_or_of_another_authority_is_refused(federation):
+    federation.enroll_all()
+    kit = federation.folder / "kits/centerA.kit.zip"
+    command = ("client", "install", "--site", "centerA")
+    assert "is the kit of centerB, expected centerA" in federation.run(*command, "coordinator/kits/centerB.kit.zip", code=11)
+    with zipfile.ZipFile(kit) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    for name, content in (("ca.crt", b"x"), ("study.yaml", files["study.yaml"] + b"\n"), ("study.yaml", b"a" * (1 << 21))):
+        with zipfile.ZipFile(federation.path / "bad.zip", "w") as archive:
+            for each, own in files.items():
+                archive.writestr(each, content if each == name else own)
+        assert f"{name} " in federation.run(*command, "bad.zip", code=11)
+    (federation.path / "bad.zip").write_bytes(kit.read_bytes()[:-40])
+    assert "is damaged, or no kit" in federation.run(*command, "bad.zip", code=11)
+    arguments = ("server", "init", "study.yaml", "--address", "h:1", "--folder", "other", "--passphrase-file", "passphrase")
+    federation.run(*arguments)
+    federation.enroll("centerA", "--folder", "other")
+    assert "is of another authority" in federation.run(*command, "other/kits/centerA.kit.zip", code=11)
+    assert read_kit(federation.site("centerA").kit_folder)[0].address == "localhost:9443"
+    federation.run(*command, "other/kits/centerA.kit.zip", "--replace")
+    assert read_kit(federation.site("centerA").kit_folder)[0].address == "h:1"
+
+
+def test_renewal_keeps_authority_and_kits_and_wants_the_passphrase(federation):
+    federation.enroll_all()
+    names = ("keys/ca.crt", "keys/ca.key", "keys/server.key", "kits/centerA.kit.zip", "keys/server.crt")
+    before = [(federation.folder / name).read_bytes() for name in names]
+    (federation.path / "wrong").write_text("another passphrase\n")
+    assert "the passphrase does not open" in federation.run("server", "renew", "--passphrase-file", "wrong", code=11)
+    assert [(federation.folder / name).read_bytes() for name in names] == before
+    assert "365 days" in federation.run("server", "renew", "--passphrase-file", "passphrase")
+    after = [(federation.folder / name).read_bytes() for name in names]
+    assert after[:-1] == before[:-1]
+    assert after[-1] != before[-1]
+
+
+def test_a_coordinators_folder_moves_to_another_machine_by_backup_restore_and_renewal(federation):
+    membership = federation.enroll_all()
+    federation.run("server", "backup", "c.tar")
+    assert stat.S_IMODE((federation.path / "c.tar").stat().st_mode) == 0o600
+    assert b"BEGIN ENCRYPTED PRIVATE KEY" in (federation.path / "c.tar").read_bytes()
+    federation.run("server", "restore", "c.tar", "--folder", "moved")
+    moved = federation.path / "moved"
+    assert tree(moved) == tree(federation.folder)
+    federation.run("server", "renew", "--folder", "moved", "--address", "10.1.2.3:9443", "--passphrase-file", "passphrase")
+    assert Enrolments.open(moved).membership() == membership
+    federation.run("client", "install", "--site", "centerA", "moved/kits/centerA.kit.zip")
+    assert read_kit(federation.site("centerA").kit_folder)[0].address == "10.1.2.3:9443"
+    assert "is there and not empty" in federation.run("server", "restore", "c.tar", code=9)
+
+
+def test_a_sites_keys_kit_and_state_come_back_without_the_image_cache(federation):
+    membership = federation.enroll_all()
+    federation.approve("centerA", membership)
+    site = federation.site("centerA")
+    (Path(site.state) / "cache").mkdir()
+    (Path(site.state) / "cache" / "pixels").write_bytes(b"pixels")
+    (Path(site.state) / "run").mkdir()
+    (Path(site.state) / "run" / "memory").write_bytes(b"memory")
+    federation.run("client", "backup", "--site", "centerA", "a.tar")
+    assert b"pixels" not in (federation.path / "a.tar").read_bytes()
+    before = tree(Path(site.state), leave_out="cache")
+    assert "is there and not empty" in federation.run("client", "restore", "--site", "centerA", "a.tar", code=9)
+    shutil.rmtree(site.state)
+    federation.run("client", "restore", "--site", "centerA", "a.tar")
+    assert tree(Path(site.state)) == before
+    assert read_approved(site)[1] == membership
+
+
+def tree(folder, leave_out=None):
+    """Name, mode and content of all that is in a folder."""
+    return {
+        str(path.relative_to(folder)): (stat.S_IMODE(path.stat().st_mode), path.read_bytes() if path.is_file() else None)
+        for path in folder.rglob("*")
+        if leave_out not in path.relative_to(folder).parts
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("cut", "damaged, cut short, or no backup"),
+        ("changed", "damaged, cut short, or no backup"),
+        ("link", "holds what is no file of coordinator"),
+        ("above", "holds what is no file of coordinator"),
+        ("another", "holds what is no file of coordinator"),
+        ("missing", "cannot read c.tar: no such file"),
+    ],
+)
+def test_an_archive_that_is_no_backup_restores_nothing(federation, fault, says):
+    federation.initialise()
+    federation.run("server", "backup", "c.tar")
+    path = federation.path / "c.tar"
+    if fault == "cut":
+        with tarfile.open(path) as archive:
+            size = archive.getmembers()[-2].offset  # between two files, where tar itself takes it for the end
+        path.write_bytes(path.read_bytes()[:size])
+    elif fault == "changed":
+        path.write_bytes(path.read_bytes().replace(b"localhost:9443", b"attackers:9443"))
+    elif fault == "missing":
+        path.unlink()
+    else:
+        with tarfile.open(path, "w") as archive:
+            member = tarfile.TarInfo({"link": "coordinator/link", "above": "coordinator/../../x", "another": "state/x"}[fault])
+            member.type, member.linkname = (tarfile.SYMTYPE, "/etc/passwd") if fault == "link" else (tarfile.REGTYPE, "")
+            archive.addfile(member)
+            hashes = tarfile.TarInfo("sha256.json")
+            hashes.size = 2
+            archive.addfile(hashes, io.BytesIO(b"{}"))
+    assert says in federation.run("server", "restore", "c.tar", "--folder", "back", code=9)
+    assert not list(federation.path.glob("*back*"))
+
+
+def test_training_hours_may_pass_midnight():
+    from datetime import time
+
+    night, day = Policy(training_hours="20:00-06:00"), Policy(training_hours="08:30-17:00")
+    assert [night.may_train_at(time(hour)) for hour in (19, 20, 23, 0, 5, 6)] == [False, True, True, True, True, False]
+    assert [day.may_train_at(time(8, minute)) for minute in (29, 30)] == [False, True]
+    assert not day.may_train_at(time(17))
+    assert Policy().may_train_at(time(12))
+    for wrong in ("20:00", "24:00-06:00", "20:00-20:00", "8:00-9:00"):
+        with pytest.raises(ConfigurationError, match="training_hours"):
+            validate(Policy, {"training_hours": wrong}, "site.yaml")
+
+
+def test_addresses_are_host_and_port_and_keys_and_kit_lie_in_state_unless_named():
+    assert split_address("h.example.org:9443") == ("h.example.org", 9443)
+    assert split_address("[::1]:80") == ("::1", 80)
+    facts = {"site": "a", "manifest": "m", "images": "i", "state": "/s"}
+    site = validate(Site, facts | {"coordinator": "[::1]:80", "proxy": "http://proxy:3128"}, "site.yaml")
+    assert (site.keys_folder, site.kit_folder) == (Path("/s/keys"), Path("/s/kit"))
+    for key, value in (("coordinator", "h"), ("coordinator", "h:65536"), ("coordinator", "https://h:1"), ("proxy", "proxy:3128")):
+        with pytest.raises(ConfigurationError, match=key):
+            validate(Site, facts | {key: value}, "site.yaml")
+
+
+def test_nothing_to_back_up_is_said_and_leaves_no_file(tmp_path):
+    from csasn.backup import write_backup
+
+    with pytest.raises(StorageError, match="nothing to back up"):
+        write_backup(tmp_path / "x.tar", {"keys": tmp_path / "none"})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["init", "enroll", "revoke", "renew", "backup", "restore"])
+def test_help_of_the_coordinators_commands_has_an_example_and_exit_codes(federation, command):
+    said = " ".join(federation.run("server", command, "--help").split())
+    assert f"example: server {command} " in said
+    assert "11 not to be trusted" in said
+
+
+@pytest.mark.parametrize("command", ["keygen", "enroll", "install", "approve", "backup", "restore"])
+def test_help_of_a_sites_commands_has_an_example_and_exit_codes(federation, command):
+    said = " ".join(federation.run("client", command, "--help").split())
+    assert f"example: client {command} --site centerA" in said
+    assert "11 not to be trusted" in said
+
+
+def test_help_does_not_load_cryptography():
+    program = "import sys, server.cli, client.cli; sys.exit('cryptography' in sys.modules or 'pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
