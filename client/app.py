@@ -4,18 +4,25 @@ import logging
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from client.outbox import Outbox
 from client.worker import SiteWorker
 from csasn import wire
 from csasn.errors import ConfigurationError, CsasnError, TrainingError
-from csasn.federated.messages import Absence, Answer, Reason
+from csasn.federated.messages import Absence, Reason, Request
 from csasn.federated.quantise import ScaleTooSmallError
+from csasn.identity import load_identity, sign
 from csasn.membership import read_membership
+from csasn.privacy.gate import Terms
+from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
+from csasn.privacy.receipt import PURPOSE, Sign
 from csasn.site import read_site
+from csasn.storage import private_folder
 from csasn.study import read_study
 
 log = logging.getLogger(__name__)
@@ -32,11 +39,48 @@ SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER, THREADS = (
 # keys that Flower's simulation sets in the node configuration, and those of the run configuration that it goes with
 PARTITION, SITES, OUT, RUN_DIRECTORY = "partition-id", "sites", "out", "run-directory"
 
+T = TypeVar("T")
+
 app = ClientApp()
 
 
 def _reply(message: Message, context: Context) -> Message:
-    return Message(wire.answer_to_records(_answer(message, context)), reply_to=message)
+    torch.set_num_threads(int(context.node_config.get(THREADS, 1)))
+    request = reason_of_failure(lambda: wire.request_from_message(message))
+    worker = reason_of_failure(lambda: _worker(*_files(context)))
+    if isinstance(request, Absence) or isinstance(worker, Absence):
+        absence = request if isinstance(request, Absence) else worker
+        assert isinstance(absence, Absence)
+        return _send(message, context, lambda outbox: outbox.post(absence, _occasion(request), None))
+    reply = reason_of_failure(lambda: worker.answer(request))
+
+    def post(outbox: Outbox) -> wire.Records:
+        header = request.header
+        left = outbox.bytes_left(worker.site.policy.upload_budget_mib, header.run, header.round)
+        return outbox.post(reply, _occasion(request), Terms(worker.contract, worker.site.site, request.kind, header.round, left))
+
+    return _send(message, context, post)
+
+
+def _occasion(request: Request | Absence) -> Occasion:
+    if isinstance(request, Absence):
+        return Occasion()
+    header = request.header
+    return Occasion(header.run, header.round, header.attempt, request.kind.value)
+
+
+def _send(message: Message, context: Context, post: Callable[[Outbox], wire.Records]) -> Message:
+    """The message of what `post` hands over; where the ledger cannot be written, a number and a fixed text are all that leaves."""
+    try:
+        site_file, _, membership_file, state_folder = _files(context)
+        signer = reason_of_failure(lambda: _signer(site_file, membership_file))
+        outbox = Outbox(_ledger(state_folder), None if isinstance(signer, Absence) else signer)
+        return Message(post(outbox), reply_to=message)
+    except CsasnError as error:
+        log.error("nothing is sent: %s", _line(error))
+    except Exception as error:  # noqa: BLE001 - as in `reason_of_failure`
+        log.error("nothing is sent: unexpected %s", type(error).__name__)
+    return Message(Error(wire.NO_LEDGER, "no ledger, nothing sent"), reply_to=message)
 
 
 app.query("hello")(_reply)
@@ -51,15 +95,8 @@ def _place(message: Message, context: Context) -> Message:
     place = context.node_config.get(PARTITION)
     if isinstance(place, int):
         return Message(wire.place_to_records(place), reply_to=message)
-    return Message(wire.answer_to_records(Absence(Reason.REFUSED, "this node is of no simulation")), reply_to=message)
-
-
-def _answer(message: Message, context: Context) -> Answer | Absence:
-    def answer() -> Answer | Absence:
-        torch.set_num_threads(int(context.node_config.get(THREADS, 1)))
-        return _worker(*_files(context)).answer(wire.request_from_message(message))
-
-    return reason_of_failure(answer)
+    refusal = Absence(Reason.REFUSED, "this node is of no simulation")
+    return _send(message, context, lambda outbox: outbox.post(refusal, Occasion(), None))
 
 
 def _files(context: Context) -> tuple[str, str, str, str]:
@@ -80,7 +117,7 @@ def _files(context: Context) -> tuple[str, str, str, str]:
     return site_file, str(folder / "study.yaml"), str(folder / "membership.json"), str(folder / "sites" / site)
 
 
-def reason_of_failure(answer: Callable[[], Answer | Absence]) -> Answer | Absence:
+def reason_of_failure(answer: Callable[[], T]) -> T | Absence:
     """What `answer` returns; whatever goes wrong in it becomes a reason and a line of our own, never a foreign text."""
     try:
         return answer()
@@ -96,7 +133,24 @@ def reason_of_failure(answer: Callable[[], Answer | Absence]) -> Answer | Absenc
 
 
 def _line(error: CsasnError) -> str:
-    return f"{error.message}; {error.hint}" if error.hint else error.message
+    return (f"{error.message}; {error.hint}" if error.hint else error.message)[: wire.MAX_TEXT]
+
+
+@lru_cache(maxsize=64)
+def _ledger(state_folder: str) -> Ledger:
+    """The ledger of a site, verified once, when the process starts."""
+    return Ledger(private_folder(Path(state_folder)) / LEDGER_FILE)
+
+
+@lru_cache(maxsize=64)
+def _signer(site_file: str, membership_file: str) -> Sign | None:
+    """Signs with the identity that the membership names for the site; None in simulation, where there is none."""
+    site = read_site(Path(site_file))
+    member = next((member for member in read_membership(Path(membership_file)).members if member.site == site.site), None)
+    if member is None or member.identity is None:
+        return None
+    key = load_identity(site.keys_folder)
+    return lambda statement: sign(key, PURPOSE, statement)
 
 
 @lru_cache(maxsize=64)

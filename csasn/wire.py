@@ -3,7 +3,9 @@
 Whatever does not read as exactly one of our messages is a ProtocolError: missing or unknown record, key, type or shape.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from math import prod
 from typing import cast
@@ -27,6 +29,7 @@ from csasn.federated.messages import (
     Weighting,
 )
 from csasn.federated.quantise import SignedIntegers
+from csasn.privacy.receipt import Head
 
 MESSAGE_TYPES = {
     Kind.HELLO: "query.hello",
@@ -36,7 +39,9 @@ MESSAGE_TYPES = {
 }
 PLACE_MESSAGE = "query.place"  # in Flower's simulation alone: where in the roster does a node stand?
 
-HEADER, ARRAYS, ABSENCE = "header", "arrays", "absence"
+NO_LEDGER = 100  # code of Flower's error message, all that leaves a site that cannot write its ledger
+
+HEADER, ARRAYS, ABSENCE, LEDGER = "header", "arrays", "absence", "ledger"
 STUDY_HASH, MEMBERSHIP_HASH, RUN, ROUND, ATTEMPT = "study-hash", "membership-hash", "run", "round", "attempt"
 STATE_HASH, ARRIVED_UNITS = "state-hash", "arrived-units"
 ACCEPTED_ATTEMPT, ACCEPTED_SITES = "accepted-attempt", "accepted-sites"
@@ -44,9 +49,15 @@ WHOLE, STEP_SUM, STEP_SIZES = "whole-state", "step-sum", "step-sizes"
 OMEGA, HISTOGRAM, HISTORY, RANGES = "class-weights", "class-histogram", "class-history", "ranges"
 UPDATE, COUNTS = "update", "counts"
 REASON, TEXT = "reason", "text"
+LEDGER_COUNT, LEDGER_HASH, LEDGER_BEFORE = "ledger-count", "ledger-hash", "ledger-before"
+PAYLOAD_SHA256, SIGNATURE = "payload-sha256", "signature"
 PLACE = "place"
 
 MAX_NPY_HEADER = 512
+MAX_TEXT = 500  # characters of an absence
+MAX_VALUE = 200  # characters of a value of the ledger record
+NUMPY = "numpy.ndarray"
+Records = RecordDict
 AnyArray = NDArray[np.generic]
 INTEGERS = ("<i8",)
 FLOATS = ("<f8",)
@@ -119,22 +130,128 @@ def answer_to_records(answer: Answer | Absence) -> RecordDict:
 
 
 def answer_from_records(records: RecordDict) -> Answer | Absence:
-    """The answer in a site's records.
+    """The answer in a site's records, whatever its ledger says (`head_from_records`).
 
     Raises:
         ProtocolError: it is not one of ours.
     """
-    if set(records) == {ABSENCE}:
+    names = set(records) - {LEDGER}
+    if names == {ABSENCE}:
         absence = _config(records, ABSENCE)
         try:
-            return Absence(Reason(_text(absence, REASON)), _text(absence, TEXT)[:500])
+            return Absence(Reason(_text(absence, REASON)), _text(absence, TEXT)[:MAX_TEXT])
         except ValueError as error:
             raise ProtocolError("unknown reason of an absence") from error
-    _, arrays = _open(records, {ARRAYS})
+    if names != {ARRAYS}:
+        raise ProtocolError(f"the answer holds {len(names)} records, expected {ARRAYS} alone")
+    arrays = _arrays(records)
     if not set(arrays) <= {COUNTS, UPDATE}:
         raise ProtocolError(f"the answer holds {len(arrays)} arrays, expected {COUNTS} and {UPDATE} alone")
     counts = _int64(_array(arrays, COUNTS, INTEGERS, 1))
     return Answer(counts, _sums(arrays, UPDATE) if UPDATE in arrays else None, size_bytes(records))
+
+
+@dataclass(frozen=True)
+class OutgoingArray:
+    """An array of an outgoing message. `dtype` is NumPy's, such as <i2; `values` is None unless the bytes are exactly the array."""
+
+    record: str
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    values: AnyArray | None
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message as it will be sent, in plain data: records by name and type, every array, every other value by (record, key)."""
+
+    records: Mapping[str, str]
+    arrays: tuple[OutgoingArray, ...]
+    values: Mapping[tuple[str, str], object]
+    num_bytes: int
+    sha256: str
+
+
+def describe(records: RecordDict) -> Outgoing:
+    """What these records hold, whoever made them. Arrays are read in place."""
+    payload = {name: record for name, record in records.items() if name != LEDGER}
+    arrays = [
+        OutgoingArray(record, name, _numpy_type(packed.dtype), tuple(packed.shape), _exact_values(packed))
+        for record, packs in payload.items()
+        if isinstance(packs, ArrayRecord)
+        for name, packed in packs.items()
+    ]
+    values = {
+        (name, key): value
+        for name, record in payload.items()
+        if not isinstance(record, ArrayRecord)
+        for key, value in record.items()
+    }
+    num_bytes, sha256 = measure_payload(records)
+    return Outgoing({name: type(record).__name__ for name, record in payload.items()}, tuple(arrays), values, num_bytes, sha256)
+
+
+def measure_payload(records: RecordDict) -> tuple[int, str]:
+    """Bytes and SHA-256 (hex) of all records but the ledger's, in one form on both sides: records, and keys within, by name.
+
+    A record is the line [name, type]; an array the line [key, type, shape, form, bytes] and its bytes; another value the line
+    [key, type, value]. Lines are Python's repr in UTF-8.
+    """
+    digest, num_bytes = hashlib.sha256(), 0
+    for part in _payload_parts(records):
+        digest.update(part)
+        num_bytes += len(part)
+    return num_bytes, digest.hexdigest()
+
+
+def _payload_parts(records: RecordDict) -> Iterator[bytes]:
+    for name, record in sorted(records.items()):
+        if name == LEDGER:
+            continue
+        yield _canonical_line(name, type(record).__name__)
+        for key, value in sorted(record.items()):
+            if isinstance(value, Array):
+                yield _canonical_line(key, value.dtype, tuple(value.shape), value.stype, len(value.data))
+                yield value.data
+            else:
+                yield _canonical_line(key, type(value).__name__, value)
+
+
+def _canonical_line(*values: object) -> bytes:
+    return f"{list(values)!r}\n".encode()
+
+
+def attach_head(records: RecordDict, head: Head) -> RecordDict:
+    """`records` with the head of the site's ledger."""
+    record = ConfigRecord({
+        LEDGER_COUNT: head.count, LEDGER_HASH: head.hash, LEDGER_BEFORE: head.before, PAYLOAD_SHA256: head.sha256,
+    })  # fmt: skip
+    if head.signature:
+        record[SIGNATURE] = head.signature
+    return RecordDict({**records, LEDGER: record})
+
+
+def head_from_records(records: RecordDict) -> Head:
+    """The head of a site's ledger in its answer.
+
+    Raises:
+        ProtocolError: there is none, or it is not one of ours.
+    """
+    if LEDGER not in records:
+        raise ProtocolError("the answer carries no head of the site's ledger")
+    record = _config(records, LEDGER)
+    if set(record) - {SIGNATURE} != {LEDGER_COUNT, LEDGER_HASH, LEDGER_BEFORE, PAYLOAD_SHA256}:
+        raise ProtocolError("the record of the site's ledger lacks keys, or holds unknown ones")
+    if any(isinstance(value, str) and len(value) > MAX_VALUE for value in record.values()):
+        raise ProtocolError("the record of the site's ledger holds overlong values")
+    return Head(
+        count=_count(record, LEDGER_COUNT),
+        hash=_text(record, LEDGER_HASH),
+        before=_text(record, LEDGER_BEFORE),
+        sha256=_text(record, PAYLOAD_SHA256),
+        signature=_text(record, SIGNATURE) if SIGNATURE in record else "",
+    )
 
 
 def place_to_records(place: int) -> RecordDict:
@@ -165,10 +282,14 @@ def _to_record(arrays: Mapping[str, AnyArray]) -> ArrayRecord:
 def _open(records: RecordDict, names: set[str]) -> tuple[ConfigRecord, ArrayRecord]:
     if set(records) != names:
         raise ProtocolError(f"the message holds {len(records)} records, expected {' and '.join(sorted(names))}")
+    return _config(records, HEADER), _arrays(records)
+
+
+def _arrays(records: RecordDict) -> ArrayRecord:
     arrays = records[ARRAYS]
     if not isinstance(arrays, ArrayRecord):
         raise ProtocolError(f"record {ARRAYS} holds no arrays")
-    return _config(records, HEADER) if HEADER in names else ConfigRecord(), arrays
+    return arrays
 
 
 def _config(records: RecordDict, name: str) -> ConfigRecord:
@@ -247,6 +368,25 @@ def _read_npy(packed: Array, expected: list[np.dtype[np.generic]], name: str) ->
     ):
         raise ProtocolError(f"array {name} is not what its description says")
     return np.frombuffer(packed.data, dtype, offset=file.tell()).reshape(shape)
+
+
+def _numpy_type(name: str) -> str:
+    """NumPy's own name of a type, or what the message says where it names none."""
+    try:
+        return np.dtype(name).str
+    except (TypeError, ValueError, SyntaxError):
+        return name
+
+
+def _exact_values(packed: Array) -> AnyArray | None:
+    """The array in place, None unless the bytes are those of its .npy form and none besides."""
+    try:
+        values = _read_npy(packed, [np.dtype(packed.dtype)], "")
+    except (ProtocolError, TypeError, ValueError, SyntaxError):
+        return None
+    header = BytesIO()
+    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(values))
+    return values if packed.stype == NUMPY and packed.data.startswith(header.getvalue()) else None
 
 
 def _sums(arrays: ArrayRecord, name: str) -> SignedIntegers:

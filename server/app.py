@@ -17,6 +17,7 @@ from csasn.site import find_site
 from csasn.study import read_study
 from server.outcome import write_outcome, write_report
 from server.preparation import begin, check_resumable
+from server.receipts import Receipts
 from server.rounds import Coordinator
 from server.run_directory import RunDirectory
 
@@ -31,10 +32,16 @@ class GridExchange:
     """An exchange over Flower's Grid. `nodes` says which node is which site: never the message itself."""
 
     def __init__(
-        self, grid: Grid, nodes: Mapping[str, int], on_reply: Callable[[str, str], None], pause: Pause = time.sleep
+        self,
+        grid: Grid,
+        nodes: Mapping[str, int],
+        receipts: Receipts,
+        on_reply: Callable[[str, str], None],
+        pause: Pause = time.sleep,
     ) -> None:
         self.grid = grid
         self.nodes = nodes
+        self.receipts = receipts
         self.on_reply = on_reply
         self.pause = pause
 
@@ -52,7 +59,7 @@ class GridExchange:
         while set(waiting.values()) & set(patient_for) and time.monotonic() < deadline:
             for message in self.grid.pull_messages(list(waiting)):
                 site = waiting.pop(message.metadata.reply_to_message_id)
-                reply = _read(message)
+                reply = self._read(site, requests[site], message)
                 if isinstance(reply, Answer):
                     answers[site] = reply
                 else:
@@ -64,14 +71,17 @@ class GridExchange:
             answers, absent, sum(a.num_bytes for a in answers.values()), sum(wire.size_bytes(r) for r in records.values())
         )
 
-
-def _read(message: Message) -> Answer | Absence:
-    if message.has_error():
-        return Absence(Reason.FAILED, f"the site's app ended, code {message.error.code}")
-    try:
-        return wire.answer_from_records(message.content)
-    except ProtocolError as error:
-        return Absence(Reason.BROKEN, error.message)
+    def _read(self, site: str, request: Request, message: Message) -> Answer | Absence:
+        """What a site's message says, after its receipt is kept."""
+        if message.has_error():
+            said = "its ledger is broken or cannot be written, so it sends nothing: see its log, and client audit"
+            lost = f"the site's app ended, code {message.error.code}"
+            return Absence(Reason.REFUSED, said) if message.error.code == wire.NO_LEDGER else Absence(Reason.FAILED, lost)
+        try:
+            self.receipts.take(site, request, message.content)
+            return wire.answer_from_records(message.content)
+        except ProtocolError as error:
+            return Absence(Reason.BROKEN, error.message)
 
 
 def ask_places(grid: Grid, sites: Sequence[str], pause: Pause = time.sleep) -> dict[str, int]:
@@ -125,7 +135,8 @@ def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pa
     """Runs or resumes a run over a Grid, and writes its outcome. `pause` waits between two looks for replies."""
     network = initial_network(directory.study)
     contract = Contract.of(directory.study, directory.membership, network)
-    exchange = GridExchange(grid, nodes, lambda site, said: directory.event("reply", site=site, said=said), pause)
+    receipts = Receipts(directory.path, directory.membership)
+    exchange = GridExchange(grid, nodes, receipts, lambda site, said: directory.event("reply", site=site, said=said), pause)
     finished = Coordinator(contract, directory, exchange).run(contract.state.read(network))
     write_outcome(directory, contract, network, finished)
 

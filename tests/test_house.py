@@ -29,7 +29,7 @@ LAYERS = (
     {"configuration", "study", "site", "randomness", "storage", "command", "identity", "encrypted_key", "certificates", "backup"},
     {"model", "loss", "weighting", "data", "metrics", "federated", "membership", "enrolment"},
     {"training", "evaluation", "normalisation", "contract", "central", "checkpoint", "model_file", "prediction", "feature_cache"},
-    {"wire", "report"},
+    {"wire", "report", "privacy"},
     {"cli"},
 )
 

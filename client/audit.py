@@ -1,0 +1,200 @@
+"""`client audit`: what has left this site, by its ledger, and whether that is what the coordinator received.
+
+It trusts neither side: the ledger's chain is verified line by line, and each receipt must name a line that is there. What it cannot
+find without receipts: lines cut off the end, and a ledger that was written anew from the start.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from csasn.command import EXIT_CODES
+from csasn.errors import ConfigurationError, ProtocolError
+from csasn.identity import IDENTITY_KEY, read_public_keys, verify
+from csasn.privacy.ledger import LEDGER_FILE, Entry, read_chain
+from csasn.privacy.receipt import PURPOSE, Receipt, read_receipts
+from csasn.site import find_site
+
+SENT, REFUSED, CUT = "sent", "refused", "cut"
+
+
+@dataclass(frozen=True)
+class RunAudit:
+    """One run. `arrays` are all that were sent, with type and shape. By line, `absences` is what was said in place of an answer,
+    `refused` why nothing was sent; `not_received` are lines without a receipt, None where no receipt is of this run.
+    """
+
+    run: str
+    messages: Mapping[str, int]
+    num_bytes: int
+    arrays: Sequence[str]
+    absences: Mapping[int, str]
+    refused: Mapping[int, str]
+    not_received: Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What a ledger says of a site, after its chain was found whole and no receipt contradicted it."""
+
+    site: str
+    num_lines: int
+    head: str
+    cut_lines: int
+    receipts: int | None
+    signatures_checked: bool
+    unreadable_receipts: int
+    runs: Sequence[RunAudit]
+
+    def lines(self) -> list[str]:
+        """The report in plain words."""
+        lines = [f"{self.site}: the ledger has {self.num_lines} lines and its chain is whole; its head is {self.head[:16]}"]
+        if self.cut_lines:
+            lines.append(f"  {_times(self.cut_lines, 'line')} cut short by a crash: nothing of those messages had left")
+        if self.receipts is None:
+            lines.append("  not compared with the coordinator: give its received.jsonl with --received")
+        else:
+            lines.append(f"  {_times(self.receipts, 'message')} at the coordinator, each as recorded here, in hash and size")
+            lines.append(
+                f"  the heads in its receipts are {'' if self.signatures_checked else 'not checked to be '}signed by this site"
+            )
+        if self.unreadable_receipts:
+            lines.append(f"  {_times(self.unreadable_receipts, 'line')} of received.jsonl cannot be read, as after a crash")
+        for run in self.runs:
+            lines += _describe(run)
+        return lines
+
+
+def audit(ledger: Path, received: Path | None = None, site: str = "", identity: str | None = None) -> AuditReport:
+    """Verifies a ledger, and reconciles it with what the coordinator received.
+
+    Args:
+        ledger: the site's ledger.jsonl; it is not changed.
+        received: the coordinator's received.jsonl.
+        site: whose receipts to take from it.
+        identity: the site's public identity (hex), to check that the heads in the receipts are signed by it.
+
+    Raises:
+        ProtocolError: the ledger was edited, cut or rewritten, or the receipts are not of it; the first bad line is named.
+        TrustError: a receipt holds a head that this site did not sign.
+        ConfigurationError: a file is missing.
+    """
+    for path in (ledger, received):
+        if path is not None and not path.is_file():
+            raise ConfigurationError(f"{path} is not there", "name it with --ledger or --received")
+    with ledger.open("rb") as file:
+        entries = [item for item in read_chain(file) if isinstance(item, Entry)]
+    receipts, unreadable = read_receipts(received) if received else ([], 0)
+    receipts = [receipt for receipt in receipts if receipt.site == site]
+    for receipt in receipts:
+        _reconcile(receipt, entries, identity)
+    compared = {receipt.run for receipt in receipts}
+    arrived = {receipt.count for receipt in receipts}
+    runs = dict.fromkeys(entry.run for entry in entries if entry.outcome != CUT)
+    return AuditReport(
+        site=site,
+        num_lines=len(entries),
+        head=entries[-1].hash if entries else "",
+        cut_lines=sum(entry.outcome == CUT for entry in entries),
+        receipts=len(receipts) if received else None,
+        signatures_checked=bool(identity and receipts),
+        unreadable_receipts=unreadable,
+        runs=[_audit_run(run, entries, arrived if run in compared else None) for run in runs],
+    )
+
+
+def _reconcile(receipt: Receipt, entries: Sequence[Entry], identity: str | None) -> None:
+    """One message, as it came to the coordinator, against its line."""
+    if not 1 <= receipt.count <= len(entries):
+        raise _differs(receipt.count, f"the coordinator received it, and this ledger ends at line {len(entries)}: it was cut")
+    if identity and not receipt.refused:
+        verify(identity, PURPOSE, receipt.head.statement, receipt.signature, receipt.site)
+    entry = entries[receipt.count - 1]
+    if (entry.hash, entry.before) != (receipt.hash, receipt.before):
+        raise _differs(receipt.count, "the coordinator received another line with this number: the ledger was rewritten from here")
+    if (entry.outcome, entry.sha256, entry.bytes) != (SENT, receipt.sha256, receipt.bytes):
+        raise _differs(
+            receipt.count,
+            f"recorded as {entry.outcome} with {entry.bytes} bytes, hash {entry.sha256[:12]}; "
+            f"the coordinator received {receipt.bytes} bytes, hash {receipt.sha256[:12]}",
+        )
+
+
+def _differs(number: int, what: str) -> ProtocolError:
+    return ProtocolError(
+        f"{LEDGER_FILE} line {number}: {what}", "keep both files as they are, and show them to the data-protection officer"
+    )
+
+
+def _audit_run(run: str, entries: Sequence[Entry], arrived: set[int] | None) -> RunAudit:
+    here = [entry for entry in entries if entry.run == run and entry.outcome != CUT]
+    sent = [entry for entry in here if entry.outcome == SENT]
+    return RunAudit(
+        run=run,
+        messages=dict(Counter(entry.kind for entry in sent)),
+        num_bytes=sum(entry.bytes for entry in sent),
+        arrays=sorted({f"{name} {dtype} {list(shape)}" for entry in sent for name, dtype, shape in entry.arrays}),
+        absences={entry.count: entry.why for entry in sent if entry.why},
+        refused={entry.count: entry.why for entry in here if entry.outcome == REFUSED},
+        not_received=None if arrived is None else [entry.count for entry in sent if entry.count not in arrived],
+    )
+
+
+def _describe(run: RunAudit) -> list[str]:
+    kinds = ", ".join(f"{number} {kind}" for kind, number in run.messages.items())
+    lines = [
+        f"run {run.run or '(requests that could not be read)'}: "
+        f"{_times(sum(run.messages.values()), 'message')} sent ({kinds or 'none'}), {run.num_bytes / 2**20:.2f} MiB",
+    ]
+    if run.arrays:
+        lines += ["  no images, no case identifiers: only these arrays:", *(f"    {array}" for array in run.arrays)]
+    lines += [f"  line {number} sent in place of an answer: {text}" for number, text in run.absences.items()]
+    lines += [f"  refused at line {number}, nothing of it was sent: {why}" for number, why in run.refused.items()]
+    lines += [
+        f"  line {number} is recorded as sent, not received: it was lost on its way, or the site stopped before it left"
+        for number in run.not_received or ()
+    ]
+    return lines
+
+
+def _times(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `audit` to the subcommands of `client`."""
+    parser = commands.add_parser(
+        "audit",
+        help="verify this site's ledger, and say what has left",
+        description="Verifies the chain of ledger.jsonl and says in plain words what has left this site. With the coordinator's "
+        "received.jsonl it also says whether that is what arrived. Changes nothing, needs no network.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--site", required=True, metavar="NAME", help="the site, such as centerA")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)"
+    )
+    parser.add_argument("--ledger", type=Path, metavar="FILE", help="ledger.jsonl (default: in the state folder of the site file)")
+    parser.add_argument(
+        "--received", type=Path, metavar="FILE", help="the lines of this site out of the coordinator's received.jsonl"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.set_defaults(command=_audit)
+
+
+def _audit(arguments: argparse.Namespace) -> None:
+    identity = None
+    ledger = arguments.ledger
+    if ledger is None:
+        site = find_site(arguments.site, arguments.config)
+        ledger = Path(site.state) / LEDGER_FILE
+        if (site.keys_folder / IDENTITY_KEY).exists():
+            identity = read_public_keys(site.keys_folder).identity
+    report = audit(ledger, arguments.received, arguments.site, identity)
+    text = json.dumps(asdict(report), indent=1) if arguments.json else "\n".join(report.lines())
+    sys.stdout.write(text + "\n")
