@@ -1,8 +1,8 @@
 """Decoded images of a site on disk, so that a second start decodes nothing.
 
 The folder (mode 0700) holds pixels: `images-<random>.npy`, uint8 (N, size, size), and `index.json`, which tells what each of its
-rows came from: hashes of names and contents, sizes and times, no name and no case. Whatever does not fit together is rebuilt. An
-image that is gone from the manifest is gone from disk after the next load.
+rows came from (hashes of names and contents, sizes and times) and what was measured of it; no name and no case. Whatever does not
+fit together is rebuilt. An image that is gone from the manifest is gone from disk after the next load.
 """
 
 import fcntl
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from csasn.configuration import Configuration
+from csasn.data.facts import ImageFacts, measure
 from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, read_image, require_size
 from csasn.data.manifest import Fault, data_error
 from csasn.errors import DataError, StorageError
@@ -43,14 +44,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Images:
-    """Letterboxed images, uint8 (N, size, size), memory-mapped; `digests` (N) are of the pixels before letterboxing."""
+    """Letterboxed images, uint8 (N, size, size), memory-mapped; `digests` and `facts` (N) are of the pixels before letterboxing."""
 
     images_NHW: np.ndarray
     digests: tuple[str, ...]
+    facts: tuple[ImageFacts, ...]
 
 
 class _Entry(Configuration):
-    """Where a row of the cache came from; all but numbers are SHA-256 in hex."""
+    """Where a row of the cache came from, texts as SHA-256 in hex; and what was measured of it."""
 
     name: str
     content: str
@@ -58,6 +60,7 @@ class _Entry(Configuration):
     size: int
     mtime_ns: int
     ctime_ns: int
+    facts: ImageFacts
 
 
 class _Index(Configuration):
@@ -106,7 +109,8 @@ def load_images(folder: Path, sources: Sequence[Source], image_size: int, advanc
         elif advance:
             advance(len(sources), len(sources))
         _clean(folder, cache.index.file)
-    return Images(cache.images_NHW, tuple(entry.pixels for entry in cache.index.entries))
+    entries = cache.index.entries
+    return Images(cache.images_NHW, tuple(entry.pixels for entry in entries), tuple(entry.facts for entry in entries))
 
 
 def _known_rows(cache: _Cache | None, sources: Sequence[Source]) -> list[int | None]:
@@ -176,17 +180,18 @@ def _read_one(job: _Job, number: int) -> tuple[_Entry, np.ndarray] | Fault:
         content = _hash(f"{hash_file(source.path)} {source.frame}")
         row = old.by_content.get(content) if old else None
         if old and row is not None:
-            pixels, pixels_HW = old.index.entries[row].pixels, old.images_NHW[row]
+            same = old.index.entries[row]
+            pixels, facts, pixels_HW = same.pixels, same.facts, old.images_NHW[row]
         else:
-            picture_HW = read_image(source.path, source.frame).pixels_HW
+            picture = read_image(source.path, source.frame)
+            picture_HW = picture.pixels_HW
             require_size(picture_HW, job.image_size)
             pixels = hashlib.sha256(f"{picture_HW.shape}".encode() + picture_HW.tobytes()).hexdigest()
-            pixels_HW = letterbox(picture_HW, job.image_size)
+            facts, pixels_HW = measure(picture), letterbox(picture_HW, job.image_size)
     except DataError as error:
         return _fault(source, error)
-    size, mtime_ns, ctime_ns = status.st_size, status.st_mtime_ns, status.st_ctime_ns
-    entry = _Entry(name=_hash(source.name), content=content, pixels=pixels, size=size, mtime_ns=mtime_ns, ctime_ns=ctime_ns)
-    return entry, pixels_HW
+    times = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
+    return _Entry(name=_hash(source.name), content=content, pixels=pixels, facts=facts, **times), pixels_HW
 
 
 def _open_cache(folder: Path, size: int) -> _Cache | None:

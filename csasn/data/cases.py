@@ -18,7 +18,18 @@ from csasn.errors import DataError
 from csasn.site import Site
 from csasn.study import MALIGNANCY, SUBTYPE, Study
 
-__all__ = ["SPLITS", "TEST", "TRAIN", "VALIDATION", "SiteData", "count_training_cases", "load_site_data"]
+__all__ = [
+    "SPLITS",
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
+    "Records",
+    "SiteData",
+    "count_training_cases",
+    "load_records",
+    "load_site_data",
+    "site_data",
+]
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,22 @@ class SiteData:
         return np.searchsorted(self.case_N, np.arange(len(self.split_C) + 1))
 
 
+@dataclass(frozen=True)
+class Records:
+    """A site's manifest, the split of each case (sorted by case id), and its images in the order of the manifest's rows."""
+
+    manifest: Manifest
+    splits: Mapping[str, str] = field(repr=False)
+    images: Images
+
+
 def load_site_data(study: Study, site: Site, image_size: int, advance: Advance | None = None) -> SiteData:
-    """The data set of `site` in squares of `image_size` pixels; images come from the site's cache where they did not change.
+    """The data set of `site`: `site_data` of its `load_records`, whose errors it raises."""
+    return site_data(study, load_records(study, site, image_size, advance))
+
+
+def load_records(study: Study, site: Site, image_size: int, advance: Advance | None = None) -> Records:
+    """What `site` holds, in squares of `image_size` pixels; images come from the site's cache where they did not change.
 
     `advance(done, total)` is called as images become ready.
 
@@ -57,7 +82,16 @@ def load_site_data(study: Study, site: Site, image_size: int, advance: Advance |
     """
     manifest, splits = _read_split_manifest(study, site)
     sources = [Source(row.number, Path(site.images) / row.image, row.frame, row.name) for row in manifest.rows]
-    images = load_images(Path(site.state) / "cache", sources, image_size, advance)
+    return Records(manifest, splits, load_images(Path(site.state) / "cache", sources, image_size, advance))
+
+
+def site_data(study: Study, records: Records) -> SiteData:
+    """The data set that training sees.
+
+    Raises:
+        DataError: two cases of different splits, or with different labels, hold the same picture.
+    """
+    manifest, splits, images = records.manifest, records.splits, records.images
     notes = [*_split_notes(study, manifest, splits), *_duplicate_notes(manifest, splits, images)]
     ids = list(splits)
     index = {case: number for number, case in enumerate(ids)}

@@ -13,6 +13,7 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
@@ -38,6 +39,7 @@ from csasn.errors import DataError
 
 MAX_INFLATED_BYTES = 256 << 20
 MAX_HEADER_READS = 100_000  # about 3 an element; a real header has a few thousand elements
+MAX_DEVICE_CHARS = 64  # as DICOM allows
 MAX_FILE_HEADER_BYTES = 256 << 10  # a real one has a few hundred
 MAX_VALUE_BYTES = 256 << 10  # of one element of the header; a palette has half of it
 CLEARLY_LARGER = 1.5  # of two views by area: the larger one is the picture, the other one a detail
@@ -60,6 +62,7 @@ _COLOURS = ("Red", "Green", "Blue")
 _ELEMENTS = [
     *("SOPClassUID", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored"),
     *("PhotometricInterpretation", "SequenceOfUltrasoundRegions", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *("Manufacturer", "ManufacturerModelName"),
     *(f"{colour}PaletteColorLookupTableDescriptor" for colour in _COLOURS),
     *(f"{colour}PaletteColorLookupTableData" for colour in _COLOURS),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in _COLOURS),
@@ -95,7 +98,8 @@ def read_dicom(file: BinaryIO, frame: int | None, marked: bool) -> Picture:
         require_frame(frame, num_frames)
         index = (frame or (num_frames + 1) // 2) - 1
         syntax = UID(header.file_meta.get("TransferSyntaxUID") or _bare_syntax(header))
-        return _crop(_grey(_decode(file, header, index, syntax), header, syntax), header)
+        picture = _crop(_grey(_decode(file, header, index, syntax), header, syntax), header)
+        return replace(picture, device=_device(header))
     except _DAMAGED:
         raise DataError("the image is a damaged DICOM file", "export it again") from None
 
@@ -271,6 +275,12 @@ def _crop(pixels_HW: np.ndarray, header: pydicom.Dataset) -> Picture:
     if right < left or bottom < top or left >= width or top >= height:
         raise DataError("the image has an ultrasound region of no size", "export it again, or as PNG")
     return Picture(np.ascontiguousarray(pixels_HW[top : bottom + 1, left : right + 1]), _spacing(view))
+
+
+def _device(header: pydicom.Dataset) -> str:
+    """Maker and model of the scanner."""
+    names = (str(header.get(name) or "").strip() for name in ("Manufacturer", "ManufacturerModelName"))
+    return "".join(letter for letter in " ".join(filter(None, names)) if letter.isprintable())[:MAX_DEVICE_CHARS]
 
 
 def _find_view(regions: Sequence[pydicom.Dataset]) -> pydicom.Dataset | None:

@@ -31,15 +31,17 @@ _OWN = (struct.error, zlib.error, Image.DecompressionBombError)
 UNREADABLE = _ORDINARY + _OWN  # what decoders raise on damaged files, as random damage has shown
 CONVERT = "save it as PNG, JPEG or uncompressed DICOM"
 
-PREPROCESSING_VERSION = 2  # of everything from file to square; a new one rebuilds the caches
+PREPROCESSING_VERSION = 3  # of everything from file to square and facts; a new one rebuilds the caches
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A B-mode picture: uint8 (H, W); `spacing_mm` is (down, across) in mm a pixel, where the file says it in centimetres."""
+    """A B-mode picture: uint8 (H, W); `spacing_mm` is (down, across) in mm a pixel, where the file says it in centimetres;
+    `device` is the scanner's maker and model, "" where the file does not say."""
 
     pixels_HW: np.ndarray
     spacing_mm: tuple[float, float] | None = None
+    device: str = ""
 
 
 def read_image(path: Path, frame: int | None = None) -> Picture:

@@ -1,9 +1,9 @@
 """manifest.csv: a site's images, one a row, with their cases and labels.
 
 Columns: `case_id,image,label`; optional `split`; optional descriptors, which are labels where the study has a task of that name
-and are ignored otherwise; optional `view,scanner`, which are ignored. Empty cells are missing labels. Blanks around a cell do not
-count, and rows without any content are skipped. The class belongs to the case: a row that leaves it empty has that of the case's
-other rows.
+and are ignored otherwise; optional `scanner`, which the fingerprint shows; optional `view`, which is ignored. Empty cells are
+missing labels. Blanks around a cell do not count, and rows without any content are skipped. The class belongs to the case: a row
+that leaves it empty has that of the case's other rows.
 
 A fault names the row as a spreadsheet shows it (the header is row 1), never a case or an image.
 """
@@ -40,6 +40,7 @@ class Row:
     label: int
     split: str
     labels: Mapping[str, int]
+    scanner: str = ""
 
     @property
     def name(self) -> str:
@@ -177,7 +178,7 @@ def _parse_row(number: int, cells: Mapping[str, str], study: Study, faults: list
     if len(faults) > num_before:
         return None
     label, _ = labels.pop("label", -1), labels.pop("split", -1)
-    return Row(number, cells["case_id"], image, frame, label, cells.get("split", ""), labels)
+    return Row(number, cells["case_id"], image, frame, label, cells.get("split", ""), labels, cells.get("scanner", ""))
 
 
 def split_frame(cell: str) -> tuple[str, int | None]:
