@@ -74,8 +74,10 @@ def _send(message: Message, context: Context, post: Callable[[Outbox], wire.Reco
     try:
         site_file, _, membership_file, state_folder = _files(context)
         signer = reason_of_failure(lambda: _signer(site_file, membership_file))
-        outbox = Outbox(_ledger(state_folder), None if isinstance(signer, Absence) else signer)
-        return Message(post(outbox), reply_to=message)
+        if isinstance(signer, Absence):
+            log.error("the head of the ledger goes unsigned: %s", signer.text)
+            signer = None
+        return Message(post(Outbox(_ledger(state_folder), signer)), reply_to=message)
     except CsasnError as error:
         log.error("nothing is sent: %s", _line(error))
     except Exception as error:  # noqa: BLE001 - as in `reason_of_failure`

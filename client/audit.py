@@ -19,6 +19,7 @@ from csasn.privacy.ledger import LEDGER_FILE, Entry, read_chain
 from csasn.privacy.receipt import PURPOSE, Receipt, read_receipts
 from csasn.site import find_site
 
+RUN_FOLDER = "run"  # in a hospital's state folder: what client/app.py gets for its state
 SENT, REFUSED, CUT = "sent", "refused", "cut"
 
 
@@ -179,7 +180,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)"
     )
-    parser.add_argument("--ledger", type=Path, metavar="FILE", help="ledger.jsonl (default: in the state folder of the site file)")
+    parser.add_argument("--ledger", type=Path, metavar="FILE", help="ledger.jsonl (default: run/ledger.jsonl in the state folder)")
     parser.add_argument(
         "--received", type=Path, metavar="FILE", help="the lines of this site out of the coordinator's received.jsonl"
     )
@@ -192,7 +193,7 @@ def _audit(arguments: argparse.Namespace) -> None:
     ledger = arguments.ledger
     if ledger is None:
         site = find_site(arguments.site, arguments.config)
-        ledger = Path(site.state) / LEDGER_FILE
+        ledger = Path(site.state) / RUN_FOLDER / LEDGER_FILE
         if (site.keys_folder / IDENTITY_KEY).exists():
             identity = read_public_keys(site.keys_folder).identity
     report = audit(ledger, arguments.received, arguments.site, identity)

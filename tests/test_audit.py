@@ -238,8 +238,8 @@ def test_the_command_prints_words_or_json(files, capsys):
 
 
 def test_the_command_finds_the_ledger_by_the_site_file(finished, capsys, tmp_path):
-    (tmp_path / "state").mkdir()
-    shutil.copy(finished / "sites/centerA/ledger.jsonl", tmp_path / "state")
+    (tmp_path / "state/run").mkdir(parents=True)
+    shutil.copy(finished / "sites/centerA/ledger.jsonl", tmp_path / "state/run")
     (tmp_path / "centerA.yaml").write_text("{site: centerA, manifest: m.csv, images: i, state: state}\n")
     command("--site", "centerA", "--config", tmp_path / "centerA.yaml")
     assert "centerA: the ledger has 4 lines" in capsys.readouterr().out
