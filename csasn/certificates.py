@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from csasn.errors import TrustError
+from csasn.errors import ConfigurationError, TrustError
 from csasn.identity import fingerprint
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 365
@@ -53,7 +53,7 @@ def load_authority(key_pem: bytes, certificate_pem: bytes, passphrase: str) -> A
         raise TrustError(
             "the passphrase does not open the key of the study's authority", "try again; it was set by server init"
         ) from None
-    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    certificate = _load(certificate_pem)
     if not isinstance(key, EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise TrustError("ca.key does not belong to ca.crt", "bring both back with server restore")
     return Authority(key, certificate)
@@ -73,7 +73,8 @@ def create_server_certificate(authority: Authority, server_key_pem: bytes, names
     """A certificate (PEM) for one year that answers to `names`, host names or addresses.
 
     Raises:
-        TrustError: the server key is damaged.
+        ConfigurationError: a name can stand in no certificate.
+        TrustError: the server key is damaged, or the authority has ended.
     """
     try:
         key = load_pem_private_key(server_key_pem, None)
@@ -83,7 +84,9 @@ def create_server_certificate(authority: Authority, server_key_pem: bytes, names
         raise TrustError("server.key holds no key that can be used", "bring it back with server restore")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "csasn coordinator")])
     issuer = authority.certificate.subject
-    days = min(SERVER_DAYS, days_left(authority_pem(authority)))
+    days = min(SERVER_DAYS, days_left(authority_pem(authority)))  # a certificate does not outlive its authority
+    if days < 1:
+        raise TrustError("the study's authority has ended", "begin anew with server init and new kits")
     builder = _builder(subject, issuer, key, authority.key, days).add_extension(x509.BasicConstraints(False, None), True)
     certificate = (
         builder.add_extension(_key_usage(digital_signature=True), True)
@@ -141,6 +144,8 @@ def _alternative_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ip_address(name))
     except ValueError:
+        if ":" in name:
+            raise ConfigurationError(f"{name!r} is neither a host name nor an address", "give --name without a port") from None
         return x509.DNSName(name)
 
 

@@ -237,7 +237,7 @@ class Enrolments:
         changes = {"address": address or self.settings.address, "names": self.settings.names if names is None else tuple(names)}
         settings = validate(Settings, self.settings.model_dump(mode="json") | changes, SETTINGS)
         authority = load_authority(
-            read_private(self.folder / AUTHORITY_KEY, RESTORE), (self.folder / AUTHORITY_CERTIFICATE).read_bytes(), passphrase
+            read_private(self.folder / AUTHORITY_KEY, RESTORE), _read(self.folder / AUTHORITY_CERTIFICATE), passphrase
         )
         server_key = read_private(self.folder / SERVER_KEY, RESTORE)
         certificate = create_server_certificate(authority, server_key, settings.certificate_names)
@@ -251,7 +251,7 @@ class Enrolments:
         write_json(self.folder / REVOKED, {"keys": self.revoked_keys() | dict.fromkeys(sorted(keys), site)})
 
     def _write_kit(self, site: str) -> Path:
-        files = {AUTHORITY: (self.folder / AUTHORITY_CERTIFICATE).read_bytes(), STUDY: (self.folder / STUDY).read_bytes()}
+        files = {AUTHORITY: _read(self.folder / AUTHORITY_CERTIFICATE), STUDY: _read(self.folder / STUDY)}
         kit = make_kit(site, self.settings.address, self.settings.study_hash, files)
         files[KIT] = json.dumps(kit.model_dump(mode="json"), indent=1).encode() + b"\n"
         place = self.folder / "kits" / site
@@ -269,6 +269,13 @@ class Enrolments:
 
     def _approval_file(self, site: str) -> Path:
         return self.folder / "approvals" / f"{site}.json"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TrustError(f"cannot read {path}: {(error.strerror or 'error').lower()}", RESTORE) from None
 
 
 def _write_settings(folder: Path, settings: Settings) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 import client.cli
 import server.cli
-from client.approval import PLAIN, approve, check_membership, read_approved, review
+from client.approval import PLAIN, approve, check_membership, obtain_membership, read_approved, review
 from csasn.certificates import certificate_fingerprint
 from csasn.configuration import validate
 from csasn.enrolment import read_kit, read_request
@@ -387,10 +387,21 @@ def test_a_scripts_yes_to_another_membership_signs_nothing(federation):
     command = ("client", "approve", "--site", "centerA", "--membership", "coordinator/membership.json")
     assert "is for another membership" in federation.run(*command, "--yes", "0" * 12, code=11)
     assert "is no terminal" in federation.run(*command, code=3)
-    assert "the membership is missing" in federation.run("client", "approve", "--site", "centerA", code=3)
     assert not (federation.site("centerA").kit_folder / "approval.json").exists()
     with pytest.raises(TrustError, match="centerA has approved no study"):
         read_approved(federation.site("centerA"))
+
+
+def test_the_membership_comes_from_a_file_or_from_the_coordinator(federation):
+    membership = federation.enroll_all()
+    site = federation.site("centerA")
+    kit, _ = read_kit(site.kit_folder)
+    assert obtain_membership(site, kit, federation.folder / "membership.json") == membership
+    assert (
+        obtain_membership(site, kit, None, lambda asking, at: membership if at.address == "localhost:9443" else None) == membership
+    )
+    with pytest.raises(ConfigurationError, match="the membership is missing"):
+        obtain_membership(site, kit, None)
 
 
 def test_approval_says_in_plain_words_what_leaves_and_who_takes_part(federation):
@@ -496,6 +507,15 @@ def test_renewal_keeps_authority_and_kits_and_wants_the_passphrase(federation):
     after = [(federation.folder / name).read_bytes() for name in names]
     assert after[:-1] == before[:-1]
     assert after[-1] != before[-1]
+
+
+@pytest.mark.parametrize("name", ["ca.key", "ca.crt", "server.key"])
+def test_renewal_without_a_key_or_certificate_says_which(federation, name):
+    federation.initialise()
+    (federation.folder / "keys" / name).unlink()
+    said = federation.run("server", "renew", "--passphrase-file", "passphrase", code=11)
+    assert f"keys/{name}: no such file" in said
+    assert "server restore" in said
 
 
 def test_a_coordinators_folder_moves_to_another_machine_by_backup_restore_and_renewal(federation):

@@ -194,3 +194,17 @@ def test_a_server_certificate_lasts_a_year_its_authority_ten_and_neither_does_th
     assert certificate_fingerprint(certificate) == fingerprint(der)
     with pytest.raises(TrustError, match="no certificate"):
         days_left(b"nothing")
+
+
+def test_a_certificate_does_not_outlive_its_authority(monkeypatch):
+    monkeypatch.setattr("csasn.certificates.AUTHORITY_DAYS", 10)
+    dying, key = create_authority("small"), create_server_key()
+    assert days_left(create_server_certificate(dying, key, ["localhost"])) == 10
+    monkeypatch.setattr("csasn.certificates.AUTHORITY_DAYS", 0)
+    with pytest.raises(TrustError, match="authority has ended"):
+        create_server_certificate(create_authority("small"), key, ["localhost"])
+
+
+def test_what_is_neither_host_name_nor_address_stands_in_no_certificate():
+    with pytest.raises(ConfigurationError, match="'host:80' is neither a host name nor an address"):
+        create_server_certificate(create_authority("small"), create_server_key(), ["host:80"])
