@@ -1,8 +1,9 @@
 """The site's Flower app: it carries requests to the resident worker and answers back, and does nothing else."""
 
 import logging
+import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
+from client.approval import read_agreed
 from client.outbox import Outbox
 from client.worker import SiteWorker
 from csasn import wire
@@ -22,19 +24,14 @@ from csasn.privacy.gate import Terms
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
 from csasn.privacy.receipt import PURPOSE, Sign
 from csasn.site import read_site
-from csasn.storage import private_folder
+from csasn.storage import private_folder, write_json
 from csasn.study import read_study
 
 log = logging.getLogger(__name__)
 
 # keys of the node configuration: files at the site, never anything that a message names
-SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER, THREADS = (
-    "site-file",
-    "study-file",
-    "membership-file",
-    "state-folder",
-    "threads",
-)
+SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER = "site-file", "study-file", "membership-file", "state-folder"
+THREADS, DOING_FILE = "threads", "doing-file"
 
 # keys that Flower's simulation sets in the node configuration, and those of the run configuration that it goes with
 PARTITION, SITES, OUT, RUN_DIRECTORY = "partition-id", "sites", "out", "run-directory"
@@ -47,7 +44,7 @@ app = ClientApp()
 def _reply(message: Message, context: Context) -> Message:
     torch.set_num_threads(int(context.node_config.get(THREADS, 1)))
     request = reason_of_failure(lambda: wire.request_from_message(message))
-    worker = reason_of_failure(lambda: _worker(*_files(context)))
+    worker = reason_of_failure(lambda: _worker(*_files(context), str(context.node_config.get(DOING_FILE, ""))))
     if isinstance(request, Absence) or isinstance(worker, Absence):
         absence = request if isinstance(request, Absence) else worker
         assert isinstance(absence, Absence)
@@ -156,10 +153,23 @@ def _signer(site_file: str, membership_file: str) -> Sign | None:
 
 
 @lru_cache(maxsize=64)
-def _worker(site_file: str, study_file: str, membership_file: str, state_folder: str) -> SiteWorker:
-    """The resident worker of a site; a process that serves several sites in simulation keeps one of each."""
+def _worker(site_file: str, study_file: str, membership_file: str, state_folder: str, doing_file: str) -> SiteWorker:
+    """The resident worker of a site; a process that serves several sites in simulation keeps one of each.
+
+    A membership with keys, a hospital's, has to be approved by this site and by every other one.
+    """
     study, membership = read_study(Path(study_file)), read_membership(Path(membership_file))
     site = read_site(Path(site_file))
+    if membership.members[0].identity is not None:
+        study, membership = read_agreed(site)
     if membership.study_hash != study.study_hash or site.site not in membership.sites:
         raise ConfigurationError(f"{site.site} is no member of study {study.name}", "ask the coordinator for the membership")
-    return SiteWorker(study, membership, site, Path(state_folder))
+    return SiteWorker(study, membership, site, Path(state_folder), partial(_note, Path(doing_file)) if doing_file else _ignore)
+
+
+def _note(file: Path, doing: str) -> None:
+    write_json(file, {"doing": doing, "time": time.time()}, 0o600)
+
+
+def _ignore(_: str) -> None:
+    return

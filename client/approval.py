@@ -4,20 +4,37 @@ The kit's folder then holds membership.json and approval.json. A study or member
 stops a coordinator from proposing what a site should refuse: that is why people read this.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from csasn.configuration import Configuration, read_yaml, validate
 from csasn.enrolment import Kit, read_kit
 from csasn.errors import ConfigurationError, TrustError
 from csasn.identity import fingerprint, load_identity, read_public_keys
-from csasn.membership import Approval, Member, Membership, read_approval, read_membership, sign_membership, verify_approval
+from csasn.membership import (
+    Approval,
+    Member,
+    Membership,
+    read_approval,
+    read_membership,
+    sign_membership,
+    verify_approval,
+    verify_approvals,
+)
 from csasn.site import Site
 from csasn.storage import write_json
 from csasn.study import Study
 
-MEMBERSHIP, APPROVAL = "membership.json", "approval.json"
+MEMBERSHIP, APPROVAL, APPROVALS = "membership.json", "approval.json", "approvals.json"
 PREFIX_DIGITS = 12
 SECURE, PLAIN = "yes, the coordinator sees sums over the sites alone", "NO, the coordinator sees what each site sends"
+
+
+class Approvals(Configuration):
+    """approvals.json: the word of every member."""
+
+    approvals: tuple[Approval, ...]
+
 
 FetchMembership = Callable[[Site, Kit], Membership]
 
@@ -99,6 +116,32 @@ def read_approved(site: Site) -> tuple[Study, Membership, Approval]:
         raise TrustError(f"{APPROVAL} is of {approval.site}, expected {site.site}", "run client approve")
     verify_approval(membership, approval)
     return study, membership, approval
+
+
+def keep_approvals(site: Site, approvals: Sequence[Approval]) -> None:
+    """Keeps what every member signed, where that is new.
+
+    Raises:
+        TrustError: one is missing, or does not hold for what this site approved.
+    """
+    _, membership, _ = read_approved(site)
+    verify_approvals(membership, approvals)
+    path, content = site.kit_folder / APPROVALS, Approvals(approvals=tuple(approvals))
+    if not path.exists() or validate(Approvals, read_yaml(path), APPROVALS) != content:
+        write_json(path, content.model_dump(mode="json"))
+
+
+def read_agreed(site: Site) -> tuple[Study, Membership]:
+    """The study and membership that every member approved, by what is on this site's disk.
+
+    Raises:
+        TrustError: somebody's approval is missing, or does not hold.
+    """
+    study, membership, _ = read_approved(site)
+    path = site.kit_folder / APPROVALS
+    approvals = validate(Approvals, read_yaml(path), APPROVALS).approvals if path.exists() else ()
+    verify_approvals(membership, approvals)
+    return study, membership
 
 
 def check_prefix(membership: Membership, prefix: str) -> None:

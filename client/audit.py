@@ -4,20 +4,16 @@ It trusts neither side: the ledger's chain is verified line by line, and each re
 find without receipts: lines cut off the end, and a ledger that was written anew from the start.
 """
 
-import argparse
-import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from csasn.command import EXIT_CODES
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.identity import IDENTITY_KEY, read_public_keys, verify
 from csasn.privacy.ledger import LEDGER_FILE, Entry, read_chain
 from csasn.privacy.receipt import PURPOSE, Receipt, read_receipts
-from csasn.site import find_site
+from csasn.site import Site
 
 RUN_FOLDER = "run"  # in a hospital's state folder: what client/app.py gets for its state
 SENT, REFUSED, CUT = "sent", "refused", "cut"
@@ -166,36 +162,12 @@ def _times(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `audit` to the subcommands of `client`."""
-    parser = commands.add_parser(
-        "audit",
-        help="verify this site's ledger, and say what has left",
-        description="Verifies the chain of ledger.jsonl and says in plain words what has left this site. With the coordinator's "
-        "received.jsonl it also says whether that is what arrived. Changes nothing, needs no network.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--site", required=True, metavar="NAME", help="the site, such as centerA")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)"
-    )
-    parser.add_argument("--ledger", type=Path, metavar="FILE", help="ledger.jsonl (default: run/ledger.jsonl in the state folder)")
-    parser.add_argument(
-        "--received", type=Path, metavar="FILE", help="the lines of this site out of the coordinator's received.jsonl"
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.set_defaults(command=_audit)
+def audit_site(site: Site, received: Path | None = None) -> AuditReport:
+    """`audit` of a hospital's own ledger.
 
-
-def _audit(arguments: argparse.Namespace) -> None:
-    identity = None
-    ledger = arguments.ledger
-    if ledger is None:
-        site = find_site(arguments.site, arguments.config)
-        ledger = Path(site.state) / RUN_FOLDER / LEDGER_FILE
-        if (site.keys_folder / IDENTITY_KEY).exists():
-            identity = read_public_keys(site.keys_folder).identity
-    report = audit(ledger, arguments.received, arguments.site, identity)
-    text = json.dumps(asdict(report), indent=1) if arguments.json else "\n".join(report.lines())
-    sys.stdout.write(text + "\n")
+    Raises:
+        ProtocolError: see `audit`.
+    """
+    known = (site.keys_folder / IDENTITY_KEY).exists()
+    identity = read_public_keys(site.keys_folder).identity if known else None
+    return audit(Path(site.state) / RUN_FOLDER / LEDGER_FILE, received, site.site, identity)

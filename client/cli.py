@@ -4,24 +4,33 @@ import argparse
 import sys
 from pathlib import Path
 
+from client.agent_commands import add_commands as add_agent_commands
+from client.agent_commands import run_site
 from client.enrolment_commands import add_commands as add_enrolment_commands
 from csasn.command import EXIT_CODES, run_command
+from csasn.errors import ConfigurationError
 
 
 def main() -> None:
     """Entry point of the command."""
-    arguments = _parser().parse_args()
+    arguments = command_parser().parse_args()
     sys.exit(run_command(lambda: arguments.command(arguments)))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The arguments of the command `client`."""
     parser = argparse.ArgumentParser(
         prog="client",
         description="A hospital's side of a CSASN federation. Images, labels and patient rows stay here.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--site", metavar="NAME", help="without a command: take part in the study until it ends, as this site")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)"
+    )
+    parser.set_defaults(command=_take_part)
+    commands = parser.add_subparsers(metavar="COMMAND")
     doctor = commands.add_parser(
         "doctor",
         help="check this site's configuration and data before a run",
@@ -36,7 +45,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.set_defaults(command=_doctor)
     add_enrolment_commands(commands)
+    add_agent_commands(commands)
     return parser
+
+
+def _take_part(arguments: argparse.Namespace) -> None:
+    if arguments.site is None:
+        raise ConfigurationError("which site?", "client --site NAME, or client --help for all commands")
+    run_site(arguments)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

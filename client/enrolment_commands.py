@@ -150,11 +150,12 @@ def _install(arguments: argparse.Namespace) -> None:
 
 def _approve(arguments: argparse.Namespace) -> None:
     from client.approval import approve, check_prefix, obtain_membership, review
+    from client.coordinator_link import fetch_membership
     from csasn.enrolment import read_kit
 
     site = _site(arguments)
     kit, study = read_kit(site.kit_folder)
-    membership = obtain_membership(site, kit, arguments.membership)
+    membership = obtain_membership(site, kit, arguments.membership, fetch_membership)
     _say(*review(site, study, membership), "")
     if arguments.yes is None:
         confirm(f"does {site.site} take part in this, with these members?", "--yes PREFIX")

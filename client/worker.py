@@ -1,5 +1,8 @@
 """A site's worker: it keeps model and data warm, checks every request, evaluates, trains, and answers {update, counts}."""
 
+import hashlib
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,7 @@ from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, 
 from csasn.randomness import generator
 from csasn.site import Site
 from csasn.study import Study
-from csasn.training import LocalPlan, LocalResult, train_locally
+from csasn.training import LocalPlan, LocalResult, num_epoch_steps, train_locally
 from csasn.weighting import ClassWeights, class_weights
 
 Integers = NDArray[np.int64]
@@ -36,14 +39,17 @@ class NeedsModelError(ProtocolError):
 
 
 class SiteWorker:
-    """One site of one run. `folder` is where it keeps its state of the run."""
+    """One site. `folder` is where it keeps its state of each run; `doing` is told what it does, in words for people."""
 
-    def __init__(self, study: Study, membership: Membership, site: Site, folder: Path) -> None:
+    def __init__(
+        self, study: Study, membership: Membership, site: Site, folder: Path, doing: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.study, self.site = study, site
         self.device = choose_device(site, study.deterministic)
         self.network = build_network(study).to(self.device)
         self.contract = Contract.of(study, membership, self.network)
-        self.state = SiteState(folder)
+        self.folder, self.doing = folder, doing
+        self._run = ""
         self._model: NDArray[np.float32] | None = None
         self._model_hash = ""
         self._data: SiteData | None = None
@@ -57,6 +63,7 @@ class SiteWorker:
             CsasnError: the request is refused, or the site cannot do what it asks.
         """
         self._check_header(request)
+        self._open_run(request.header.run)
         if request.kind is Kind.HELLO:
             return Answer(self.contract.counts[Kind.HELLO].pack({"histogram": self._class_histogram()}))
         if request.model is None or request.weighting is None:
@@ -66,6 +73,9 @@ class SiteWorker:
         except NeedsModelError:
             return Absence(Reason.NEEDS_MODEL)
         weights = self._check_weighting(request.weighting)
+        digest = _digest(request)
+        if (answer := self.state.answer_to(digest)) is not None:
+            return answer
         memory = self.state.settle(request.accepted, self.site.site)
         self.contract.state.write(self.network, model)
         if self._cases_of is not self.data:
@@ -73,9 +83,12 @@ class SiteWorker:
             self._cases = with_frozen_maps(self.network, self.data, self.study)
         if memory is not None:
             write_tensors(self.network, memory.own)
-        if request.kind is Kind.TRAIN:
-            return self._train(request, model, weights, memory)
-        return self._evaluate(request.kind, weights)
+        if request.kind is not Kind.TRAIN:
+            self.doing(f"round {request.header.round}: evaluating")
+            return self._evaluate(request.kind, weights)
+        answer = self._train(request, model, weights, memory)
+        self.state.keep_answer(digest, answer)
+        return answer
 
     @property
     def data(self) -> SiteData:
@@ -86,6 +99,12 @@ class SiteWorker:
             self._data = load_site_data(self.study, self.site, image_size(self.study.model))
             self._manifest_stamp = stamp
         return self._data
+
+    def _open_run(self, run: str) -> None:
+        """Turns to what is kept of this run; its name comes from the coordinator, and becomes no path."""
+        if run != self._run:
+            self._run = run
+            self.state = SiteState(self.folder / f"run-{hashlib.sha256(run.encode()).hexdigest()[:12]}")
 
     def _class_histogram(self) -> Integers:
         classes = self.data.class_C[self.data.cases(TRAIN)]
@@ -132,10 +151,18 @@ class SiteWorker:
     def _train(self, request: Request, model: NDArray[np.float32], weights: ClassWeights, memory: SiteMemory | None) -> Answer:
         if request.ranges is None or request.ranges.shape != (len(self.contract.state.shared),):
             raise ProtocolError("the request to train lacks the ranges of the tensors")
-        counts = count_split(self.network, self._cases, VALIDATION, self.study, weights)
         federation, header = self.study.federation, request.header
+        self.doing(f"round {header.round}: evaluating")
+        counts = count_split(self.network, self._cases, VALIDATION, self.study, weights)
         plan = LocalPlan(self.site.site, header.round, federation.proximal_mu, micro_batch=self.site.micro_batch)
-        result = train_locally(self.network, self._cases, self.study, LossTerms.of(self.study, weights, self.device), plan)
+        result = train_locally(
+            self.network,
+            self._cases,
+            self.study,
+            LossTerms.of(self.study, weights, self.device),
+            plan,
+            self._count_steps(header.round),
+        )
         num_shared = self.contract.state.num_shared
         update_P = self.contract.state.read(self.network)[:num_shared]
         update_P -= model[:num_shared]
@@ -144,6 +171,21 @@ class SiteWorker:
         self.state.keep_pending(SiteMemory(header.attempt, upload.residual_P, own))
         counts["training"] = _training_counts(result, upload)
         return Answer(self.contract.counts[Kind.TRAIN].pack(counts), upload.integers_P)
+
+    def _count_steps(self, current_round: int) -> Callable[[], None]:
+        """Tells how far training is, at most once for each part in a hundred."""
+        steps = num_epoch_steps(len(self._cases.cases(TRAIN)), self.study.optimiser.batch_size) * self.study.federation.local_epochs
+        done = itertools.count(1)
+        told = -1
+
+        def step() -> None:
+            nonlocal told
+            share = min(100, 100 * next(done) // max(steps, 1))
+            if share != told:
+                told = share
+                self.doing(f"round {current_round}: training, {share} %")
+
+        return step
 
     def _quantise(
         self, update_P: NDArray[np.float32], memory: SiteMemory | None, ranges: NDArray[np.float64], current_round: int
@@ -171,6 +213,17 @@ class SiteWorker:
             more |= read_affine(self.network, self.contract.membership.weight_units[self.site.site])
         counts = count_split(self.network, self._cases, TEST, self.study, weights)
         return Answer(self.contract.counts[kind].pack(counts | more))
+
+
+def _digest(request: Request) -> str:
+    """SHA-256 over all that an answer follows from."""
+    head, weighting = request.header, request.weighting
+    facts = (request.kind, head.study_hash, head.membership_hash, head.run, head.round, head.attempt, request.accepted)
+    digest = hashlib.sha256(repr(facts).encode())
+    digest.update((request.model.state_hash if request.model else "").encode())
+    for array in (weighting.omega_K if weighting else None, request.ranges):
+        digest.update(b"|" if array is None else np.ascontiguousarray(array).tobytes() + b"|")
+    return digest.hexdigest()
 
 
 def _training_counts(result: LocalResult, upload: Quantised) -> Integers:

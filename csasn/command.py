@@ -12,7 +12,7 @@ from csasn.errors import ConfigurationError, CsasnError, Stopped
 EXIT_CODES = """exit codes:
   0 done   2 wrong arguments   3 study or site file   4 data   5 model or weights   6 training cannot go on
   7 a message broke the contract   8 too few sites   9 a file cannot be written   10 run directory   11 not to be trusted: a key,
-  signature, certificate or enrolment   130 stopped"""
+  signature, certificate or enrolment   12 the coordinator cannot be reached   130 stopped"""
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

@@ -75,6 +75,12 @@ class TrustError(CsasnError):
     exit_code = 11
 
 
+class NetworkError(CsasnError):
+    """The coordinator cannot be reached, or does not answer as one."""
+
+    exit_code = 12
+
+
 class Stopped(CsasnError):  # noqa: N818 - not a fault
     """The operator stopped the run; it can be resumed."""
 

@@ -97,17 +97,27 @@ def read_site(path: Path) -> Site:
 
 
 def find_site(name: str, config: Path | None = None, folder: Path = Path("sites")) -> Site:
-    """The site file of `name`: `config` if given, else `folder/<name>.yaml`, else `/etc/csasn/<name>.yaml`.
+    """The site file of `name`: see `find_site_file`.
 
     Raises:
         ConfigurationError: none exists, or the file found is another site's.
+    """
+    path = find_site_file(name, config, folder)
+    site = read_site(path)
+    if site.site != name:
+        raise ConfigurationError(f"{path.name}: site is {site.site!r}, expected {name!r}", "is this another site's file?")
+    return site
+
+
+def find_site_file(name: str, config: Path | None = None, folder: Path = Path("sites")) -> Path:
+    """`config` if given, else `folder/<name>.yaml`, else `/etc/csasn/<name>.yaml`.
+
+    Raises:
+        ConfigurationError: none exists.
     """
     places = [config] if config else [folder / f"{name}.yaml", Path("/etc/csasn") / f"{name}.yaml"]
     found = next((place for place in places if place.exists()), None)
     if found is None:
         looked = " and ".join(str(place) for place in places)
         raise ConfigurationError(f"no site file for {name!r}, looked for {looked}", "name the file with --config")
-    site = read_site(found)
-    if site.site != name:
-        raise ConfigurationError(f"{found.name}: site is {site.site!r}, expected {name!r}", "is this another site's file?")
-    return site
+    return found

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from csasn.command import EXIT_CODES, run_command
+from server.coordinator_commands import add_commands as add_coordinator_commands
 from server.enrolment_commands import add_commands as add_enrolment_commands
 
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     simulate.set_defaults(command=_simulate)
     add_enrolment_commands(commands)
+    add_coordinator_commands(commands)
     return parser
 
 

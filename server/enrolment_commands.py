@@ -30,7 +30,7 @@ def add_commands(commands: Commands) -> None:
         "server revoke centerB",
     )
     revoke.add_argument("site", metavar="SITE", help="the site, such as centerB")
-    _add_folder(revoke)
+    add_folder(revoke)
     _add_renew(commands)
     backup = add_command(
         commands,
@@ -44,7 +44,7 @@ def add_commands(commands: Commands) -> None:
     backup.add_argument(
         "file", type=Path, metavar="FILE", help="file to write; one that is there is replaced once the new one is whole"
     )
-    _add_folder(backup)
+    add_folder(backup)
     restore = add_command(
         commands,
         "restore",
@@ -54,7 +54,7 @@ def add_commands(commands: Commands) -> None:
         "server restore coordinator-monday.tar\n  server renew --address new.example.org:9443",
     )
     restore.add_argument("file", type=Path, metavar="FILE", help="a file that server backup wrote")
-    _add_folder(restore)
+    add_folder(restore)
 
 
 def _add_init(commands: Commands) -> None:
@@ -72,7 +72,7 @@ def _add_init(commands: Commands) -> None:
     init.add_argument(
         "--name", action="append", default=[], metavar="NAME_OR_IP", help="a further name of this server; may be repeated"
     )
-    _add_folder(init)
+    add_folder(init)
     _add_passphrase(init)
 
 
@@ -89,7 +89,7 @@ def _add_enroll(commands: Commands) -> None:
     enroll.add_argument("request", type=Path, metavar="REQUEST", help="the file that client enroll wrote")
     enroll.add_argument("--fingerprint", metavar="F", help="what the site read to you, instead of the question")
     enroll.add_argument("--replace", action="store_true", help="the site comes with new keys; its old ones are revoked")
-    _add_folder(enroll)
+    add_folder(enroll)
 
 
 def _add_renew(commands: Commands) -> None:
@@ -106,11 +106,12 @@ def _add_renew(commands: Commands) -> None:
     renew.add_argument(
         "--name", action="append", metavar="NAME_OR_IP", help="a further name of this server; may be repeated (default: as before)"
     )
-    _add_folder(renew)
+    add_folder(renew)
     _add_passphrase(renew)
 
 
-def _add_folder(parser: argparse.ArgumentParser) -> None:
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """The argument that says which coordinator's folder."""
     parser.add_argument("--folder", type=Path, default=FOLDER, metavar="DIR", help=f"the coordinator's folder (default: {FOLDER}/)")
 
 

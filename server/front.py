@@ -29,7 +29,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from csasn.errors import CsasnError
+from csasn.errors import CsasnError, ProtocolError, TrustError
+from csasn.facts import ECHO_ROUTE, FACTS_ROUTE, MAX_FACTS_BYTES
 from server.listener import LiveCertificate, Waiting, cut_idle, open_listener
 
 FLEET = (
@@ -45,7 +46,7 @@ FLEET = (
     "confirm-message-received",
 )
 PASSED = frozenset({("GET", "/health")} | {("POST", f"/v1/fleet/{name}") for name in FLEET})
-OWN = frozenset({("GET", "/csasn/facts"), ("GET", "/csasn/echo"), ("POST", "/csasn/echo")})
+OWN = frozenset({(method, path) for method in ("GET", "POST") for path in (FACTS_ROUTE, ECHO_ROUTE)})
 
 REQUEST_HEADERS = frozenset({b"accept", b"accept-encoding", b"content-encoding", b"content-length", b"content-type"})
 RESPONSE_HEADERS = frozenset({b"content-encoding", b"content-length", b"content-type", b"retry-after"})
@@ -57,6 +58,7 @@ CREDIT_BYTES = 8 << 20  # a request to an own route costs one credit, and one mo
 LINGER_S = 2.0  # a refused client may read the answer for so long before its connection ends
 
 Headers = list[tuple[bytes, bytes]]
+Facts = Callable[[bytes], Mapping[str, object]]
 log = logging.getLogger(__name__)
 
 
@@ -72,7 +74,7 @@ class FrontSettings:
     max_body_bytes: int = 1 << 30
     max_head_bytes: int = 16 << 10
     max_connections: int = 256
-    credits_per_minute: int = 60  # for own routes, each address
+    credits_per_minute: int = 240  # for own routes, each address
     head_timeout_s: float = 15.0
     idle_timeout_s: float = 60.0
     superlink_timeout_s: float = 120.0
@@ -167,9 +169,9 @@ class _Exchange:
 
 
 class Front:
-    """The front as an ASGI application; `facts` gives what `/csasn/facts` shows to anybody who asks."""
+    """The front as an ASGI application; `facts` takes what a site says of itself, or nothing, and gives what anybody may know."""
 
-    def __init__(self, settings: FrontSettings, facts: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(self, settings: FrontSettings, facts: Facts) -> None:
         self._settings = settings
         self._facts = facts
         # a connection for each request: a restarted SuperLink never leaves a dead one behind
@@ -204,12 +206,12 @@ class Front:
         match exchange.route:
             case route if route in PASSED:
                 await self._pass(exchange)
-            case ("GET", "/csasn/facts"):
+            case (_, path) if path == FACTS_ROUTE and exchange.route in OWN:
                 self._charge(exchange, 0)
-                await self._show_facts(exchange)
-            case ("GET", "/csasn/echo"):
+                await self._exchange_facts(exchange)
+            case ("GET", path) if path == ECHO_ROUTE:
                 await self._send_noise(exchange)
-            case ("POST", "/csasn/echo"):
+            case ("POST", path) if path == ECHO_ROUTE:
                 await self._measure(exchange)
             case _:
                 raise _Refused(404)
@@ -237,9 +239,13 @@ class Front:
         except httpx.TransportError:
             raise _unavailable() from None
 
-    async def _show_facts(self, exchange: _Exchange) -> None:
+    async def _exchange_facts(self, exchange: _Exchange) -> None:
+        said = b"".join([block async for block in exchange.body(MAX_FACTS_BYTES)]) if exchange.route[0] == "POST" else b""
         try:
-            data = json.dumps(await asyncio.to_thread(self._facts)).encode()
+            data = json.dumps(await asyncio.to_thread(self._facts, said)).encode()
+        except (ProtocolError, TrustError) as error:
+            log.warning("facts refused: %s", error.message)
+            raise _Refused(400) from None
         except CsasnError as error:
             log.warning("no facts to show: %s", error.message)
             raise _unavailable() from None
@@ -304,7 +310,7 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, watch: Corouti
         watching.cancel()
 
 
-def run_front(settings: FrontSettings, facts: Callable[[], Mapping[str, object]]) -> None:
+def run_front(settings: FrontSettings, facts: Facts) -> None:
     """Serves until SIGTERM or SIGINT, then finishes open requests for `stop_timeout_s`; call it from the main thread.
 
     Raises:

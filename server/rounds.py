@@ -166,7 +166,7 @@ class Coordinator:
         """A new attempt: its number is on disk before it is sent."""
         current = 0 if state is None else state.round + (kind is Kind.TRAIN)
         hashes = self.study.study_hash, self.contract.membership.membership_hash
-        header = Header(*hashes, self.directory.path.name, current, self.directory.next_attempt())
+        header = Header(*hashes, self.directory.run_id, current, self.directory.next_attempt())
         if state is None:
             return Request(kind, header)
         weighting = self._weighting(state)

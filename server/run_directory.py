@@ -6,6 +6,7 @@ Every file is whole or absent; events.jsonl grows a line at a time. One process 
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from csasn.study import Study, read_study
 
 Event = Mapping[str, object]
 LATEST, BEST, ATTEMPT = "checkpoints/latest.safetensors", "checkpoints/best.safetensors", "checkpoints/attempt.json"
+RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class RunDirectory:
         self._lock = _lock(path)
         self.study: Study = read_study(path / "study.yaml")
         self.membership: Membership = read_membership(path / "membership.json")
+        self.run_id = str(json.loads((path / RUN).read_text())["id"])  # a site tells runs apart by it, also those of one name
 
     @staticmethod
     def create(path: Path, study: Study, membership: Membership) -> None:
@@ -73,6 +76,7 @@ class RunDirectory:
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         (path / "sites").mkdir(exist_ok=True)
         write_json(path / "membership.json", membership.model_dump(mode="json"))
+        write_json(path / RUN, {"id": f"{path.name[:40]}-{secrets.token_hex(6)}"})
         write_atomically(path / "study.yaml", write_yaml(study).encode())
 
     def close(self) -> None:

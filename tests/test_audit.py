@@ -1,6 +1,5 @@
 """`client audit`, over what a federation of the two real apps left: what has left a site, and whether it is what arrived."""
 
-import argparse
 import json
 import os
 import shutil
@@ -10,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, RecordDict
 
 import client.app
-from client.audit import add_command, audit
+from client.audit import audit
+from client.cli import command_parser
 from csasn import identity, wire
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, TrustError
 from csasn.privacy.ledger import Contents, Ledger, Occasion
@@ -224,9 +224,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path, files):
 
 
 def command(*arguments):
-    parser = argparse.ArgumentParser()
-    add_command(parser.add_subparsers())
-    parsed = parser.parse_args(["audit", *map(str, arguments)])
+    parsed = command_parser().parse_args(["audit", *map(str, arguments)])
     parsed.command(parsed)
 
 

@@ -37,6 +37,7 @@ from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from csasn.errors import ConfigurationError
+from csasn.facts import MAX_FACTS_BYTES
 from server.front import MAX_ECHO_BYTES, OWN, PASSED, FrontSettings, run_front
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +51,7 @@ from server.front import FrontSettings, run_front
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 given = json.loads(sys.argv[1])
 settings = FrontSettings(**given | {name: Path(given[name]) for name in ("certificate", "key")})
-sys.exit(run_command(lambda: run_front(settings, lambda: {"study": "a" * 64, "version": "0.1"})))
+sys.exit(run_command(lambda: run_front(settings, lambda said: {"study": "a" * 64, "said": said.decode()})))
 """
 
 
@@ -483,7 +484,9 @@ def test_own_routes_are_limited_for_each_address(tmp_path, upstream):
 
 def test_facts_and_echo(front):
     with front.client() as client:
-        assert client.get("/csasn/facts").json() == {"study": "a" * 64, "version": "0.1"}
+        assert client.get("/csasn/facts").json() == {"study": "a" * 64, "said": ""}
+        assert client.post("/csasn/facts", content=b"a site").json() == {"study": "a" * 64, "said": "a site"}
+        assert client.post("/csasn/facts", content=b"x" * (MAX_FACTS_BYTES + 1)).status_code == 413
         data = os.urandom(MB + 1)
         answer = client.post("/csasn/echo", content=data).json()
         assert answer == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
@@ -621,7 +624,7 @@ def nginx(tmp_path, superlink):
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is another way to run the front, and not installed here")
 def test_nginx_passes_the_same_and_nothing_else(nginx):
-    own = {("GET", "/csasn/echo?bytes=1"), ("GET", "/csasn/facts"), ("POST", "/csasn/echo")}
+    own = {("GET", "/csasn/echo?bytes=1"), ("GET", "/csasn/facts"), ("POST", "/csasn/facts"), ("POST", "/csasn/echo")}
     asked = {(method, path) for path in [*declared_routes(), "/", "/csasn/x"] for method in ("GET", "POST", "PUT")} | own
     asked |= {("POST" if "fleet" in path else "GET", trick) for _, path in PASSED | OWN for trick in disguises(path)}
     with ThreadPoolExecutor(4) as pool:

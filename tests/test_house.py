@@ -20,14 +20,27 @@ FLOWER = {
     "server/simulate.py",
     "server/flower_runtime.py",
     "client/flower_runtime.py",
+    "server/superlink.py",
 }
-PRIVATE = {"server/flower_runtime.py", "client/flower_runtime.py"}
+PRIVATE = {"server/flower_runtime.py", "server/superlink.py", "client/flower_runtime.py"}
 PUBLIC_FLOWER = {"flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.clientapp"}
 PURE = ("csasn/federated", "csasn/weighting.py", "csasn/metrics.py", "csasn/study.py", "csasn/site.py", "csasn/errors.py")
 LAYERS = (
     {"errors"},
-    {"configuration", "study", "site", "randomness", "storage", "command", "identity", "encrypted_key", "certificates", "backup"},
-    {"model", "loss", "weighting", "data", "metrics", "federated", "membership", "enrolment"},
+    {
+        "configuration",
+        "study",
+        "site",
+        "randomness",
+        "storage",
+        "command",
+        "identity",
+        "encrypted_key",
+        "certificates",
+        "backup",
+        "supervision",
+    },
+    {"model", "loss", "weighting", "data", "metrics", "federated", "membership", "enrolment", "facts"},
     {"training", "evaluation", "normalisation", "contract", "central", "checkpoint", "model_file", "prediction", "feature_cache"},
     {"wire", "report", "privacy"},
     {"cli"},

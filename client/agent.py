@@ -1,0 +1,179 @@
+"""`client --site centerA`: keeps this site in the study until it ends.
+
+Two processes do the work: Flower's SuperNode, which carries messages, and the worker, which keeps model and data warm and is the
+only one that reads images. This one starts them, starts them anew when they end, and says on one line what the site is doing.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from client.approval import MEMBERSHIP, keep_approvals, read_approved
+from client.coordinator_link import coordinator_address, exchange_facts, read_authority
+from csasn.enrolment import STUDY, Kit, read_kit
+from csasn.errors import NetworkError, TrustError
+from csasn.facts import CoordinatorFacts, SiteFacts
+from csasn.identity import NODE_KEY
+from csasn.membership import Approval
+from csasn.site import Site
+from csasn.storage import private_folder
+from csasn.supervision import Child, ServiceManager, end_on_sigterm, free_port
+
+TURN_S = 0.5
+ASK_S = 5.0
+STALE_S = 20.0
+PAUSE, DOING, TURNS = "paused", "doing.json", "node.json"
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_LOG_LEVEL": "WARNING"}
+Say = Callable[[str], None]
+
+
+@dataclass
+class Agent:
+    """One site of one study."""
+
+    site: Site
+    site_file: Path
+    manager: ServiceManager
+    say: Say
+    kit: Kit = field(init=False)
+    approval: Approval = field(init=False)
+    facts: CoordinatorFacts | None = None
+    trouble: str = ""
+    _asked: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.kit, _ = read_kit(self.site.kit_folder)
+        _, self.membership, self.approval = read_approved(self.site)
+        self.state = private_folder(Path(self.site.state))
+        self.children = self._children()
+
+    def run(self) -> CoordinatorFacts:
+        """Until the study ends, SIGTERM or Ctrl-C; the coordinator's last facts.
+
+        Raises:
+            TrustError: the coordinator is not the one of the kit, or its membership another than this site approved.
+        """
+        end_on_sigterm()
+        try:
+            while True:
+                self._ask()
+                if self.facts and self.facts.phase == "finished":
+                    self.say(f"the study is finished: {self.facts.run_status}")
+                    return self.facts
+                self._turn()
+                line = self.line()
+                self.say(line)
+                self.manager.alive(line)
+                time.sleep(TURN_S)
+        finally:
+            self.manager.stopping()
+            for child in reversed(self.children):
+                child.stop()
+
+    def line(self) -> str:
+        """What this site is doing, on one line."""
+        if reason := self._why_idle():
+            return reason
+        if self.trouble:
+            return self.trouble
+        doing = read_json(self.state / DOING)
+        if doing and doing.get("doing"):
+            return str(doing["doing"])
+        return "connected, waiting for work" if self._is_connected() else "connecting"
+
+    def _turn(self) -> None:
+        idle = self._why_idle()
+        for child in self.children:
+            if idle:
+                child.stop()
+            elif message := child.turn():
+                self.say(message)
+        if self._is_connected():
+            self.manager.ready()
+
+    def _why_idle(self) -> str:
+        if (self.state / PAUSE).exists():
+            return "paused; go on with client pause --resume"
+        if not self.site.policy.may_train_at(datetime.now().time()):
+            return f"outside training hours {self.site.policy.training_hours}"
+        return ""
+
+    def _ask(self) -> None:
+        """Tells the coordinator of this site's approval, and keeps what others approved, where it all holds."""
+        if time.monotonic() - self._asked < ASK_S:
+            return
+        self._asked = time.monotonic()
+        said = SiteFacts(site=self.site.site, study_hash=self.kit.study_hash, approval=self.approval)
+        try:
+            self.facts = exchange_facts(self.site, self.kit, said)
+            self.trouble = ""
+        except NetworkError as error:
+            self.trouble = f"the coordinator does not answer: {error.message}"
+            return
+        proposed = self.facts.membership
+        if proposed is None:
+            self.trouble = "waiting until every site is enrolled"
+            return
+        if proposed.membership_hash != self.membership.membership_hash:
+            raise TrustError(
+                f"the coordinator proposes membership {proposed.membership_hash[:12]}, "
+                f"this site approved {self.membership.membership_hash[:12]}",
+                "read it and sign it: client approve",
+            )
+        try:
+            keep_approvals(self.site, self.facts.approvals)
+        except TrustError as error:
+            self.trouble = f"waiting: {error.message}"
+
+    def _is_connected(self) -> bool:
+        turned = read_json(self.state / TURNS)
+        return bool(turned) and time.time() - float(str(turned.get("time", 0))) < STALE_S
+
+    def _children(self) -> list[Child]:
+        port = free_port()
+        python = [sys.executable, "-P", "-m", "client.processes"]
+        logs = private_folder(self.state / "logs")
+        node = {
+            "site-file": str(self.site_file.resolve()),
+            "study-file": str(self.site.kit_folder / STUDY),
+            "membership-file": str(self.site.kit_folder / MEMBERSHIP),
+            "state-folder": str(self.state / "run"),
+            "doing-file": str(self.state / DOING),
+        }
+        arguments = [
+            "--superlink", coordinator_address(self.site, self.kit), "--root-certificates", str(read_authority(self.site)),
+            "--auth-supernode-private-key", str(self.site.keys_folder / NODE_KEY), "--isolation", "process",
+            "--host", "127.0.0.1", "--port", str(port), "--node-config", " ".join(f"{k}={json.dumps(v)}" for k, v in node.items()),
+        ]  # fmt: skip
+        proxy = {"HTTPS_PROXY": self.site.proxy, "NO_PROXY": "127.0.0.1"} if self.site.proxy else {}
+        environment = os.environ | QUIET | proxy
+        turns = str(self.state / TURNS)
+        return [
+            Child("SuperNode", [*python, "node", str(os.getpid()), turns, *arguments], logs / "node.log", environment),
+            Child("worker", [*python, "worker", str(os.getpid()), str(port)], logs / "worker.log", environment),
+        ]
+
+
+def describe_site(site: Site) -> dict[str, object]:
+    """What `client status` prints: by the notes of the site's processes, so that it also works while they are down."""
+    state = Path(site.state)
+    doing, turned = read_json(state / DOING), read_json(state / TURNS)
+    silent = time.time() - float(str(turned.get("time", 0)))
+    line = "not running" if silent > STALE_S else str(doing.get("doing", "connected, waiting for work"))
+    if (state / PAUSE).exists():
+        line = "paused"
+    return {"site": site.site, "line": line, **doing, "coordinator_answered_seconds_ago": round(silent, 1) if turned else None}
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """What a process of this site wrote; nothing where it did not yet."""
+    with suppress(OSError, ValueError):
+        value = json.loads(path.read_bytes())
+        return value if isinstance(value, dict) else {}
+    return {}

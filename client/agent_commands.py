@@ -1,0 +1,122 @@
+"""The site's commands during a run: `client --site NAME` itself, status, pause."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from client.enrolment_commands import add_site_arguments
+from csasn.command import Commands, add_command
+
+if TYPE_CHECKING:
+    from csasn.site import Site
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds them to the command `client`."""
+    status = add_command(
+        commands,
+        "status",
+        _status,
+        "what this site is doing",
+        "One line, from what the site's processes noted last; it asks nobody.",
+        "client status --site centerA",
+    )
+    status.add_argument("--json", action="store_true", help="for scripts")
+    add_site_arguments(status)
+    pause = add_command(
+        commands,
+        "pause",
+        _pause,
+        "take no more work, or go on",
+        "The processes end, also in the middle of a round, which the coordinator then waits for until its deadline.",
+        "client pause --site centerA\n  client pause --site centerA --resume",
+    )
+    pause.add_argument("--resume", action="store_true", help="go on")
+    add_site_arguments(pause)
+    _add_audit(commands)
+
+
+def _add_audit(commands: Commands) -> None:
+    audit = add_command(
+        commands,
+        "audit",
+        _audit,
+        "verify this site's ledger, and say what has left",
+        "Verifies the chain of ledger.jsonl and says in plain words what has left this site. With the coordinator's\n"
+        "received.jsonl it also says whether that is what arrived. Changes nothing, needs no network.",
+        "client audit --site centerA --received centerA.received.jsonl",
+    )
+    audit.add_argument("--ledger", type=Path, metavar="FILE", help="ledger.jsonl (default: run/ledger.jsonl in the state folder)")
+    audit.add_argument(
+        "--received", type=Path, metavar="FILE", help="the lines of this site out of the coordinator's received.jsonl"
+    )
+    audit.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_site_arguments(audit)
+
+
+def run_site(arguments: argparse.Namespace) -> None:
+    """`client --site NAME`: until the study ends."""
+    from client.agent import Agent
+    from csasn.site import find_site_file, read_site
+    from csasn.supervision import ServiceManager
+
+    path = find_site_file(arguments.site, arguments.config)
+    Agent(read_site(path), path, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), StatusLine()).run()
+
+
+class StatusLine:
+    """Prints a line where it is new: over the last one on a terminal, below it with the time in a log."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, line: str) -> None:
+        """Shows `line`."""
+        if line == self._last:
+            return
+        if sys.stdout.isatty():
+            sys.stdout.write(f"\r\x1b[2K{line}")
+        elif line.partition(":")[0] != self._last.partition(":")[0] or not line.endswith("%"):  # progress is for terminals
+            sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        self._last = line
+        sys.stdout.flush()
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from client.agent import describe_site
+
+    status = describe_site(_site(arguments))
+    sys.stdout.write((json.dumps(status, indent=1) if arguments.json else str(status["line"])) + "\n")
+
+
+def _audit(arguments: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from client.audit import audit, audit_site
+
+    if arguments.ledger:
+        report = audit(arguments.ledger, arguments.received, arguments.site)
+    else:
+        report = audit_site(_site(arguments), arguments.received)
+    sys.stdout.write((json.dumps(asdict(report), indent=1) if arguments.json else "\n".join(report.lines())) + "\n")
+
+
+def _pause(arguments: argparse.Namespace) -> None:
+    from client.agent import PAUSE
+    from csasn.storage import private_folder, write_atomically
+
+    path = private_folder(Path(_site(arguments).state)) / PAUSE
+    if arguments.resume:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomically(path, b"")
+
+
+def _site(arguments: argparse.Namespace) -> "Site":
+    from csasn.site import find_site
+
+    return find_site(arguments.site, arguments.config)

@@ -1,0 +1,102 @@
+"""Flower's private parts at a site, in one place: the SuperNode, with shorter waits, and the resident worker that takes its tasks.
+
+The SuperNode runs in process isolation: it carries messages, and whoever asks it for a task does the work. That is `work` below, in
+a process that stays warm and runs the client app installed here. The bundle that comes with a task is neither opened nor imported.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+
+import flwr.supernode.start_client_internal as supernode_loop
+import httpx
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
+from flwr.supercore.app_utils import start_parent_process_monitor
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.retry import RetryInvoker, exponential
+from flwr.supercore.run import RunNotRunningException
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.cli.flower_supernode import flower_supernode
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+LOOPBACK = "127.0.0.1"
+POLL_S = 0.2  # how often a SuperNode asks the coordinator for work; Flower's own is 3
+TASK_POLL_S = 0.05  # how often the worker asks its SuperNode
+PATIENCE_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+def serve_node(arguments: Sequence[str], on_turn: Callable[[], None], parent: int) -> None:
+    """Runs a SuperNode until it is ended; it ends with its parent. `on_turn` is called each time that the coordinator answered."""
+    start_parent_process_monitor(parent)
+
+    def wait(seconds: float) -> None:
+        on_turn()
+        time.sleep(min(seconds, POLL_S))
+
+    setattr(supernode_loop, "time", SimpleNamespace(sleep=wait))  # noqa: B010 - the module that it imported
+    sys.argv = ["flower-supernode", *arguments]
+    flower_supernode()
+
+
+def work(port: int, app: ClientApp, parent: int) -> None:
+    """Takes the tasks of the SuperNode on this port, one at a time, and answers with `app`, for ever; ends with its parent."""
+    start_parent_process_monitor(parent)
+    tasks = _connect(port, "SuperExec")
+    while True:
+        try:
+            found = tasks.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-clientapp"]))
+            if found.HasField("task") and found.token:
+                _do(port, str(found.token), app)
+            else:
+                time.sleep(TASK_POLL_S)
+        except (httpx.HTTPError, RunNotRunningException, RuntimeError) as error:
+            # the SuperNode went away, and a task with it: the coordinator asks again
+            log.info("the SuperNode does not answer (%s)", type(error).__name__)
+            time.sleep(1.0)
+
+
+def _do(port: int, token: str, app: ClientApp) -> None:
+    client = _connect(port, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))
+    try:
+        with _heartbeat(client):
+            message, context, _, _ = pull_task_input(client)
+            push_message(client, app(message, context), context)
+            push_task_output(client=client, context=context, sub_status=SubStatus.COMPLETED, details="")
+    finally:
+        client.close()
+
+
+@contextmanager
+def _heartbeat(client: RuntimeHttpClient) -> Iterator[None]:
+    def beat() -> bool:
+        with suppress(httpx.HTTPError):
+            client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+        return True
+
+    sender = HeartbeatSender(beat)
+    sender.start()
+    try:
+        yield
+    finally:
+        sender.stop()
+
+
+def _connect(port: int, component: str, *more: ProtobufClientInterceptor) -> RuntimeHttpClient:
+    return RuntimeHttpClient.from_server_address(
+        server_address=f"{LOOPBACK}:{port}",
+        insecure=True,  # loopback
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name=component), *more],
+        retry_invoker=RetryInvoker(
+            lambda: exponential(base_delay=0.1, max_delay=2), httpx.TransportError, max_tries=None, max_time=PATIENCE_S
+        ),
+    )

@@ -1,0 +1,47 @@
+"""The processes that `client --site NAME` keeps running: `python -m client.processes node|worker PARENT ...`."""
+
+import logging
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from csasn.command import run_command
+from csasn.storage import write_json
+
+TELL_S = 2.0
+
+
+def main() -> None:
+    """Entry point of a child process."""
+    what, parent, *more = sys.argv[1:]
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    for name in ("csasn", "server", "client"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    run = _node if what == "node" else _worker
+    sys.exit(run_command(lambda: run(int(parent), more)))
+
+
+def _node(parent: int, more: list[str]) -> None:
+    from client.flower_runtime import serve_node
+
+    turns, *arguments = more
+    serve_node(arguments, partial(_tell, Path(turns), [0.0]), parent)
+
+
+def _tell(path: Path, last: list[float]) -> None:
+    """Notes that the coordinator answered, at most every other second."""
+    if (now := time.time()) - last[0] > TELL_S:
+        last[0] = now
+        write_json(path, {"time": now}, 0o600)
+
+
+def _worker(parent: int, more: list[str]) -> None:
+    from client.app import app
+    from client.flower_runtime import work
+
+    work(int(more[0]), app, parent)
+
+
+if __name__ == "__main__":
+    main()

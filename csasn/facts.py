@@ -1,0 +1,43 @@
+"""What a site and the coordinator tell each other beside the rounds: POST /csasn/facts, a small JSON either way.
+
+Nothing here is secret: names, versions, hashes, public keys and signatures. A site's word in it counts only where it is signed (its
+approval); the rest is for people.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from csasn import __version__
+from csasn.configuration import Configuration
+from csasn.membership import Approval, Membership
+from csasn.study import Name, Sha256
+
+FACTS_ROUTE, ECHO_ROUTE = "/csasn/facts", "/csasn/echo"
+MAX_FACTS_BYTES = 8 << 10  # of what a site says
+Phase = Literal["enrolling", "approving", "ready", "running", "finished", "failed"]
+
+
+class SiteFacts(Configuration):
+    """What a site says of itself."""
+
+    site: Name
+    software_version: Annotated[str, Field(max_length=40)] = __version__
+    study_hash: Sha256
+    approval: Approval | None = None
+
+
+class CoordinatorFacts(Configuration):
+    """What the coordinator answers. `run_status` is report.json's status once the run has ended."""
+
+    study_name: str
+    study_hash: Sha256
+    software_version: str
+    time: AwareDatetime
+    phase: Phase
+    run: str = ""
+    run_status: str = ""
+    round: int = 0
+    num_rounds: int = 0
+    membership: Membership | None = None
+    approvals: tuple[Approval, ...] = ()

@@ -1,0 +1,136 @@
+"""Child processes that are started anew when they end, and what a service manager is told (systemd's sd_notify).
+
+A child that ends at once, again and again, is started after 1, 2, 4 ... 30 seconds; one that ran for a minute starts at once.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from csasn.storage import private_folder
+
+LONGEST_WAIT_S = 30.0
+HEALTHY_S = 60.0
+END_WITHIN_S = 10.0
+MAX_LOG_BYTES = 16 << 20
+
+
+@dataclass
+class Child:
+    """A process to keep running. What it writes goes to `log`, whose last 16 MiB and those before are kept.
+
+    `environment` is all of its environment, None for that of this process.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    environment: Mapping[str, str] | None = None
+    process: subprocess.Popen[bytes] | None = None
+    num_failures: int = 0
+    _started: float = 0.0
+    _due: float = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.poll() is None
+
+    def turn(self) -> str:
+        """Starts the process where it is due; what is worth saying, or nothing."""
+        now = time.monotonic()
+        if self.process is not None and self.process.poll() is not None:
+            code, self.process = self.process.returncode, None
+            self.num_failures = 1 if now - self._started > HEALTHY_S else self.num_failures + 1
+            wait = min(2.0 ** (self.num_failures - 1), LONGEST_WAIT_S) if self.num_failures > 1 else 0.0
+            self._due = now + wait
+            return f"{self.name} ended ({_cause(code)}), started again in {wait:.0f} s; see {self.log.name}"
+        if self.process is None and now >= self._due:
+            self._start(now)
+        return ""
+
+    def stop(self) -> None:
+        """Ends the process: asked first, then killed."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(END_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process, self.num_failures, self._due = None, 0, 0.0
+
+    def _start(self, now: float) -> None:
+        private_folder(self.log.parent)
+        if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:
+            self.log.replace(self.log.with_name(f"{self.log.name}.1"))
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 - commands of our own
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                env=self.environment,
+                start_new_session=True,  # a Ctrl-C at the terminal is for the parent, which ends its children in order
+            )
+        finally:
+            os.close(descriptor)
+        self._started = now
+
+
+def _cause(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+class ServiceManager:
+    """Tells systemd how a service does, where it asked; `address` is NOTIFY_SOCKET, empty where nobody listens."""
+
+    def __init__(self, address: str) -> None:
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._ready = False
+
+    def ready(self) -> None:
+        """The service does what it is for."""
+        if not self._ready:
+            self._ready = True
+            self._tell("READY=1")
+
+    def alive(self, status: str) -> None:
+        """The watchdog need not bite; `status` is one line for `systemctl status`."""
+        self._tell(f"WATCHDOG=1\nSTATUS={status}")
+
+    def stopping(self) -> None:
+        """The service is about to end."""
+        self._tell("STOPPING=1")
+
+    def _tell(self, text: str) -> None:
+        if not self._address:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            try:
+                sender.sendto(text.encode(), self._address)
+            except OSError:
+                return  # the manager went away: the service goes on
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end_on_sigterm() -> None:
+    """Makes SIGTERM end this process the way Ctrl-C does, so that children are ended and locks given back."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,245 @@
+"""The coordinator's processes: `server start` keeps SuperLink and front running, `server run` drives the study over them.
+
+Each can be killed and started again at any instant: SuperLink holds nothing that matters, the front nothing at all, and a run goes
+on from its directory.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from csasn.configuration import Configuration
+from csasn.errors import ConfigurationError, RunError
+from csasn.membership import verify_approvals
+from csasn.site import split_address
+from csasn.storage import private_folder, write_json
+from csasn.supervision import Child, ServiceManager, end_on_sigterm, free_port
+from server.desk import Desk
+from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
+
+SERVICE = "service.json"
+TURN_S = 0.5
+LOOK_S = 30.0
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_LOG_LEVEL": "WARNING"}
+Say = Callable[[str], None]
+
+
+class Service(Configuration):
+    """service.json: what `server start` left for the other commands."""
+
+    pid: int
+    superlink_port: int
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    """Where the coordinator listens, and what it calls when something needs a person."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - sites come from other networks
+    port: int = 0  # 0: the port of the address that sites were given
+    with_run: bool = False
+    on_trouble: str = ""
+
+
+def start(folder: Path, settings: StartSettings, manager: ServiceManager, say: Say) -> None:
+    """Keeps SuperLink, front and, where asked, the run going, until SIGTERM or Ctrl-C.
+
+    Raises:
+        ConfigurationError: the folder is none of a coordinator's, or another `server start` is at work on it.
+    """
+    desk = Desk(Enrolments.open(folder))
+    if running := find_service(folder):
+        raise ConfigurationError(f"the coordinator is started already, process {running.pid}", "end it with server stop")
+    end_on_sigterm()
+    port = free_port()
+    children = _children(desk, settings, port)
+    write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=port).model_dump())
+    registered: object = None
+    told: set[str] = set()
+    looked = 0.0
+    try:
+        while True:
+            for child in children:
+                if message := child.turn():
+                    say(message)
+                    registered = None if child.name == "SuperLink" else registered
+            if (now := _register(desk, port, registered)) != registered:
+                registered = now
+                say(f"SuperLink knows {len(desk.enrolments.sites())} enrolled sites")
+                manager.ready()
+            if settings.on_trouble and time.monotonic() - looked > LOOK_S:
+                looked = time.monotonic()
+                told = _tell(settings.on_trouble, desk, told)
+            manager.alive(f"{desk.enrolments.study.name}: {len(children)} processes")
+            if settings.with_run and _run_ended(desk):
+                children = [child for child in children if child.name != "run" or child.is_running]
+            time.sleep(TURN_S)
+    finally:
+        manager.stopping()
+        for child in reversed(children):
+            child.stop()
+        (folder / SERVICE).unlink(missing_ok=True)
+
+
+def find_service(folder: Path) -> Service | None:
+    """The `server start` that is at work on this folder, if any."""
+    with suppress(FileNotFoundError, ValueError):
+        service = Service.model_validate_json((folder / SERVICE).read_bytes())
+        os.kill(service.pid, 0)
+        return service
+    return None
+
+
+def stop(folder: Path, within_s: float = 60.0) -> None:
+    """Ends `server start`, and with it whatever it keeps running.
+
+    Raises:
+        RunError: it is not running, or does not end.
+    """
+    service = find_service(folder)
+    if service is None:
+        raise RunError("the coordinator is not running", "start it with server start")
+    os.kill(service.pid, signal.SIGTERM)
+    deadline = time.monotonic() + within_s
+    while find_service(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if find_service(folder):
+        raise RunError(f"process {service.pid} does not end", f"look into it; the last resort is kill -9 {service.pid}")
+
+
+def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None:
+    """The process of the front."""
+    from server.front import FrontSettings, run_front
+
+    desk = Desk(Enrolments.open(folder))
+    run_front(
+        FrontSettings(
+            host=host,
+            port=port or split_address(desk.enrolments.settings.address)[1],
+            superlink_port=superlink_port,
+            certificate=folder / SERVER_CERTIFICATE,
+            key=folder / SERVER_KEY,
+        ),
+        desk.exchange,
+    )
+
+
+def run(folder: Path, say: Say) -> Path:
+    """Runs or resumes the study, through whatever happens to the other processes; the run directory.
+
+    Raises:
+        CsasnError: the run cannot go on.
+    """
+    from server.app import coordinate
+    from server.outcome import write_report
+    from server.run_directory import RunDirectory, is_finished
+    from server.superlink import LinkLostError, open_link, register_nodes
+
+    desk = Desk(Enrolments.open(folder))
+    if is_finished(desk.run_path):
+        raise RunError(f"{desk.run_path} holds a finished run", "move that folder away to begin another")
+    _await_approvals(desk, say)
+    membership = desk.enrolments.membership()
+    assert membership is not None
+    if not (desk.run_path / "study.yaml").exists():
+        RunDirectory.create(desk.run_path, desk.enrolments.study, membership)
+    directory = RunDirectory(desk.run_path)
+    (desk.run_path / "report.json").unlink(missing_ok=True)  # of an attempt that stopped
+    try:
+        if directory.membership.membership_hash != membership.membership_hash:
+            raise RunError(
+                f"{desk.run_path} was begun with membership {directory.membership.membership_hash[:12]}, "
+                f"proposed is {membership.membership_hash[:12]}",
+                "set the run aside: move its folder, then run again with the new membership",
+            )
+        keys = {member.site: member.node_key or "" for member in membership.members}
+        while True:
+            service = find_service(folder)
+            try:
+                if service is None:
+                    raise LinkLostError("the coordinator is not started", "server start")
+                nodes = register_nodes(service.superlink_port, keys)
+                with open_link(service.superlink_port) as grid:
+                    coordinate(grid, nodes, directory)
+                break
+            except LinkLostError as error:
+                say(f"{error.message}; trying again")
+                directory.event("link-lost")
+                time.sleep(1.0)
+        directory.event("run-finished")
+    except Exception as error:
+        directory.event("failed", error=getattr(error, "message", type(error).__name__))
+        raise
+    finally:
+        write_report(directory, "deployment")
+        directory.close()
+    return desk.run_path
+
+
+def _await_approvals(desk: Desk, say: Say) -> None:
+    """Waits until every member has signed; says who is missing."""
+    missing = ""
+    while True:
+        facts = desk.facts()
+        if facts.membership is not None:
+            approved = {approval.site for approval in facts.approvals}
+            now = ", ".join(site for site in facts.membership.sites if site not in approved)
+            if not now:
+                verify_approvals(facts.membership, facts.approvals)
+                return
+            now = f"waiting for the approval of {now}"
+        else:
+            now = f"waiting for the enrolment of {', '.join(desk.enrolments.waiting_for()) or 'more sites'}"
+        if now != missing:
+            missing = now
+            say(now)
+        time.sleep(1.0)
+
+
+def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[Child]:
+    folder = desk.folder.resolve()
+    logs = private_folder(folder / "logs")
+    python = [sys.executable, "-P", "-m"]
+    environment = os.environ | QUIET
+    listen = [settings.host, str(settings.port), str(superlink_port)]
+    children = [
+        Child(
+            "SuperLink", [*python, "server.superlink", str(superlink_port), str(os.getpid())], logs / "superlink.log", environment
+        ),
+        Child("front", [*python, "server.processes", "front", str(folder), *listen], logs / "front.log", environment),
+    ]
+    if settings.with_run and not _run_ended(desk):
+        children.append(Child("run", [*python, "server.processes", "run", str(folder)], logs / "run.log", environment))
+    return children
+
+
+def _register(desk: Desk, port: int, registered: object) -> object:
+    """Tells SuperLink who is enrolled, where that is new; what it knows then."""
+    from server.superlink import LinkLostError, register_nodes
+
+    keys = {site: enrolment.node_key for site, enrolment in desk.enrolments.sites().items()}
+    if registered != keys:
+        with suppress(LinkLostError):
+            register_nodes(port, keys)
+            return keys
+    return registered
+
+
+def _run_ended(desk: Desk) -> bool:
+    return (desk.run_path / "report.json").exists() and desk.facts().phase in ("finished", "failed")
+
+
+def _tell(command: str, desk: Desk, told: set[str]) -> set[str]:
+    """Calls the coordinator's own command, once for each new trouble, with the trouble as its last argument."""
+    from server.status import find_troubles
+
+    troubles = set(find_troubles(desk))
+    for trouble in sorted(troubles - told):
+        subprocess.Popen([command, trouble], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - the operator's own
+    return troubles

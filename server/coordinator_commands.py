@@ -1,0 +1,139 @@
+"""The coordinator's commands during a run: start, run, status, stop, report."""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+from csasn.command import Commands, add_command
+from csasn.errors import QuorumError, RunError
+from server.enrolment_commands import add_folder
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds them to the command `server`."""
+    start = add_command(
+        commands,
+        "start",
+        _start,
+        "keep SuperLink and the front running",
+        "Listens for the sites, at the port of the address that they were given, until SIGTERM or Ctrl-C; what ends is started\n"
+        "anew. Under systemd it says when it is ready, and keeps its watchdog.",
+        "server start --run",
+    )
+    start.add_argument("--run", action="store_true", help="also keep `server run` going, until the study is finished")
+    start.add_argument("--listen", default="0.0.0.0", metavar="ADDRESS", help="address to listen at (default: all)")  # noqa: S104
+    start.add_argument(
+        "--port", type=int, default=0, metavar="PORT", help="port to listen at, where a router maps another one to it"
+    )
+    start.add_argument(
+        "--on-trouble",
+        default="",
+        metavar="COMMAND",
+        help="called with one line of text when a site is away, the run failed, or a certificate expires within 14 days",
+    )
+    add_folder(start)
+    run = add_command(
+        commands,
+        "run",
+        _run,
+        "run the study, or go on with it",
+        "Waits until every site has approved; then trains, round by round. It may be killed and started again at any instant.",
+        "server run",
+    )
+    add_folder(run)
+    status = add_command(
+        commands,
+        "status",
+        _status,
+        "who is enrolled, approved, online; the rounds so far; what needs a person",
+        "Exit code 8 with --check where something needs a person, for cron or monitoring.",
+        "server status --check || mail -s study it@example.org",
+    )
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for scripts")
+    how.add_argument("--check", action="store_true", help="print troubles alone; exit code 8 if there are any")
+    add_folder(status)
+    stop = add_command(
+        commands,
+        "stop",
+        _stop,
+        "end `server start` and all it runs",
+        "A run that was under way goes on at the next start.",
+        "server stop",
+    )
+    add_folder(stop)
+    report = add_command(
+        commands,
+        "report",
+        _report,
+        "the report of the run",
+        "Tables from the run's report.json.",
+        "server report",
+    )
+    report.add_argument("--json", action="store_true", help="print report.json itself")
+    add_folder(report)
+
+
+def _start(arguments: argparse.Namespace) -> None:
+    from csasn.supervision import ServiceManager
+    from server.coordinator import StartSettings, start
+
+    settings = StartSettings(arguments.listen, arguments.port, arguments.run, arguments.on_trouble)
+    start(arguments.folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from csasn.supervision import end_on_sigterm
+    from server.coordinator import run
+
+    end_on_sigterm()
+    _say(f"everything is in {run(arguments.folder, _say)}")
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from server.desk import Desk
+    from server.enrolment import Enrolments
+    from server.status import describe, find_troubles, status_view
+
+    desk = Desk(Enrolments.open(arguments.folder))
+    if arguments.check:
+        if troubles := find_troubles(desk):
+            raise QuorumError("; ".join(troubles), "see server status")
+        return
+    status = describe(desk)
+    if arguments.json:
+        sys.stdout.write(json.dumps(status, indent=1) + "\n")
+    else:
+        Console().print(status_view(status), highlight=False)
+
+
+def _stop(arguments: argparse.Namespace) -> None:
+    from server.coordinator import stop
+
+    stop(arguments.folder)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from csasn.report.tables import report_tables
+    from server.desk import Desk
+    from server.enrolment import Enrolments
+
+    path = Desk(Enrolments.open(arguments.folder)).run_path / "report.json"
+    if not path.exists():
+        raise RunError(f"{path} does not exist", "the run has not come to its end; see server status")
+    report = json.loads(path.read_text())
+    if arguments.json:
+        sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    else:
+        Console().print(report_tables(report))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+    sys.stdout.flush()

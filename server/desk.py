@@ -1,0 +1,140 @@
+"""The coordinator's answers to sites beside the rounds, and what an operator wants to know at a glance.
+
+Everything is read from the coordinator's folder each time it is asked, so that the front, `server status` and `server run` are
+processes of their own and agree.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from csasn import __version__
+from csasn.certificates import days_left
+from csasn.configuration import Configuration
+from csasn.errors import ProtocolError
+from csasn.facts import CoordinatorFacts, Phase, SiteFacts
+from csasn.storage import private_folder, write_json
+from csasn.study import Name
+from server.enrolment import SERVER_CERTIFICATE, Enrolments
+from server.run_directory import is_finished, read_events
+
+EXPIRES_SOON_DAYS = 14
+SILENT_S = 120.0  # a site that said nothing for so long is away
+
+
+class Seen(Configuration):
+    """When a site last spoke, and with which software."""
+
+    site: Name
+    time: float
+    software_version: str
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The folder of one study, opened for reading."""
+
+    enrolments: Enrolments
+
+    @property
+    def folder(self) -> Path:
+        """The coordinator's folder."""
+        return self.enrolments.folder
+
+    @property
+    def run_path(self) -> Path:
+        """The run directory of the study."""
+        return self.folder / "runs" / self.enrolments.study.name
+
+    def exchange(self, body: bytes) -> dict[str, object]:
+        """Takes what a site says, and answers; the answer to nothing is the same.
+
+        Raises:
+            ProtocolError: it is not what a site says.
+            TrustError: an approval in it does not hold.
+        """
+        if body:
+            try:
+                said = SiteFacts.model_validate_json(body)
+            except ValidationError:
+                raise ProtocolError("a site's facts cannot be read") from None
+            if said.site in self.enrolments.study.federation.sites:
+                self._remember(said)
+        return self.facts().model_dump(mode="json")
+
+    def facts(self) -> CoordinatorFacts:
+        """What is told to anybody who asks."""
+        study, membership = self.enrolments.study, self.enrolments.membership()
+        approvals = tuple(self.enrolments.approvals())
+        phase: Phase = "ready"
+        if membership is None:
+            phase = "enrolling"
+        elif len(approvals) < len(membership.members):
+            phase = "approving"
+        status, current = "", 0
+        if self.run_path.exists():
+            status, current = self._run_status()
+            phase = (
+                "finished" if status in ("complete", "degraded", "incomplete") else "failed" if status == "failed" else "running"
+            )
+        return CoordinatorFacts(
+            study_name=study.name,
+            study_hash=study.study_hash,
+            software_version=__version__,
+            time=datetime.now(UTC),
+            phase=phase,
+            run=self.run_path.name,
+            run_status=status,
+            round=current,
+            num_rounds=study.federation.rounds,
+            membership=membership,
+            approvals=approvals,
+        )
+
+    def seen(self) -> dict[str, Seen]:
+        """The sites that ever spoke."""
+        files = sorted((self.folder / "seen").glob("*.json"))
+        found = [Seen.model_validate_json(file.read_bytes()) for file in files]
+        return {seen.site: seen for seen in found}
+
+    def certificate_days_left(self) -> int:
+        """Days until the server's certificate is refused."""
+        return days_left((self.folder / SERVER_CERTIFICATE).read_bytes())
+
+    def _remember(self, said: SiteFacts) -> None:
+        enrolled = self.enrolments.sites().get(said.site)
+        if enrolled is None:
+            return
+        if said.approval is not None and said.approval not in self.enrolments.approvals():
+            self.enrolments.record(said.approval)
+        now = datetime.now(UTC).timestamp()
+        path = private_folder(self.folder / "seen") / f"{said.site}.json"
+        write_json(path, Seen(site=said.site, time=now, software_version=said.software_version).model_dump(mode="json"))
+
+    def _run_status(self) -> tuple[str, int]:
+        """Status of the report, where there is one, and the number of rounds done."""
+        current = max((_round(event) for event in self.events() if event["event"] == "round-finished"), default=0)
+        report = self.run_path / "report.json"
+        if not is_finished(self.run_path) and not report.exists():
+            return "", current
+        return str(json.loads(report.read_text())["status"]), current
+
+    def events(self) -> list[dict[str, object]]:
+        """The events of the run, read again only when there are more."""
+        path = self.run_path / "events.jsonl"
+        return list(_events(self.run_path, os.stat(path).st_size)) if path.exists() else []
+
+
+@lru_cache(maxsize=1)
+def _events(path: Path, size_bytes: int) -> tuple[dict[str, object], ...]:  # noqa: ARG001 - what tells old from new
+    return tuple(read_events(path))
+
+
+def _round(event: dict[str, object]) -> int:
+    value = event.get("round", 0)
+    return value if isinstance(value, int) else 0

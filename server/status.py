@@ -1,0 +1,127 @@
+"""`server status`: who is registered, online, approved, trained and aggregated; what needs a person."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from rich.console import Group
+from rich.table import Table
+
+from csasn import __version__
+from csasn.facts import CoordinatorFacts
+from server.coordinator import find_service
+from server.desk import EXPIRES_SOON_DAYS, Desk
+from server.superlink import LinkLostError, nodes_online
+
+Event = Mapping[str, object]
+
+
+def describe(desk: Desk) -> dict[str, object]:
+    """Everything that `server status --json` prints."""
+    facts, events = desk.facts(), desk.events()
+    return {
+        "study": facts.study_name,
+        "study_hash": facts.study_hash,
+        "software_version": __version__,
+        "membership_hash": facts.membership.membership_hash if facts.membership else None,
+        "phase": facts.phase,
+        "run_status": facts.run_status,
+        "round": facts.round,
+        "num_rounds": facts.num_rounds,
+        "seconds_left": seconds_left(facts, events),
+        "certificate_days_left": desk.certificate_days_left(),
+        "started": find_service(desk.folder) is not None,
+        "sites": _sites(desk, facts, events),
+        "rounds": _rounds(events),
+        "troubles": find_troubles(desk),
+    }
+
+
+def find_troubles(desk: Desk) -> list[str]:
+    """What a person should look at, a line each; the same line as long as it is the same trouble."""
+    facts, events, found = desk.facts(), desk.events(), []
+    if (days := desk.certificate_days_left()) < EXPIRES_SOON_DAYS:
+        found.append(f"the server's certificate {'expired' if days < 0 else 'expires within two weeks'}: server renew")
+    if find_service(desk.folder) is None:
+        found.append("the coordinator is not started: server start")
+    elif facts.phase == "running":
+        found += [f"{site} is away" for site in _away(desk)]
+    if facts.phase == "failed":
+        last = next((event for event in reversed(events) if event["event"] == "failed"), {})
+        found.append(f"the run failed: {last.get('error', 'see run.log')}")
+    for site, seen in desk.seen().items():
+        if seen.software_version != __version__:
+            found.append(f"{site} runs version {seen.software_version}, this is {__version__}")
+    return found
+
+
+def seconds_left(facts: CoordinatorFacts, events: Sequence[Event]) -> float | None:
+    """By the mean of the rounds so far; None before the first."""
+    taken = [float(str(event["seconds"])) for event in events if event["event"] == "round-finished"]
+    if not taken or facts.phase != "running":
+        return None
+    return round(sum(taken) / len(taken) * (facts.num_rounds - facts.round), 1)
+
+
+def status_view(status: Mapping[str, object]) -> Group:
+    """The status for a terminal."""
+    left = status["seconds_left"]
+    head = (
+        f"study {status['study']} ({str(status['study_hash'])[:12]}): {status['phase']} {status['run_status']}, "
+        f"round {status['round']} of {status['num_rounds']}"
+        + (f", about {float(str(left)) / 60:.0f} min left" if left is not None else "")
+        + f"; certificate: {status['certificate_days_left']} days left"
+    )
+    columns = ("site", "enrolled", "approved", "online", "version", "rounds trained", "in last round")
+    table = Table(*columns, title=None)
+    sites = status["sites"]
+    assert isinstance(sites, dict)
+    for site, row in sites.items():
+        cells = [row[key] for key in ("enrolled", "approved", "online", "software_version", "rounds_trained", "last_round")]
+        table.add_row(site, *[{True: "yes", False: "no", None: ""}.get(cell, str(cell)) for cell in cells])
+    troubles = status["troubles"]
+    assert isinstance(troubles, list)
+    return Group(head, table, *[f"[bold]! {trouble}[/bold]" for trouble in troubles])
+
+
+def _sites(desk: Desk, facts: CoordinatorFacts, events: Sequence[Event]) -> dict[str, dict[str, object]]:
+    enrolled, seen, online = desk.enrolments.sites(), desk.seen(), _online(desk)
+    approved = {approval.site for approval in facts.approvals}
+    finished = [event for event in events if event["event"] == "round-finished"]
+    rows: dict[str, dict[str, object]] = {}
+    for site in desk.enrolments.study.federation.sites:
+        took = [event for event in finished if site in _list(event, "participants")]
+        absent = finished[-1].get("absent", {}) if finished else {}
+        rows[site] = {
+            "enrolled": site in enrolled,
+            "approved": site in approved,
+            "online": site in online,
+            "seen_seconds_ago": round(time.time() - seen[site].time, 1) if site in seen else None,
+            "software_version": seen[site].software_version if site in seen else None,
+            "rounds_trained": len(took),
+            "last_round": (absent.get(site, "aggregated") if isinstance(absent, dict) else None) if finished else None,
+        }
+    return rows
+
+
+def _rounds(events: Sequence[Event]) -> list[dict[str, object]]:
+    keys = ("round", "attempts", "participants", "absent", "seconds")
+    return [{key: event.get(key) for key in keys} for event in events if event["event"] == "round-finished"]
+
+
+def _away(desk: Desk) -> list[str]:
+    online = _online(desk)
+    return [site for site in desk.enrolments.sites() if site not in online]
+
+
+def _online(desk: Desk) -> dict[str, str]:
+    service = find_service(desk.folder)
+    if service is not None:
+        with suppress(LinkLostError):
+            return nodes_online(service.superlink_port)
+    return {}
+
+
+def _list(event: Event, key: str) -> list[str]:
+    value = event.get(key)
+    return [str(item) for item in value] if isinstance(value, list) else []

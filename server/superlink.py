@@ -1,0 +1,308 @@
+"""Flower's SuperLink on the loopback address, and a link to it: the Grid of a deployment.
+
+The SuperLink keeps its state in memory: what must survive is in the coordinator's run directory, and whoever opens a link to a
+SuperLink that was started anew registers the sites' nodes again and begins another run of Flower's. A SuperLink is never asked to
+carry code: the bundle that Flower wants for a run holds names alone, and sites do not open it.
+
+Control and runtime routes answer whoever reaches them, so the SuperLink listens on 127.0.0.1 behind server/front.py.
+"""
+
+import io
+import sys
+import time
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+import httpx
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from flwr.app import Message, RecordDict
+from flwr.common.constant import TRANSPORT_TYPE_GRPC_RERE, SubStatus
+from flwr.common.serde import context_from_proto, run_from_proto
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
+from flwr.server.superlink.linkstate import InMemoryLinkState
+from flwr.serverapp import Grid
+from flwr.supercore.app_utils import start_parent_process_monitor
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, NodeStatus
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.retry import RetryInvoker, exponential
+from flwr.supercore.run import Run, RunNotRunningException
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.cli.flower_superlink import _run_superlink_http_api
+from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
+from flwr.superlink.grid import HttpGrid
+
+from csasn.errors import CsasnError
+
+LOOPBACK = "127.0.0.1"
+LOOK_S = 1.0  # between two looks at which nodes came back
+PATIENCE_S = 20.0  # with a SuperLink that does not answer; then the link is lost
+_EPOCH = (2000, 1, 1, 0, 0, 0)
+_PROJECT = """[project]
+name = "csasn"
+version = "1.0.0"
+license = { file = "LICENSE" }
+
+[tool.flwr.app]
+publisher = "csasn"
+
+[tool.flwr.app.components]
+serverapp = "server.app:app"
+clientapp = "client.app:app"
+"""
+
+
+class LinkLostError(CsasnError):
+    """The SuperLink went away, or was started anew; open another link and go on from the run directory."""
+
+
+def serve(port: int, parent: int | None = None) -> None:
+    """Runs a SuperLink until it is ended; it ends with its parent.
+
+    A node that a killed SuperNode left online may come back at once, since it proves its key with each request; Flower itself
+    would refuse it for a minute.
+    """
+    if parent is not None:
+        start_parent_process_monitor(parent)
+    activate = InMemoryLinkState.activate_node
+
+    def activate_again(state: InMemoryLinkState, node_id: int, heartbeat_interval: float) -> bool:
+        state.deactivate_node(node_id)
+        return activate(state, node_id, heartbeat_interval)
+
+    InMemoryLinkState.activate_node = activate_again  # type: ignore[assignment]
+    _run_superlink_http_api(
+        SuperLinkLifespanConfig(
+            control_address="", health_server_address=None, host=LOOPBACK, port=port, insecure=True, certificates=None,
+            superexec_auth_secret=None, authn_plugin=load_control_authn_plugin(), event_log_plugin=None,
+            fleet_event_log_plugin=None, enable_event_log=False, artifact_provider=None, enable_supernode_auth=True,
+            fleet_api_type=TRANSPORT_TYPE_GRPC_RERE, fleet_api_address=None, simulation=False, ssl_ca_certfile=None,
+            ssl_certfile=None, ssl_keyfile=None, database=FLWR_IN_MEMORY_DB_NAME, isolation="process",
+            runtime_dependency_install=False,
+        )
+    )  # fmt: skip
+
+
+def register_nodes(port: int, keys: Mapping[str, str]) -> dict[str, int]:
+    """Makes the SuperLink know exactly the nodes of these sites, given by OpenSSH public keys; their numbers by site.
+
+    Raises:
+        LinkLostError: it does not answer.
+    """
+    public = {site: public_key_to_bytes(load_ssh_public_key(key.encode())) for site, key in keys.items()}  # type: ignore[arg-type]
+    with _lost(), _control(port) as control:
+        known = {node.public_key: node.node_id for node in control.ListNodes(ListNodesRequest()).nodes_info if _is_live(node)}
+        for key, node_id in known.items():
+            if key not in public.values():
+                control.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+        for site, key in public.items():
+            if key not in known:
+                known[key] = control.RegisterNode(RegisterNodeRequest(public_key=key, name=site)).node_id
+    return {site: known[key] for site, key in public.items()}
+
+
+def nodes_online(port: int) -> dict[str, str]:
+    """The nodes that are connected now, and since when (ISO time), by site.
+
+    Raises:
+        LinkLostError: the SuperLink does not answer.
+    """
+    with _lost(), _control(port) as control:
+        nodes = control.ListNodes(ListNodesRequest()).nodes_info
+    return {node.name: node.last_activated_at for node in nodes if node.status == "online"}
+
+
+class LinkGrid(Grid):
+    """The Grid of one link. A message that a node lost, since it was started anew before its reply came, is pushed again."""
+
+    def __init__(self, inner: HttpGrid) -> None:
+        self.inner = inner
+        self._pending: dict[str, tuple[Message, str]] = {}  # our id -> message, since when its node was up
+        self._flower_id: dict[str, str] = {}  # our id -> the id of the newest push
+        self._looked = 0.0
+        self._next_id = 1
+
+    def set_run(self, run: Run) -> None:
+        """Names Flower's run."""
+        self.inner.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """Flower's run."""
+        return self.inner.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The nodes that are connected."""
+        return self._up()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Sends messages; those that an older attempt left unanswered are forgotten."""
+        messages = list(messages)
+        nodes = {message.metadata.dst_node_id for message in messages}
+        self._pending = {key: old for key, old in self._pending.items() if old[0].metadata.dst_node_id not in nodes}
+        up = self._up()
+        keys = []
+        for message in messages:
+            key, self._next_id = f"{self._next_id}", self._next_id + 1
+            self._pending[key] = message, up.get(message.metadata.dst_node_id, "")
+            self._push(key, message)
+            keys.append(key)
+        return keys
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies that have come, one at a time, so that no two updates wait in memory."""
+        self._push_again()
+        ours = {self._flower_id[key]: key for key in message_ids if key in self._pending}
+        for flower_id, key in ours.items():
+            with _lost():
+                replies = list(self.inner.pull_messages([flower_id]))
+            for reply in replies:
+                reply.metadata.__dict__["_reply_to_message_id"] = key
+                del self._pending[key]
+                yield reply
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Not used here: server/app.py pulls in its own loop."""
+        raise NotImplementedError
+
+    def _push(self, key: str, message: Message) -> None:
+        with _lost():
+            (flower_id,) = self.inner.push_messages([message])
+        self._flower_id[key] = flower_id
+
+    def _push_again(self) -> None:
+        if time.monotonic() - self._looked < LOOK_S:
+            return
+        self._looked = time.monotonic()
+        up = self._up()
+        for key, (message, since) in list(self._pending.items()):
+            now = up.get(message.metadata.dst_node_id, "")
+            if now and now != since:
+                again = Message(
+                    message.content,
+                    dst_node_id=message.metadata.dst_node_id,
+                    message_type=message.metadata.message_type,
+                    ttl=message.metadata.ttl,
+                )
+                self._pending[key] = again, now
+                self._push(key, again)
+
+    def _up(self) -> dict[int, str]:
+        with _lost():
+            return {node.node_id: node.last_activated_at for node in self.inner.get_nodes()}
+
+
+@contextmanager
+def open_link(port: int) -> Iterator[LinkGrid]:
+    """Begins a run of Flower's at the SuperLink and takes the server's part in it, until the block ends.
+
+    Raises:
+        LinkLostError: the SuperLink does not answer, now or later.
+    """
+    with _lost(), _control(port) as control:
+        bundle = _bundle()
+        started = control.StartRun(StartRunRequest(fab=Fab(content=bundle), federation=NOOP_FEDERATION_ID))
+    address = f"{LOOPBACK}:{port}"
+    with _lost():
+        token = _acquire(address)
+        grid = HttpGrid(address, insecure=True, token=token)
+        grid._retry_invoker = _retry()
+        client = grid._runtime_client
+        task = client.PullTaskInput(PullTaskInputRequest())
+        context = context_from_proto(task.context)
+    assert task.run.run_id == started.run_id
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, task.run.run_id, context.node_id
+    grid.set_run(run_from_proto(task.run))
+    heartbeat = HeartbeatSender(lambda: _beat(client))
+    heartbeat.start()
+    try:
+        yield LinkGrid(grid)
+    finally:
+        heartbeat.stop()
+        with suppress(httpx.HTTPError, RuntimeError):
+            client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details=""))
+        grid.close()
+
+
+def _acquire(address: str) -> str:
+    """The token of the server's task of the run that was just begun."""
+    client = _runtime(address)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            found = client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
+            if found.HasField("task") and found.token:
+                return str(found.token)
+            time.sleep(0.05)
+    finally:
+        client.close()
+    raise LinkLostError("the SuperLink has no task for the server")
+
+
+def _runtime(address: str) -> RuntimeHttpClient:
+    return RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=True,  # loopback
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec")],
+        retry_invoker=_retry(),
+    )
+
+
+def _control(port: int) -> ControlHttpClient:
+    return ControlHttpClient.from_server_address(
+        server_address=f"{LOOPBACK}:{port}", insecure=True, root_certificates=None, interceptors=[], retry_invoker=_retry()
+    )
+
+
+def _retry() -> RetryInvoker:
+    """Tries again while the SuperLink does not answer at all. Flower's own would wait for ever, and end this process on a 401."""
+    return RetryInvoker(lambda: exponential(base_delay=0.1, max_delay=2), httpx.TransportError, max_tries=None, max_time=PATIENCE_S)
+
+
+def _beat(client: RuntimeHttpClient) -> bool:
+    """Says that the server is alive; a SuperLink that no longer knows it is noticed by the next message instead."""
+    with suppress(httpx.HTTPError):
+        client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+    return True
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    """Whatever keeps the SuperLink from answering as it should means that the link is lost."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        raise LinkLostError(f"the SuperLink answers with status {error.response.status_code}", "was it started anew?") from None
+    except (httpx.HTTPError, RunNotRunningException):
+        raise LinkLostError("the SuperLink went away", "is `server start` running?") from None
+
+
+def _is_live(node: NodeInfo) -> bool:
+    return bool(node.status != NodeStatus.UNREGISTERED)
+
+
+def _bundle() -> bytes:
+    """The smallest bundle that Flower takes: names, and no code."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in (("pyproject.toml", _PROJECT), ("LICENSE", "Apache-2.0\n")):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), text)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
