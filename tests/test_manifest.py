@@ -227,7 +227,7 @@ def test_a_header_of_a_million_columns_is_refused_at_once(tmp_path: Path) -> Non
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20).filter(lambda text: text.strip())
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0/\\#:"), min_size=1, max_size=12).filter(
-    lambda text: text.strip(". ")
+    lambda text: text.strip() not in ("", ".", "..")
 )
 
 

@@ -99,11 +99,11 @@ def cached_epoch_data_wait_share() -> Line:
 
 
 def simulation_vs_bare_loop() -> Line:
-    """Rounds of `server simulate` against the same steps and evaluations in two processes without Flower or messages."""
+    """Rounds of `server simulate` of the demo against the same steps and evaluations in two processes, no Flower, no messages."""
     with tempfile.TemporaryDirectory() as folder:
-        _, hospitals = _phantom(Path(folder), 96)
+        _, hospitals = _phantom(Path(folder), PhantomSettings().num_cases)
         pairs = []
-        for turn in range(3):
+        for turn in range(2):
             out = Path(folder) / f"run{turn}"
             command = [COMMAND / "server", "simulate", hospitals / "study.yaml", "--out", out]
             subprocess.run(command, check=True, capture_output=True)
