@@ -24,7 +24,7 @@ from csasn.metrics import FIXED_POINT
 from csasn.model.network import build_network, image_size
 from csasn.model.state import own_tensors, read_tensors, write_tensors
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine
-from csasn.randomness import generator
+from csasn.randomness import fast_generator
 from csasn.site import Site
 from csasn.study import Study
 from csasn.training import LocalPlan, LocalResult, num_epoch_steps, train_locally
@@ -199,7 +199,7 @@ class SiteWorker:
             dtype=integer_type(bits),
         )
         residual_P = memory.residual_P if memory else np.zeros_like(update_P)
-        return quantise(update_P, residual_P, scale, generator(self.study.seed, "rounding", self.site.site, current_round))
+        return quantise(update_P, residual_P, scale, fast_generator(self.study.seed, "rounding", self.site.site, current_round))
 
     def _evaluate(self, kind: Kind, weights: ClassWeights) -> Answer:
         """Counts of validation cases, or, to finish, of test cases and the normalisation moments of the finished model."""

@@ -17,3 +17,8 @@ def derive_seed(seed: int, *labels: str | int) -> int:
 def generator(seed: int, *labels: str | int) -> np.random.Generator:
     """A NumPy generator (Philox) for one purpose; equal labels give equal numbers on every machine."""
     return np.random.Generator(np.random.Philox(derive_seed(seed, *labels)))
+
+
+def fast_generator(seed: int, *labels: str | int) -> np.random.Generator:
+    """As `generator`, by SFC64: three times as fast where a number is drawn for each weight of a model."""
+    return np.random.Generator(np.random.SFC64(derive_seed(seed, *labels)))

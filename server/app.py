@@ -47,7 +47,8 @@ class GridExchange:
 
     def __call__(self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float) -> Replies:
         """Requests by site -> what came back within the deadline."""
-        records = {site: wire.request_to_records(request) for site, request in requests.items()}
+        made = {id(request): wire.request_to_records(request) for request in requests.values()}  # sites share most requests
+        records = {site: made[id(request)] for site, request in requests.items()}
         messages = [
             Message(records[site], dst_node_id=self.nodes[site], message_type=wire.MESSAGE_TYPES[request.kind], ttl=deadline_s)
             for site, request in requests.items()

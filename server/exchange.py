@@ -44,7 +44,8 @@ class Correspondence:
         bytes_up = bytes_down = 0
         sites: Collection[str] = self.contract.membership.sites
         for _ in range(MAX_RETRIES + 1):
-            requests = {site: self._addressed(request, site) for site in sites}
+            by_step = self._by_step(request)
+            requests = {site: by_step if by_step and self._is_near(request, site) else request for site in sites}
             patient_for = [site for site in sites if site not in self._lost] or sites
             replies = self.exchange(requests, patient_for, self.contract.study.federation.answer_deadline_s)
             bytes_up, bytes_down = bytes_up + replies.bytes_up, bytes_down + replies.bytes_down
@@ -61,13 +62,15 @@ class Correspondence:
         self._lost = {site for site, absence in absent.items() if absence.reason is Reason.DEADLINE}
         return Replies(answers, absent, bytes_up, bytes_down)
 
-    def _addressed(self, request: Request, site: str) -> Request:
-        """`request` as `site` gets it: by the last step where it holds the model before, or this one already."""
+    def _by_step(self, request: Request) -> Request | None:
+        """`request` with the last step in place of the whole model; one object for all sites, which is serialised once."""
         if request.model is None or self._step is None or request.kind is Kind.FINISH:
-            return request
-        if self._holds.get(site) not in (self._step_from, request.model.state_hash):
-            return request
+            return None
         return replace(request, model=ModelUpdate(request.model.state_hash, step=self._step))
+
+    def _is_near(self, request: Request, site: str) -> bool:
+        """Whether the site holds the model before, or this one already."""
+        return request.model is not None and self._holds.get(site) in (self._step_from, request.model.state_hash)
 
     def _checked(self, request: Request, answers: Mapping[str, Answer]) -> tuple[dict[str, Answer], dict[str, Absence]]:
         """The answers that keep the contract, and why each other does not count."""

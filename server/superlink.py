@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 import httpx
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from flwr.app import Message, RecordDict
-from flwr.common.constant import TRANSPORT_TYPE_GRPC_RERE, SubStatus
+from flwr.common.constant import TRANSPORT_TYPE_GRPC_RERE, ErrorCode, SubStatus
 from flwr.common.serde import context_from_proto, run_from_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
 from flwr.proto.fab_pb2 import Fab
@@ -44,6 +44,13 @@ from csasn.errors import CsasnError
 LOOPBACK = "127.0.0.1"
 LOOK_S = 1.0  # between two looks at which nodes came back
 PATIENCE_S = 20.0  # with a SuperLink that does not answer; then the link is lost
+# of Flower's errors, those that say that a node went away with the message, and not that its app failed
+LOST = {
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+    ErrorCode.NODE_UNAVAILABLE,
+    ErrorCode.CLIENT_APP_CRASHED,
+}
 _EPOCH = (2000, 1, 1, 0, 0, 0)
 _PROJECT = """[project]
 name = "csasn"
@@ -165,11 +172,14 @@ class LinkGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that have come, one at a time, so that no two updates wait in memory."""
         self._push_again()
-        ours = {self._flower_id[key]: key for key in message_ids if key in self._pending}
-        for flower_id, key in ours.items():
+        for key in [key for key in message_ids if key in self._pending]:
+            flower_id = self._flower_id[key]
             with _lost():
                 replies = list(self.inner.pull_messages([flower_id]))
             for reply in replies:
+                if reply.has_error() and reply.error.code in LOST:
+                    self._pending[key] = self._pending[key][0], ""  # pushed again as soon as its node is up
+                    continue
                 reply.metadata.__dict__["_reply_to_message_id"] = key
                 del self._pending[key]
                 yield reply

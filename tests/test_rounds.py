@@ -18,7 +18,7 @@ from csasn.model.initial_weights import initial_network
 from csasn.model.network import image_size
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
 from csasn.model_file import load_model
-from csasn.randomness import derive_seed, generator
+from csasn.randomness import derive_seed, fast_generator, generator
 from csasn.training import epoch_batches, learning_rate
 from csasn.weighting import ClassWeights, difficulty_target
 from server.outcome import write_outcome
@@ -72,7 +72,7 @@ def federated_averaging(federation, rounds):
             train_plainly(network, cases, study, site, current)
             tensors = network.state_dict()
             own_statistics[site] = {k: v.clone() for k, v in tensors.items() if "running_" in k}
-            rounding = generator(study.seed, "rounding", site, current)
+            rounding = fast_generator(study.seed, "rounding", site, current)
             for name in names:
                 update = (tensors[name] - weights[name]).numpy().astype(np.float64)
                 wanted = update * shares[site] / 64 + left_over[site][name]
