@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from csasn.storage import private_folder
 LONGEST_WAIT_S = 30.0
 HEALTHY_S = 60.0
 END_WITHIN_S = 10.0
+LOOK_S = 0.2  # at whether the parent is there
 MAX_LOG_BYTES = 16 << 20
 
 
@@ -125,6 +127,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process, by SIGTERM, once `parent`, who started it, is gone, however that came: a port or lock is not kept."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def end_on_sigterm() -> None:

@@ -205,17 +205,15 @@ def _await_approvals(desk: Desk, say: Say) -> None:
 def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[Child]:
     folder = desk.folder.resolve()
     logs = private_folder(folder / "logs")
-    python = [sys.executable, "-P", "-m"]
+    python, parent = [sys.executable, "-P", "-m"], str(os.getpid())
     environment = os.environ | QUIET
     listen = [settings.host, str(settings.port), str(superlink_port)]
     children = [
-        Child(
-            "SuperLink", [*python, "server.superlink", str(superlink_port), str(os.getpid())], logs / "superlink.log", environment
-        ),
-        Child("front", [*python, "server.processes", "front", str(folder), *listen], logs / "front.log", environment),
+        Child("SuperLink", [*python, "server.superlink", str(superlink_port), parent], logs / "superlink.log", environment),
+        Child("front", [*python, "server.processes", "front", parent, str(folder), *listen], logs / "front.log", environment),
     ]
     if settings.with_run and not _run_ended(desk):
-        children.append(Child("run", [*python, "server.processes", "run", str(folder)], logs / "run.log", environment))
+        children.append(Child("run", [*python, "server.processes", "run", parent, str(folder)], logs / "run.log", environment))
     return children
 
 

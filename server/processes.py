@@ -1,24 +1,26 @@
-"""The processes that `server start` keeps running: `python -m server.processes front|run FOLDER ...`."""
+"""The processes that `server start` keeps running: `python -m server.processes front|run PARENT FOLDER ...`."""
 
 import logging
 import sys
 from pathlib import Path
 
 from csasn.command import run_command
-from csasn.supervision import end_on_sigterm
+from csasn.supervision import end_on_sigterm, end_with_parent
 from server.coordinator import run, serve_front
 
 
 def main() -> None:
     """Entry point of a child process."""
-    what, folder, *more = sys.argv[1:]
+    what, parent, folder, *more = sys.argv[1:]
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("csasn", "server", "client"):
         logging.getLogger(name).setLevel(logging.INFO)
     if what == "front":
         host, port, superlink_port = more
+        end_with_parent(int(parent))
         sys.exit(run_command(lambda: serve_front(Path(folder), host, int(port), int(superlink_port))))
     end_on_sigterm()
+    end_with_parent(int(parent))
     sys.exit(run_command(lambda: _run(Path(folder))))
 
 
