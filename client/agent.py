@@ -28,6 +28,7 @@ from csasn.supervision import Child, ServiceManager, end_on_sigterm, free_port
 TURN_S = 0.5
 ASK_S = 5.0
 STALE_S = 20.0
+WORKER = "worker"
 PAUSE, DOING, TURNS = "paused", "doing.json", "node.json"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_LOG_LEVEL": "WARNING"}
 Say = Callable[[str], None]
@@ -94,6 +95,8 @@ class Agent:
                 child.stop()
             elif message := child.turn():
                 self.say(message)
+                if child.name == WORKER:  # the SuperNode would wait for a minute for its task, one started anew is sent it again
+                    self.children[0].stop()
         if self._is_connected():
             self.manager.ready()
 
@@ -156,7 +159,7 @@ class Agent:
         turns = str(self.state / TURNS)
         return [
             Child("SuperNode", [*python, "node", str(os.getpid()), turns, *arguments], logs / "node.log", environment),
-            Child("worker", [*python, "worker", str(os.getpid()), str(port)], logs / "worker.log", environment),
+            Child(WORKER, [*python, "worker", str(os.getpid()), str(port)], logs / "worker.log", environment),
         ]
 
 

@@ -5,12 +5,14 @@ a process that stays warm and runs the client app installed here. The bundle tha
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
+import flwr.supernode.fleet_http_connection as fleet
 import flwr.supernode.start_client_internal as supernode_loop
 import httpx
 from flwr.clientapp import ClientApp
@@ -20,7 +22,7 @@ from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
-from flwr.supercore.retry import RetryInvoker, exponential
+from flwr.supercore.retry import RetryInvoker, exponential, make_simple_http_retry_invoker
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.cli.flower_supernode import flower_supernode
@@ -43,8 +45,25 @@ def serve_node(arguments: Sequence[str], on_turn: Callable[[], None], parent: in
         time.sleep(min(seconds, POLL_S))
 
     setattr(supernode_loop, "time", SimpleNamespace(sleep=wait))  # noqa: B010 - the module that it imported
+    setattr(fleet, "make_simple_http_retry_invoker", _retry_broken_handshakes)  # noqa: B010 - as above
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
+    os._exit(
+        1
+    )  # it came out of its loop by an error, which it has logged; its HTTP server would keep the process, which does nothing
+
+
+def _retry_broken_handshakes() -> RetryInvoker:
+    """Flower's way to try again, which gives up at any error of TLS; here only a certificate that is refused ends it."""
+    invoker = make_simple_http_retry_invoker()
+    gives_up = invoker.should_giveup
+
+    def gives_up_now(error: Exception) -> bool:
+        broken = isinstance(error, httpx.TransportError) and "CERTIFICATE_VERIFY_FAILED" not in str(error)
+        return not broken and (gives_up is None or gives_up(error))
+
+    invoker.should_giveup = gives_up_now
+    return invoker
 
 
 def work(port: int, app: ClientApp, parent: int) -> None:

@@ -69,7 +69,7 @@ def start(folder: Path, settings: StartSettings, manager: ServiceManager, say: S
                 if message := child.turn():
                     say(message)
                     registered = None if child.name == "SuperLink" else registered
-            if (now := _register(desk, port, registered)) != registered:
+            if children[0].is_running and (now := _register(desk, port, registered)) != registered:
                 registered = now
                 say(f"SuperLink knows {len(desk.enrolments.sites())} enrolled sites")
                 manager.ready()

@@ -11,8 +11,9 @@ import io
 import sys
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import httpx
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
@@ -29,6 +30,7 @@ from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, NodeStatus
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError, pull_objects
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.retry import RetryInvoker, exponential
@@ -37,7 +39,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.cli.flower_superlink import _run_superlink_http_api
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
-from flwr.superlink.grid import HttpGrid
+from flwr.superlink.grid import HttpGrid, http_grid
 
 from csasn.errors import CsasnError
 
@@ -174,6 +176,7 @@ class LinkGrid(Grid):
         self._push_again()
         for key in [key for key in message_ids if key in self._pending]:
             flower_id = self._flower_id[key]
+            setattr(http_grid, "pull_objects", partial(self._pull_objects, key))  # noqa: B010 - the name that HttpGrid calls
             with _lost():
                 replies = list(self.inner.pull_messages([flower_id]))
             for reply in replies:
@@ -187,6 +190,23 @@ class LinkGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Not used here: server/app.py pulls in its own loop."""
         raise NotImplementedError
+
+    def _pull_objects(self, key: str, object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
+        """Flower's own, which waits for minutes for the rest of an answer whose upload broke off: here until its node is started
+        anew, or its time is over."""
+        message, since = self._pending[key]
+        ends = message.metadata.created_at + message.metadata.ttl
+
+        def pull(object_id: str) -> bytes:
+            try:
+                return pull_object_fn(object_id)
+            except ObjectUnavailableError:
+                is_anew = self._up().get(message.metadata.dst_node_id, since) != since
+                if is_anew or time.time() > ends:
+                    raise ObjectPullError(object_id, "its upload broke off") from None
+                raise
+
+        return pull_objects(object_ids, pull, backoff_cap=LOOK_S)
 
     def _push(self, key: str, message: Message) -> None:
         with _lost():

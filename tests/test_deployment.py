@@ -1,0 +1,126 @@
+"""A deployment on loopback, by the public commands: real processes are killed in one run, and its bits stay the local engine's.
+
+All faults hit the same run, one after another, so that it is started once; each test needs only a round that is under way. Faults
+of the network, of disks, clocks, keys and people are in tests/e2e/.
+"""
+
+import json
+import os
+import signal
+import socket
+
+import pytest
+from e2e.deployment import COORDINATOR, Deployment, free_port, simulate
+from e2e.relay import Relay
+
+SITES = ("centerA", "centerB", "centerC")
+ROUNDS = 14
+pytestmark = pytest.mark.xdist_group("deployment")  # one process of a parallel test run starts it, not each
+
+
+@pytest.fixture(scope="module")
+def enrolled(tmp_path_factory, write_small_hospitals):
+    folder = tmp_path_factory.mktemp("deployment") / "enrolled"
+    write_small_hospitals(folder, SITES, num_cases=60, federation={"rounds": ROUNDS, "answer_deadline_s": 120.0})
+    deployment = Deployment(folder)
+    deployment.enrol(f"127.0.0.1:{free_port()}")
+    return deployment
+
+
+@pytest.fixture(scope="module")
+def local(enrolled):
+    return simulate(enrolled.folder)
+
+
+@pytest.fixture(scope="module")
+def running(enrolled, local, tmp_path_factory):
+    """The run, with a relay before centerA; it ends with nothing left of it."""
+    deployment = enrolled.copy(tmp_path_factory.mktemp("running") / "deployment")
+    host, _, port = json.loads((deployment.folder / "centerA/state/kit/kit.json").read_text())["address"].rpartition(":")
+    deployment.relay = Relay(socket.create_server(("127.0.0.1", 0)), lambda: socket.create_connection((host, int(port)), 5))
+    deployment.change_site("centerA", coordinator=f"127.0.0.1:{deployment.relay.port}")
+    deployment.start_all()
+    try:
+        yield deployment
+    finally:
+        deployment.relay.close()
+        deployment.close()
+
+
+def check_round(running, local, number):
+    """The round came to its end with every site in it, and with the bits of a run that nobody disturbed."""
+    event = running.finished_round(number)
+    assert (event["participants"], event["absent"]) == (list(SITES), {})
+    assert event["state_hash"] == local["hashes"][number]
+
+
+def test_a_worker_killed_in_mid_epoch_is_started_again_and_the_round_keeps_its_bits(running, local):
+    number = running.await_training("centerB")
+    running.kill("centerB", "worker")
+    check_round(running, local, number)
+
+
+def test_a_supernode_killed_in_mid_epoch_comes_back_at_once(running, local):
+    number = running.await_training("centerC")
+    running.kill("centerC", "node")
+    check_round(running, local, number)
+
+
+def test_a_superlink_killed_in_mid_upload_is_started_again_and_the_answer_comes_again(running, local):
+    number = running.await_training("centerA")
+    running.relay.hold_after(300_000)  # of the 1.8 MB of an update
+    assert running.relay.holding.wait(60)
+    running.kill(COORDINATOR, "server.superlink")
+    running.relay.go_on()
+    check_round(running, local, number)
+
+
+def test_a_run_killed_in_mid_round_resumes_by_itself(running, local):
+    number = running.await_training("centerB")
+    running.kill(COORDINATOR, "run")
+    check_round(running, local, number)
+
+
+def test_a_front_killed_in_mid_upload_is_started_again(running, local):
+    number = running.await_training("centerA")
+    running.relay.hold_after(300_000)
+    assert running.relay.holding.wait(60)
+    running.kill(COORDINATOR, "front")
+    running.relay.go_on()
+    check_round(running, local, number)
+
+
+def test_the_whole_coordinator_killed_and_started_again_goes_on_by_itself(running, local):
+    number = running.await_training("centerB")
+    pids = [running.pid(COORDINATOR, child) for child in ("server.superlink", "front", "run")]
+    running.kill(COORDINATOR)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    running.start(COORDINATOR)
+    check_round(running, local, number)
+
+
+def test_two_sites_killed_at_once_and_started_again_are_in_the_round(running, local):
+    number = running.await_training("centerB", "centerC")
+    for site in ("centerB", "centerC"):
+        running.kill(site)
+    for site in ("centerB", "centerC"):
+        running.start(site)
+    check_round(running, local, number)
+
+
+def test_a_killed_server_start_leaves_no_process_behind_that_keeps_its_port(running, local):
+    number = running.await_training("centerA")
+    children = [running.pid(COORDINATOR, child) for child in ("server.superlink", "front", "run")]
+    running.kill(COORDINATOR)
+    running.wait_for(lambda: not set(children) & set(running.left()), "its children end with it", 15)
+    running.start(COORDINATOR)
+    check_round(running, local, number)
+
+
+def test_after_all_that_deployment_and_local_engine_have_the_same_model(running, local):
+    report = running.report()
+    assert (report["engine"], report["status"]) == ("deployment", "complete")
+    assert report["state_hash"] == local["state_hash"]
+    assert report["final"] == local["final"]
+    assert {site: running.exit_code(site) for site in SITES} == dict.fromkeys(SITES, 0)
