@@ -18,7 +18,7 @@ demo: $(VENV)/ready
 
 # Format, lint, types; then the tests on the built wheel.
 test: check $(WHEEL_ENV)/ready
-	$(WHEEL_ENV)/bin/python -P -m pytest -n 2 -m "not slow and not gpu and not network" tests
+	$(WHEEL_ENV)/bin/python -P -m pytest -n 2 --dist loadgroup -m "not slow and not gpu and not network" tests
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
@@ -27,7 +27,7 @@ check: $(VENV)/ready
 
 # Real processes killed, long training.
 e2e: $(WHEEL_ENV)/ready
-	$(WHEEL_ENV)/bin/python -P -m pytest -m "slow" tests
+	$(WHEEL_ENV)/bin/python -P -m pytest -m "slow or network" tests
 
 bench: $(WHEEL_ENV)/ready
 	$(WHEEL_ENV)/bin/python tests/benchmarks/run.py build/bench.json
