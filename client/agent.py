@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from client.approval import MEMBERSHIP, keep_approvals, read_approved
-from client.coordinator_link import coordinator_address, exchange_facts, read_authority
+from client.coordinator_link import clock_error_s, coordinator_address, exchange_facts, read_authority
 from csasn.enrolment import STUDY, Kit, read_kit
 from csasn.errors import NetworkError, TrustError
 from csasn.facts import CoordinatorFacts, SiteFacts
@@ -28,6 +28,7 @@ from csasn.supervision import Child, ServiceManager, end_on_sigterm, free_port
 TURN_S = 0.5
 ASK_S = 5.0
 STALE_S = 20.0
+MAX_CLOCK_ERROR_S = 240.0  # the coordinator refuses a signature that is 300 s off
 WORKER = "worker"
 PAUSE, DOING, TURNS = "paused", "doing.json", "node.json"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_LOG_LEVEL": "WARNING"}
@@ -58,7 +59,8 @@ class Agent:
         """Until the study ends, SIGTERM or Ctrl-C; the coordinator's last facts.
 
         Raises:
-            TrustError: the coordinator is not the one of the kit, or its membership another than this site approved.
+            TrustError: the coordinator is not the one of the kit, its membership another than this site approved, or its clock is
+            another.
         """
         end_on_sigterm()
         try:
@@ -119,6 +121,12 @@ class Agent:
         except NetworkError as error:
             self.trouble = f"the coordinator does not answer: {error.message}"
             return
+        if abs(ahead_s := clock_error_s(self.facts)) > MAX_CLOCK_ERROR_S:
+            raise TrustError(
+                f"this machine's clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's, "
+                f"expected at most {MAX_CLOCK_ERROR_S:.0f} s",
+                "set it by NTP (timedatectl set-ntp true); if it is right, the coordinator's is wrong",
+            )
         proposed = self.facts.membership
         if proposed is None:
             self.trouble = "waiting until every site is enrolled"

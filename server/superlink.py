@@ -40,11 +40,13 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.cli.flower_superlink import _run_superlink_http_api
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.grid import HttpGrid, http_grid
+from flwr.superlink.routers.fleet import node_auth
 
 from csasn.errors import CsasnError
 
 LOOPBACK = "127.0.0.1"
 LOOK_S = 1.0  # between two looks at which nodes came back
+CLOCK_TOLERANCE_S = 300  # of a node's clock, either way
 PATIENCE_S = 20.0  # with a SuperLink that does not answer; then the link is lost
 # of Flower's errors, those that say that a node went away with the message, and not that its app failed
 LOST = {
@@ -76,7 +78,7 @@ def serve(port: int, parent: int | None = None) -> None:
     """Runs a SuperLink until it is ended; it ends with its parent.
 
     A node that a killed SuperNode left online may come back at once, since it proves its key with each request; Flower itself
-    would refuse it for a minute.
+    would refuse it for a minute. A node's clock may be as far ahead as behind; Flower itself refuses one that is 5 s ahead.
     """
     if parent is not None:
         start_parent_process_monitor(parent)
@@ -87,6 +89,7 @@ def serve(port: int, parent: int | None = None) -> None:
         return activate(state, node_id, heartbeat_interval)
 
     InMemoryLinkState.activate_node = activate_again  # type: ignore[assignment]
+    vars(node_auth).update(SYSTEM_TIME_TOLERANCE=CLOCK_TOLERANCE_S, TIMESTAMP_TOLERANCE=0)
     _run_superlink_http_api(
         SuperLinkLifespanConfig(
             control_address="", health_server_address=None, host=LOOPBACK, port=port, insecure=True, certificates=None,
