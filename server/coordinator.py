@@ -4,6 +4,7 @@ Each can be killed and started again at any instant: SuperLink holds nothing tha
 on from its directory.
 """
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -23,7 +24,8 @@ from csasn.supervision import Child, ServiceManager, end_on_sigterm, free_port
 from server.desk import Desk
 from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 
-SERVICE = "service.json"
+SERVICE, LOCK = "service.json", "service.lock"
+LOCK_TRIES = 5
 TURN_S = 0.5
 LOOK_S = 30.0
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_LOG_LEVEL": "WARNING"}
@@ -54,8 +56,7 @@ def start(folder: Path, settings: StartSettings, manager: ServiceManager, say: S
         ConfigurationError: the folder is none of a coordinator's, or another `server start` is at work on it.
     """
     desk = Desk(Enrolments.open(folder))
-    if running := find_service(folder):
-        raise ConfigurationError(f"the coordinator is started already, process {running.pid}", "end it with server stop")
+    lock = _lock(folder)
     end_on_sigterm()
     port = free_port()
     children = _children(desk, settings, port)
@@ -85,15 +86,35 @@ def start(folder: Path, settings: StartSettings, manager: ServiceManager, say: S
         for child in reversed(children):
             child.stop()
         (folder / SERVICE).unlink(missing_ok=True)
+        os.close(lock)
 
 
 def find_service(folder: Path) -> Service | None:
     """The `server start` that is at work on this folder, if any."""
     with suppress(FileNotFoundError, ValueError):
         service = Service.model_validate_json((folder / SERVICE).read_bytes())
-        os.kill(service.pid, 0)
-        return service
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return service
+        finally:
+            os.close(descriptor)
     return None
+
+
+def _lock(folder: Path) -> int:
+    """Held as long as `server start` lives, however it ends: its number alone may be another process's by now."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(LOCK_TRIES):
+        with suppress(BlockingIOError):  # another command may look just now
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        time.sleep(0.1)
+    os.close(descriptor)
+    running = find_service(folder)
+    number = f", process {running.pid}" if running else ""
+    raise ConfigurationError(f"the coordinator is started already{number}", "end it with server stop")
 
 
 def stop(folder: Path, within_s: float = 60.0) -> None:

@@ -13,6 +13,8 @@ import pytest
 from e2e.deployment import COORDINATOR, Deployment, free_port, simulate
 from e2e.relay import Relay
 
+from server.coordinator import find_service
+
 SITES = ("centerA", "centerB", "centerC")
 ROUNDS = 14
 pytestmark = pytest.mark.xdist_group("deployment")  # one process of a parallel test run starts it, not each
@@ -116,6 +118,13 @@ def test_a_killed_server_start_leaves_no_process_behind_that_keeps_its_port(runn
     running.wait_for(lambda: not set(children) & set(running.left()), "its children end with it", 15)
     running.start(COORDINATOR)
     check_round(running, local, number)
+
+
+def test_a_number_that_another_process_has_by_now_is_no_coordinator_that_runs(tmp_path):
+    (tmp_path / "service.json").write_text(json.dumps({"pid": os.getpid(), "superlink_port": 1}))
+    assert find_service(tmp_path) is None
+    (tmp_path / "service.lock").touch()
+    assert find_service(tmp_path) is None
 
 
 def test_after_all_that_deployment_and_local_engine_have_the_same_model(running, local):
