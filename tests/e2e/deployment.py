@@ -169,6 +169,10 @@ class Deployment:
         """The text of that."""
         return self.log(owner).read_text() if self.log(owner).exists() else ""
 
+    def run_log(self) -> str:
+        """What `server run` wrote."""
+        return (self.folder / "coordinator/logs/run.log").read_text()
+
     def _words(self, host: str, words: Sequence[str]) -> list[str]:
         return [*self.inside(host), str(BIN / words[0]), *words[1:]]
 

@@ -1,0 +1,90 @@
+"""Makes a process of the product lie, for tests: Python imports this where PYTHONPATH names its folder.
+
+CSASN_TEST_LIE says how; the processes that it does not concern stay honest.
+"""
+
+import os
+import sys
+
+
+def worker_sends(kind):
+    """A site that sends what the contract does not allow, past its own gate."""
+    import numpy as np
+    from flwr.app import Array
+
+    from client import outbox
+    from csasn import wire
+
+    honest = wire.answer_to_records
+
+    def lie(reply):
+        records = honest(reply)
+        if wire.ARRAYS in records and wire.UPDATE in records[wire.ARRAYS]:
+            size = records[wire.ARRAYS][wire.UPDATE].numpy().size
+            wrong = {
+                "nan": np.full(size, np.nan, np.float32),
+                "shape": np.zeros(size + 1, np.int16),
+                "bytes": np.zeros(20 * size, np.int16),
+            }[kind]
+            records[wire.ARRAYS][wire.UPDATE] = Array(wrong)
+        return records
+
+    wire.answer_to_records = lie
+    outbox.check_outgoing = lambda *_: None
+
+
+def coordinator_ships_code(proof):
+    """A coordinator whose bundle holds an app that writes a file as soon as it is imported."""
+    import io
+    import zipfile
+
+    from server import superlink
+
+    honest = superlink._bundle
+
+    def bundle():
+        buffer = io.BytesIO(honest())
+        with zipfile.ZipFile(buffer, "a") as archive:
+            for name in ("client/__init__.py", "client/app.py", "csasn/__init__.py", "sitecustomize.py", "__init__.py"):
+                archive.writestr(name, f"open({proof!r}, 'a').write(__file__)\n")
+        return buffer.getvalue()
+
+    superlink._bundle = bundle
+
+
+def coordinator_asks(kind):
+    """A coordinator that asks for the training of another study, or sends a tensor that no request has."""
+    import numpy as np
+    from flwr.app import Array
+
+    from csasn import wire
+    from csasn.federated.messages import Kind
+
+    honest = wire.request_to_records
+
+    def lie(request):
+        records = honest(request)
+        if request.kind is Kind.TRAIN and kind == "study":
+            records[wire.HEADER][wire.STUDY_HASH] = "0" * 64
+        if request.kind is Kind.TRAIN and kind == "tensor":
+            records[wire.ARRAYS]["images"] = Array(np.zeros(1, np.float32))
+        return records
+
+    wire.request_to_records = lie
+
+
+def is_process(module, what):
+    return {module, what} <= set(sys.orig_argv)
+
+
+lie, _, about = os.environ.get("CSASN_TEST_LIE", "").partition(":")
+if lie == "version":
+    import csasn
+
+    csasn.__version__ = about
+elif lie == "send" and is_process("client.processes", "worker"):
+    worker_sends(about)
+elif lie == "ship" and is_process("server.processes", "run"):
+    coordinator_ships_code(about)
+elif lie == "ask" and is_process("server.processes", "run"):
+    coordinator_asks(about)
