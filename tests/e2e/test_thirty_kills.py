@@ -6,7 +6,6 @@ import signal
 import time
 
 import pytest
-
 from e2e.deployment import CHILDREN, COORDINATOR, Deployment, free_port, simulate
 
 SITES = ("centerA", "centerB", "centerC", "centerD")
