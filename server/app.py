@@ -11,10 +11,12 @@ from flwr.serverapp import Grid, ServerApp
 from csasn import wire
 from csasn.contract import Contract
 from csasn.errors import CsasnError, ProtocolError, QuorumError
-from csasn.federated.messages import Absence, Answer, Reason, Replies, Request
+from csasn.federated.messages import Absence, Answer, Reason, Request
 from csasn.model.initial_weights import initial_network
+from csasn.model.network import build_network
 from csasn.site import find_site
 from csasn.study import read_study
+from server.exchange import Take
 from server.outcome import write_outcome, write_report
 from server.preparation import begin, check_resumable
 from server.receipts import Receipts
@@ -45,8 +47,8 @@ class GridExchange:
         self.on_reply = on_reply
         self.pause = pause
 
-    def __call__(self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float) -> Replies:
-        """Requests by site -> what came back within the deadline."""
+    def __call__(self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float, take: Take) -> int:
+        """Requests by site; `take` gets what comes back within the deadline, one at a time."""
         made = {id(request): wire.request_to_records(request) for request in requests.values()}  # sites share most requests
         records = {site: made[id(request)] for site, request in requests.items()}
         messages = [
@@ -54,23 +56,18 @@ class GridExchange:
             for site, request in requests.items()
         ]
         waiting = dict(zip(self.grid.push_messages(messages), requests, strict=True))
-        answers: dict[str, Answer] = {}
-        absent: dict[str, Absence] = {}
         deadline = time.monotonic() + deadline_s
         while set(waiting.values()) & set(patient_for) and time.monotonic() < deadline:
             for message in self.grid.pull_messages(list(waiting)):
                 site = waiting.pop(message.metadata.reply_to_message_id)
                 reply = self._read(site, requests[site], message)
-                if isinstance(reply, Answer):
-                    answers[site] = reply
-                else:
-                    absent[site] = reply
+                take(site, reply)
                 self.on_reply(site, str(reply) if isinstance(reply, Absence) else "answered")
+                del message, reply  # an update is in the sum by now
             self.pause(POLL_S)
-        absent |= {site: Absence(Reason.DEADLINE) for site in waiting.values()}
-        return Replies(
-            answers, absent, sum(a.num_bytes for a in answers.values()), sum(wire.size_bytes(r) for r in records.values())
-        )
+        for site in waiting.values():
+            take(site, Absence(Reason.DEADLINE))
+        return sum(wire.size_bytes(part) for part in records.values())
 
     def _read(self, site: str, request: Request, message: Message) -> Answer | Absence:
         """What a site's message says, after its receipt is kept."""
@@ -134,12 +131,11 @@ def _await_nodes(grid: Grid, number: int, pause: Pause) -> list[int]:
 
 def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pause: Pause = time.sleep) -> None:
     """Runs or resumes a run over a Grid, and writes its outcome. `pause` waits between two looks for replies."""
-    network = initial_network(directory.study)
-    contract = Contract.of(directory.study, directory.membership, network)
+    contract = Contract.of(directory.study, directory.membership, build_network(directory.study))
     receipts = Receipts(directory.path, directory.membership)
     exchange = GridExchange(grid, nodes, receipts, lambda site, said: directory.event("reply", site=site, said=said), pause)
-    finished = Coordinator(contract, directory, exchange).run(contract.state.read(network))
-    write_outcome(directory, contract, network, finished)
+    finished = Coordinator(contract, directory, exchange).run(contract.state.read(initial_network(directory.study)))
+    write_outcome(directory, contract, build_network(directory.study), finished)
 
 
 app = ServerApp()

@@ -10,7 +10,7 @@ import numpy as np
 
 from csasn.contract import Contract
 from csasn.errors import QuorumError, TrainingError
-from csasn.federated.aggregate import apply_step, step_from_sum, sum_counts, sum_uploads
+from csasn.federated.aggregate import apply_step, step_from_sum, sum_counts
 from csasn.federated.messages import Accepted, Header, Kind, ModelUpdate, Reason, Replies, Request, Step, Weighting
 from csasn.federated.quantise import WIDENING, Floats32, Floats64, first_ranges, next_ranges, step_sizes
 from csasn.metrics import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
@@ -47,6 +47,7 @@ class Coordinator:
             TrainingError: sites cannot train with this study.
         """
         state = self.directory.load() or self.hello(initial)
+        del initial  # a whole model
         while state.round < self.study.federation.rounds:
             state = self.train(state)
         return self.finish(self.validate(state))
@@ -97,10 +98,10 @@ class Coordinator:
     def _step(self, state: RunState, replies: Replies, request: Request) -> RunState:
         """The state after a round: the average of the updates that arrived, and what the counts say of the model before."""
         bits, shared, num_sites = self.contract.bits(request.header.round), self.contract.state.shared, self.contract.num_sites
-        uploads = {site: answer.update_P for site, answer in replies.answers.items() if answer.update_P is not None}
-        arrived = sum(self.contract.membership.weight_units[site] for site in uploads)
+        arrived = sum(self.contract.membership.weight_units[site] for site in replies.counts)
         assert request.ranges is not None
-        step = Step(sum_uploads(uploads, bits, num_sites), step_sizes(request.ranges, bits, num_sites), arrived)
+        assert replies.sum_P is not None
+        step = Step(replies.sum_P, step_sizes(request.ranges, bits, num_sites), arrived)
         step_P = step_from_sum(step.sum_P, shared, step.sizes, step.arrived_units)
         model = apply_step(state.model, step_P)
         self.sites.remember_step(state.model_hash, step)
@@ -110,7 +111,7 @@ class Coordinator:
             model=model,
             model_hash=self.contract.state.hash(model),
             ranges=next_ranges(shared, step_P, request.ranges),
-            accepted=Accepted(request.header.attempt, tuple(sorted(uploads))),
+            accepted=Accepted(request.header.attempt, tuple(sorted(replies.counts))),
             num_partial=state.num_partial + bool(replies.absent),
         )
 
@@ -137,7 +138,7 @@ class Coordinator:
         """Whether the study allows a round of these answers: all, or a partial one of the few that it allows."""
         federation = self.study.federation
         partial_left = int(federation.max_partial_rounds * federation.rounds) - state.num_partial
-        return not replies.absent or (len(replies.answers) >= federation.min_sites and partial_left > 0)
+        return not replies.absent or (len(replies.counts) >= federation.min_sites and partial_left > 0)
 
     def _stop_if_hopeless(self, what: str, replies: Replies) -> None:
         """Training is deterministic, and a refusal waits for a person: a repeat would end alike."""
@@ -155,10 +156,10 @@ class Coordinator:
             replies = self.sites.ask(request)
             if not replies.absent:
                 return replies
-            if kind is Kind.HELLO or len(replies.answers) < federation.min_sites:
+            if kind is Kind.HELLO or len(replies.counts) < federation.min_sites:
                 self._stop_if_hopeless(str(kind), replies)
             self.directory.event("exchange-repeated", kind=str(kind), attempt=request.header.attempt, absent=_reasons(replies))
-        if kind is Kind.HELLO or len(replies.answers) < federation.min_sites:
+        if kind is Kind.HELLO or len(replies.counts) < federation.min_sites:
             raise QuorumError(_too_few(str(kind), federation.max_attempts, replies), MEND)
         return replies
 
@@ -180,17 +181,17 @@ class Coordinator:
         return Weighting(omega_K, state.histogram_K, np.stack(state.history) if state.history else empty)
 
     def _sum(self, kind: Kind, replies: Replies) -> dict[str, Integers]:
-        return self.contract.counts[kind].unpack(sum_counts({site: answer.counts for site, answer in replies.answers.items()}))
+        return self.contract.counts[kind].unpack(sum_counts(replies.counts))
 
     def _describe(self, replies: Replies, after: RunState) -> dict[str, object]:
         facts: dict[str, object] = {
-            "participants": sorted(replies.answers),
+            "participants": sorted(replies.counts),
             "absent": _reasons(replies),
             "state_hash": after.model_hash,
         }
         if not replies.absent:
             loss, steps, clipped, sent = self._sum(Kind.TRAIN, replies)["training"].tolist()
-            facts |= {"train_loss": loss / FIXED_POINT / len(replies.answers), "steps": steps, "clipped_share": clipped / sent}
+            facts |= {"train_loss": loss / FIXED_POINT / len(replies.counts), "steps": steps, "clipped_share": clipped / sent}
         return facts
 
 
@@ -201,4 +202,4 @@ def _reasons(replies: Replies) -> dict[str, str]:
 def _too_few(what: str, attempts: int, replies: Replies) -> str:
     missing = "; ".join(f"{site}: {reason}" for site, reason in _reasons(replies).items())
     often = f" in the last of {attempts} attempts" if attempts > 1 else ""
-    return f"{what}: {len(replies.answers)} sites answered{often}; {missing}"
+    return f"{what}: {len(replies.counts)} sites answered{often}; {missing}"

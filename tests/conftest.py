@@ -14,11 +14,12 @@ from client.app import reason_of_failure
 from client.worker import SiteWorker
 from csasn.contract import Contract
 from csasn.data.cases import count_training_cases
-from csasn.federated.messages import Absence, Answer, Reason, Replies, Request
+from csasn.federated.messages import Absence, Answer, Reason, Request
 from csasn.membership import Member, Membership, share_weights
 from csasn.model.initial_weights import initial_network
 from csasn.site import find_site
 from csasn.study import Study, read_study
+from server.exchange import Take
 from server.rounds import Coordinator, Finished
 from server.run_directory import RunDirectory
 
@@ -113,19 +114,14 @@ class LocalFederation:
         finally:
             self.directory.close()
 
-    def _exchange(self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float) -> Replies:
-        answers: dict[str, Answer] = {}
-        absent: dict[str, Absence] = {}
+    def _exchange(self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float, take: Take) -> int:
         for site, request in requests.items():
             self.requests.append((site, request))
             reply = self.tamper(
                 site, request, reason_of_failure(lambda site=site, request=request: self._worker(site).answer(request))
             )
-            if isinstance(reply, Answer):
-                answers[site] = reply
-            else:
-                absent[site] = reply or Absence(Reason.DEADLINE)
-        return Replies(answers, absent)
+            take(site, reply or Absence(Reason.DEADLINE))
+        return 0
 
     def _worker(self, site: str) -> SiteWorker:
         if site not in self.workers:

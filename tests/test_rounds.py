@@ -238,9 +238,9 @@ def test_a_site_that_stayed_away_is_asked_again_but_not_waited_for(federate):
     federation = federate("run", tamper=lose("centerC", 1), federation={"rounds": 2, "min_sites": 2, "max_partial_rounds": 0.5})
     waited = []
     exchange = federation.coordinator.sites.exchange
-    federation.coordinator.sites.exchange = lambda requests, patient, deadline: (
+    federation.coordinator.sites.exchange = lambda requests, patient, deadline, take: (
         waited.append(list(patient)),
-        exchange(requests, patient, deadline),
+        exchange(requests, patient, deadline, take),
     )[1]
     federation.run()
     assert waited[1] == ["centerA", "centerB", "centerC"]

@@ -7,13 +7,11 @@ from numpy.typing import NDArray
 
 from csasn.errors import ProtocolError
 from csasn.federated.quantise import (
-    BLOCK,
     WEIGHT_UNITS,
     Floats32,
     Floats64,
     SignedIntegers,
     integer_type,
-    largest_sum,
     largest_upload,
 )
 from csasn.federated.segments import Segment
@@ -33,23 +31,12 @@ def check_upload(upload_P: SignedIntegers, num_values: int, bits: int, num_sites
         raise ProtocolError(f"the update holds values beyond ±{largest}, what the weight of the site allows")
 
 
-def sum_uploads(uploads: Mapping[str, SignedIntegers], bits: int, num_sites: int) -> SignedIntegers:
-    """Σ x over the sites that arrived, in the upload's own type, which holds it by construction.
+def add_upload(sum_P: SignedIntegers | None, upload_P: SignedIntegers) -> SignedIntegers:
+    """Σ x with one more site's x, in the upload's own type, which holds any sum of all sites by construction (`check_upload`).
 
-    Raises:
-        ProtocolError: the sum is out of bound.
+    Uploads are added as they arrive, so that a coordinator never holds more than one; integers add up alike in any order.
     """
-    first, *others = (uploads[site] for site in sorted(uploads))
-    sum_P = np.empty(first.shape, integer_type(bits))
-    for start in range(0, first.size, BLOCK):
-        part = slice(start, start + BLOCK)
-        total = first[part].astype(np.int64)
-        for upload in others:
-            total += upload[part]
-        if max(int(total.max()), -int(total.min())) > largest_sum(bits, num_sites):
-            raise ProtocolError("the sum of the updates is out of bound")
-        sum_P[part] = total
-    return sum_P
+    return upload_P.copy() if sum_P is None else np.add(sum_P, upload_P, out=sum_P)
 
 
 def sum_counts(counts: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -113,9 +113,10 @@ class Absence:
 
 @dataclass(frozen=True)
 class Replies:
-    """What came back of one exchange."""
+    """What came back of one exchange. `counts` are of the sites that answered; `sum_P` (P,) is the sum of their updates."""
 
-    answers: Mapping[str, Answer] = field(default_factory=dict)
+    counts: Mapping[str, Integers] = field(default_factory=dict)
+    sum_P: SignedIntegers | None = None
     absent: Mapping[str, Absence] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+from deployed import deploy_coordinator_peak_gb_94m, deploy_round_overhead_s
 from parts import cached_epoch_data_wait_share, cli_help_s, fedprox_step_vs_plain, simulation_vs_bare_loop, variants
 
 BENCHMARKS = {
@@ -16,6 +17,8 @@ BENCHMARKS = {
     "cached_epoch_data_wait_share": cached_epoch_data_wait_share,
     "simulation_vs_bare_loop": simulation_vs_bare_loop,
     "variants": variants,
+    "deploy_round_overhead_s": deploy_round_overhead_s,
+    "deploy_coordinator_peak_gb_94m": deploy_coordinator_peak_gb_94m,
 }
 
 
