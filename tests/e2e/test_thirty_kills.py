@@ -1,4 +1,4 @@
-"""Thirty processes of one run killed at random instants, any of the coordinator's or a site's: no manual step, and the same bits."""
+"""Thirty processes of one run, any of the coordinator or of a site, killed at random instants: no manual step, the same bits."""
 
 import os
 import random
