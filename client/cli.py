@@ -6,6 +6,7 @@ from pathlib import Path
 
 from client.agent_commands import add_commands as add_agent_commands
 from client.agent_commands import run_site
+from client.doctor_commands import add_commands as add_doctor_commands
 from client.enrolment_commands import add_commands as add_enrolment_commands
 from csasn.command import EXIT_CODES, run_command
 from csasn.errors import ConfigurationError
@@ -31,20 +32,8 @@ def command_parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(command=_take_part)
     commands = parser.add_subparsers(metavar="COMMAND")
-    doctor = commands.add_parser(
-        "doctor",
-        help="check this site's configuration and data before a run",
-        description="Reads every row of manifest.csv and every image as training will; says what is there, or what to mend.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    doctor.add_argument("--site", required=True, metavar="NAME", help="the site, such as centerA")
-    doctor.add_argument("--study", type=Path, required=True, metavar="FILE", help="study.yaml")
-    doctor.add_argument(
-        "--config", type=Path, metavar="FILE", help="site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)"
-    )
-    doctor.set_defaults(command=_doctor)
     add_enrolment_commands(commands)
+    add_doctor_commands(commands)
     add_agent_commands(commands)
     return parser
 
@@ -53,20 +42,3 @@ def _take_part(arguments: argparse.Namespace) -> None:
     if arguments.site is None:
         raise ConfigurationError("which site?", "client --site NAME, or client --help for all commands")
     run_site(arguments)
-
-
-def _doctor(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from client.doctor import check_site
-    from csasn.site import find_site
-    from csasn.study import read_study
-
-    study = read_study(arguments.study)
-    site = find_site(arguments.site, arguments.config)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bars:
-        task = bars.add_task("reading images", total=None)
-        lines = check_site(study, site, lambda done, total: bars.update(task, completed=done, total=total))
-    sys.stdout.write("\n".join(lines) + "\n")

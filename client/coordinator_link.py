@@ -5,6 +5,7 @@ Each thing that can be wrong on the way is an error of its own, with what to do.
 
 import socket
 import ssl
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,20 +41,34 @@ def exchange_facts(site: Site, kit: Kit, said: SiteFacts | None = None) -> Coord
         NetworkError: name, route, proxy or server do not answer.
         TrustError: the certificate is not good, or the study is another.
     """
+    facts = ask_facts(site, kit, said)
+    check_study(facts, kit)
+    return facts
+
+
+def ask_facts(site: Site, kit: Kit, said: SiteFacts | None = None) -> CoordinatorFacts:
+    """As `exchange_facts`, whatever study the coordinator runs."""
     address = coordinator_address(site, kit)
     try:
         with open_client(site, kit) as client:
             body = said.model_dump_json().encode() if said else b""
             answer = client.post(FACTS_ROUTE, content=body, headers={"content-type": "application/json"})
             answer.raise_for_status()
-            facts = CoordinatorFacts.model_validate_json(answer.content)
+            return CoordinatorFacts.model_validate_json(answer.content)
     except (httpx.HTTPError, ValidationError, OSError) as error:
         raise explain(error, address, site.proxy) from None
+
+
+def check_study(facts: CoordinatorFacts, kit: Kit) -> None:
+    """Refuses a coordinator that runs another study than the kit's.
+
+    Raises:
+        TrustError: it does.
+    """
     if facts.study_hash != kit.study_hash:
         raise TrustError(
             f"the coordinator runs study {facts.study_hash[:12]}, the kit is of {kit.study_hash[:12]}", "ask for a new kit"
         )
-    return facts
 
 
 def fetch_membership(site: Site, kit: Kit) -> Membership:
@@ -66,6 +81,29 @@ def fetch_membership(site: Site, kit: Kit) -> Membership:
     if facts.membership is None:
         raise NetworkError("the coordinator proposes no membership yet", "wait until every site has enrolled; then try again")
     return facts.membership
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """What a TLS handshake with the coordinator showed: the protocol, and when the server's certificate ends."""
+
+    protocol: str
+    certificate_ends: datetime
+
+
+def shake_hands(site: Site, kit: Kit) -> Handshake:
+    """Opens one connection to the coordinator.
+
+    Raises:
+        NetworkError, TrustError: see `exchange_facts`.
+    """
+    try:
+        with open_client(site, kit) as client, client.stream("GET", FACTS_ROUTE) as answer:
+            tls = answer.extensions["network_stream"].get_extra_info("ssl_object")
+            ends = ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"])
+            return Handshake(tls.version(), datetime.fromtimestamp(ends, UTC))
+    except (httpx.HTTPError, OSError) as error:
+        raise explain(error, coordinator_address(site, kit), site.proxy) from None
 
 
 def clock_error_s(facts: CoordinatorFacts) -> float:

@@ -1,77 +1,76 @@
-"""`client doctor`: everything about a site that can be checked before a run, a line each; and the fingerprint of its data."""
+"""`client doctor`: everything about a site that can be checked before a run, a line each, with what to do.
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+A check that fails keeps none from running but those that need what it found.
+"""
 
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from csasn.data.cases import SPLITS, Records, SiteData, load_records, site_data
-from csasn.data.fingerprint import Fingerprint, take_fingerprint
-from csasn.data.images import read_image
-from csasn.model.network import image_size
-from csasn.randomness import generator
-from csasn.report.fingerprint import MAX_SAMPLES, Sample, draw_fingerprint
-from csasn.site import Site
-from csasn.storage import write_json
-from csasn.study import Study
+from client.checks_data import DATA_CHECKS
+from client.checks_machine import MACHINE_CHECKS
+from client.checks_network import NETWORK_CHECKS
+from client.findings import Check, Finding
+from client.situation import Situation
+from csasn.errors import CsasnError
 
-MAX_ROWS = 10  # named in a line
-
-
-def check_site(study: Study, site: Site, advance: Callable[[int, int], None] | None = None) -> list[str]:
-    """Reads every row and every image of a site; lines that say what was found. Fills the image cache, writes the fingerprint.
-
-    Raises:
-        CsasnError: the first thing that would keep the site from training.
-    """
-    records = load_records(study, site, image_size(study.model), advance)
-    data = site_data(study, records)
-    fingerprint = take_fingerprint(study, site.site, records)
-    state = Path(site.state)
-    write_json(state / "fingerprint.json", fingerprint.model_dump(mode="json"), 0o600)
-    draw_fingerprint(fingerprint, records, _samples(site, study.seed, records), state / "fingerprint.png")
-    return [
-        f"configuration: study {study.name} ({study.study_hash[:12]}), site {site.site}",
-        f"images: {len(data.images_NHW)} of {len(data.class_C)} cases read; cache in {state / 'cache'}",
-        *(f"{split} cases: {_counts(study, data, number)}" for number, split in enumerate(SPLITS)),
-        f"fingerprint: {state / 'fingerprint.json'}; pictures in fingerprint.png beside it, both for this site alone",
-        *(f"note: {note}" for note in (*data.notes, *fingerprint.notes, *_mark_notes(fingerprint))),
-    ]
+CHECKS = (*DATA_CHECKS, *MACHINE_CHECKS, *NETWORK_CHECKS)
+MARKS = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
 
 
-def _samples(site: Site, seed: int, records: Records) -> list[Sample]:
-    """Images to look at, read again: half of those with suspected text, half with calipers; any, where nothing is suspected."""
-    rows, facts = records.manifest.rows, records.images.facts
-    order = generator(seed, "fingerprint", site.site).permutation(len(rows)).tolist()
-    texts = [place for place in order if facts[place].shows("text")]
-    calipers = [place for place in order if facts[place].shows("caliper") and place not in set(texts)]
-    num_texts = max(MAX_SAMPLES // 2, MAX_SAMPLES - len(calipers))
-    chosen = (texts[:num_texts] + calipers)[:MAX_SAMPLES] or order[:MAX_SAMPLES]
-    return [
-        Sample(
-            rows[place].number, read_image(Path(site.images) / rows[place].image, rows[place].frame).pixels_HW, facts[place].marks
+@dataclass(frozen=True)
+class Result:
+    """What one check found, and the error by which it failed."""
+
+    check: str
+    finding: Finding
+    error: CsasnError | None = None
+
+    def lines(self) -> list[str]:
+        """For people: a line, and below it what to do; what is skipped takes one line."""
+        finding = self.finding
+        line = f"{MARKS[finding.status]} {self.check}: {finding.message}"
+        if finding.status == "skipped":
+            return [f"{line}; {finding.fix}" if finding.fix else line]
+        return [line, f"    {finding.fix}"] if finding.fix else [line]
+
+    def facts(self) -> dict[str, str]:
+        """For scripts."""
+        return {"check": self.check, "status": self.finding.status, "message": self.finding.message, "fix": self.finding.fix}
+
+
+def examine(situation: Situation, tell: Callable[[Result], None], checks: Sequence[Check] = CHECKS) -> list[Result]:
+    """Runs the checks in order, telling each result at once."""
+    results: dict[str, Result] = {}
+    for check in checks:
+        results[check.name] = _run(check, situation, results)
+        tell(results[check.name])
+    return list(results.values())
+
+
+def first_failure(results: Sequence[Result]) -> CsasnError | None:
+    """The error of the first check that failed, with how many did."""
+    failed = [result for result in results if result.error is not None]
+    if not failed:
+        return None
+    error = failed[0].error
+    assert error is not None
+    number = f"{len(failed)} checks failed, first {failed[0].check}" if len(failed) > 1 else f"{failed[0].check} failed"
+    return type(error)(f"{number}: {error.message}", error.hint)
+
+
+def _run(check: Check, situation: Situation, before: Mapping[str, Result]) -> Result:
+    for need in check.needs:
+        finding = before[need].finding
+        if finding.status == "failed":
+            return Result(check.name, Finding("skipped", f"not before {need} is mended"))
+        if finding.status == "skipped":
+            return Result(check.name, Finding("skipped", finding.message, finding.fix))
+    try:
+        return Result(check.name, check.run(situation))
+    except CsasnError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001 - a fault of one check keeps no other from running; its foreign text is not shown
+        failure = CsasnError(
+            f"unexpected {type(error).__name__}", "this is a fault of the program: please report it, with --bundle"
         )
-        for place in sorted(chosen, key=lambda place: rows[place].number)
-    ]
-
-
-def _mark_notes(fingerprint: Fingerprint) -> list[str]:
-    found = {
-        "burned-in text: see fingerprint.png, and crop or mask what may name a patient": fingerprint.rows_with_text,
-        "calipers: see fingerprint.png, and export these images without measurements where you can": fingerprint.rows_with_calipers,
-    }
-    return [f"{_shown(rows)} suspected {what}" for what, rows in found.items() if rows]
-
-
-def _shown(rows: Sequence[int]) -> str:
-    listed = ", ".join(map(str, rows[:MAX_ROWS]))
-    more = f" and {len(rows) - MAX_ROWS} more" if len(rows) > MAX_ROWS else ""
-    return f"rows {listed}{more} show" if len(rows) > 1 else f"row {listed} shows"
-
-
-def _counts(study: Study, data: SiteData, split: int) -> str:
-    classes = data.class_C[data.cases(split)]
-    known = np.bincount(classes[classes >= 0], minlength=len(study.classes))
-    unknown = int((classes < 0).sum())
-    shown = ", ".join(f"{name} {count}" for name, count in zip(study.classes, known, strict=True))
-    return shown + (f", without a label {unknown}" if unknown else "")
+    return Result(check.name, Finding("failed", failure.message, failure.hint), failure)

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.data import get_testdata_file
 
-from client import doctor
+from client import checks_data
+from client.doctor import examine
+from client.situation import Situation
 from csasn.data import cache as cache_module
 from csasn.data.cases import Records, load_records, load_site_data
 from csasn.data.facts import measure
@@ -63,6 +65,13 @@ class Hospital:
 
     def fingerprint(self) -> Fingerprint:
         return take_fingerprint(STUDY, "centerA", self.records())
+
+
+def examine_data(hospital: Hospital) -> dict[str, str]:
+    """What `client doctor` says of the data, by check."""
+    situation = Situation("centerA")
+    vars(situation).update(site=hospital.site, study=STUDY)
+    return {one.check: "; ".join(one.lines()) for one in examine(situation, lambda _: None, checks_data.DATA_CHECKS)}
 
 
 @pytest.fixture
@@ -154,17 +163,18 @@ def test_calipers_alike_in_both_classes_are_no_shortcut(hospital: Hospital, shar
 
 def test_doctor_writes_a_private_fingerprint_that_names_rows_alone(hospital: Hospital) -> None:
     hospital.write(*four_rows())
-    lines = doctor.check_site(STUDY, hospital.site)
+    said = examine_data(hospital)
     text = (hospital.state / "fingerprint.json").read_text()
     assert Fingerprint.model_validate_json(text) == hospital.fingerprint()
-    assert "SECRET" not in text + "".join(lines)
+    assert "SECRET" not in text + "".join(said.values())
     for name in ("fingerprint.json", "fingerprint.png"):
         assert (hospital.state / name).stat().st_mode & 0o777 == 0o600
     with Image.open(hospital.state / "fingerprint.png") as page:
         assert page.format == "PNG"
         assert page.size[0] >= 1200
-    assert "note: row 3 shows suspected burned-in text: see fingerprint.png, and crop or mask what may name a patient" in lines
-    assert any(line.startswith("note: row 4 shows suspected calipers") for line in lines)
+    assert "row 3 shows suspected burned-in text" in said["burned-in text"]
+    assert "see fingerprint.png, and crop or mask what may name a patient" in said["burned-in text"]
+    assert "row 4 shows suspected calipers" in said["calipers"]
     assert json.loads(text)["schema_version"] == 1
 
 
@@ -172,10 +182,13 @@ def test_doctor_shows_examples_where_nothing_is_suspected(hospital: Hospital, mo
     rows, _ = four_rows()
     hospital.write(rows, [noise(seed) for seed in range(4)])
     shown = []
-    monkeypatch.setattr(doctor, "draw_fingerprint", lambda fingerprint, records, samples, path: shown.extend(samples))
-    lines = doctor.check_site(STUDY, hospital.site)
+    monkeypatch.setattr(checks_data, "draw_fingerprint", lambda fingerprint, records, samples, path: shown.extend(samples))
+    said = examine_data(hospital)
     assert [sample.row for sample in shown] == [2, 3, 4, 5]
-    assert not any("suspected" in line for line in lines)
+    assert [said[check] for check in ("burned-in text", "calipers")] == [
+        "✓ burned-in text: none suspected",
+        "✓ calipers: none suspected",
+    ]
 
 
 def test_of_many_marks_text_and_calipers_are_both_shown_and_rows_are_counted(
@@ -185,11 +198,11 @@ def test_of_many_marks_text_and_calipers_are_both_shown_and_rows_are_counted(
     rows = [(f"case{n}", f"{n}.png", "PTC") for n in range(30)]
     hospital.write(rows, [marked(noise(n), kind) for n, kind in enumerate(kinds)])
     shown = []
-    monkeypatch.setattr(doctor, "draw_fingerprint", lambda fingerprint, records, samples, path: shown.extend(samples))
-    lines = doctor.check_site(STUDY, hospital.site)
+    monkeypatch.setattr(checks_data, "draw_fingerprint", lambda fingerprint, records, samples, path: shown.extend(samples))
+    said = examine_data(hospital)
     assert [sample.marks[0].kind for sample in shown].count("text") == 6
     assert len(shown) == 12
-    assert any("rows 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 5 more show suspected burned-in text" in line for line in lines)
+    assert "rows 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 5 more show suspected burned-in text" in said["burned-in text"]
 
 
 def test_training_says_nothing_of_marks(hospital: Hospital) -> None:

@@ -1,0 +1,152 @@
+"""Checks of what came from the coordinator and of the way to it: kit, TLS, clock, versions, approvals, bandwidth."""
+
+from datetime import UTC, datetime
+
+from client.approval import APPROVAL, read_approved
+from client.checks_data import CONFIGURATION, num_training_units
+from client.checks_machine import TRAINING
+from client.coordinator_link import check_study, coordinator_address
+from client.findings import Check, Finding, in_units, judge
+from client.situation import Situation
+from csasn import __version__
+from csasn.certificates import days_left
+from csasn.enrolment import AUTHORITY
+from csasn.errors import ProtocolError, TrainingError, TrustError
+from csasn.training import num_epoch_steps
+
+EXPIRES_SOON_DAYS = 14
+CLOCK_WARNING_S, CLOCK_FAILURE_S = 30.0, 240.0  # the coordinator refuses signatures that are 300 s old, or so far in the future
+LONG_SHARE = 0.5  # of a round's deadline
+
+
+def check_kit(situation: Situation) -> Finding:
+    """The kit is whole, of this site and this study, and its authority still stands."""
+    site = situation.site
+    if not situation.has_kit:
+        return Finding("skipped", "no kit yet", f"client install --site {site.site} KIT")
+    kit = situation.kit
+    if kit.site != site.site:
+        raise TrustError(f"the kit is of {kit.site}, expected {site.site}", "install your own: client install")
+    if situation.study.study_hash != kit.study_hash:
+        raise TrustError(
+            f"the study file is {situation.study.study_hash[:12]}, the kit is of {kit.study_hash[:12]}",
+            "leave --study away to check the kit's; if the other is right, ask the coordinator for a new kit",
+        )
+    days = days_left((site.kit_folder / AUTHORITY).read_bytes())
+    if days < 0:
+        raise TrustError("the kit's authority has ended", "the coordinator begins anew with server init, and sends new kits")
+    return _until(f"study {kit.study_hash[:12]}; its authority has {days} days left", days, "ask the coordinator for a new kit")
+
+
+def check_connection(situation: Situation) -> Finding:
+    """Name, way, proxy and TLS: the coordinator of the kit answers."""
+    address, proxy = coordinator_address(situation.site, situation.kit), situation.site.proxy
+    protocol = situation.handshake.protocol
+    phase = situation.facts.phase
+    way = f"through the proxy {proxy}" if proxy else "directly"
+    return Finding("ok", f"{address} answers {way} over {protocol}, and is the coordinator of the kit; the study is {phase}")
+
+
+def check_certificate(situation: Situation) -> Finding:
+    """The server's certificate, as TLS showed it, does not end soon."""
+    days = (situation.handshake.certificate_ends - datetime.now(UTC)).days
+    return _until(f"the coordinator's has {days} days left", days, "remind the coordinator: server renew")
+
+
+def check_clock(situation: Situation) -> Finding:
+    """This machine's clock agrees with the coordinator's."""
+    ahead_s = (situation.heard - situation.facts.time).total_seconds()
+    message = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's"
+    fix = "set this machine's clock by NTP (timedatectl set-ntp true); if it is right, the coordinator's is wrong"
+    if abs(ahead_s) > CLOCK_FAILURE_S:
+        raise TrustError(f"{message}; it refuses what is signed 300 s away from its own", fix)
+    return judge("", {message: fix}) if abs(ahead_s) > CLOCK_WARNING_S else Finding("ok", message)
+
+
+def check_study_hash(situation: Situation) -> Finding:
+    """The coordinator runs the study of the kit."""
+    check_study(situation.facts, situation.kit)
+    return Finding("ok", f"the coordinator runs {situation.facts.study_name} ({situation.facts.study_hash[:12]}), as the kit says")
+
+
+def check_version(situation: Situation) -> Finding:
+    """Site and coordinator run the same version."""
+    theirs = situation.facts.software_version
+    if theirs != __version__:
+        raise ProtocolError(
+            f"the coordinator runs version {theirs}, here is {__version__}",
+            f"install version {theirs} here: pip install csasn-federated=={theirs}, from the coordinator's wheels",
+        )
+    return Finding("ok", f"{__version__}, as at the coordinator")
+
+
+def check_approvals(situation: Situation) -> Finding:
+    """This site approved what the coordinator proposes; who else has not yet."""
+    site, proposed = situation.site, situation.facts.membership
+    if proposed is None:
+        return Finding("skipped", "no membership is proposed yet", "wait until every site has enrolled")
+    if not (site.kit_folder / APPROVAL).exists():
+        raise TrustError(f"{site.site} has not approved", f"read what is proposed and sign it: client approve --site {site.site}")
+    _, membership, _ = read_approved(site)
+    if membership.membership_hash != proposed.membership_hash:
+        raise TrustError(
+            f"the coordinator proposes membership {proposed.membership_hash[:12]}, "
+            f"this site approved {membership.membership_hash[:12]}",
+            f"read it and sign it: client approve --site {site.site}",
+        )
+    approved = {approval.site for approval in situation.facts.approvals} | {site.site}
+    missing = ", ".join(name for name in membership.sites if name not in approved)
+    message = f"{site.site} approved membership {membership.membership_hash[:12]}"
+    return judge(message, {f"{missing} did not yet": "nothing to do here: they run client approve"} if missing else {})
+
+
+def check_bandwidth(situation: Situation) -> Finding:
+    """How fast the link is, both ways."""
+    link = situation.link
+    return Finding("ok", f"{_rate(link.up)} up, {_rate(link.down)} down")
+
+
+def check_round(situation: Situation) -> Finding:
+    """How long a round takes this site, by what was measured; evaluation comes on top."""
+    study, link = situation.study, situation.link
+    steps = num_epoch_steps(num_training_units(situation), study.optimiser.batch_size) * study.federation.local_epochs
+    down, up = situation.download_bytes(2), situation.upload_bytes(2)
+    training_s = steps * situation.training.step_s
+    total_s = down / link.down + training_s + up / link.up
+    parts = (
+        f"{_seconds(total_s)}: download {in_units(down)} {_seconds(down / link.down)}, {steps} steps {_seconds(training_s)}, "
+        f"upload {in_units(up)} {_seconds(up / link.up)}; the first round downloads {in_units(situation.download_bytes(1))}"
+    )
+    deadline_s = study.federation.answer_deadline_s
+    fix = "a faster link or GPU, or ask the coordinator for a longer answer_deadline_s or 8 upload_bits"
+    if total_s > deadline_s:
+        raise TrainingError(f"{parts}; the deadline is {_seconds(deadline_s)}", fix)
+    return judge(parts, {f"the deadline is {_seconds(deadline_s)}": fix} if total_s > LONG_SHARE * deadline_s else {})
+
+
+def _until(message: str, days: int, fix: str) -> Finding:
+    return Finding("warning", message, fix) if days < EXPIRES_SOON_DAYS else Finding("ok", message)
+
+
+def _rate(bytes_a_second: float) -> str:
+    return f"{bytes_a_second * 8 / 1e6:.3g} Mbit/s"
+
+
+def _seconds(value: float) -> str:
+    if value < 1:
+        return "under 1 s"
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
+CONNECTION, BANDWIDTH = "connection", "bandwidth"
+NETWORK_CHECKS = (
+    Check("kit", check_kit, (CONFIGURATION,)),
+    Check(CONNECTION, check_connection, ("kit",)),
+    Check("certificate", check_certificate, (CONNECTION,)),
+    Check("clock", check_clock, (CONNECTION,)),
+    Check("study", check_study_hash, (CONNECTION,)),
+    Check("version", check_version, (CONNECTION,)),
+    Check("approvals", check_approvals, (CONNECTION, "keys", "secrecy")),
+    Check(BANDWIDTH, check_bandwidth, (CONNECTION,)),
+    Check("round", check_round, ("images", TRAINING, BANDWIDTH)),
+)
