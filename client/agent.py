@@ -131,6 +131,11 @@ class Agent:
         if proposed is None:
             self.trouble = "waiting until every site is enrolled"
             return
+        if self.site.site not in proposed.sites:
+            raise TrustError(
+                f"membership {proposed.membership_hash[:12]}, which the coordinator proposes, is without {self.site.site}",
+                "it was revoked; ask the coordinator why, and enrol again with new keys: client keygen",
+            )
         if proposed.membership_hash != self.membership.membership_hash:
             raise TrustError(
                 f"the coordinator proposes membership {proposed.membership_hash[:12]}, "

@@ -110,8 +110,10 @@ class Desk:
         enrolled = self.enrolments.sites().get(said.site)
         if enrolled is None:
             return
-        if said.approval is not None and said.approval not in self.enrolments.approvals():
-            self.enrolments.record(said.approval)
+        membership, approval = self.enrolments.membership(), said.approval
+        is_current = membership and approval and approval.membership_hash == membership.membership_hash  # else it asks its people
+        if approval is not None and is_current and approval not in self.enrolments.approvals():
+            self.enrolments.record(approval)
         now = datetime.now(UTC).timestamp()
         path = private_folder(self.folder / "seen") / f"{said.site}.json"
         write_json(path, Seen(site=said.site, time=now, software_version=said.software_version).model_dump(mode="json"))

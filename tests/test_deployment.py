@@ -10,10 +10,13 @@ import signal
 import socket
 
 import pytest
+from csasn.facts import CoordinatorFacts, SiteFacts
 from e2e.deployment import COORDINATOR, Deployment, free_port, simulate
 from e2e.relay import Relay
 
 from server.coordinator import find_service
+from server.desk import Desk
+from server.enrolment import Enrolments
 
 SITES = ("centerA", "centerB", "centerC")
 ROUNDS = 14
@@ -125,6 +128,18 @@ def test_a_number_that_another_process_has_by_now_is_no_coordinator_that_runs(tm
     assert find_service(tmp_path) is None
     (tmp_path / "service.lock").touch()
     assert find_service(tmp_path) is None
+
+
+def test_a_site_that_approved_an_older_membership_is_told_the_new_one(enrolled, tmp_path):
+    deployment = enrolled.copy(tmp_path / "deployment")
+    approval = json.loads((deployment.folder / "centerA/state/kit/approval.json").read_text())
+    desk = Desk(Enrolments.open(deployment.folder / "coordinator"))
+    desk.enrolments.revoke("centerC")
+    said = SiteFacts(site="centerA", study_hash=approval["study_hash"], approval=approval)
+    answer = CoordinatorFacts.model_validate_json(json.dumps(desk.exchange(said.model_dump_json().encode())))
+    assert answer.membership.sites == ("centerA", "centerB")
+    assert answer.membership.membership_hash != approval["membership_hash"]
+    assert answer.approvals == ()
 
 
 def test_after_all_that_deployment_and_local_engine_have_the_same_model(running, local):

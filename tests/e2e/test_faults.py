@@ -267,7 +267,7 @@ def refused(deployment, site, code, words, **environment):
 def test_a_revoked_site_is_refused_and_the_others_are_asked_again(deploy):
     deployment = deploy()
     deployment.run("server", "revoke", "centerD")
-    refused(deployment, "centerD", 11, "this site approved")
+    refused(deployment, "centerD", 11, "it was revoked")
     refused(deployment, "centerA", 11, "client approve")
     assert deployment.round() == 0
 
