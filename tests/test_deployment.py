@@ -10,10 +10,10 @@ import signal
 import socket
 
 import pytest
+
 from csasn.facts import CoordinatorFacts, SiteFacts
 from e2e.deployment import COORDINATOR, Deployment, free_port, simulate
 from e2e.relay import Relay
-
 from server.coordinator import find_service
 from server.desk import Desk
 from server.enrolment import Enrolments

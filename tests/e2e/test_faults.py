@@ -14,12 +14,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from e2e.deployment import COORDINATOR, PASSPHRASE, Deployment, simulate
-from e2e.network import PORT, RELAY, Network
-from e2e.relay import Relay
 from fastapi.routing import iter_route_contexts
 
 from csasn import certificates
+from e2e.deployment import COORDINATOR, PASSPHRASE, Deployment, simulate
+from e2e.network import PORT, RELAY, Network
+from e2e.relay import Relay
 from server.enrolment import Enrolments
 from server.front import OWN, PASSED
 

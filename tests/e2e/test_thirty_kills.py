@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+
 from e2e.deployment import CHILDREN, COORDINATOR, Deployment, free_port, simulate
 
 SITES = ("centerA", "centerB", "centerC", "centerD")
