@@ -144,6 +144,7 @@ def end_on_sigterm() -> None:
     """Makes SIGTERM end this process the way Ctrl-C does, so that children are ended and locks given back."""
 
     def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short what the first one set about
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
