@@ -18,7 +18,6 @@ import httpx
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
-from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
@@ -27,6 +26,8 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from csasn.supervision import end_with_parent
 
 LOOPBACK = "127.0.0.1"
 POLL_S = 0.2  # how often a SuperNode asks the coordinator for work; Flower's own is 3
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def serve_node(arguments: Sequence[str], on_turn: Callable[[], None], parent: int) -> None:
     """Runs a SuperNode until it is ended; it ends with its parent. `on_turn` is called each time that the coordinator answered."""
-    start_parent_process_monitor(parent)
+    end_with_parent(parent)
 
     def wait(seconds: float) -> None:
         on_turn()
@@ -68,7 +69,7 @@ def _retry_broken_handshakes() -> RetryInvoker:
 
 def work(port: int, app: ClientApp, parent: int) -> None:
     """Takes the tasks of the SuperNode on this port, one at a time, and answers with `app`, for ever; ends with its parent."""
-    start_parent_process_monitor(parent)
+    end_with_parent(parent)
     tasks = _connect(port, "SuperExec")
     while True:
         try:

@@ -26,7 +26,6 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
 from flwr.server.superlink.linkstate import InMemoryLinkState
 from flwr.serverapp import Grid
-from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, NodeStatus
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.heartbeat import HeartbeatSender
@@ -43,6 +42,7 @@ from flwr.superlink.grid import HttpGrid, http_grid
 from flwr.superlink.routers.fleet import node_auth
 
 from csasn.errors import CsasnError
+from csasn.supervision import end_with_parent
 
 LOOPBACK = "127.0.0.1"
 LOOK_S = 1.0  # between two looks at which nodes came back
@@ -81,7 +81,7 @@ def serve(port: int, parent: int | None = None) -> None:
     would refuse it for a minute. A node's clock may be as far ahead as behind; Flower itself refuses one that is 5 s ahead.
     """
     if parent is not None:
-        start_parent_process_monitor(parent)
+        end_with_parent(parent)
     activate = InMemoryLinkState.activate_node
 
     def activate_again(state: InMemoryLinkState, node_id: int, heartbeat_interval: float) -> bool:
