@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("deployment")  # one process of a parallel 
 @pytest.fixture(scope="module")
 def enrolled(tmp_path_factory, write_small_hospitals):
     folder = tmp_path_factory.mktemp("deployment") / "enrolled"
-    write_small_hospitals(folder, SITES, num_cases=60, federation={"rounds": ROUNDS, "answer_deadline_s": 120.0})
+    write_small_hospitals(folder, SITES, num_cases=60, federation={"rounds": ROUNDS, "answer_deadline_s": 300.0})
     deployment = Deployment(folder)
     deployment.enrol(f"127.0.0.1:{free_port()}")
     return deployment
@@ -74,7 +74,7 @@ def test_a_supernode_killed_in_mid_epoch_comes_back_at_once(running, local):
 def test_a_superlink_killed_in_mid_upload_is_started_again_and_the_answer_comes_again(running, local):
     number = running.await_training("centerA")
     running.relay.hold_after(300_000)  # of the 1.8 MB of an update
-    assert running.relay.holding.wait(60)
+    assert running.relay.holding.wait(120)
     running.kill(COORDINATOR, "server.superlink")
     running.relay.go_on()
     check_round(running, local, number)
@@ -89,7 +89,7 @@ def test_a_run_killed_in_mid_round_resumes_by_itself(running, local):
 def test_a_front_killed_in_mid_upload_is_started_again(running, local):
     number = running.await_training("centerA")
     running.relay.hold_after(300_000)
-    assert running.relay.holding.wait(60)
+    assert running.relay.holding.wait(120)
     running.kill(COORDINATOR, "front")
     running.relay.go_on()
     check_round(running, local, number)

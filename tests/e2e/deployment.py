@@ -141,7 +141,7 @@ class Deployment:
             process.terminate()
         return process.wait(60)
 
-    def exit_code(self, owner: str, within_s: float = 60.0) -> int:
+    def exit_code(self, owner: str, within_s: float = 120.0) -> int:
         """With what `server start` or `client --site` ends by itself."""
         return self.processes.pop(owner).wait(within_s)
 
@@ -194,7 +194,7 @@ class Deployment:
         """The newest round that was begun."""
         return max((int(str(event["round"])) for event in self.events("train-started")), default=0)
 
-    def finished_round(self, number: int, within_s: float = 120.0) -> Event:
+    def finished_round(self, number: int, within_s: float = 300.0) -> Event:
         """The event that ends a round, once it came."""
 
         def found() -> Event | None:
@@ -213,7 +213,7 @@ class Deployment:
                 return int(found[1]), int(found[2])
         return 0, 0
 
-    def await_training(self, *sites: str, within_s: float = 120.0) -> int:
+    def await_training(self, *sites: str, within_s: float = 300.0) -> int:
         """Waits until all these sites are in the middle of an epoch of one round; its number."""
 
         def are_training() -> bool:
@@ -224,7 +224,7 @@ class Deployment:
         self.wait_for(are_training, f"{', '.join(sites)} train", within_s, 0.005)
         return self.round()
 
-    def report(self, within_s: float = 180.0) -> dict[str, object]:
+    def report(self, within_s: float = 400.0) -> dict[str, object]:
         """report.json, once the run has ended."""
         self.wait_for(lambda: bool(self.events("run-finished")), "the run is finished", within_s)
         self.wait_for((self.run_path / "report.json").exists, "the report is written")
@@ -232,7 +232,7 @@ class Deployment:
         assert isinstance(report, dict)
         return report
 
-    def wait_for(self, condition: Callable[[], object], what: str, within_s: float = 60.0, look_s: float = 0.05) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str, within_s: float = 120.0, look_s: float = 0.05) -> None:
         """Waits until `condition` holds; says what happened instead where it does not in time."""
         end = time.monotonic() + within_s
         while not condition():

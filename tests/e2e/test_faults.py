@@ -10,17 +10,14 @@ import ssl
 import subprocess
 import time
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from csasn import certificates
-from e2e.deployment import COORDINATOR, PASSPHRASE, Deployment, simulate
+from e2e.deployment import COORDINATOR, Deployment, simulate
 from e2e.network import PORT, RELAY, Network
 from e2e.relay import Relay
-from server.enrolment import Enrolments
 from server.front import OWN, PASSED
 
 SITES = ("centerA", "centerB", "centerC", "centerD")
@@ -33,6 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 @pytest.fixture(scope="module")
 def network():
+    assert Path(FAKETIME).exists(), "these tests need the Debian packages libfaketime and nftables"
     network = Network(SITES)
     yield network
     network.close()
@@ -283,18 +281,15 @@ def test_a_coordinator_of_another_authority_is_refused(deploy, tmp_path):
     refused(deployment, "centerA", 11, "not of this study's authority")
 
 
-def test_an_expired_certificate_is_refused_with_what_to_do(deploy, monkeypatch):
+def test_an_expired_certificate_is_refused_with_what_to_do(deploy):
     deployment = deploy()
-    monkeypatch.setattr(certificates, "SERVER_DAYS", -1)
-    monkeypatch.setattr(certificates, "BACKDATED", timedelta(days=3))
-    Enrolments.open(deployment.folder / "coordinator").renew(PASSPHRASE)
+    deployment.run("server", "renew", "--passphrase-file", "passphrase", LD_PRELOAD=FAKETIME, FAKETIME="-400d")
     refused(deployment, "centerA", 11, "is expired")
     assert "expired" in deployment.run("server", "status", "--check", code=8)
 
 
 def test_a_clock_ten_minutes_off_is_said(deploy):
     deployment = deploy()
-    assert Path(FAKETIME).exists(), "install libfaketime"
     refused(deployment, "centerA", 11, "clock", LD_PRELOAD=FAKETIME, FAKETIME="+10m")
 
 
