@@ -3,10 +3,12 @@
 import logging
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from csasn.command import run_command
+from csasn.errors import StorageError
 from csasn.storage import write_json
 
 TELL_S = 2.0
@@ -33,7 +35,8 @@ def _tell(path: Path, last: list[float]) -> None:
     """Notes that the coordinator answered, at most every other second."""
     if (now := time.time()) - last[0] > TELL_S:
         last[0] = now
-        write_json(path, {"time": now}, 0o600)
+        with suppress(StorageError):  # on a full disk the SuperNode still carries what the worker says of it
+            write_json(path, {"time": now}, 0o600)
 
 
 def _worker(parent: int, more: list[str]) -> None:
