@@ -379,35 +379,64 @@ def test_an_expired_certificate_of_the_server_is_found(hospital, quick):
         assert_found(hospital.examine(), "connection", 11, "is expired", "the coordinator runs server renew")
 
 
+def pass_on(source, target):
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def tunnel(link, asked, status):
+    """Answers one CONNECT with `status`, and where that is 200 passes bytes both ways until both sides have ended."""
+    with link:
+        asked.append(link.recv(4096).split(b"\r\n")[0].decode())
+        link.sendall(b"HTTP/1.1 %d x\r\n\r\n" % status)
+        if status == 200:
+            host, port = asked[-1].split()[1].split(":")
+            with socket.create_connection((host, int(port))) as target:
+                back = threading.Thread(target=pass_on, args=(target, link))
+                back.start()
+                pass_on(link, target)
+                back.join()
+
+
 @contextmanager
-def refusing_proxy():
-    """Answers 403 to every CONNECT; its address, and what it was asked."""
-    asked = []
+def running_proxy(status):
+    """A proxy that answers every CONNECT with `status`; its address, and what it was asked."""
+    asked, threads = [], []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
             with suppress(OSError):
                 while True:
-                    link, _ = listener.accept()
-                    with link:
-                        asked.append(link.recv(4096).split(b"\r\n")[0].decode())
-                        link.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+                    threads.append(threading.Thread(target=tunnel, args=(listener.accept()[0], asked, status)))
+                    threads[-1].start()
 
-        thread = threading.Thread(target=serve)
-        thread.start()
+        accepting = threading.Thread(target=serve)
+        accepting.start()
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
+            for thread in (accepting, *threads):
+                thread.join()
 
 
 def test_a_proxy_that_refuses_is_found(hospital, quick):
-    with refusing_proxy() as (proxy, asked):
+    with running_proxy(403) as (proxy, asked):
         hospital.set(proxy=proxy)
         assert_found(hospital.examine(), "connection", 12, f"the proxy {proxy} refuses the way", "allow CONNECT")
     assert asked
     assert all(line.startswith(f"CONNECT 127.0.0.1:{hospital.federation.port} ") for line in asked)
+
+
+def test_all_is_measured_through_a_proxy_that_lets_through(hospital, quick):
+    with running_proxy(200) as (proxy, asked):
+        hospital.set(proxy=proxy)
+        found = hospital.examine()
+    assert {name: result.finding.message for name, result in found.items() if result.finding.status != "ok"} == {}
+    assert f"answers through the proxy {proxy} over TLS" in found["connection"].finding.message
+    assert len(asked) == 3  # handshake, facts, bandwidth
 
 
 def test_a_disk_that_is_nearly_full_is_found(hospital, quick, monkeypatch):
@@ -460,11 +489,6 @@ def test_without_a_kit_the_study_has_to_be_named(hospital, quick):
     assert_found(hospital.examine(), "configuration", 3, "which study?", "--study FILE")
 
 
-def doctor(hospital, *arguments):
-    command = [Path(sys.prefix) / "bin/client", "doctor", "--site", "centerA", "--config", hospital.site_file, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=hospital.path)
-
-
 def bundle_of(path):
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name).decode() for name in archive.namelist()}
@@ -481,19 +505,20 @@ def write_logs(hospital):
     return [*patient, key.splitlines()[1], str(hospital.path), "c003", "003-1"]
 
 
-def test_the_command_takes_a_real_step_and_its_bundle_names_nobody(hospital):
+def test_the_command_takes_a_real_step_and_its_bundle_names_nobody(hospital, monkeypatch, capsys):
     private = write_logs(hospital)
     small_budget(hospital)
-    done = doctor(hospital, "--json", "--bundle", "help.zip")
-    assert done.returncode == 3, done.stderr
-    found = json.loads(done.stdout)
+    monkeypatch.chdir(hospital.path)
+    run("client", "doctor", "--site", "centerA", "--json", "--bundle", "help.zip", code=3)
+    said = capsys.readouterr()
+    found = json.loads(said.out)
     assert [line["check"] for line in found] == [check.name for check in CHECKS]
     assert all(set(line) == {"check", "status", "message", "fix"} for line in found)
     step = next(line for line in found if line["check"] == "training step")
     assert step["status"] == "ok"
     assert "a step of 8 images of csasn-test takes" in step["message"]
-    assert "error: upload budget failed: policy.upload_budget_mib is 0.5" in done.stderr
-    assert done.stderr.index("help.zip holds") < done.stderr.index("logs/worker.log") < done.stderr.index("error:")
+    assert "error: upload budget failed: policy.upload_budget_mib is 0.5" in said.err
+    assert said.err.index("help.zip holds") < said.err.index("logs/worker.log") < said.err.index("error:")
     path = hospital.path / "help.zip"
     files = bundle_of(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -596,9 +621,10 @@ def test_a_step_that_fails_is_told_from_one_that_is_out_of_memory(hospital, monk
     assert caught.value.hint == "buy one"
 
 
-def test_help_names_what_is_written_and_is_quick(hospital):
-    done = doctor(hospital, "--help")
-    assert "fingerprint.json and fingerprint.png" in done.stdout
-    assert "exit codes" in done.stdout
+def test_help_names_what_is_written_and_loads_nothing_heavy(capsys):
+    run("client", "doctor", "--help")
+    said = capsys.readouterr().out
+    assert "fingerprint.json and fingerprint.png" in said
+    assert "exit codes" in said
     program = "import sys, client.cli; sys.exit(bool({'torch', 'cryptography', 'pydantic', 'httpx', 'rich'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
