@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
@@ -19,6 +19,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, push_object_contents_from_iterable
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import RetryInvoker, exponential, make_simple_http_retry_invoker
@@ -47,11 +48,22 @@ def serve_node(arguments: Sequence[str], on_turn: Callable[[], None], parent: in
 
     setattr(supernode_loop, "time", SimpleNamespace(sleep=wait))  # noqa: B010 - the module that it imported
     setattr(fleet, "make_simple_http_retry_invoker", _retry_broken_handshakes)  # noqa: B010 - as above
+    setattr(supernode_loop, "push_object_contents_from_iterable", _push_or_end)  # noqa: B010 - as above
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
     os._exit(
         1
     )  # it came out of its loop by an error, which it has logged; its HTTP server would keep the process, which does nothing
+
+
+def _push_or_end(contents: Iterable[tuple[str, bytes]], push_object_fn: Callable[[str, bytes], None]) -> None:
+    """Flower's own, after whose failure an answer would be dropped and nobody told. A SuperNode that is started anew is sent the
+    request again, and the worker has the answer on disk."""
+    try:
+        push_object_contents_from_iterable(contents, push_object_fn)
+    except (ObjectPushError, httpx.HTTPError) as error:
+        log.warning("the upload of an answer broke off (%s): starting anew, so that it is asked for again", type(error).__name__)
+        os._exit(1)
 
 
 def _retry_broken_handshakes() -> RetryInvoker:

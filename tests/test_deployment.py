@@ -57,6 +57,7 @@ def check_round(running, local, number):
     event = running.finished_round(number)
     assert (event["participants"], event["absent"]) == (list(SITES), {})
     assert event["state_hash"] == local["hashes"][number]
+    assert event["attempts"] == 1  # nobody waited for a deadline
 
 
 def test_a_worker_killed_in_mid_epoch_is_started_again_and_the_round_keeps_its_bits(running, local):
