@@ -30,7 +30,8 @@ def write_backup(path: Path, folders: Mapping[str, Path], leave_out: Collection[
     """
     skipped = {*(place.resolve() for place in leave_out), *(place.resolve() for place in folders.values()), path.resolve()}
     hashes: dict[str, str] = {}
-    with atomic_writer(path, MODE) as file, tarfile.open(fileobj=file, mode="w") as archive:
+    with atomic_writer(path, MODE) as file, tarfile.open(fileobj=file, mode="w", dereference=True) as archive:
+        # two names of one file, such as a run's newest and best checkpoint, are two files in it
         for name, folder in folders.items():
             for place in _walk(folder, skipped):
                 kept = str(PurePosixPath(name, place.relative_to(folder).as_posix()))
@@ -65,7 +66,7 @@ def restore_backup(path: Path, folders: Mapping[str, Path]) -> int:
             for member in members:
                 name, *rest = PurePosixPath(kept := member.name).parts
                 member.name = str(PurePosixPath(*rest)) if rest else "."
-                archive.extract(member, staged[name], filter="tar")
+                _extract(archive, member, staged[name])
                 if member.isfile() and _sha256(staged[name] / member.name) != hashes[kept]:
                     raise _damaged(path)
     except (tarfile.TarError, EOFError, ValueError) as error:
@@ -73,6 +74,14 @@ def restore_backup(path: Path, folders: Mapping[str, Path]) -> int:
     except OSError as error:
         raise StorageError(f"cannot read {path.name}: {(error.strerror or 'error').lower()}", "check the path") from error
     return len(hashes)
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """`_check` has seen to it that `member` is a plain file or folder below `folder`; early Python 3.11 knows no filters."""
+    if hasattr(tarfile, "tar_filter"):
+        archive.extract(member, folder, filter="tar")
+    else:
+        archive.extract(member, folder)
 
 
 class _Hashed:

@@ -179,7 +179,7 @@ def _renew(arguments: argparse.Namespace) -> None:
     enrolments = Enrolments.open(arguments.folder)
     enrolments.renew(_passphrase(arguments.passphrase_file), arguments.address, arguments.name)
     days = days_left((arguments.folder / SERVER_CERTIFICATE).read_bytes())
-    _say(f"the server's certificate ends in {days} days; start the server again to use it")
+    _say(f"the server's certificate ends in {days} days; a running coordinator takes it up by itself")
     if arguments.address:
         _say(f"the kits in {arguments.folder / 'kits'} name {arguments.address}; send them, or have sites set coordinator:")
 

@@ -16,6 +16,7 @@ import yaml
 import client.cli
 import server.cli
 from client.approval import PLAIN, approve, check_membership, obtain_membership, read_approved, review
+from csasn.backup import restore_backup, write_backup
 from csasn.certificates import certificate_fingerprint
 from csasn.configuration import validate
 from csasn.enrolment import read_kit, read_request
@@ -516,6 +517,26 @@ def test_renewal_without_a_key_or_certificate_says_which(federation, name):
     said = federation.run("server", "renew", "--passphrase-file", "passphrase", code=11)
     assert f"keys/{name}: no such file" in said
     assert "server restore" in said
+
+
+def test_two_names_of_one_file_come_back_as_two_files(tmp_path):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    (folder / "latest").write_bytes(b"weights")
+    (folder / "best").hardlink_to(folder / "latest")
+    assert write_backup(tmp_path / "b.tar", {"runs": folder}) == 2
+    assert restore_backup(tmp_path / "b.tar", {"runs": tmp_path / "back"}) == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "back").iterdir()} == {"latest": b"weights", "best": b"weights"}
+
+
+def test_a_backup_comes_back_under_an_early_python(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/file").write_bytes(b"x")
+    write_backup(tmp_path / "b.tar", {"runs": tmp_path / "runs"})
+    monkeypatch.delattr(tarfile, "tar_filter")
+    extract = tarfile.TarFile.extract
+    monkeypatch.setattr(tarfile.TarFile, "extract", lambda archive, member, path: extract(archive, member, path))  # no filter=
+    assert restore_backup(tmp_path / "b.tar", {"runs": tmp_path / "back"}) == 1
 
 
 def test_a_coordinators_folder_moves_to_another_machine_by_backup_restore_and_renewal(federation):
