@@ -535,7 +535,11 @@ def test_a_backup_comes_back_under_an_early_python(tmp_path, monkeypatch):
     write_backup(tmp_path / "b.tar", {"runs": tmp_path / "runs"})
     monkeypatch.delattr(tarfile, "tar_filter")
     extract = tarfile.TarFile.extract
-    monkeypatch.setattr(tarfile.TarFile, "extract", lambda archive, member, path: extract(archive, member, path))  # no filter=
+
+    def early(archive, member, path):  # knows no filter=
+        return extract(archive, member, path)
+
+    monkeypatch.setattr(tarfile.TarFile, "extract", early)
     assert restore_backup(tmp_path / "b.tar", {"runs": tmp_path / "back"}) == 1
 
 
