@@ -122,31 +122,36 @@ def fill(folder):
 # the network
 
 
-def test_a_line_cut_for_ninety_seconds_in_mid_upload_costs_time_alone(deploy, local, network):
+@pytest.fixture
+def relay(network):
+    """A relay on a host of its own, to which a site may be sent."""
+    relay = Relay(network.listen(RELAY), lambda: network.connect(RELAY, COORDINATOR, timeout_s=20))
+    yield relay
+    relay.close()
+
+
+def test_a_line_cut_for_ninety_seconds_in_mid_upload_costs_time_alone(deploy, local, network, relay):
     deployment = deploy()
-    network.slow("centerB", 4)
+    deployment.change_site("centerB", coordinator=f"{network.addresses[RELAY]}:{PORT}")
     deployment.start_all()
-    deployment.wait_for(lambda: deployment.round() >= 1, "round 1 begins", 200)
-    deployment.wait_for(lambda: deployment.epoch("centerB") == (1, 100), "it has trained", 100)
-    time.sleep(2)  # of about 4 s that the upload takes
-    assert not any(event["site"] == "centerB" for event in deployment.events("reply")[len(SITES) :])
+    deployment.await_training("centerB")
+    relay.hold_after(300_000)  # of the 1.8 MB of an update
+    assert relay.holding.wait(120)
     network.cut("centerB")
+    relay.go_on()
     time.sleep(90)
     network.mend("centerB")
     check_same_bits(deployment, local)
 
 
-def test_a_slow_and_lossy_line_with_delay_is_enough(deploy, local, network):
+def test_a_slow_and_lossy_line_with_delay_is_enough(deploy, local, network, relay):
     deployment = deploy()
     network.slow("centerC", 20)
     network.lose("centerC", 1)
-    relay = Relay(network.listen(RELAY), lambda: network.connect(RELAY, COORDINATOR, timeout_s=20), delay_s=0.1)
+    relay.delay_s = 0.1  # either way
     deployment.change_site("centerC", coordinator=f"{network.addresses[RELAY]}:{PORT}")
     deployment.start_all()
-    try:
-        check_same_bits(deployment, local)
-    finally:
-        relay.close()
+    check_same_bits(deployment, local)
 
 
 def test_from_the_network_side_only_the_routes_of_sites_answer(deploy, network):
