@@ -28,8 +28,8 @@ table inet firewall {{
 """
 BOTH_WAYS = """
 table inet {name} {{
-  chain in {{ type filter hook input priority -5; iif != lo {what} }}
-  chain out {{ type filter hook output priority -5; oif != lo {what} }}
+  chain in {{ type filter hook input priority -5; iif != lo {what}; }}
+  chain out {{ type filter hook output priority -5; oif != lo {what}; }}
 }}
 """
 
