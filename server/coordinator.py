@@ -137,6 +137,7 @@ def stop(folder: Path, within_s: float = 60.0) -> None:
 def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None:
     """The process of the front."""
     from server.front import FrontSettings, run_front
+    from server.node_signature import NodeSignatures
 
     desk = Desk(Enrolments.open(folder))
     run_front(
@@ -148,6 +149,7 @@ def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None
             key=folder / SERVER_KEY,
         ),
         desk.exchange,
+        NodeSignatures(lambda: [enrolment.node_key for enrolment in desk.enrolments.sites().values()]).accepts,
     )
 
 

@@ -5,8 +5,8 @@ before it. A request is passed only if its method and its path, byte for byte, a
 body. Only the headers that the fleet protocol uses are passed, either way, and no query. Bodies stream in blocks of 64 KiB, so that
 no copy of a model is made; a peer has to move each block within `idle_timeout_s`.
 
-The front does not know who is enrolled: SuperLink checks the signature of each request after it has read the body. It does not
-withstand a flood from many addresses, and what its operator may see, it may see.
+A fleet request is passed only with the signature of an enrolled node (server/node_signature.py). The front does not withstand a
+flood from many addresses, and what its operator may see, it may see.
 """
 
 import asyncio
@@ -59,6 +59,7 @@ LINGER_S = 2.0  # a refused client may read the answer for so long before its co
 
 Headers = list[tuple[bytes, bytes]]
 Facts = Callable[[bytes], Mapping[str, object]]
+Accepts = Callable[[Mapping[bytes, bytes]], bool]
 log = logging.getLogger(__name__)
 
 
@@ -169,11 +170,14 @@ class _Exchange:
 
 
 class Front:
-    """The front as an ASGI application; `facts` takes what a site says of itself, or nothing, and gives what anybody may know."""
+    """The front as an ASGI application; `facts` takes what a site says of itself, or nothing, and gives what anybody may know.
 
-    def __init__(self, settings: FrontSettings, facts: Facts) -> None:
+    `accepts` tells by the headers of a fleet request whether it may pass.
+    """
+
+    def __init__(self, settings: FrontSettings, facts: Facts, accepts: Accepts) -> None:
         self._settings = settings
-        self._facts = facts
+        self._facts, self._accepts = facts, accepts
         # a connection for each request: a restarted SuperLink never leaves a dead one behind
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._superlink = httpx.AsyncHTTPTransport(verify=False, trust_env=False, limits=limits)
@@ -218,6 +222,8 @@ class Front:
 
     async def _pass(self, exchange: _Exchange) -> None:
         method, path = exchange.route
+        if method == "POST" and not self._accepts({name.lower(): value for name, value in exchange.headers}):
+            raise _Refused(401)
         request = httpx.Request(
             method,
             f"http://127.0.0.1:{self._settings.superlink_port}{path}",
@@ -310,7 +316,7 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, watch: Corouti
         watching.cancel()
 
 
-def run_front(settings: FrontSettings, facts: Facts) -> None:
+def run_front(settings: FrontSettings, facts: Facts, accepts: Accepts) -> None:
     """Serves until SIGTERM or SIGINT, then finishes open requests for `stop_timeout_s`; call it from the main thread.
 
     Raises:
@@ -319,7 +325,7 @@ def run_front(settings: FrontSettings, facts: Facts) -> None:
     certificate = LiveCertificate(settings.certificate, settings.key)
     server = uvicorn.Server(
         uvicorn.Config(
-            Front(settings, facts),
+            Front(settings, facts, accepts),
             http=H11Protocol,
             ws="none",
             lifespan="off",

@@ -51,7 +51,9 @@ from server.front import FrontSettings, run_front
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 given = json.loads(sys.argv[1])
 settings = FrontSettings(**given | {name: Path(given[name]) for name in ("certificate", "key")})
-sys.exit(run_command(lambda: run_front(settings, lambda said: {"study": "a" * 64, "said": said.decode()})))
+facts = lambda said: {"study": "a" * 64, "said": said.decode()}
+accepts = lambda headers: b"flwr-refused" not in headers
+sys.exit(run_command(lambda: run_front(settings, facts, accepts)))
 """
 
 
@@ -324,6 +326,12 @@ def test_a_body_arrives_whole_with_the_headers_of_the_node_alone(front, upstream
         assert chunked.text == answer.text
 
 
+def test_a_request_that_is_not_accepted_is_refused_before_its_body_is_read(front, upstream):
+    with front.client() as client:
+        answer = client.post("/v1/fleet/push-object", content=os.urandom(MB), headers={"flwr-refused": "1"})
+    assert (answer.status_code, answer.content, upstream.targets) == (401, b"", [])
+
+
 def test_four_large_bodies_at_once_need_no_copy_in_memory(front, upstream):
     block, num_blocks = os.urandom(MB), 50
     expected = hashlib.sha256(block * num_blocks).hexdigest()
@@ -567,7 +575,7 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         port = holder.getsockname()[1]
         settings = FrontSettings("127.0.0.1", port, 1, tmp_path / "server.crt", tmp_path / "server.key")
         with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1 port {port}: address already in use") as caught:
-            run_front(settings, dict)
+            run_front(settings, dict, bool)
     assert "choose another" in caught.value.hint
 
 
@@ -577,7 +585,7 @@ def test_a_key_that_cannot_be_used_is_named(tmp_path, key):
     (tmp_path / "server.key").write_bytes(key) if key else (tmp_path / "server.key").unlink()
     settings = FrontSettings("127.0.0.1", free_port(), 1, tmp_path / "server.crt", tmp_path / "server.key")
     with pytest.raises(ConfigurationError, match=r"cannot use server\.crt with server\.key"):
-        run_front(settings, dict)
+        run_front(settings, dict, bool)
 
 
 CONFIGURATION = ROOT / "deploy/nginx/csasn.conf"

@@ -1,0 +1,69 @@
+"""A fleet request is accepted with the signature of an enrolled node over the time, as Flower's own client makes it, else not."""
+
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+
+from server.node_signature import KEY, SIGNATURE, TIMESTAMP, NodeSignatures
+
+NODE, STRANGER = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
+
+
+def line(key):
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def headers(key=NODE, late_s=0.0, signer=None):
+    stamp = (datetime.now(UTC) - timedelta(seconds=late_s)).isoformat()
+    return {
+        KEY: b64encode(public_key_to_bytes(key.public_key())),
+        TIMESTAMP: stamp.encode(),
+        SIGNATURE: b64encode(sign_message(signer or key, stamp.encode())),
+    }
+
+
+@pytest.fixture
+def signatures():
+    return NodeSignatures(lambda: [line(NODE)])
+
+
+@pytest.mark.parametrize("late_s", [0.0, 290.0, -290.0])
+def test_an_enrolled_node_is_accepted_as_long_as_superlink_would_accept_it(signatures, late_s):
+    assert signatures.accepts(headers(late_s=late_s))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        headers(STRANGER),
+        headers(signer=STRANGER),
+        headers(late_s=400),
+        headers(late_s=-400),
+        headers() | {TIMESTAMP: datetime.now(UTC).isoformat().encode()},
+        headers() | {TIMESTAMP: b"2026-01-01T00:00:00"},
+        headers() | {TIMESTAMP: b"\xff"},
+        headers() | {SIGNATURE: b"???"},
+        headers() | {SIGNATURE: b""},
+        headers() | {KEY: b"???"},
+    ],
+)
+def test_anything_else_is_not(signatures, given):
+    assert not signatures.accepts(given)
+
+
+def test_a_site_that_enrols_or_is_revoked_is_known_within_seconds(monkeypatch):
+    lines, now = [], [0.0]
+    signatures = NodeSignatures(lambda: lines)
+    monkeypatch.setattr("server.node_signature.time.monotonic", lambda: now[0])
+    assert not signatures.accepts(headers())
+    lines.append(line(NODE))
+    now[0] = 3.0
+    assert signatures.accepts(headers())
+    lines.clear()
+    now[0] = 6.0
+    assert not signatures.accepts(headers())
