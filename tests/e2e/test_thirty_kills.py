@@ -30,6 +30,7 @@ def test_thirty_kills_at_random_instants_of_one_run_lose_nothing(tmp_path, write
     deployment.enrol(f"127.0.0.1:{free_port()}")
     deployment.start_all()
     try:
+        deployment.wait_for(lambda: deployment.round() >= 1, "round 1 begins", 300)
         while len(kills) < KILLS:
             time.sleep(chance.uniform(1, 8))
             pid, owner, is_service = chance.choice(list(processes(deployment)))
