@@ -58,7 +58,7 @@ def facts(said):
     clock = datetime.now(UTC) + timedelta(seconds=changes.pop("ahead_s", 0))
     return desk.exchange(said) | {"time": clock.isoformat()} | changes
 settings = FrontSettings("127.0.0.1", port, 1, certificate, folder / "keys/server.key")
-sys.exit(run_command(lambda: run_front(settings, facts)))
+sys.exit(run_command(lambda: run_front(settings, facts, bool)))
 """
 
 

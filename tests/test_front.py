@@ -209,12 +209,12 @@ def front(running_at_rest, upstream):
 
 @pytest.fixture(scope="module")
 def superlink(tmp_path_factory):
-    """A real SuperLink in plain HTTP on loopback; its port. It checks signatures either way: its flag for that wants TLS."""
+    """The SuperLink that `server start` runs, in plain HTTP on loopback; its port."""
     folder, port = tmp_path_factory.mktemp("superlink"), free_port()
-    command = [Path(sys.executable).with_name("flower-superlink"), "--insecure", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "server.superlink", str(port)]
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_HOME": str(folder)}
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen([*command, "--isolation", "process"], env=os.environ | quiet, cwd=folder, stderr=log, stdout=log)
+        process = subprocess.Popen(command, env=os.environ | quiet, cwd=folder, stderr=log, stdout=log)
     try:
         wait_for(lambda: answers(port), 40)
         yield port
