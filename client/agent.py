@@ -18,20 +18,18 @@ from client.approval import MEMBERSHIP, keep_approvals, read_approved
 from client.coordinator_link import clock_error_s, coordinator_address, exchange_facts, read_authority
 from csasn.enrolment import STUDY, Kit, read_kit
 from csasn.errors import NetworkError, TrustError
-from csasn.facts import CoordinatorFacts, SiteFacts
+from csasn.facts import MAX_CLOCK_ERROR_S, CoordinatorFacts, SiteFacts
 from csasn.identity import NODE_KEY
 from csasn.membership import Approval
 from csasn.site import Site
 from csasn.storage import private_folder
-from csasn.supervision import Child, ServiceManager, end_on_sigterm, free_port
+from csasn.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 
 TURN_S = 0.5
 ASK_S = 5.0
 STALE_S = 20.0
-MAX_CLOCK_ERROR_S = 240.0  # the coordinator refuses a signature that is 300 s off
 WORKER = "worker"
 PAUSE, DOING, TURNS = "paused", "doing.json", "node.json"
-QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_LOG_LEVEL": "WARNING"}
 Say = Callable[[str], None]
 
 

@@ -61,11 +61,11 @@ def _add_audit(commands: Commands) -> None:
 def run_site(arguments: argparse.Namespace) -> None:
     """`client --site NAME`: until the study ends."""
     from client.agent import Agent
-    from csasn.site import find_site_file, read_site
+    from csasn.site import find_site_file
     from csasn.supervision import ServiceManager
 
     path = find_site_file(arguments.site, arguments.config)
-    Agent(read_site(path), path, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), StatusLine()).run()
+    Agent(_site(arguments), path, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), StatusLine()).run()
 
 
 class StatusLine:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,7 @@ from client.approval import read_agreed
 from client.outbox import Outbox
 from client.worker import SiteWorker
 from csasn import wire
-from csasn.errors import ConfigurationError, CsasnError, TrainingError
+from csasn.errors import ConfigurationError, CsasnError, StorageError, TrainingError
 from csasn.federated.messages import Absence, Reason, Request
 from csasn.federated.quantise import ScaleTooSmallError
 from csasn.identity import load_identity, sign
@@ -168,7 +169,8 @@ def _worker(site_file: str, study_file: str, membership_file: str, state_folder:
 
 
 def _note(file: Path, doing: str) -> None:
-    write_json(file, {"doing": doing, "time": time.time()}, 0o600)
+    with suppress(StorageError):  # on a full disk the answer says so, where it matters
+        write_json(file, {"doing": doing, "time": time.time()}, 0o600)
 
 
 def _ignore(_: str) -> None:

@@ -12,10 +12,10 @@ from csasn import __version__
 from csasn.certificates import days_left
 from csasn.enrolment import AUTHORITY
 from csasn.errors import ProtocolError, TrainingError, TrustError
+from csasn.facts import EXPIRES_SOON_DAYS, MAX_CLOCK_ERROR_S
 from csasn.training import num_epoch_steps
 
-EXPIRES_SOON_DAYS = 14
-CLOCK_WARNING_S, CLOCK_FAILURE_S = 30.0, 240.0  # the coordinator refuses signatures that are 300 s old, or so far in the future
+CLOCK_WARNING_S = 30.0
 LONG_SHARE = 0.5  # of a round's deadline
 
 
@@ -58,7 +58,7 @@ def check_clock(situation: Situation) -> Finding:
     ahead_s = (situation.heard - situation.facts.time).total_seconds()
     message = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's"
     fix = "set this machine's clock by NTP (timedatectl set-ntp true); if it is right, the coordinator's is wrong"
-    if abs(ahead_s) > CLOCK_FAILURE_S:
+    if abs(ahead_s) > MAX_CLOCK_ERROR_S:
         raise TrustError(f"{message}; it refuses what is signed 300 s away from its own", fix)
     return judge("", {message: fix}) if abs(ahead_s) > CLOCK_WARNING_S else Finding("ok", message)
 

@@ -1,13 +1,12 @@
 """The processes that `client --site NAME` keeps running: `python -m client.processes node|worker PARENT ...`."""
 
-import logging
 import sys
 import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from csasn.command import run_command
+from csasn.command import log_to_stderr, run_command
 from csasn.errors import StorageError
 from csasn.storage import write_json
 
@@ -17,9 +16,7 @@ TELL_S = 2.0
 def main() -> None:
     """Entry point of a child process."""
     what, parent, *more = sys.argv[1:]
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    for name in ("csasn", "server", "client"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    log_to_stderr()
     run = _node if what == "node" else _worker
     sys.exit(run_command(lambda: run(int(parent), more)))
 

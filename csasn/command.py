@@ -54,6 +54,13 @@ def run_command(command: Callable[[], None]) -> int:
     return 0
 
 
+def log_to_stderr() -> None:
+    """For a process without a terminal: what our own code says, and the warnings of others."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    for name in ("csasn", "server", "client"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
 def print_error(error: CsasnError) -> None:
     """The error on standard error."""
     sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))

@@ -15,6 +15,8 @@ from csasn.study import Name, Sha256
 
 FACTS_ROUTE, ECHO_ROUTE = "/csasn/facts", "/csasn/echo"
 MAX_FACTS_BYTES = 8 << 10  # of what a site says
+MAX_CLOCK_ERROR_S = 240.0  # of a site's clock against the coordinator's, which refuses a signature that is 300 s off
+EXPIRES_SOON_DAYS = 14  # of a certificate
 Phase = Literal["enrolling", "approving", "ready", "running", "finished", "failed"]
 
 

@@ -20,6 +20,8 @@ HEALTHY_S = 60.0
 END_WITHIN_S = 10.0
 LOOK_S = 0.2  # at whether the parent is there
 MAX_LOG_BYTES = 16 << 20
+# of every process that runs Flower: nothing is reported to its makers, and its log holds what is worth a look
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_LOG_LEVEL": "WARNING"}
 
 
 @dataclass

@@ -20,7 +20,7 @@ from csasn.errors import ConfigurationError, RunError
 from csasn.membership import verify_approvals
 from csasn.site import split_address
 from csasn.storage import private_folder, write_json
-from csasn.supervision import Child, ServiceManager, end_on_sigterm, free_port
+from csasn.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from server.desk import Desk
 from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 
@@ -28,7 +28,6 @@ SERVICE, LOCK = "service.json", "service.lock"
 LOCK_TRIES = 5
 TURN_S = 0.5
 LOOK_S = 30.0
-QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_LOG_LEVEL": "WARNING"}
 Say = Callable[[str], None]
 
 

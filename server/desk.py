@@ -23,9 +23,6 @@ from csasn.study import Name
 from server.enrolment import SERVER_CERTIFICATE, Enrolments
 from server.run_directory import is_finished, read_events
 
-EXPIRES_SOON_DAYS = 14
-SILENT_S = 120.0  # a site that said nothing for so long is away
-
 
 class Seen(Configuration):
     """When a site last spoke, and with which software."""

@@ -4,7 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
-from csasn.command import run_command
+from csasn.command import log_to_stderr, run_command
 from csasn.supervision import end_on_sigterm, end_with_parent
 from server.coordinator import run, serve_front
 
@@ -12,9 +12,7 @@ from server.coordinator import run, serve_front
 def main() -> None:
     """Entry point of a child process."""
     what, parent, folder, *more = sys.argv[1:]
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    for name in ("csasn", "server", "client"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    log_to_stderr()
     if what == "front":
         host, port, superlink_port = more
         end_with_parent(int(parent))

@@ -8,9 +8,9 @@ from rich.console import Group
 from rich.table import Table
 
 from csasn import __version__
-from csasn.facts import CoordinatorFacts
+from csasn.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
 from server.coordinator import find_service
-from server.desk import EXPIRES_SOON_DAYS, Desk
+from server.desk import Desk
 from server.superlink import LinkLostError, nodes_online
 
 Event = Mapping[str, object]

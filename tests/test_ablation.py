@@ -5,18 +5,9 @@ import pytest
 
 from csasn.metrics import metrics_from_counts
 from csasn.study import read_study
+from variants import SWITCHES
 
-SWITCHES = {
-    "the whole": {},
-    "efficientnet alone": {"vit": False},
-    "vit alone": {"efficientnet": False},
-    "plain concatenation": {"channel_attention": False, "spatial_attention": False, "multiscale": False},
-    "no channel attention": {"channel_attention": False},
-    "no spatial attention": {"spatial_attention": False},
-    "no residual": {"attention_residual": False},
-    "no multiscale classifier": {"multiscale": False},
-    "no dropout": {"dropout": 0.0},
-}
+EVERY = SWITCHES | {"no dropout": {"dropout": 0.0}}
 TASKS = {
     "subtype alone": {"subtype": {}},
     "subtype and malignancy": {"subtype": {}, "malignancy": {"weight": 0.5}},
@@ -34,9 +25,9 @@ def check_trained(federation):
     assert np.mean(moved) > 0.95
 
 
-@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_switch_trains(federate, name):
-    check_trained(federate("run", model=SWITCHES[name], federation={"rounds": 1}))
+    check_trained(federate("run", model=EVERY[name], federation={"rounds": 1}))
 
 
 @pytest.mark.parametrize("name", TASKS)

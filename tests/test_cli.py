@@ -171,3 +171,11 @@ def test_doctor_names_the_row_of_a_wrong_label(tmp_path, write_small_hospitals):
     assert done.returncode == 4
     assert "manifest.csv row" in done.stderr
     assert "'FTX' is not a class of the study" in done.stderr
+
+
+def test_a_site_does_not_take_part_with_another_sites_file(tmp_path):
+    (tmp_path / "centerB.yaml").write_text("{site: centerB, manifest: m.csv, images: i, state: state}\n")
+    done = run("client", "--site", "centerA", "--config", "centerB.yaml", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "site is 'centerB', expected 'centerA'" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["centerB.yaml"]

@@ -26,6 +26,7 @@ from csasn.study import Federation, Model, Study, read_study
 from csasn.training import LocalPlan, add_proximal_gradient, epoch_batches, load_images, load_labels, train_locally
 from csasn.weighting import class_weights
 from server.run_directory import read_events
+from variants import SWITCHES
 
 Line = dict[str, object]
 COMMAND = Path(sys.prefix) / "bin"
@@ -157,22 +158,10 @@ def _phantom(folder: Path, num_cases: int) -> tuple[Study, Path]:
     return read_study(hospitals / "study.yaml"), hospitals
 
 
-VARIANTS: dict[str, dict[str, object]] = {
-    "csasn": {},
-    "efficientnet alone": {"vit": False},
-    "vit alone": {"efficientnet": False},
-    "plain concatenation": {"channel_attention": False, "spatial_attention": False, "multiscale": False},
-    "no channel attention": {"channel_attention": False},
-    "no spatial attention": {"spatial_attention": False},
-    "no residual": {"attention_residual": False},
-    "no multiscale classifier": {"multiscale": False},
-}
-
-
 def variants() -> Line:
     """Parameters in millions, and training and evaluation images a second on one thread, of each switch; csasn-lite."""
     rows: Line = {}
-    for name, switches in VARIANTS.items():
+    for name, switches in SWITCHES.items():
         model = Model.model_validate({"profile": "csasn-lite", **switches})
         study = Study(name="bench", classes=("a", "b", "c", "d"), model=model, federation=Federation(sites=("s",)))
         network = build_network(study)
