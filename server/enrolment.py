@@ -13,10 +13,10 @@ import dataclasses
 import json
 import zipfile
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
 from pydantic import Field
 
 from csasn import __version__
@@ -27,7 +27,7 @@ from csasn.certificates import (
     create_server_key,
     load_authority,
 )
-from csasn.configuration import Configuration, read_yaml, validate
+from csasn.configuration import Configuration, read_yaml, validate, write_yaml
 from csasn.encrypted_key import encrypt_key
 from csasn.enrolment import AUTHORITY, KIT, STUDY, Enrolment, EnrolmentRequest, make_kit, read_request
 from csasn.errors import ConfigurationError, TrustError
@@ -120,7 +120,7 @@ class Enrolments:
         """Sites whose keys are accepted, in roster order."""
         revoked = self.revoked_keys().keys()
         files = {site: self._request_file(site) for site in self.study.federation.sites}
-        taken = {site: read_request(file).enrolment for site, file in files.items() if file.exists()}
+        taken = {site: _read_enrolment(file, file.stat().st_mtime_ns) for site, file in files.items() if file.exists()}
         return {site: enrolment for site, enrolment in taken.items() if not enrolment.keys & revoked}
 
     def revoked_keys(self) -> dict[str, str]:
@@ -278,6 +278,11 @@ def _read(path: Path) -> bytes:
         raise TrustError(f"cannot read {path}: {(error.strerror or 'error').lower()}", RESTORE) from None
 
 
+@lru_cache(maxsize=64)
+def _read_enrolment(file: Path, changed_ns: int) -> Enrolment:  # noqa: ARG001 - what tells old from new
+    """Its signature is verified once, and not each time that somebody asks who is enrolled."""
+    return read_request(file).enrolment
+
+
 def _write_settings(folder: Path, settings: Settings) -> None:
-    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-    write_atomically(folder / SETTINGS, text.encode())
+    write_atomically(folder / SETTINGS, write_yaml(settings).encode())

@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from csasn.data import dicom as dicom_module
 from csasn.data.images import read_image
-from csasn.errors import DataError
+from image_faults import fault
 
 ULTRASOUND, CLIP, CAPTURE = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1", "1.2.840.10008.5.1.4.1.1.7"
 NAME = "SECRETNAME99"
@@ -74,18 +74,6 @@ def write(folder: Path, dataset: Dataset, ending: str = ".dcm", syntax: str = Ex
 
 def read(folder: Path, dataset: Dataset, frame: int | None = None) -> np.ndarray:
     return read_image(write(folder, dataset), frame).pixels_HW
-
-
-def fault(path: Path, frame: int | None = None) -> str:
-    """The message of reading `path`; it may name nothing of the file."""
-    with pytest.raises(DataError) as caught:
-        read_image(path, frame)
-    text = caught.value.message + caught.value.hint
-    assert "SECRET" not in text
-    assert str(path.parent) not in text
-    assert caught.value.__cause__ is None
-    assert caught.value.hint
-    return caught.value.message
 
 
 @pytest.mark.parametrize("sop", [ULTRASOUND, CLIP, CAPTURE])

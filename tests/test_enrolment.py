@@ -519,6 +519,12 @@ def test_renewal_without_a_key_or_certificate_says_which(federation, name):
     assert "server restore" in said
 
 
+def test_a_host_name_that_yaml_takes_for_a_number_stays_a_name(federation):
+    command = ("server", "init", "study.yaml", "--address", "localhost:9443", "--name", "1e5", "--passphrase-file", "passphrase")
+    federation.run(*command)
+    assert Enrolments.open(federation.folder).settings.certificate_names == ["localhost", "1e5"]
+
+
 def test_two_names_of_one_file_come_back_as_two_files(tmp_path):
     folder = tmp_path / "runs"
     folder.mkdir()

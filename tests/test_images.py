@@ -11,6 +11,7 @@ from PIL import Image
 
 from csasn.data.images import letterbox, read_image, require_size
 from csasn.errors import DataError
+from image_faults import fault
 
 NAME = "SECRETNAME99"
 
@@ -24,18 +25,6 @@ def save(folder: Path, picture: Image.Image, ending: str, **options: object) -> 
     path = folder / f"{NAME}{ending}"
     picture.save(path, **options)
     return path
-
-
-def fault(path: Path, frame: int | None = None) -> str:
-    """The message of reading `path`; it may name nothing of the file."""
-    with pytest.raises(DataError) as caught:
-        read_image(path, frame)
-    text = caught.value.message + caught.value.hint
-    assert "SECRET" not in text
-    assert str(path.parent) not in text
-    assert caught.value.__cause__ is None
-    assert caught.value.hint
-    return caught.value.message
 
 
 # PNG and JPEG

@@ -266,12 +266,13 @@ def test_receipts_of_a_ledger_that_goes_on_are_kept(path, tmp_path, receipts):
     assert unreadable == 0
 
 
-def test_lines_that_never_arrived_leave_a_gap_and_no_alarm(path, receipts):
+def test_lines_that_never_arrived_leave_a_gap_and_no_alarm(path, receipts, tmp_path):
     outbox = Outbox(Ledger(path))
     for attempt in range(1, 8):
         records = answer_of(outbox, attempt)
         if attempt % 3 == 1:
             receipts.take("north", request(attempt), records)
+    assert [item.count for item in read_receipts(tmp_path / RECEIVED_FILE)[0]] == [1, 4, 7]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
