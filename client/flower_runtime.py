@@ -51,9 +51,8 @@ def serve_node(arguments: Sequence[str], on_turn: Callable[[], None], parent: in
     setattr(supernode_loop, "push_object_contents_from_iterable", _push_or_end)  # noqa: B010 - as above
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
-    os._exit(
-        1
-    )  # it came out of its loop by an error, which it has logged; its HTTP server would keep the process, which does nothing
+    # it came out of its loop by an error, which it has logged; its HTTP server would keep a process that does nothing
+    os._exit(1)
 
 
 def _push_or_end(contents: Iterable[tuple[str, bytes]], push_object_fn: Callable[[str, bytes], None]) -> None:

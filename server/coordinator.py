@@ -120,9 +120,10 @@ def stop(folder: Path, within_s: float = 60.0) -> None:
     """Ends `server start`, and with it whatever it keeps running.
 
     Raises:
+        ConfigurationError: the folder is none of a coordinator's.
         RunError: it is not running, or does not end.
     """
-    service = find_service(folder)
+    service = find_service(Enrolments.open(folder).folder)
     if service is None:
         raise RunError("the coordinator is not running", "start it with server start")
     os.kill(service.pid, signal.SIGTERM)
