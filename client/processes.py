@@ -8,6 +8,7 @@ from pathlib import Path
 
 from csasn.command import log_to_stderr, run_command
 from csasn.errors import StorageError
+from csasn.heap import keep_freed_memory
 from csasn.storage import write_json
 
 TELL_S = 2.0
@@ -40,6 +41,7 @@ def _worker(parent: int, more: list[str]) -> None:
     from client.app import app
     from client.flower_runtime import work
 
+    keep_freed_memory()
     work(int(more[0]), app, parent)
 
 

@@ -1,9 +1,9 @@
-"""What a site keeps of a run between rounds: its left-over of quantisation, the tensors that stay at the site
-(csasn/model/state.py), and its last answer.
+"""What a site keeps of a run between rounds: of each attempt its answer, its left-over of quantisation, and the tensors that stay
+at the site (csasn/model/state.py).
 
-A round's outcome is *pending* until a broadcast names the attempt that was accepted and this site among those in it; then it is
-*committed*, else it is dropped. Both are files, so that a site killed at any instant goes on with the same bits. A request that
-comes again, because its answer was lost on the way, is answered with the bytes of the first time.
+An outcome is *pending* until a broadcast names the attempt that was accepted and this site among those in it; then it is
+*committed*, else it is dropped. Each is a file, written before the answer is sent, so that a site killed at any instant goes on
+with the same bits. A request that comes again, because its answer was lost on the way, gets the bytes of the first time.
 """
 
 from dataclasses import dataclass
@@ -20,61 +20,77 @@ from csasn.federated.quantise import SignedIntegers
 from csasn.storage import private_folder
 
 Floats32 = NDArray[np.float32]
-COMMITTED, ANSWER = "committed.safetensors", "answer.safetensors"
-RESIDUAL, COUNTS, UPDATE = "residual", "counts", "update"
+PENDING, COMMITTED, SUFFIX = "pending", "committed", ".safetensors"
+COUNTS, UPDATE, RESIDUAL, OWN = "counts", "update", "residual", "own."
 
 
 @dataclass(frozen=True)
-class SiteMemory:
-    """The outcome of one attempt: left-over e (P,), already weighted, and the site's own tensors by name."""
+class Outcome:
+    """What one attempt came to: the SHA-256 of its request, its answer, left-over e (P,), already weighted, own tensors by name."""
 
     attempt: int
+    request: str
+    answer: Answer
     residual_P: Floats32
     own: dict[str, Floats32]
 
 
 class SiteState:
-    """The files of one run at one site."""
+    """The files of one run at one site; the last outcome is in memory too."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = private_folder(folder)
+        self._last: Outcome | None = None
 
-    def keep_pending(self, memory: SiteMemory) -> None:
+    def keep(self, outcome: Outcome) -> None:
         """Writes the outcome of an attempt, before its answer is sent."""
-        arrays = {RESIDUAL: memory.residual_P, **memory.own}
-        save_arrays(self._pending(memory.attempt), arrays, {"attempt": memory.attempt})
-
-    def keep_answer(self, digest: str, answer: Answer) -> None:
-        """Writes the answer to the request of this digest, before it is sent; an older one goes."""
-        arrays: dict[str, NDArray[np.generic]] = {COUNTS: answer.counts}
+        answer = outcome.answer
+        arrays: dict[str, NDArray[np.generic]] = {COUNTS: answer.counts, RESIDUAL: outcome.residual_P}
         if answer.update_P is not None:
             arrays[UPDATE] = answer.update_P
-        save_arrays(self.folder / ANSWER, arrays, {"request": digest})
+        arrays |= {OWN + name: array for name, array in outcome.own.items()}
+        save_arrays(self._path(PENDING, outcome.attempt), arrays, {"request": outcome.request})
+        self._last = outcome
 
-    def answer_to(self, digest: str) -> Answer | None:
-        """The answer that was kept for the request of this digest."""
-        if not (self.folder / ANSWER).exists():
+    def answer_to(self, attempt: int, request: str) -> Answer | None:
+        """The answer that was kept for this request."""
+        if not self._path(PENDING, attempt).exists():
             return None
-        arrays, facts = load_arrays(self.folder / ANSWER)
-        if facts.get("request") != digest:
-            return None
-        update = arrays.get(UPDATE)
-        return Answer(arrays[COUNTS].astype(np.int64, copy=False), None if update is None else cast(SignedIntegers, update))
+        outcome = self._outcome(PENDING, attempt)
+        return outcome.answer if outcome.request == request else None
 
-    def settle(self, accepted: Accepted | None, site: str) -> SiteMemory | None:
+    def settle(self, accepted: Accepted | None, site: str) -> Outcome | None:
         """The committed outcome, after the pending one that `accepted` names, if any, was committed and all others were dropped."""
-        if accepted is not None and site in accepted.sites and self._pending(accepted.attempt).exists():
-            self._pending(accepted.attempt).replace(self.folder / COMMITTED)
-        for path in self.folder.glob("pending-*"):
-            path.unlink()
-        if not (self.folder / COMMITTED).exists():
+        if accepted is not None and site in accepted.sites and self._path(PENDING, accepted.attempt).exists():
+            self._path(PENDING, accepted.attempt).replace(self._path(COMMITTED, accepted.attempt))
+        committed = max(self._attempts(COMMITTED), default=None)
+        for kind in (PENDING, COMMITTED):
+            for attempt in self._attempts(kind):
+                if (kind, attempt) != (COMMITTED, committed):
+                    self._path(kind, attempt).unlink()
+        if committed is None:
             return None
-        arrays, facts = load_arrays(self.folder / COMMITTED)
-        attempt = facts.get("attempt")
-        if not isinstance(attempt, int):
-            raise ModelError(f"{COMMITTED} names no attempt", "remove it; the site goes on without its left-over")
-        own = {name: array.astype(np.float32, copy=False) for name, array in arrays.items() if name != RESIDUAL}
-        return SiteMemory(attempt, arrays[RESIDUAL].astype(np.float32, copy=False), own)
+        self._last = self._outcome(COMMITTED, committed)
+        return self._last
 
-    def _pending(self, attempt: int) -> Path:
-        return self.folder / f"pending-{attempt}.safetensors"
+    def _outcome(self, kind: str, attempt: int) -> Outcome:
+        """From memory, or from its file: another process may have had this site's last turn (client/app.py)."""
+        if self._last is not None and self._last.attempt == attempt:
+            return self._last
+        path = self._path(kind, attempt)
+        arrays, facts = load_arrays(path)
+        try:
+            update, counts = arrays.get(UPDATE), arrays[COUNTS].astype(np.int64, copy=False)
+            answer = Answer(counts, None if update is None else cast(SignedIntegers, update))
+            residual_P = arrays[RESIDUAL].astype(np.float32, copy=False)
+        except KeyError as error:
+            raise ModelError(f"{path.name} lacks {error}", "remove it; the site goes on without its left-over") from None
+        own = {name.removeprefix(OWN): array.astype(np.float32) for name, array in arrays.items() if name.startswith(OWN)}
+        return Outcome(attempt, str(facts.get("request")), answer, residual_P, own)
+
+    def _path(self, kind: str, attempt: int) -> Path:
+        return self.folder / f"{kind}-{attempt}{SUFFIX}"
+
+    def _attempts(self, kind: str) -> list[int]:
+        names = (path.name.removesuffix(SUFFIX).removeprefix(f"{kind}-") for path in self.folder.glob(f"{kind}-*{SUFFIX}"))
+        return [int(name) for name in names if name.isdecimal()]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.site_state import SiteMemory, SiteState
+from client.site_state import Outcome, SiteState
 from csasn.contract import Contract
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_site_data
 from csasn.errors import ConfigurationError, ProtocolError
@@ -74,21 +74,21 @@ class SiteWorker:
             return Absence(Reason.NEEDS_MODEL)
         weights = self._check_weighting(request.weighting)
         digest = _digest(request)
-        if (answer := self.state.answer_to(digest)) is not None:
+        if (answer := self.state.answer_to(request.header.attempt, digest)) is not None:
             return answer
-        memory = self.state.settle(request.accepted, self.site.site)
+        before = self.state.settle(request.accepted, self.site.site)
         self.contract.state.write(self.network, model)
         if self._cases_of is not self.data:
             self._cases_of = self.data
             self._cases = with_frozen_maps(self.network, self.data, self.study)
-        if memory is not None:
-            write_tensors(self.network, memory.own)
+        if before is not None:
+            write_tensors(self.network, before.own)
         if request.kind is not Kind.TRAIN:
             self.doing(f"round {request.header.round}: evaluating")
             return self._evaluate(request.kind, weights)
-        answer = self._train(request, model, weights, memory)
-        self.state.keep_answer(digest, answer)
-        return answer
+        outcome = self._train(request, digest, model, weights, before)
+        self.state.keep(outcome)
+        return outcome.answer
 
     @property
     def data(self) -> SiteData:
@@ -148,7 +148,9 @@ class SiteWorker:
             raise ProtocolError(f"class weights {weighting.omega_K.tolist()} do not follow from their sums")
         return weights
 
-    def _train(self, request: Request, model: NDArray[np.float32], weights: ClassWeights, memory: SiteMemory | None) -> Answer:
+    def _train(
+        self, request: Request, digest: str, model: NDArray[np.float32], weights: ClassWeights, before: Outcome | None
+    ) -> Outcome:
         if request.ranges is None or request.ranges.shape != (len(self.contract.state.shared),):
             raise ProtocolError("the request to train lacks the ranges of the tensors")
         federation, header = self.study.federation, request.header
@@ -166,11 +168,11 @@ class SiteWorker:
         num_shared = self.contract.state.num_shared
         update_P = self.contract.state.read(self.network)[:num_shared]
         update_P -= model[:num_shared]
-        upload = self._quantise(update_P, memory, request.ranges, header.round)
-        own = read_tensors(self.network, own_tensors(self.network, federation.batchnorm))
-        self.state.keep_pending(SiteMemory(header.attempt, upload.residual_P, own))
+        upload = self._quantise(update_P, before, request.ranges, header.round)
         counts["training"] = _training_counts(result, upload)
-        return Answer(self.contract.counts[Kind.TRAIN].pack(counts), upload.integers_P)
+        answer = Answer(self.contract.counts[Kind.TRAIN].pack(counts), upload.integers_P)
+        own = read_tensors(self.network, own_tensors(self.network, federation.batchnorm))
+        return Outcome(header.attempt, digest, answer, upload.residual_P, own)
 
     def _count_steps(self, current_round: int) -> Callable[[], None]:
         """Tells how far training is, at most once for each part in a hundred."""
@@ -188,7 +190,7 @@ class SiteWorker:
         return step
 
     def _quantise(
-        self, update_P: NDArray[np.float32], memory: SiteMemory | None, ranges: NDArray[np.float64], current_round: int
+        self, update_P: NDArray[np.float32], before: Outcome | None, ranges: NDArray[np.float64], current_round: int
     ) -> Quantised:
         bits = self.contract.bits(current_round)
         scale = Scale(
@@ -198,7 +200,7 @@ class SiteWorker:
             largest=self.contract.largest_upload(self.site.site, current_round),
             dtype=integer_type(bits),
         )
-        residual_P = memory.residual_P if memory else np.zeros_like(update_P)
+        residual_P = before.residual_P if before else np.zeros_like(update_P)
         return quantise(update_P, residual_P, scale, fast_generator(self.study.seed, "rounding", self.site.site, current_round))
 
     def _evaluate(self, kind: Kind, weights: ClassWeights) -> Answer:

@@ -19,6 +19,7 @@ LONGEST_WAIT_S = 30.0
 HEALTHY_S = 60.0
 END_WITHIN_S = 10.0
 LOOK_S = 0.2  # at whether the parent is there
+GRACE_S = 5.0
 MAX_LOG_BYTES = 16 << 20
 # of every process that runs Flower: nothing is reported to its makers, and its log holds what is worth a look
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_LOG_LEVEL": "WARNING"}
@@ -132,12 +133,17 @@ def free_port() -> int:
 
 
 def end_with_parent(parent: int) -> None:
-    """Ends this process, by SIGTERM, once `parent`, who started it, is gone, however that came: a port or lock is not kept."""
+    """Ends this process once `parent`, who started it, is gone, however that came: a port or lock is not kept.
+
+    By SIGTERM, and by SIGKILL where it is still there after `GRACE_S`: a web server may wait long for its open connections.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(LOOK_S)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_S)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
 

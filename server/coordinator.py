@@ -27,6 +27,7 @@ from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 SERVICE, LOCK = "service.json", "service.lock"
 LOCK_TRIES = 5
 TURN_S = 0.5
+POLL_S = 0.15  # between two looks for replies, a request to SuperLink for each site that owes one
 LOOK_S = 30.0
 Say = Callable[[str], None]
 
@@ -189,7 +190,7 @@ def run(folder: Path, say: Say) -> Path:
                     raise LinkLostError("the coordinator is not started", "server start")
                 nodes = register_nodes(service.superlink_port, keys)
                 with open_link(service.superlink_port) as grid:
-                    coordinate(grid, nodes, directory)
+                    coordinate(grid, nodes, directory, lambda _: time.sleep(POLL_S))
                 break
             except LinkLostError as error:
                 say(f"{error.message}; trying again")

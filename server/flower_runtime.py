@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 from typing import NoReturn
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -35,10 +36,12 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from csasn.errors import ConfigurationError, RunError, Stopped
+from csasn.heap import keep_freed_memory
 
 RUN_ID, SERVER_NODE = 1, 1
 FIRST_NODE = 2
 END_WITHIN_S = 3.0
+NUM_AHEAD = 2  # messages that a process holds: one to work on, and the next
 LONGEST_FOLDER = 20
 PROCESS_ENDED = 8  # Flower's code for an app that stopped without an answer
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
@@ -53,12 +56,13 @@ RAY = {
 
 @dataclass
 class _Worker:
-    """A process, the messages that wait for it, and the one that it is at work on."""
+    """A process, the messages that wait for it, and those that it was sent: the one that it is at work on, and the next."""
 
     process: BaseProcess
     pipe: Connection
     queue: deque[Message] = field(default_factory=deque)
-    current: Message | None = None
+    sent: deque[Message] = field(default_factory=deque)
+    outgoing: "SimpleQueue[Message | None]" = field(default_factory=SimpleQueue)
 
 
 class LocalGrid(Grid):
@@ -123,6 +127,7 @@ class LocalGrid(Grid):
             worker.process.join(END_WITHIN_S)
             worker.process.kill()
             worker.process.join()
+            worker.outgoing.put(None)
             worker.pipe.close()
 
     def _worker_of(self, message: Message) -> _Worker:
@@ -145,24 +150,26 @@ class LocalGrid(Grid):
             self._replace(slot)
         else:
             self._replies[reply.metadata.reply_to_message_id] = reply
-            worker.current = None
+            worker.sent.popleft()
 
     def _hand_out(self, slot: int) -> None:
         worker = self._workers[slot]
-        if worker.current is None and worker.queue:
-            worker.current = worker.queue.popleft()
-            threading.Thread(target=_send, args=(worker.pipe, worker.current), daemon=True).start()
+        while worker.queue and len(worker.sent) < NUM_AHEAD:
+            worker.sent.append(worker.queue.popleft())
+            worker.outgoing.put(worker.sent[-1])
 
     def _replace(self, slot: int) -> None:
         """Starts a dead process anew; the message that it was at work on is answered by an error."""
         dead = self._workers[slot]
+        dead.outgoing.put(None)
         dead.pipe.close()
         dead.process.join()
-        if dead.current is not None:
+        if dead.sent:
+            current = dead.sent.popleft()
             error = Error(code=PROCESS_ENDED, reason="the worker process ended")
-            self._replies[dead.current.metadata.message_id] = Message(error, reply_to=dead.current)
+            self._replies[current.metadata.message_id] = Message(error, reply_to=current)
         self._workers[slot] = self._start(slot)
-        self._workers[slot].queue = dead.queue
+        self._workers[slot].queue = dead.sent + dead.queue
 
     def _start(self, slot: int) -> _Worker:
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
@@ -170,13 +177,24 @@ class LocalGrid(Grid):
         process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, self._app, configs), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        worker = _Worker(process, ours)
+        threading.Thread(target=_send, args=(ours, worker.outgoing), daemon=True).start()
+        return worker
 
 
-def _send(pipe: Connection, message: Message) -> None:
+def _send(pipe: Connection, outgoing: "SimpleQueue[Message | None]") -> None:
     """In a thread of its own: a process that hangs reads nothing, and must not make the coordinator wait beyond its deadline."""
     with suppress(OSError):  # a process that ended is seen when its end of the pipe closes
-        pipe.send(message)
+        for message in iter(outgoing.get, None):
+            pipe.send(message)
+
+
+def _receive(pipe: Connection, incoming: "SimpleQueue[Message | None]") -> None:
+    """In a thread of its own, so that the next message is there when one is answered; None once the pipe is closed."""
+    with suppress(EOFError, OSError):
+        while True:
+            incoming.put(pipe.recv())
+    incoming.put(None)
 
 
 def _serve(pipe: Connection, app_name: str, configs: Mapping[int, UserConfig]) -> None:
@@ -184,13 +202,12 @@ def _serve(pipe: Connection, app_name: str, configs: Mapping[int, UserConfig]) -
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(QUIET)
+    keep_freed_memory()
     app = _import_app(app_name)
     contexts = {node: Context(RUN_ID, node, dict(config), RecordDict(), {}) for node, config in configs.items()}
-    while True:
-        try:
-            message: Message = pipe.recv()
-        except (EOFError, OSError):
-            return
+    incoming: SimpleQueue[Message | None] = SimpleQueue()
+    threading.Thread(target=_receive, args=(pipe, incoming), daemon=True).start()
+    while (message := incoming.get()) is not None:
         node = message.metadata.dst_node_id
         _identify(node)
         pipe.send(app(message, contexts[node]))

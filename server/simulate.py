@@ -9,6 +9,7 @@ from typing import Literal
 from flwr.serverapp import Grid
 
 from csasn.errors import CsasnError, Stopped
+from csasn.heap import keep_freed_memory
 from csasn.site import Site, find_site
 from csasn.study import Study, read_study
 from server.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate
@@ -46,6 +47,7 @@ def simulate(simulation: Simulation, progress: Progress) -> tuple[dict[str, obje
     """
     if simulation.engine == "flower":
         require_ray()
+    keep_freed_memory()
     study = read_study(simulation.study_file, simulation.changes)
     path = simulation.out or Path("runs") / study.name
     sites = {name: find_site(name, folder=simulation.sites_folder) for name in study.federation.sites}

@@ -39,6 +39,7 @@ LAYERS = (
         "certificates",
         "backup",
         "supervision",
+        "heap",
     },
     {"model", "loss", "weighting", "data", "metrics", "federated", "membership", "enrolment", "facts"},
     {"training", "evaluation", "normalisation", "contract", "central", "checkpoint", "model_file", "prediction", "feature_cache"},

@@ -78,7 +78,7 @@ def quantise(update_P: Floats32, residual_P: Floats32, scale: Scale, random: np.
     """The upload of one site.
 
     Args:
-        update_P: local minus received weights.
+        update_P: local minus received weights; used up, since the left-over is written in its place.
         residual_P: the committed left-over e, already weighted.
         scale: how to write it.
         random: for stochastic rounding, derived from (study seed, site, round).
@@ -88,7 +88,6 @@ def quantise(update_P: Floats32, residual_P: Floats32, scale: Scale, random: np.
         ScaleTooSmallError: more than 5 % of a tensor's values would be clipped.
     """
     integers_P = np.empty(update_P.shape, scale.dtype)
-    left_P = np.empty(update_P.shape, np.float32)
     buffers = np.empty((3, BLOCK))
     total = 0
     for segment, step in zip(scale.segments, scale.sizes, strict=True):
@@ -107,11 +106,11 @@ def quantise(update_P: Floats32, residual_P: Floats32, scale: Scale, random: np.
             clipped += int(np.count_nonzero(kept != rounded))
             integers_P[part] = kept
             kept *= step
-            np.subtract(wanted, kept, out=left_P[part], casting="same_kind")
+            np.subtract(wanted, kept, out=update_P[part], casting="same_kind")
         if clipped > MAX_CLIPPED_SHARE * (segment.stop - segment.start):
             raise ScaleTooSmallError(f"scale too small: {clipped} of {segment.stop - segment.start} values clipped in a tensor")
         total += clipped
-    return Quantised(integers_P, left_P, total)
+    return Quantised(integers_P, update_P, total)
 
 
 def first_ranges(segments: Sequence[Segment], state: Floats32) -> Floats64:
