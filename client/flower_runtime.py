@@ -32,7 +32,7 @@ from csasn.supervision import end_with_parent
 
 LOOPBACK = "127.0.0.1"
 POLL_S = 0.2  # how often a SuperNode asks the coordinator for work; Flower's own is 3
-TASK_POLL_S = 0.05  # how often the worker asks its SuperNode
+TASK_POLL_S = 0.15
 PATIENCE_S = 30.0
 
 log = logging.getLogger(__name__)

@@ -47,6 +47,10 @@ STATE_HASH, ARRIVED_UNITS = "state-hash", "arrived-units"
 ACCEPTED_ATTEMPT, ACCEPTED_SITES = "accepted-attempt", "accepted-sites"
 WHOLE, STEP_SUM, STEP_SIZES = "whole-state", "step-sum", "step-sizes"
 OMEGA, HISTOGRAM, HISTORY, RANGES = "class-weights", "class-histogram", "class-history", "ranges"
+HEADER_KEYS = {
+    *(STUDY_HASH, MEMBERSHIP_HASH, RUN, ROUND, ATTEMPT, STATE_HASH, ARRIVED_UNITS, ACCEPTED_ATTEMPT, ACCEPTED_SITES),
+    *(STEP_SIZES, OMEGA, HISTOGRAM, HISTORY, RANGES),
+}
 UPDATE, COUNTS = "update", "counts"
 REASON, TEXT = "reason", "text"
 LEDGER_COUNT, LEDGER_HASH, LEDGER_BEFORE = "ledger-count", "ledger-hash", "ledger-before"
@@ -60,13 +64,13 @@ NUMPY = "numpy.ndarray"
 Records = RecordDict
 AnyArray = NDArray[np.generic]
 INTEGERS = ("<i8",)
-FLOATS = ("<f8",)
 STATES = ("<f4",)
 SUMS = ("<i2", "<i4", "|i1")
 
 
 def request_to_records(request: Request) -> RecordDict:
-    """A request as Flower records."""
+    """A request as Flower records. What is not of the model's size stands in the header, since Flower transfers each array by two
+    requests of its own; an empty list is left out, since Flower cannot count its bytes."""
     head = request.header
     header = ConfigRecord({
         STUDY_HASH: head.study_hash, MEMBERSHIP_HASH: head.membership_hash, RUN: head.run, ROUND: head.round, ATTEMPT: head.attempt,
@@ -78,14 +82,19 @@ def request_to_records(request: Request) -> RecordDict:
             arrays[WHOLE] = request.model.whole
         if (step := request.model.step) is not None:
             header[ARRIVED_UNITS] = step.arrived_units
-            arrays |= {STEP_SUM: step.sum_P, STEP_SIZES: step.sizes}
+            header[STEP_SIZES] = step.sizes.tolist()
+            arrays[STEP_SUM] = step.sum_P
     if request.accepted is not None:
         header[ACCEPTED_ATTEMPT] = request.accepted.attempt
-        header[ACCEPTED_SITES] = list(request.accepted.sites)
+        if request.accepted.sites:
+            header[ACCEPTED_SITES] = list(request.accepted.sites)
     if (weighting := request.weighting) is not None:
-        arrays |= {OMEGA: weighting.omega_K, HISTOGRAM: weighting.histogram_K, HISTORY: weighting.history_R3K}
+        header[OMEGA] = weighting.omega_K.tolist()
+        header[HISTOGRAM] = weighting.histogram_K.tolist()
+        if weighting.history_R3K.size:
+            header[HISTORY] = weighting.history_R3K.ravel().tolist()
     if request.ranges is not None:
-        arrays[RANGES] = request.ranges
+        header[RANGES] = request.ranges.tolist()
     return RecordDict({HEADER: header, ARRAYS: _to_record(arrays)})
 
 
@@ -100,8 +109,7 @@ def request_from_message(message: Message) -> Request:
     if kind is None:
         raise ProtocolError(f"unknown message type {message.metadata.message_type[:40]!r}")
     header, arrays = _open(message.content, {HEADER, ARRAYS})
-    known = {STUDY_HASH, MEMBERSHIP_HASH, RUN, ROUND, ATTEMPT, STATE_HASH, ARRIVED_UNITS, ACCEPTED_ATTEMPT, ACCEPTED_SITES}
-    if unknown := set(header) - known:
+    if unknown := set(header) - HEADER_KEYS:
         raise ProtocolError(f"{len(unknown)} unknown keys in the header")
     return Request(
         kind=kind,
@@ -113,9 +121,9 @@ def request_from_message(message: Message) -> Request:
             _count(header, ATTEMPT),
         ),
         model=_model(header, arrays) if STATE_HASH in header else None,
-        weighting=_weighting(arrays) if OMEGA in arrays else None,
+        weighting=_weighting(header) if OMEGA in header else None,
         accepted=_accepted(header) if ACCEPTED_ATTEMPT in header else None,
-        ranges=_float64(_array(arrays, RANGES, FLOATS, 1)) if RANGES in arrays else None,
+        ranges=_floats(header, RANGES) if RANGES in header else None,
     )
 
 
@@ -303,23 +311,22 @@ def _model(header: ConfigRecord, arrays: ArrayRecord) -> ModelUpdate:
     whole = _float32(_array(arrays, WHOLE, STATES, 1)) if WHOLE in arrays else None
     step = None
     if STEP_SUM in arrays:
-        sizes = _float64(_array(arrays, STEP_SIZES, FLOATS, 1))
-        step = Step(_sums(arrays, STEP_SUM), sizes, _count(header, ARRIVED_UNITS))
+        step = Step(_sums(arrays, STEP_SUM), _floats(header, STEP_SIZES), _count(header, ARRIVED_UNITS))
     if (whole is None) == (step is None):
         raise ProtocolError("the message holds a whole model and a step, or neither, expected one")
     return ModelUpdate(_text(header, STATE_HASH), whole, step)
 
 
-def _weighting(arrays: ArrayRecord) -> Weighting:
-    return Weighting(
-        _float64(_array(arrays, OMEGA, FLOATS, 1)),
-        _int64(_array(arrays, HISTOGRAM, INTEGERS, 1)),
-        _int64(_array(arrays, HISTORY, INTEGERS, 3)),
-    )
+def _weighting(header: ConfigRecord) -> Weighting:
+    omega_K, histogram_K = _floats(header, OMEGA), _integers(header, HISTOGRAM)
+    history = _integers(header, HISTORY) if HISTORY in header else np.zeros(0, np.int64)
+    if not omega_K.size or history.size % (3 * omega_K.size):
+        raise ProtocolError(f"{HISTORY} has {history.size} counts, expected 3 a class and round")
+    return Weighting(omega_K, histogram_K, history.reshape(-1, 3, omega_K.size))
 
 
 def _accepted(header: ConfigRecord) -> Accepted:
-    sites = header.get(ACCEPTED_SITES)
+    sites = header.get(ACCEPTED_SITES, [])
     if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
         raise ProtocolError(f"{ACCEPTED_SITES} is not a list of names")
     return Accepted(_count(header, ACCEPTED_ATTEMPT), tuple(str(site) for site in sites))
@@ -337,6 +344,21 @@ def _count(record: ConfigRecord, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ProtocolError(f"{key} is missing, or not a count")
     return value
+
+
+def _floats(record: ConfigRecord, key: str) -> NDArray[np.float64]:
+    return np.array(_numbers(record, key, float), np.float64)
+
+
+def _integers(record: ConfigRecord, key: str) -> NDArray[np.int64]:
+    return np.array(_numbers(record, key, int), np.int64)
+
+
+def _numbers(record: ConfigRecord, key: str, kind: type) -> list[object]:
+    value = record.get(key)
+    if not isinstance(value, list) or any(type(number) is not kind for number in value):
+        raise ProtocolError(f"{key} is missing, or no list of {kind.__name__}")
+    return list(value)
 
 
 def _array(arrays: ArrayRecord, name: str, dtypes: tuple[str, ...], num_axes: int) -> AnyArray:
@@ -395,10 +417,6 @@ def _sums(arrays: ArrayRecord, name: str) -> SignedIntegers:
 
 def _float32(array: AnyArray) -> NDArray[np.float32]:
     return array.astype(np.float32, copy=False)
-
-
-def _float64(array: AnyArray) -> NDArray[np.float64]:
-    return array.astype(np.float64, copy=False)
 
 
 def _int64(array: AnyArray) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ REQUESTS = [
     Request(Kind.TRAIN, HEADER, STEP, WEIGHTING, Accepted(6, ("centerA", "centerB")), np.array([0.05, 0.06])),
     Request(Kind.VALIDATE, HEADER, STEP, WEIGHTING, Accepted(6, ())),
     Request(Kind.FINISH, HEADER, WHOLE, WEIGHTING, Accepted(6, ("centerA",))),
+    Request(Kind.TRAIN, HEADER, WHOLE, Weighting(np.ones(2), np.array([3, 4]), np.zeros((0, 3, 2), int)), None, np.array([0.05])),
 ]
 
 
@@ -45,7 +46,10 @@ def same(a, b):
 
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_a_request_comes_back_as_it_went(request_):
-    assert same(wire.request_from_message(message_of(request_)), request_)
+    message = message_of(request_)
+    assert same(wire.request_from_message(message), request_)
+    whole = request_.model.whole if request_.model else None
+    assert wire.size_bytes(message.content) > (0 if whole is None else whole.nbytes)
 
 
 @pytest.mark.parametrize("dtype", ["<i2", "<i4"])
@@ -77,9 +81,13 @@ def broken(change):
         (lambda r: r["header"].__setitem__("round", "3"), "round is missing, or not a count"),
         (lambda r: r["header"].pop("study-hash"), "study-hash is missing"),
         (lambda r: r["header"].__setitem__("accepted-sites", [1, 2]), "not a list of names"),
-        (lambda r: r["arrays"].pop("step-sizes"), "array step-sizes is missing"),
+        (lambda r: r["header"].pop("step-sizes"), "step-sizes is missing"),
+        (lambda r: r["header"].__setitem__("ranges", [1, 2]), "ranges is missing, or no list of float"),
+        (lambda r: r["header"].__setitem__("class-histogram", [True, False]), "class-histogram is missing, or no list of int"),
         (lambda r: r["arrays"].__setitem__("step-sum", Array(np.zeros(3, np.float32))), "step-sum is float32"),
-        (lambda r: r["arrays"].__setitem__("class-history", Array(np.zeros(3, np.int64))), "of 1 axes, expected"),
+        (lambda r: r["arrays"].__setitem__("step-sum", Array(np.zeros((3, 3), np.int16))), "of 2 axes, expected"),
+        (lambda r: r["header"].__setitem__("class-history", [1, 2, 3]), "has 3 counts, expected 3 a class and round"),
+        (lambda r: r["header"].__setitem__("class-weights", []), "expected 3 a class and round"),
         (lambda r: r["arrays"].__setitem__("whole-state", Array(np.zeros(3, np.float32))), "a whole model and a step"),
         (lambda r: r["arrays"].pop("step-sum"), "or neither"),
         (lambda r: r.__setitem__("arrays", ConfigRecord({})), "holds no arrays"),
