@@ -11,9 +11,9 @@ import io
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
+from typing import cast
 
 import httpx
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
@@ -22,14 +22,27 @@ from flwr.common.constant import TRANSPORT_TYPE_GRPC_RERE, ErrorCode, SubStatus
 from flwr.common.serde import context_from_proto, run_from_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
 from flwr.proto.fab_pb2 import Fab
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.node_pb2 import NodeInfo
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.server.superlink.linkstate import InMemoryLinkState
 from flwr.serverapp import Grid
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, NodeStatus
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError, pull_objects
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+)
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.retry import RetryInvoker, exponential
@@ -38,7 +51,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.cli.flower_superlink import _run_superlink_http_api
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
-from flwr.superlink.grid import HttpGrid, http_grid
+from flwr.superlink.grid import HttpGrid
 from flwr.superlink.routers.fleet import node_auth
 
 from csasn.errors import CsasnError
@@ -138,6 +151,7 @@ class LinkGrid(Grid):
         self.inner = inner
         self._pending: dict[str, tuple[Message, str]] = {}  # our id -> message, since when its node was up
         self._flower_id: dict[str, str] = {}  # our id -> the id of the newest push
+        self._arriving: dict[str, list[str]] = {}  # our id -> the objects of a reply that may still be on its way
         self._looked = 0.0
         self._next_id = 1
 
@@ -165,6 +179,7 @@ class LinkGrid(Grid):
         messages = list(messages)
         nodes = {message.metadata.dst_node_id for message in messages}
         self._pending = {key: old for key, old in self._pending.items() if old[0].metadata.dst_node_id not in nodes}
+        self._arriving = {key: objects for key, objects in self._arriving.items() if key in self._pending}
         up = self._up()
         keys = []
         for message in messages:
@@ -175,46 +190,49 @@ class LinkGrid(Grid):
         return keys
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that have come, one at a time, so that no two updates wait in memory."""
+        """The replies that have come whole, one at a time, so that no two updates wait in memory; one request asks for all."""
         self._push_again()
-        for key in [key for key in message_ids if key in self._pending]:
-            flower_id = self._flower_id[key]
-            setattr(http_grid, "pull_objects", partial(self._pull_objects, key))  # noqa: B010 - the name that HttpGrid calls
-            with _lost():
-                replies = list(self.inner.pull_messages([flower_id]))
-            for reply in replies:
-                if reply.has_error() and reply.error.code in LOST:
-                    self._pending[key] = self._pending[key][0], ""  # pushed again as soon as its node is up
-                    continue
-                reply.metadata.__dict__["_reply_to_message_id"] = key
-                del self._pending[key]
-                yield reply
+        keys = {self._flower_id[key]: key for key in message_ids if key in self._pending and key not in self._arriving}
+        with _lost():  # who asks for a reply again is told that it is lost
+            found = self.inner._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=keys))
+        for described, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+            # the message itself, which is sent last, is asked for first
+            objects = sorted((part.object_id for part in iterate_object_tree(tree)), key=described.metadata.message_id.__ne__)
+            self._arriving[keys[described.metadata.reply_to_message_id]] = objects
+        for key in list(self._arriving):
+            try:
+                with _lost():
+                    reply = self._pull(self._arriving[key])
+            except ObjectUnavailableError:
+                continue  # its upload goes on
+            except ObjectPullError:
+                reply = None
+            del self._arriving[key]
+            if reply is None or (reply.has_error() and reply.error.code in LOST):
+                self._pending[key] = self._pending[key][0], ""  # pushed again as soon as its node is up
+                continue
+            reply.metadata.__dict__["_reply_to_message_id"] = key
+            del self._pending[key]
+            yield reply
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Not used here: server/app.py pulls in its own loop."""
         raise NotImplementedError
 
-    def _pull_objects(self, key: str, object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
-        """Flower's own, which waits for minutes for the rest of an answer whose upload broke off: here until its node is started
-        anew, or its time is over."""
-        message, since = self._pending[key]
-        ends = message.metadata.created_at + message.metadata.ttl
-
-        def pull(object_id: str) -> bytes:
-            try:
-                return pull_object_fn(object_id)
-            except ObjectUnavailableError:
-                is_anew = self._up().get(message.metadata.dst_node_id, since) != since
-                if is_anew or time.time() > ends:
-                    raise ObjectPullError(object_id, "its upload broke off") from None
-                raise
-
-        return pull_objects(object_ids, pull, backoff_cap=LOOK_S)
+    def _pull(self, objects: list[str]) -> Message:
+        """A reply of these objects, itself the first. Flower's own grid would wait for one whose upload is slow or broke off, and
+        ask for no other meanwhile."""
+        client, run_id, node = self.inner._runtime_client, self.run.run_id, self.inner.node
+        pull = make_pull_object_fn_protobuf(pull_object_protobuf=client.PullObject, node=node, run_id=run_id)
+        contents = {object_id: pull(object_id) for object_id in objects}
+        client.ConfirmMessageReceived(ConfirmMessageReceivedRequest(node=node, run_id=run_id, message_object_id=objects[0]))
+        return cast(Message, inflate_object_from_contents(objects[0], contents))
 
     def _push(self, key: str, message: Message) -> None:
         with _lost():
             (flower_id,) = self.inner.push_messages([message])
         self._flower_id[key] = flower_id
+        self._arriving.pop(key, None)
 
     def _push_again(self) -> None:
         if time.monotonic() - self._looked < LOOK_S:
