@@ -179,10 +179,11 @@ def describe_site(site: Site) -> dict[str, object]:
     state = Path(site.state)
     doing, turned = read_json(state / DOING), read_json(state / TURNS)
     silent = time.time() - float(str(turned.get("time", 0)))
-    line = "not running" if silent > STALE_S else str(doing.get("doing", "connected, waiting for work"))
-    if (state / PAUSE).exists():
-        line = "paused"
-    return {"site": site.site, "line": line, **doing, "coordinator_answered_seconds_ago": round(silent, 1) if turned else None}
+    paused = (state / PAUSE).exists()
+    takes_part = silent <= STALE_S and not paused
+    line = "paused" if paused else str(doing.get("doing", "connected, waiting for work")) if takes_part else "not running"
+    answered = round(silent, 1) if turned else None
+    return {"site": site.site, "line": line, "takes_part": takes_part, **doing, "coordinator_answered_seconds_ago": answered}
 
 
 def read_json(path: Path) -> dict[str, object]:

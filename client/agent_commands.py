@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from client.enrolment_commands import add_site_arguments
 from csasn.command import Commands, add_command
+from csasn.errors import NetworkError
 
 if TYPE_CHECKING:
     from csasn.site import Site
@@ -22,10 +23,13 @@ def add_commands(commands: Commands) -> None:
         "status",
         _status,
         "what this site is doing",
-        "One line, from what the site's processes noted last; it asks nobody.",
-        "client status --site centerA",
+        "One line, from what the site's processes noted last; it asks nobody.\n"
+        "Exit code 12 with --check where the site takes no part, for cron or monitoring.",
+        "client status --site centerA --check || mail -s study it@example.org",
     )
-    status.add_argument("--json", action="store_true", help="for scripts")
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="for scripts")
+    how.add_argument("--check", action="store_true", help="print nothing, or why this site takes no part; exit code 12 then")
     add_site_arguments(status)
     pause = add_command(
         commands,
@@ -90,6 +94,10 @@ def _status(arguments: argparse.Namespace) -> None:
     from client.agent import describe_site
 
     status = describe_site(_site(arguments))
+    if arguments.check:
+        if not status["takes_part"]:
+            raise NetworkError(f"site {arguments.site}: {status['line']}", f"client doctor --site {arguments.site}")
+        return
     sys.stdout.write((json.dumps(status, indent=1) if arguments.json else str(status["line"])) + "\n")
 
 

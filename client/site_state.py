@@ -54,10 +54,8 @@ class SiteState:
 
     def answer_to(self, attempt: int, request: str) -> Answer | None:
         """The answer that was kept for this request."""
-        if not self._path(PENDING, attempt).exists():
-            return None
-        outcome = self._outcome(PENDING, attempt)
-        return outcome.answer if outcome.request == request else None
+        kept = [self._outcome(kind, attempt) for kind in (PENDING, COMMITTED) if self._path(kind, attempt).exists()]
+        return next((outcome.answer for outcome in kept if outcome.request == request), None)
 
     def settle(self, accepted: Accepted | None, site: str) -> Outcome | None:
         """The committed outcome, after the pending one that `accepted` names, if any, was committed and all others were dropped."""

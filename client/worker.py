@@ -2,7 +2,9 @@
 
 import hashlib
 import itertools
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ from csasn.weighting import ClassWeights, class_weights
 
 Integers = NDArray[np.int64]
 OMEGA_TOLERANCE = 1e-9
+log = logging.getLogger(__name__)
 
 
 class NeedsModelError(ProtocolError):
@@ -49,6 +52,7 @@ class SiteWorker:
         self.network = build_network(study).to(self.device)
         self.contract = Contract.of(study, membership, self.network)
         self.folder, self.doing = folder, doing
+        self.micro_batch = site.micro_batch
         self._run = ""
         self._model: NDArray[np.float32] | None = None
         self._model_hash = ""
@@ -156,15 +160,8 @@ class SiteWorker:
         federation, header = self.study.federation, request.header
         self.doing(f"round {header.round}: evaluating")
         counts = count_split(self.network, self._cases, VALIDATION, self.study, weights)
-        plan = LocalPlan(self.site.site, header.round, federation.proximal_mu, micro_batch=self.site.micro_batch)
-        result = train_locally(
-            self.network,
-            self._cases,
-            self.study,
-            LossTerms.of(self.study, weights, self.device),
-            plan,
-            self._count_steps(header.round),
-        )
+        plan = LocalPlan(self.site.site, header.round, federation.proximal_mu)
+        result = self._train_within_memory(plan, LossTerms.of(self.study, weights, self.device), model)
         num_shared = self.contract.state.num_shared
         update_P = self.contract.state.read(self.network)[:num_shared]
         update_P -= model[:num_shared]
@@ -173,6 +170,26 @@ class SiteWorker:
         answer = Answer(self.contract.counts[Kind.TRAIN].pack(counts), upload.integers_P)
         own = read_tensors(self.network, own_tensors(self.network, federation.batchnorm))
         return Outcome(header.attempt, digest, answer, upload.residual_P, own)
+
+    def _train_within_memory(self, plan: LocalPlan, terms: LossTerms, model: NDArray[np.float32]) -> LocalResult:
+        """Trains, and begins anew with half the micro batch where the GPU's memory is too small."""
+        own = read_tensors(self.network, own_tensors(self.network, self.study.federation.batchnorm))
+        while True:
+            steps = self._count_steps(plan.round)
+            try:
+                return train_locally(
+                    self.network, self._cases, self.study, terms, replace(plan, micro_batch=self.micro_batch), steps
+                )
+            except torch.OutOfMemoryError:
+                tried = self.micro_batch or self.study.optimiser.batch_size
+                if tried == 1:
+                    raise
+                self.micro_batch = tried // 2
+            log.warning("out of GPU memory with %d images at once; set micro_batch: %d in the site file", tried, self.micro_batch)
+            self.doing(f"round {plan.round}: out of GPU memory, training {self.micro_batch} images at once")
+            self.contract.state.write(self.network, model)
+            write_tensors(self.network, own)
+            torch.cuda.empty_cache()
 
     def _count_steps(self, current_round: int) -> Callable[[], None]:
         """Tells how far training is, at most once for each part in a hundred."""

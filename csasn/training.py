@@ -166,10 +166,10 @@ def _accumulate_gradient(
         images_B1HW = augment(images_B1HW, study.augmentation, random)
     labels, maps = load_labels(data, indices, device), load_maps(data, indices, device)
     num_labelled = count_labelled(labels)
-    size = plan.micro_batch or len(indices)
+    num_parts = -(-len(indices) // (plan.micro_batch or len(indices)))
+    ends = [len(indices) * part // num_parts for part in range(num_parts + 1)]  # of nearly equal size, as the batches are
     total = 0.0
-    for start in range(0, len(indices), size):
-        part = slice(start, start + size)
+    for part in map(slice, ends, ends[1:]):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             given = images_B1HW[part].contiguous(memory_format=torch.channels_last)
             logits = run_network(network, given, {name: known[part] for name, known in maps.items()})

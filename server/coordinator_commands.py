@@ -1,4 +1,4 @@
-"""The coordinator's commands during a run: start, run, status, stop, report."""
+"""The coordinator's commands during a run: start, run, status, stop, report, receipts."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import sys
 import time
 
 from csasn.command import Commands, add_command
-from csasn.errors import QuorumError, RunError
+from csasn.errors import ConfigurationError, QuorumError, RunError
 from server.enrolment_commands import add_folder
 
 
@@ -74,6 +74,17 @@ def add_commands(commands: Commands) -> None:
     )
     report.add_argument("--json", action="store_true", help="print report.json itself")
     add_folder(report)
+    receipts = add_command(
+        commands,
+        "receipts",
+        _receipts,
+        "what the coordinator received of one site, for that site's own audit",
+        "Prints the site's lines of received.jsonl, and no other site's. The site compares them with its ledger by\n"
+        "client audit --received FILE.",
+        "server receipts centerA > centerA.received.jsonl",
+    )
+    receipts.add_argument("site", help="the site to whom the lines will be given")
+    add_folder(receipts)
 
 
 def _start(arguments: argparse.Namespace) -> None:
@@ -132,6 +143,23 @@ def _report(arguments: argparse.Namespace) -> None:
         sys.stdout.write(json.dumps(report, indent=1) + "\n")
     else:
         Console().print(report_tables(report))
+
+
+def _receipts(arguments: argparse.Namespace) -> None:
+    from csasn.privacy.receipt import RECEIVED_FILE, read_receipts
+    from server.desk import Desk
+    from server.enrolment import Enrolments
+
+    desk = Desk(Enrolments.open(arguments.folder))
+    if arguments.site not in desk.enrolments.study.federation.sites:
+        sites = ", ".join(desk.enrolments.study.federation.sites)
+        raise ConfigurationError(f"site is {arguments.site!r}, expected one of {sites}", "see server status")
+    receipts, unreadable = read_receipts(desk.run_path / RECEIVED_FILE)
+    for receipt in receipts:
+        if receipt.site == arguments.site:
+            sys.stdout.write(receipt.model_dump_json() + "\n")
+    if unreadable:
+        sys.stderr.write(f"warning: {unreadable} lines of {RECEIVED_FILE} cannot be read and are left out\n")
 
 
 def _say(line: str) -> None:

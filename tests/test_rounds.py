@@ -499,6 +499,33 @@ def test_a_request_that_comes_again_is_answered_with_the_same_bytes_and_without_
         federation._worker("centerB").answer(other)
 
 
+def test_out_of_gpu_memory_a_site_trains_the_round_anew_with_fewer_images_at_once(federate, monkeypatch, caplog):
+    federation = federate("run", federation={"rounds": 1})
+    federation.run()
+    _, request = [r for r in federation.requests if r[1].kind is Kind.TRAIN and r[0] == "centerB"][-1]
+    asked = replace(request, header=replace(request.header, run="small-memory"))
+    worker = federation._worker("centerB")
+    forward, most = worker.network.forward, 5
+
+    def small(images, *known):
+        if worker.network.training and len(images) > most:
+            raise torch.OutOfMemoryError
+        return forward(images, *known)
+
+    monkeypatch.setattr(worker.network, "forward", small)
+    answer = worker.answer(asked)
+    assert worker.micro_batch <= most
+    assert f"set micro_batch: {worker.micro_batch} in the site file" in caplog.text
+    federation.restart_worker("centerB")
+    modest = federation._worker("centerB")
+    modest.micro_batch = worker.micro_batch
+    same = modest.answer(replace(asked, header=replace(asked.header, run="modest")))
+    assert (answer.update_P == same.update_P).all()  # nothing of the broken attempts is left
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        worker.answer(replace(asked, header=replace(asked.header, run="none")))
+
+
 def test_what_a_site_keeps_of_one_run_does_not_reach_another(federate):
     federation = federate("run", federation={"rounds": 1})
     federation.run()
