@@ -6,7 +6,7 @@ An outcome is *pending* until a broadcast names the attempt that was accepted an
 with the same bits. A request that comes again, because its answer was lost on the way, gets the bytes of the first time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -36,7 +36,7 @@ class Outcome:
 
 
 class SiteState:
-    """The files of one run at one site; the last outcome is in memory too."""
+    """The files of one run at one site; the last outcome, less its update, is in memory too."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = private_folder(folder)
@@ -50,11 +50,11 @@ class SiteState:
             arrays[UPDATE] = answer.update_P
         arrays |= {OWN + name: array for name, array in outcome.own.items()}
         save_arrays(self._path(PENDING, outcome.attempt), arrays, {"request": outcome.request})
-        self._last = outcome
+        self._last = replace(outcome, answer=Answer(answer.counts))
 
     def answer_to(self, attempt: int, request: str) -> Answer | None:
         """The answer that was kept for this request."""
-        kept = [self._outcome(kind, attempt) for kind in (PENDING, COMMITTED) if self._path(kind, attempt).exists()]
+        kept = [_read(self._path(kind, attempt), attempt) for kind in (PENDING, COMMITTED) if self._path(kind, attempt).exists()]
         return next((outcome.answer for outcome in kept if outcome.request == request), None)
 
     def settle(self, accepted: Accepted | None, site: str) -> Outcome | None:
@@ -68,23 +68,9 @@ class SiteState:
                     self._path(kind, attempt).unlink()
         if committed is None:
             return None
-        self._last = self._outcome(COMMITTED, committed)
+        if self._last is None or self._last.attempt != committed:  # or another process had this site's last turn (client/app.py)
+            self._last = _read(self._path(COMMITTED, committed), committed)
         return self._last
-
-    def _outcome(self, kind: str, attempt: int) -> Outcome:
-        """From memory, or from its file: another process may have had this site's last turn (client/app.py)."""
-        if self._last is not None and self._last.attempt == attempt:
-            return self._last
-        path = self._path(kind, attempt)
-        arrays, facts = load_arrays(path)
-        try:
-            update, counts = arrays.get(UPDATE), arrays[COUNTS].astype(np.int64, copy=False)
-            answer = Answer(counts, None if update is None else cast(SignedIntegers, update))
-            residual_P = arrays[RESIDUAL].astype(np.float32, copy=False)
-        except KeyError as error:
-            raise ModelError(f"{path.name} lacks {error}", "remove it; the site goes on without its left-over") from None
-        own = {name.removeprefix(OWN): array.astype(np.float32) for name, array in arrays.items() if name.startswith(OWN)}
-        return Outcome(attempt, str(facts.get("request")), answer, residual_P, own)
 
     def _path(self, kind: str, attempt: int) -> Path:
         return self.folder / f"{kind}-{attempt}{SUFFIX}"
@@ -92,3 +78,15 @@ class SiteState:
     def _attempts(self, kind: str) -> list[int]:
         names = (path.name.removesuffix(SUFFIX).removeprefix(f"{kind}-") for path in self.folder.glob(f"{kind}-*{SUFFIX}"))
         return [int(name) for name in names if name.isdecimal()]
+
+
+def _read(path: Path, attempt: int) -> Outcome:
+    arrays, facts = load_arrays(path)
+    try:
+        update, counts = arrays.get(UPDATE), arrays[COUNTS].astype(np.int64, copy=False)
+        answer = Answer(counts, None if update is None else cast(SignedIntegers, update))
+        residual_P = arrays[RESIDUAL].astype(np.float32, copy=False)
+    except KeyError as error:
+        raise ModelError(f"{path.name} lacks {error}", "remove it; the site goes on without its left-over") from None
+    own = {name.removeprefix(OWN): array.astype(np.float32) for name, array in arrays.items() if name.startswith(OWN)}
+    return Outcome(attempt, str(facts.get("request")), answer, residual_P, own)

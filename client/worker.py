@@ -162,6 +162,7 @@ class SiteWorker:
         counts = count_split(self.network, self._cases, VALIDATION, self.study, weights)
         plan = LocalPlan(self.site.site, header.round, federation.proximal_mu)
         result = self._train_within_memory(plan, LossTerms.of(self.study, weights, self.device), model)
+        self.network.zero_grad()  # gradients are as large as the model
         num_shared = self.contract.state.num_shared
         update_P = self.contract.state.read(self.network)[:num_shared]
         update_P -= model[:num_shared]

@@ -119,7 +119,7 @@ def test_a_killed_server_start_leaves_no_process_behind_that_keeps_its_port(runn
     number = running.await_training("centerA")
     children = [running.pid(COORDINATOR, child) for child in ("server.superlink", "front", "run")]
     running.kill(COORDINATOR)
-    running.wait_for(lambda: not set(children) & set(running.left()), "its children end with it", 15)
+    running.wait_for(lambda: not set(children) & set(running.left()), f"the children {children} end with it", 30)
     running.start(COORDINATOR)
     check_round(running, local, number)
 
@@ -149,3 +149,18 @@ def test_after_all_that_deployment_and_local_engine_have_the_same_model(running,
     assert report["state_hash"] == local["state_hash"]
     assert report["final"] == local["final"]
     assert {site: running.exit_code(site) for site in SITES} == dict.fromkeys(SITES, 0)
+
+
+def test_a_site_compares_its_ledger_with_what_the_coordinator_received_of_it(running):
+    said = running.run("server", "receipts", "centerB")
+    assert {json.loads(line)["site"] for line in said.splitlines()} == {"centerB"}
+    received = running.folder / "centerB.received.jsonl"
+    received.write_text(said)
+    audit = json.loads(running.run("client", "audit", "--site", "centerB", "--received", str(received), "--json"))
+    assert audit["unknown_receipts"] == []
+    assert "expected one of centerA, centerB, centerC" in running.run("server", "receipts", "centerZ", code=3)
+
+
+def test_monitoring_of_a_site_is_told_that_it_takes_no_part(running):
+    running.run("client", "pause", "--site", "centerB")
+    assert "site centerB: paused" in running.run("client", "status", "--site", "centerB", "--check", code=12)
