@@ -35,12 +35,13 @@ Say = Callable[[str], None]
 
 @dataclass
 class Agent:
-    """One site of one study."""
+    """One site of one study; `tell_ready` is told at each turn whether the coordinator answers."""
 
     site: Site
     site_file: Path
     manager: ServiceManager
     say: Say
+    tell_ready: Callable[[bool], None] = lambda _: None
     kit: Kit = field(init=False)
     approval: Approval = field(init=False)
     facts: CoordinatorFacts | None = None
@@ -97,7 +98,9 @@ class Agent:
                 self.say(message)
                 if child.name == WORKER:  # the SuperNode would wait for a minute for its task, one started anew is sent it again
                     self.children[0].stop()
-        if self._is_connected():
+        connected = self._is_connected()
+        self.tell_ready(connected)
+        if connected:
             self.manager.ready()
 
     def _why_idle(self) -> str:

@@ -66,10 +66,12 @@ def run_site(arguments: argparse.Namespace) -> None:
     """`client --site NAME`: until the study ends."""
     from client.agent import Agent
     from csasn.site import find_site_file
-    from csasn.supervision import ServiceManager
+    from csasn.supervision import ServiceManager, told_health
 
     path = find_site_file(arguments.site, arguments.config)
-    Agent(_site(arguments), path, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), StatusLine()).run()
+    manager = ServiceManager(os.environ.get("NOTIFY_SOCKET", ""))
+    with told_health(arguments.health) as tell_ready:
+        Agent(_site(arguments), path, manager, StatusLine(), tell_ready).run()
 
 
 class StatusLine:

@@ -8,7 +8,7 @@ from client.agent_commands import add_commands as add_agent_commands
 from client.agent_commands import run_site
 from client.doctor_commands import add_commands as add_doctor_commands
 from client.enrolment_commands import add_commands as add_enrolment_commands
-from csasn.command import EXIT_CODES, run_command
+from csasn.command import EXIT_CODES, add_health, run_command
 from csasn.errors import ConfigurationError
 
 
@@ -30,6 +30,7 @@ def command_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)"
     )
+    add_health(parser)
     parser.set_defaults(command=_take_part)
     commands = parser.add_subparsers(metavar="COMMAND")
     add_enrolment_commands(commands)

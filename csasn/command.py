@@ -33,6 +33,16 @@ def add_command(
     return parser
 
 
+def add_health(parser: argparse.ArgumentParser) -> None:
+    """The option `--health`."""
+    parser.add_argument(
+        "--health",
+        default="",
+        metavar="HOST:PORT",
+        help="answer probes of Kubernetes here, by the gRPC health service: serving, or not (default: nowhere)",
+    )
+
+
 def run_command(command: Callable[[], None]) -> int:
     """Runs a command; the exit code. An error is one line and a hint; a foreign text is never printed."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -49,8 +49,12 @@ class StartSettings:
     on_trouble: str = ""
 
 
-def start(folder: Path, settings: StartSettings, manager: ServiceManager, say: Say) -> None:
+def start(
+    folder: Path, settings: StartSettings, manager: ServiceManager, say: Say, tell_ready: Callable[[bool], None] = lambda _: None
+) -> None:
     """Keeps SuperLink, front and, where asked, the run going, until SIGTERM or Ctrl-C.
+
+    `tell_ready` is told at each turn whether the front runs before a SuperLink that knows the sites.
 
     Raises:
         ConfigurationError: the folder is none of a coordinator's, or another `server start` is at work on it.
@@ -74,6 +78,7 @@ def start(folder: Path, settings: StartSettings, manager: ServiceManager, say: S
                 registered = now
                 say(f"SuperLink knows {len(desk.enrolments.sites())} enrolled sites")
                 manager.ready()
+            tell_ready(registered is not None and all(child.is_running for child in children[:2]))
             if settings.on_trouble and time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
                 told = _tell(settings.on_trouble, desk, told)

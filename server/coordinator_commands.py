@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from csasn.command import Commands, add_command
+from csasn.command import Commands, add_command, add_health
 from csasn.errors import ConfigurationError, QuorumError, RunError
 from server.enrolment_commands import add_folder
 
@@ -33,6 +33,7 @@ def add_commands(commands: Commands) -> None:
         metavar="COMMAND",
         help="called with one line of text when a site is away, the run failed, or a certificate expires within 14 days",
     )
+    add_health(start)
     add_folder(start)
     run = add_command(
         commands,
@@ -88,11 +89,12 @@ def add_commands(commands: Commands) -> None:
 
 
 def _start(arguments: argparse.Namespace) -> None:
-    from csasn.supervision import ServiceManager
+    from csasn.supervision import ServiceManager, told_health
     from server.coordinator import StartSettings, start
 
     settings = StartSettings(arguments.listen, arguments.port, arguments.run, arguments.on_trouble)
-    start(arguments.folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say)
+    with told_health(arguments.health) as tell_ready:
+        start(arguments.folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say, tell_ready)
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -243,13 +243,16 @@ def test_the_pod_meets_the_restricted_standard_and_keeps_one_coordinator():
         assert "memory" in container["resources"]["limits"]
 
 
-def test_the_probes_ask_the_front_and_only_its_port_is_open():
+def test_the_probes_ask_front_and_health_service_and_only_their_ports_are_open():
     found = manifests()
     (container,) = found["StatefulSet"]["spec"]["template"]["spec"]["containers"]
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+    for probe in ("startupProbe", "livenessProbe"):
         assert container[probe]["httpGet"] == {"path": "/health", "port": "front", "scheme": "HTTPS"}
-    (port,) = container["ports"]
-    assert found["NetworkPolicy"]["spec"]["ingress"] == [{"ports": [{"port": port["containerPort"], "protocol": "TCP"}]}]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert container["readinessProbe"]["grpc"] == {"port": ports["health"]}
+    assert f"0.0.0.0:{ports['health']}" in container["args"]
+    opened = [{"port": port, "protocol": "TCP"} for port in ports.values()]
+    assert found["NetworkPolicy"]["spec"]["ingress"] == [{"ports": opened}]
     assert found["NetworkPolicy"]["spec"]["egress"] == []
     labels = found["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
     assert found["Service"]["spec"]["selector"] == found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels

@@ -17,6 +17,7 @@ from e2e.relay import Relay
 from server.coordinator import find_service
 from server.desk import Desk
 from server.enrolment import Enrolments
+from test_health import probe
 
 SITES = ("centerA", "centerB", "centerC")
 ROUNDS = 14
@@ -44,12 +45,18 @@ def running(enrolled, local, tmp_path_factory):
     host, _, port = json.loads((deployment.folder / "centerA/state/kit/kit.json").read_text())["address"].rpartition(":")
     deployment.relay = Relay(socket.create_server(("127.0.0.1", 0)), lambda: socket.create_connection((host, int(port)), 5))
     deployment.change_site("centerA", coordinator=f"127.0.0.1:{deployment.relay.port}")
+    deployment.health = {owner: f"127.0.0.1:{free_port()}" for owner in (COORDINATOR, "centerB")}
     deployment.start_all()
     try:
         yield deployment
     finally:
         deployment.relay.close()
         deployment.close()
+
+
+def test_probes_are_told_once_coordinator_and_site_do_what_they_are_for(running):
+    for address in running.health.values():
+        running.wait_for(lambda address=address: probe(address) == "SERVING", f"{address} is serving")
 
 
 def check_round(running, local, number):

@@ -40,6 +40,7 @@ LAYERS = (
         "backup",
         "supervision",
         "heap",
+        "health",
     },
     {"model", "loss", "weighting", "data", "metrics", "federated", "membership", "enrolment", "facts"},
     {"training", "evaluation", "normalisation", "contract", "central", "checkpoint", "model_file", "prediction", "feature_cache"},

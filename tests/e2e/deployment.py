@@ -44,6 +44,7 @@ class Deployment:
         self.sites = list(self.study["federation"]["sites"])
         self.mark = uuid.uuid4().hex
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.health: dict[str, str] = {}  # owner -> where it answers probes
 
     # enrolment
 
@@ -104,6 +105,8 @@ class Deployment:
         words = ("client", "--site", owner)
         if owner == COORDINATOR:
             words = ("server", "start", "--run", "--listen", (self.folder / "listen").read_text())
+        if owner in self.health:
+            words = (*words, "--health", self.health[owner])
         with self.log(owner).open("ab") as log:
             self.processes[owner] = subprocess.Popen(
                 self._words(owner, words), cwd=self.folder, env=self._environment(environment), stdin=subprocess.DEVNULL,
