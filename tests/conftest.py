@@ -1,5 +1,6 @@
 """Small hospitals on disk, and a federation in this process that runs the real coordinator and the real workers."""
 
+import signal
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,12 @@ SITES = ("centerA", "centerB", "centerC")
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard() -> None:
+    """Where tests run in the background of a shell, SIGINT is ignored, and so it would be by each process that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write_hospitals(folder: Path, sites: Collection[str] = SITES, num_cases: int = 18, **changes: object) -> Path:
