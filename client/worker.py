@@ -17,7 +17,7 @@ from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_site_data
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.evaluation import count_split
 from csasn.feature_cache import with_frozen_maps
-from csasn.federated.aggregate import apply_step, step_from_sum
+from csasn.federated.aggregate import apply_step
 from csasn.federated.messages import Absence, Answer, Kind, ModelUpdate, Reason, Request, Weighting
 from csasn.federated.quantise import Quantised, Scale, integer_type, quantise, step_sizes
 from csasn.loss import LossTerms
@@ -131,10 +131,10 @@ class SiteWorker:
         if self._model is not None and update.state_hash == self._model_hash:
             return self._model
         if update.whole is not None:
-            model = update.whole
+            model = update.whole.copy()
         elif self._model is not None and update.step is not None:
-            step = update.step
-            model = apply_step(self._model, step_from_sum(step.sum_P, self.contract.state.shared, step.sizes, step.arrived_units))
+            step, model, self._model = update.step, self._model, None  # where the step leads elsewhere, no model is held
+            apply_step(model, step.sum_P, self.contract.state.shared, step.sizes, step.arrived_units)
         else:
             raise NeedsModelError("no model is held here")
         found = self.contract.state.hash(model) if model.shape == (self.contract.state.size,) else "of another size"

@@ -27,6 +27,8 @@ from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 SERVICE, LOCK = "service.json", "service.lock"
 LOCK_TRIES = 5
 TURN_S = 0.5
+# glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes
+RETURNED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10), "MALLOC_ARENA_MAX": "2"}
 POLL_S = 0.15  # between two looks for replies, a request to SuperLink for each site that owes one
 LOOK_S = 30.0
 Say = Callable[[str], None]
@@ -235,7 +237,7 @@ def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[
     folder = desk.folder.resolve()
     logs = private_folder(folder / "logs")
     python, parent = [sys.executable, "-P", "-m"], str(os.getpid())
-    environment = os.environ | QUIET
+    environment = os.environ | QUIET | RETURNED_MEMORY
     listen = [settings.host, str(settings.port), str(superlink_port)]
     children = [
         Child("SuperLink", [*python, "server.superlink", str(superlink_port), parent], logs / "superlink.log", environment),

@@ -10,7 +10,7 @@ import numpy as np
 
 from csasn.contract import Contract
 from csasn.errors import QuorumError, TrainingError
-from csasn.federated.aggregate import apply_step, step_from_sum, sum_counts
+from csasn.federated.aggregate import apply_step, sum_counts
 from csasn.federated.messages import Accepted, Header, Kind, ModelUpdate, Reason, Replies, Request, Step, Weighting
 from csasn.federated.quantise import WIDENING, Floats32, Floats64, first_ranges, next_ranges, step_sizes
 from csasn.metrics import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
@@ -102,15 +102,13 @@ class Coordinator:
         assert request.ranges is not None
         assert replies.sum_P is not None
         step = Step(replies.sum_P, step_sizes(request.ranges, bits, num_sites), arrived)
-        step_P = step_from_sum(step.sum_P, shared, step.sizes, step.arrived_units)
-        model = apply_step(state.model, step_P)
+        largest = apply_step(state.model, step.sum_P, shared, step.sizes, step.arrived_units)  # in place: a copy is a whole model
         self.sites.remember_step(state.model_hash, step)
         return replace(
             self._evaluated(state, replies, Kind.TRAIN),
             round=state.round + 1,
-            model=model,
-            model_hash=self.contract.state.hash(model),
-            ranges=next_ranges(shared, step_P, request.ranges),
+            model_hash=self.contract.state.hash(state.model),
+            ranges=next_ranges(largest, request.ranges),
             accepted=Accepted(request.header.attempt, tuple(sorted(replies.counts))),
             num_partial=state.num_partial + bool(replies.absent),
         )

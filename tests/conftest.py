@@ -1,5 +1,6 @@
 """Small hospitals on disk, and a federation in this process that runs the real coordinator and the real workers."""
 
+import copy
 import signal
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -122,7 +123,8 @@ class LocalFederation:
             self.directory.close()
 
     def _exchange(self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float, take: Take) -> int:
-        for site, request in requests.items():
+        for site, sent in requests.items():
+            request = copy.deepcopy(sent)  # the coordinator moves its model in place
             self.requests.append((site, request))
             reply = self.tamper(
                 site, request, reason_of_failure(lambda site=site, request=request: self._worker(site).answer(request))

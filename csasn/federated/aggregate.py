@@ -12,6 +12,7 @@ from csasn.federated.quantise import (
     Floats64,
     SignedIntegers,
     integer_type,
+    largest_magnitude,
     largest_upload,
 )
 from csasn.federated.segments import Segment
@@ -44,17 +45,15 @@ def sum_counts(counts: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.asarray(np.sum([counts[site] for site in sorted(counts)], axis=0, dtype=np.int64))
 
 
-def step_from_sum(sum_P: SignedIntegers, segments: Sequence[Segment], sizes: Floats64, arrived_units: int) -> Floats32:
-    """The averaged update (P,): sum · Δ / Σ p of the sites that arrived."""
-    step_P = np.empty(sum_P.shape, np.float32)
+def apply_step(
+    state: Floats32, sum_P: SignedIntegers, segments: Sequence[Segment], sizes: Floats64, arrived_units: int
+) -> Floats64:
+    """Moves `state` (P + Q,) in place by the averaged update, sum · Δ / Σ p of the sites that arrived; the one function with which
+    coordinator and sites go from round to round. Gives the largest |move| of each tensor."""
+    largest = []
     for segment, size in zip(segments, sizes, strict=True):
         part = slice(segment.start, segment.stop)
-        np.multiply(sum_P[part], size * WEIGHT_UNITS / arrived_units, out=step_P[part], casting="same_kind")
-    return step_P
-
-
-def apply_step(state: Floats32, step_P: Floats32) -> Floats32:
-    """The next state: the one function with which coordinator and sites move from round to round."""
-    moved = state.copy()
-    moved[: step_P.size] += step_P
-    return moved
+        step = np.multiply(sum_P[part], size * WEIGHT_UNITS / arrived_units, dtype=np.float64).astype(np.float32)
+        state[part] += step
+        largest.append(largest_magnitude(step))
+    return np.array(largest)

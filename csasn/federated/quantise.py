@@ -120,19 +120,18 @@ def first_ranges(segments: Sequence[Segment], state: Floats32) -> Floats64:
 
 def _first_range(segment: Segment, state: Floats32) -> float:
     if segment.name.endswith(("running_mean", "running_var")):
-        return max(1.0, 2 * _largest(state[segment.start : segment.stop]))
+        return max(1.0, 2 * largest_magnitude(state[segment.start : segment.stop]))
     return FIRST_RANGE
 
 
-def _largest(values: Floats32) -> float:
+def largest_magnitude(values: Floats32) -> float:
     """max |v|, without a copy of the values."""
     return float(max(values.max(), -values.min()))
 
 
-def next_ranges(segments: Sequence[Segment], step_P: Floats32, ranges: Floats64) -> Floats64:
-    """Ranges of the next round, from the last summed step alone: four times the largest move of the tensor, or of the median tensor
-    where that is more (in a bias of a few values the moves of sites can cancel), and at least a quarter of the last range."""
-    largest = np.array([_largest(step_P[segment.start : segment.stop]) for segment in segments])
+def next_ranges(largest: Floats64, ranges: Floats64) -> Floats64:
+    """Ranges of the next round, from the largest move of each tensor in the last summed step alone: four times that, or that of the
+    median tensor where it is more (in a bias of a few values the moves of sites can cancel), and at least a quarter of the last."""
     return np.asarray(np.maximum(HEADROOM * np.maximum(largest, np.median(largest)), ranges / 4))
 
 
