@@ -173,8 +173,9 @@ class Deployment:
         return self.log(owner).read_text() if self.log(owner).exists() else ""
 
     def run_log(self) -> str:
-        """What `server run` wrote."""
-        return (self.folder / "coordinator/logs/run.log").read_text()
+        """What `server run` wrote, nothing before it was started."""
+        path = self.folder / "coordinator/logs/run.log"
+        return path.read_text() if path.exists() else ""
 
     def _words(self, host: str, words: Sequence[str]) -> list[str]:
         return [*self.inside(host), str(BIN / words[0]), *words[1:]]
