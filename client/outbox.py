@@ -4,6 +4,7 @@ from csasn import wire
 from csasn.federated.messages import Absence, Answer, Reason
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing, contents_of
 from csasn.privacy.ledger import Ledger, Occasion
+from csasn.privacy.payload import describe
 from csasn.privacy.receipt import Sign
 
 
@@ -33,7 +34,7 @@ class Outbox:
 
     def _pass(self, reply: Answer | Absence, occasion: Occasion, terms: Terms | None) -> wire.Records:
         records = wire.answer_to_records(reply)
-        outgoing = wire.describe(records)
+        outgoing = describe(records)
         try:
             check_outgoing(outgoing, terms)
         except RefusedError as refusal:

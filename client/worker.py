@@ -184,7 +184,10 @@ class SiteWorker:
             except torch.OutOfMemoryError:
                 tried = self.micro_batch or self.study.optimiser.batch_size
                 if tried == 1:
-                    raise
+                    raise ConfigurationError(
+                        "the GPU's memory is too small for one image at a time",
+                        "free it, use another GPU, or set device: cpu in the site file",
+                    ) from None
                 self.micro_batch = tried // 2
             log.warning("out of GPU memory with %d images at once; set micro_batch: %d in the site file", tried, self.micro_batch)
             self.doing(f"round {plan.round}: out of GPU memory, training {self.micro_batch} images at once")

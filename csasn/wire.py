@@ -3,9 +3,7 @@
 Whatever does not read as exactly one of our messages is a ProtocolError: missing or unknown record, key, type or shape.
 """
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from io import BytesIO
 from math import prod
 from typing import cast
@@ -60,7 +58,6 @@ PLACE = "place"
 MAX_NPY_HEADER = 512
 MAX_TEXT = 500  # characters of an absence
 MAX_VALUE = 200  # characters of a value of the ledger record
-NUMPY = "numpy.ndarray"
 Records = RecordDict
 AnyArray = NDArray[np.generic]
 INTEGERS = ("<i8",)
@@ -157,77 +154,6 @@ def answer_from_records(records: RecordDict) -> Answer | Absence:
         raise ProtocolError(f"the answer holds {len(arrays)} arrays, expected {COUNTS} and {UPDATE} alone")
     counts = _int64(_array(arrays, COUNTS, INTEGERS, 1))
     return Answer(counts, _sums(arrays, UPDATE) if UPDATE in arrays else None, size_bytes(records))
-
-
-@dataclass(frozen=True)
-class OutgoingArray:
-    """An array of an outgoing message. `dtype` is NumPy's, such as <i2; `values` is None unless the bytes are exactly the array."""
-
-    record: str
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    values: AnyArray | None
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A message as it will be sent, in plain data: records by name and type, every array, every other value by (record, key)."""
-
-    records: Mapping[str, str]
-    arrays: tuple[OutgoingArray, ...]
-    values: Mapping[tuple[str, str], object]
-    num_bytes: int
-    sha256: str
-
-
-def describe(records: RecordDict) -> Outgoing:
-    """What these records hold, whoever made them. Arrays are read in place."""
-    payload = {name: record for name, record in records.items() if name != LEDGER}
-    arrays = [
-        OutgoingArray(record, name, _numpy_type(packed.dtype), tuple(packed.shape), _exact_values(packed))
-        for record, packs in payload.items()
-        if isinstance(packs, ArrayRecord)
-        for name, packed in packs.items()
-    ]
-    values = {
-        (name, key): value
-        for name, record in payload.items()
-        if not isinstance(record, ArrayRecord)
-        for key, value in record.items()
-    }
-    num_bytes, sha256 = measure_payload(records)
-    return Outgoing({name: type(record).__name__ for name, record in payload.items()}, tuple(arrays), values, num_bytes, sha256)
-
-
-def measure_payload(records: RecordDict) -> tuple[int, str]:
-    """Bytes and SHA-256 (hex) of all records but the ledger's, in one form on both sides: records, and keys within, by name.
-
-    A record is the line [name, type]; an array the line [key, type, shape, form, bytes] and its bytes; another value the line
-    [key, type, value]. Lines are Python's repr in UTF-8.
-    """
-    digest, num_bytes = hashlib.sha256(), 0
-    for part in _payload_parts(records):
-        digest.update(part)
-        num_bytes += len(part)
-    return num_bytes, digest.hexdigest()
-
-
-def _payload_parts(records: RecordDict) -> Iterator[bytes]:
-    for name, record in sorted(records.items()):
-        if name == LEDGER:
-            continue
-        yield _canonical_line(name, type(record).__name__)
-        for key, value in sorted(record.items()):
-            if isinstance(value, Array):
-                yield _canonical_line(key, value.dtype, tuple(value.shape), value.stype, len(value.data))
-                yield value.data
-            else:
-                yield _canonical_line(key, type(value).__name__, value)
-
-
-def _canonical_line(*values: object) -> bytes:
-    return f"{list(values)!r}\n".encode()
 
 
 def attach_head(records: RecordDict, head: Head) -> RecordDict:
@@ -369,10 +295,10 @@ def _array(arrays: ArrayRecord, name: str, dtypes: tuple[str, ...], num_axes: in
     expected = [np.dtype(dtype) for dtype in dtypes]
     if packed.dtype not in [str(dtype) for dtype in expected] or len(packed.shape) != num_axes:
         raise ProtocolError(f"array {name} is {packed.dtype[:20]} of {len(packed.shape)} axes, expected {dtypes[0]} of {num_axes}")
-    return _read_npy(packed, expected, name)
+    return read_npy(packed, expected, name)
 
 
-def _read_npy(packed: Array, expected: list[np.dtype[np.generic]], name: str) -> AnyArray:
+def read_npy(packed: Array, expected: list[np.dtype[np.generic]], name: str) -> AnyArray:
     """The array in place, without a copy: its .npy header must say what the message says, and its bytes be exactly as many."""
     file = BytesIO(packed.data[:MAX_NPY_HEADER])
     try:
@@ -390,25 +316,6 @@ def _read_npy(packed: Array, expected: list[np.dtype[np.generic]], name: str) ->
     ):
         raise ProtocolError(f"array {name} is not what its description says")
     return np.frombuffer(packed.data, dtype, offset=file.tell()).reshape(shape)
-
-
-def _numpy_type(name: str) -> str:
-    """NumPy's own name of a type, or what the message says where it names none."""
-    try:
-        return np.dtype(name).str
-    except (TypeError, ValueError, SyntaxError):
-        return name
-
-
-def _exact_values(packed: Array) -> AnyArray | None:
-    """The array in place, None unless the bytes are those of its .npy form and none besides."""
-    try:
-        values = _read_npy(packed, [np.dtype(packed.dtype)], "")
-    except (ProtocolError, TypeError, ValueError, SyntaxError):
-        return None
-    header = BytesIO()
-    npy.write_array_header_1_0(header, npy.header_data_from_array_1_0(values))
-    return values if packed.stype == NUMPY and packed.data.startswith(header.getvalue()) else None
 
 
 def _sums(arrays: ArrayRecord, name: str) -> SignedIntegers:

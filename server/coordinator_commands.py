@@ -13,6 +13,11 @@ from server.enrolment_commands import add_folder
 
 def add_commands(commands: Commands) -> None:
     """Adds them to the command `server`."""
+    for add in (_add_start, _add_run, _add_status, _add_stop, _add_report, _add_receipts):
+        add_folder(add(commands))
+
+
+def _add_start(commands: Commands) -> argparse.ArgumentParser:
     start = add_command(
         commands,
         "start",
@@ -34,8 +39,11 @@ def add_commands(commands: Commands) -> None:
         help="called with one line of text when a site is away, the run failed, or a certificate expires within 14 days",
     )
     add_health(start)
-    add_folder(start)
-    run = add_command(
+    return start
+
+
+def _add_run(commands: Commands) -> argparse.ArgumentParser:
+    return add_command(
         commands,
         "run",
         _run,
@@ -43,7 +51,9 @@ def add_commands(commands: Commands) -> None:
         "Waits until every site has approved; then trains, round by round. It may be killed and started again at any instant.",
         "server run",
     )
-    add_folder(run)
+
+
+def _add_status(commands: Commands) -> argparse.ArgumentParser:
     status = add_command(
         commands,
         "status",
@@ -55,8 +65,11 @@ def add_commands(commands: Commands) -> None:
     how = status.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="for scripts")
     how.add_argument("--check", action="store_true", help="print troubles alone; exit code 8 if there are any")
-    add_folder(status)
-    stop = add_command(
+    return status
+
+
+def _add_stop(commands: Commands) -> argparse.ArgumentParser:
+    return add_command(
         commands,
         "stop",
         _stop,
@@ -64,7 +77,9 @@ def add_commands(commands: Commands) -> None:
         "A run that was under way goes on at the next start.",
         "server stop",
     )
-    add_folder(stop)
+
+
+def _add_report(commands: Commands) -> argparse.ArgumentParser:
     report = add_command(
         commands,
         "report",
@@ -74,7 +89,10 @@ def add_commands(commands: Commands) -> None:
         "server report",
     )
     report.add_argument("--json", action="store_true", help="print report.json itself")
-    add_folder(report)
+    return report
+
+
+def _add_receipts(commands: Commands) -> argparse.ArgumentParser:
     receipts = add_command(
         commands,
         "receipts",
@@ -85,7 +103,7 @@ def add_commands(commands: Commands) -> None:
         "server receipts centerA > centerA.received.jsonl",
     )
     receipts.add_argument("site", help="the site to whom the lines will be given")
-    add_folder(receipts)
+    return receipts
 
 
 def _start(arguments: argparse.Namespace) -> None:

@@ -37,6 +37,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from csasn.errors import ConfigurationError, RunError, Stopped
 from csasn.heap import keep_freed_memory
+from csasn.supervision import QUIET
 
 RUN_ID, SERVER_NODE = 1, 1
 FIRST_NODE = 2
@@ -44,7 +45,6 @@ END_WITHIN_S = 3.0
 NUM_AHEAD = 2  # messages that a process holds: one to work on, and the next
 LONGEST_FOLDER = 20
 PROCESS_ENDED = 8  # Flower's code for an app that stopped without an answer
-QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to Ray's makers
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -13,6 +13,7 @@ from csasn.errors import CsasnError, ProtocolError
 from csasn.federated.messages import Request
 from csasn.identity import verify
 from csasn.membership import Membership
+from csasn.privacy.payload import measure_payload
 from csasn.privacy.receipt import PURPOSE, RECEIVED_FILE, Head, Receipt, read_receipts
 from csasn.storage import append_line
 
@@ -36,7 +37,7 @@ class Receipts:
             StorageError: the receipt cannot be written.
         """
         head = wire.head_from_records(records)
-        num_bytes, sha256 = wire.measure_payload(records)
+        num_bytes, sha256 = measure_payload(records)
         refused = self._contradiction(site, head, sha256)
         receipt = Receipt(
             site=site, run=request.header.run, round=request.header.round, attempt=request.header.attempt,

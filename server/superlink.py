@@ -193,12 +193,8 @@ class LinkGrid(Grid):
         """The replies that have come whole, one at a time, so that no two updates wait in memory; one request asks for all."""
         self._push_again()
         keys = {self._flower_id[key]: key for key in message_ids if key in self._pending and key not in self._arriving}
-        with _lost():  # who asks for a reply again is told that it is lost
-            found = self.inner._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=keys))
-        for described, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-            # the message itself, which is sent last, is asked for first
-            objects = sorted((part.object_id for part in iterate_object_tree(tree)), key=described.metadata.message_id.__ne__)
-            self._arriving[keys[described.metadata.reply_to_message_id]] = objects
+        if keys:
+            self._arriving |= self._find_replies(keys)
         for key in list(self._arriving):
             try:
                 with _lost():
@@ -218,6 +214,17 @@ class LinkGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Not used here: server/app.py pulls in its own loop."""
         raise NotImplementedError
+
+    def _find_replies(self, keys: Mapping[str, str]) -> dict[str, list[str]]:
+        """The objects of each reply that has begun to come, by our id; `keys` gives it by Flower's."""
+        with _lost():  # who asks for a reply again is told that it is lost
+            found = self.inner._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=keys))
+        replies = {}
+        for described, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+            # the message itself, which is sent last, is asked for first
+            objects = sorted((part.object_id for part in iterate_object_tree(tree)), key=described.metadata.message_id.__ne__)
+            replies[keys[described.metadata.reply_to_message_id]] = objects
+        return replies
 
     def _pull(self, objects: list[str]) -> Message:
         """A reply of these objects, itself the first. Flower's own grid would wait for one whose upload is slow or broke off, and

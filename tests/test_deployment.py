@@ -12,12 +12,11 @@ import socket
 import pytest
 
 from csasn.facts import CoordinatorFacts, SiteFacts
-from e2e.deployment import COORDINATOR, Deployment, free_port, simulate
+from e2e.deployment import COORDINATOR, Deployment, free_port, probe, simulate
 from e2e.relay import Relay
 from server.coordinator import find_service
 from server.desk import Desk
 from server.enrolment import Enrolments
-from test_health import probe
 
 SITES = ("centerA", "centerB", "centerC")
 ROUNDS = 14

@@ -14,6 +14,7 @@ from csasn.membership import Member, Membership
 from csasn.model.network import build_network
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing
 from csasn.privacy.ledger import Ledger, Occasion
+from csasn.privacy.payload import describe, measure_payload
 from csasn.study import read_study
 
 OCCASION = Occasion("run", 2, 5, "train")
@@ -47,7 +48,7 @@ def ledger_lines(outbox):
 
 
 def judge(records, terms):
-    check_outgoing(wire.describe(records), terms)
+    check_outgoing(describe(records), terms)
 
 
 def array(records, name, values):
@@ -179,7 +180,7 @@ def test_any_other_absence_is_refused(absence, says):
 
 
 def test_the_budget_of_a_round_counts_what_was_sent_in_it_even_after_a_restart(records, contract, outbox):
-    size = wire.describe(records).num_bytes
+    size = describe(records).num_bytes
     answer = wire.answer_from_records(records)
     budget_mib = 1.5 * size / 2**20
 
@@ -220,10 +221,10 @@ def test_an_absence_that_the_gate_refuses_is_replaced_too(outbox):
 
 def test_an_honest_answer_leaves_as_it_is_beside_the_head(records, terms, outbox):
     sent = outbox.post(wire.answer_from_records(records), OCCASION, terms)
-    assert wire.measure_payload(sent) == wire.measure_payload(records)
+    assert measure_payload(sent) == measure_payload(records)
     (line,) = ledger_lines(outbox)
     head = wire.head_from_records(sent)
     assert (head.count, head.hash, head.sha256) == (1, line["hash"], line["sha256"])
     assert (line["run"], line["round"], line["attempt"], line["kind"], line["outcome"]) == ("run", 2, 5, "train", "sent")
     assert line["arrays"][1] == ["arrays/update", "<i2", [terms.contract.state.num_shared]]
-    assert (line["bytes"], line["sha256"]) == wire.measure_payload(records)
+    assert (line["bytes"], line["sha256"]) == measure_payload(records)

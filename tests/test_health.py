@@ -1,21 +1,10 @@
 """What gRPC probes are told, by a real client of the health service."""
 
-import grpc
 import pytest
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from csasn.errors import ConfigurationError
 from csasn.health import Health
-
-
-def probe(address):
-    """What a probe of Kubernetes hears; how the call failed where nobody answers."""
-    with grpc.insecure_channel(address) as channel:
-        try:
-            return HealthCheckResponse.ServingStatus.Name(HealthStub(channel).Check(HealthCheckRequest(), timeout=5).status)
-        except grpc.RpcError as error:
-            return error.code().name
+from e2e.deployment import probe
 
 
 def test_a_probe_hears_what_was_told_last_and_nobody_once_it_ended():

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for room in ("csasn", "server", "client") for path in (ROOT / room).rglob("*.py"))
 FLOWER = {
     "csasn/wire.py",
+    "csasn/privacy/payload.py",
     "server/app.py",
     "client/app.py",
     "server/simulate.py",

@@ -25,6 +25,7 @@ from csasn.errors import ProtocolError, StorageError
 from csasn.federated.messages import Absence, Answer, Header, Kind, Reason, Request
 from csasn.membership import Member, Membership
 from csasn.privacy.ledger import START, Contents, Entry, Ledger, LedgerError, Occasion, read_chain
+from csasn.privacy.payload import measure_payload
 from csasn.privacy.receipt import PURPOSE, RECEIVED_FILE, read_receipts
 from server.receipts import Receipts
 
@@ -236,7 +237,7 @@ def test_the_payload_has_one_hash_on_both_sides_of_flowers_wire(path):
     answers = [Answer(np.arange(5), np.arange(-4, 4, dtype="<i2")), Answer(np.arange(3))]
     for records in [*map(wire.answer_to_records, answers), answer_of(Outbox(Ledger(path)), text="")]:
         back = recorddict_from_proto(recorddict_to_proto(records))
-        assert wire.measure_payload(back) == wire.measure_payload(records)
+        assert measure_payload(back) == measure_payload(records)
 
 
 def test_payloads_that_differ_in_anything_have_different_hashes():
@@ -252,7 +253,7 @@ def test_payloads_that_differ_in_anything_have_different_hashes():
         wire.Records({**wire.answer_to_records(answer), "more": ConfigRecord({"n": "1"})}),
         wire.Records({**wire.answer_to_records(answer), "more": ConfigRecord({"n": True})}),
     ]
-    assert len({wire.measure_payload(record)[1] for record in records}) == len(records)
+    assert len({measure_payload(record)[1] for record in records}) == len(records)
 
 
 def test_receipts_of_a_ledger_that_goes_on_are_kept(path, tmp_path, receipts):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from csasn.data.augmentation import augment
 from csasn.data.cases import load_site_data
-from csasn.errors import ProtocolError, QuorumError, StorageError, TrainingError
+from csasn.errors import ConfigurationError, ProtocolError, QuorumError, StorageError, TrainingError
 from csasn.evaluation import image_logits
 from csasn.federated.messages import Absence, Answer, Kind, Reason
 from csasn.model.initial_weights import initial_network
@@ -522,7 +522,7 @@ def test_out_of_gpu_memory_a_site_trains_the_round_anew_with_fewer_images_at_onc
     same = modest.answer(replace(asked, header=replace(asked.header, run="modest")))
     assert (answer.update_P == same.update_P).all()  # nothing of the broken attempts is left
     most = 0
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(ConfigurationError, match="too small for one image"):
         worker.answer(replace(asked, header=replace(asked.header, run="none")))
 
 

@@ -1,6 +1,6 @@
 """The egress gate: a message leaves a site only if every part of it is in the contract of the approved study.
 
-It judges the records as they will be sent (`wire.describe`), not the object that they were made of. What is allowed is written
+It judges the records as they will be sent (`payload.describe`), not the object that they were made of. What is allowed is written
 out in full, and compared for equality: an answer is its arrays, an absence its reason and one line of text; there is nothing else.
 
 Not protected: what the allowed numbers mean. Within its shape, type and bounds an array can hold anything, and the text of an
@@ -18,7 +18,8 @@ from csasn.errors import ProtocolError
 from csasn.federated.messages import Answer, Kind, Reason
 from csasn.federated.quantise import SignedIntegers, integer_type
 from csasn.privacy.ledger import Contents
-from csasn.wire import ABSENCE, ARRAYS, COUNTS, MAX_TEXT, REASON, TEXT, UPDATE, AnyArray, Outgoing, OutgoingArray
+from csasn.privacy.payload import Outgoing, OutgoingArray
+from csasn.wire import ABSENCE, ARRAYS, COUNTS, MAX_TEXT, REASON, TEXT, UPDATE, AnyArray
 
 UNKNOWN = "(unknown)"
 KNOWN = {(ARRAYS, COUNTS), (ARRAYS, UPDATE), (ABSENCE, REASON), (ABSENCE, TEXT)}

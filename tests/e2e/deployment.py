@@ -19,7 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import yaml
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from server.run_directory import read_events
 
@@ -282,3 +285,12 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:  # just ended
         return b""
+
+
+def probe(address: str) -> str:
+    """What a probe of Kubernetes hears; how the call failed where nobody answers."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            return HealthCheckResponse.ServingStatus.Name(HealthStub(channel).Check(HealthCheckRequest(), timeout=5).status)
+        except grpc.RpcError as error:
+            return error.code().name
