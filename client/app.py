@@ -19,11 +19,12 @@ from csasn import wire
 from csasn.errors import ConfigurationError, CsasnError, StorageError, TrainingError
 from csasn.federated.messages import Absence, Reason, Request
 from csasn.federated.quantise import ScaleTooSmallError
-from csasn.identity import load_identity, sign
+from csasn.federated.secagg.messages import Sign
+from csasn.identity import KEYS_FOLDER, load_identity, sign
 from csasn.membership import read_membership
 from csasn.privacy.gate import Terms
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
-from csasn.privacy.receipt import PURPOSE, Sign
+from csasn.privacy.receipt import PURPOSE
 from csasn.site import read_site
 from csasn.storage import private_folder, write_json
 from csasn.study import read_study
@@ -55,7 +56,9 @@ def _reply(message: Message, context: Context) -> Message:
     def post(outbox: Outbox) -> wire.Records:
         header = request.header
         left = outbox.bytes_left(worker.site.policy.upload_budget_mib, header.run, header.round)
-        return outbox.post(reply, _occasion(request), Terms(worker.contract, worker.site.site, request.kind, header.round, left))
+        num_survivors = len(request.survivors.sites) if request.survivors else 0
+        terms = Terms(worker.contract, worker.site.site, request.kind, header.round, left, num_survivors)
+        return outbox.post(reply, _occasion(request), terms)
 
     return _send(message, context, post)
 
@@ -71,11 +74,12 @@ def _send(message: Message, context: Context, post: Callable[[Outbox], wire.Reco
     """The message of what `post` hands over; where the ledger cannot be written, a number and a fixed text are all that leaves."""
     try:
         site_file, _, membership_file, state_folder = _files(context)
-        signer = reason_of_failure(lambda: _signer(site_file, membership_file))
+        signer = reason_of_failure(lambda: _signer(site_file, membership_file, state_folder))
         if isinstance(signer, Absence):
             log.error("the head of the ledger goes unsigned: %s", signer.text)
             signer = None
-        return Message(post(Outbox(_ledger(state_folder), signer)), reply_to=message)
+        sign_head = partial(signer, PURPOSE) if signer else None
+        return Message(post(Outbox(_ledger(state_folder), sign_head)), reply_to=message)
     except CsasnError as error:
         log.error("nothing is sent: %s", _line(error))
     except Exception as error:  # noqa: BLE001 - as in `reason_of_failure`
@@ -83,10 +87,13 @@ def _send(message: Message, context: Context, post: Callable[[Outbox], wire.Reco
     return Message(Error(wire.NO_LEDGER, "no ledger, nothing sent"), reply_to=message)
 
 
+app.query("keys")(_reply)
 app.query("hello")(_reply)
 app.train()(_reply)
 app.evaluate("validate")(_reply)
 app.evaluate("finish")(_reply)
+app.query("confirm")(_reply)
+app.query("unmask")(_reply)
 
 
 @app.query("place")
@@ -143,14 +150,14 @@ def _ledger(state_folder: str) -> Ledger:
 
 
 @lru_cache(maxsize=64)
-def _signer(site_file: str, membership_file: str) -> Sign | None:
-    """Signs with the identity that the membership names for the site; None in simulation, where there is none."""
-    site = read_site(Path(site_file))
-    member = next((member for member in read_membership(Path(membership_file)).members if member.site == site.site), None)
+def _signer(site_file: str, membership_file: str, state_folder: str) -> Sign | None:
+    """Signs with the identity that the membership names for the site, None where it names none; in simulation it is in the run."""
+    site, membership = read_site(Path(site_file)), read_membership(Path(membership_file))
+    member = next((member for member in membership.members if member.site == site.site), None)
     if member is None or member.identity is None:
         return None
-    key = load_identity(site.keys_folder)
-    return lambda statement: sign(key, PURPOSE, statement)
+    key = load_identity(site.keys_folder if membership.of_hospitals else Path(state_folder) / KEYS_FOLDER)
+    return partial(sign, key)
 
 
 @lru_cache(maxsize=64)
@@ -161,11 +168,13 @@ def _worker(site_file: str, study_file: str, membership_file: str, state_folder:
     """
     study, membership = read_study(Path(study_file)), read_membership(Path(membership_file))
     site = read_site(Path(site_file))
-    if membership.members[0].identity is not None:
+    if membership.of_hospitals:
         study, membership = read_agreed(site)
     if membership.study_hash != study.study_hash or site.site not in membership.sites:
         raise ConfigurationError(f"{site.site} is no member of study {study.name}", "ask the coordinator for the membership")
-    return SiteWorker(study, membership, site, Path(state_folder), partial(_note, Path(doing_file)) if doing_file else _ignore)
+    signer = _signer(site_file, membership_file, state_folder)
+    doing = partial(_note, Path(doing_file)) if doing_file else _ignore
+    return SiteWorker(study, membership, site, Path(state_folder), signer, doing)
 
 
 def _note(file: Path, doing: str) -> None:

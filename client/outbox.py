@@ -1,7 +1,7 @@
 """The one way out of a site: a reply becomes records, passes the gate, is a line in the ledger, and only then is a message."""
 
 from csasn import wire
-from csasn.federated.messages import Absence, Answer, Reason
+from csasn.federated.messages import Absence, Reason, Reply
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing, contents_of
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.privacy.payload import describe
@@ -15,7 +15,7 @@ class Outbox:
         self.ledger = ledger
         self.sign = sign
 
-    def post(self, reply: Answer | Absence, occasion: Occasion, terms: Terms | None) -> wire.Records:
+    def post(self, reply: Reply, occasion: Occasion, terms: Terms | None) -> wire.Records:
         """The records of `reply` with the head of the ledger; of an absence that says why, where the gate refuses them.
 
         Raises:
@@ -32,7 +32,7 @@ class Outbox:
         """What a budget for each round still holds, by the ledger: a restart of the site does not fill it again."""
         return None if budget_mib is None else budget_mib * 2**20 - self.ledger.sent_bytes(run, current_round)
 
-    def _pass(self, reply: Answer | Absence, occasion: Occasion, terms: Terms | None) -> wire.Records:
+    def _pass(self, reply: Reply, occasion: Occasion, terms: Terms | None) -> wire.Records:
         records = wire.answer_to_records(reply)
         outgoing = describe(records)
         try:

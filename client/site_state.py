@@ -6,7 +6,8 @@ An outcome is *pending* until a broadcast names the attempt that was accepted an
 with the same bits. A request that comes again, because its answer was lost on the way, gets the bytes of the first time.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csasn.checkpoint import load_arrays, save_arrays
-from csasn.errors import ModelError
+from csasn.errors import ModelError, ProtocolError
 from csasn.federated.messages import Accepted, Answer
 from csasn.federated.quantise import SignedIntegers
+from csasn.federated.secagg.messages import Sealing
 from csasn.storage import private_folder
 
 Floats32 = NDArray[np.float32]
@@ -26,13 +28,18 @@ COUNTS, UPDATE, RESIDUAL, OWN = "counts", "update", "residual", "own."
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one attempt came to: the SHA-256 of its request, its answer, left-over e (P,), already weighted, own tensors by name."""
+    """What one attempt came to: the transcript (hex) of its request, and its answer as it was sent.
+
+    Of training also the left-over e (P,), already weighted, and the tensors that stay at the site, by name; with secure aggregation
+    the site's own shares of its masks.
+    """
 
     attempt: int
     request: str
     answer: Answer
-    residual_P: Floats32
-    own: dict[str, Floats32]
+    residual_P: Floats32 | None = None
+    own: dict[str, Floats32] = field(default_factory=dict)
+    own_shares: bytes = b""
 
 
 class SiteState:
@@ -45,17 +52,31 @@ class SiteState:
     def keep(self, outcome: Outcome) -> None:
         """Writes the outcome of an attempt, before its answer is sent."""
         answer = outcome.answer
-        arrays: dict[str, NDArray[np.generic]] = {COUNTS: answer.counts, RESIDUAL: outcome.residual_P}
-        if answer.update_P is not None:
-            arrays[UPDATE] = answer.update_P
+        arrays: dict[str, NDArray[np.generic]] = {COUNTS: answer.counts}
+        arrays |= {} if answer.update_P is None else {UPDATE: answer.update_P}
+        arrays |= {} if outcome.residual_P is None else {RESIDUAL: outcome.residual_P}
         arrays |= {OWN + name: array for name, array in outcome.own.items()}
-        save_arrays(self._path(PENDING, outcome.attempt), arrays, {"request": outcome.request})
-        self._last = replace(outcome, answer=Answer(answer.counts))
+        facts = {"request": outcome.request, "own_shares": outcome.own_shares.hex()}
+        save_arrays(self._path(PENDING, outcome.attempt), arrays, facts | _sealing_facts(answer.sealing))
+        if outcome.residual_P is not None:
+            self._last = replace(outcome, answer=Answer(answer.counts))
 
     def answer_to(self, attempt: int, request: str) -> Answer | None:
         """The answer that was kept for this request."""
         kept = [_read(self._path(kind, attempt), attempt) for kind in (PENDING, COMMITTED) if self._path(kind, attempt).exists()]
         return next((outcome.answer for outcome in kept if outcome.request == request), None)
+
+    def outcome(self, attempt: int) -> Outcome:
+        """What was kept of an attempt that is not settled; of the last one without its update.
+
+        Raises:
+            ProtocolError: nothing was.
+        """
+        if self._last is not None and self._last.attempt == attempt:
+            return self._last
+        if not self._path(PENDING, attempt).exists():
+            raise ProtocolError(f"this site keeps no answer to attempt {attempt}")
+        return _read(self._path(PENDING, attempt), attempt)
 
     def settle(self, accepted: Accepted | None, site: str) -> Outcome | None:
         """The committed outcome, after the pending one that `accepted` names, if any, was committed and all others were dropped."""
@@ -84,9 +105,25 @@ def _read(path: Path, attempt: int) -> Outcome:
     arrays, facts = load_arrays(path)
     try:
         update, counts = arrays.get(UPDATE), arrays[COUNTS].astype(np.int64, copy=False)
-        answer = Answer(counts, None if update is None else cast(SignedIntegers, update))
-        residual_P = arrays[RESIDUAL].astype(np.float32, copy=False)
+        answer = Answer(counts, None if update is None else cast(SignedIntegers, update), _read_sealing(facts))
+        residual_P = arrays[RESIDUAL].astype(np.float32, copy=False) if RESIDUAL in arrays else None
+        request, own_shares = str(facts["request"]), bytes.fromhex(str(facts["own_shares"]))
     except KeyError as error:
         raise ModelError(f"{path.name} lacks {error}", "remove it; the site goes on without its left-over") from None
     own = {name.removeprefix(OWN): array.astype(np.float32) for name, array in arrays.items() if name.startswith(OWN)}
-    return Outcome(attempt, str(facts.get("request")), answer, residual_P, own)
+    return Outcome(attempt, request, answer, residual_P, own, own_shares)
+
+
+def _sealing_facts(sealing: Sealing | None) -> dict[str, object]:
+    if sealing is None:
+        return {}
+    parts = {"blobs": sealing.blobs, "hashes": sealing.hashes}
+    return {"sealing": {name: [part.hex() for part in some] for name, some in parts.items()} | {"signature": sealing.signature}}
+
+
+def _read_sealing(facts: Mapping[str, object]) -> Sealing | None:
+    sealing = facts.get("sealing")
+    if not isinstance(sealing, dict):
+        return None
+    blobs, hashes = (tuple(bytes.fromhex(part) for part in sealing[name]) for name in ("blobs", "hashes"))
+    return Sealing(blobs, hashes, str(sealing["signature"]))

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from client.secrecy import SecureSite
 from client.site_state import Outcome, SiteState
 from csasn.contract import Contract
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_site_data
@@ -18,8 +20,9 @@ from csasn.errors import ConfigurationError, ProtocolError
 from csasn.evaluation import count_split
 from csasn.feature_cache import with_frozen_maps
 from csasn.federated.aggregate import apply_step
-from csasn.federated.messages import Absence, Answer, Kind, ModelUpdate, Reason, Request, Weighting
-from csasn.federated.quantise import Quantised, Scale, integer_type, quantise, step_sizes
+from csasn.federated.messages import Absence, Answer, Kind, ModelUpdate, Reason, Reply, Request, Weighting, transcript
+from csasn.federated.quantise import Quantised, Scale, SignedIntegers, integer_type, quantise, step_sizes
+from csasn.federated.secagg.messages import KeysMissingError, Sign
 from csasn.loss import LossTerms
 from csasn.membership import Membership
 from csasn.metrics import FIXED_POINT
@@ -42,25 +45,35 @@ class NeedsModelError(ProtocolError):
 
 
 class SiteWorker:
-    """One site. `folder` is where it keeps its state of each run; `doing` is told what it does, in words for people."""
+    """One site. `folder` is where it keeps its state of each run; `doing` is told what it does, in words for people.
+
+    `sign` signs with the site's identity, which secure aggregation asks for.
+    """
 
     def __init__(
-        self, study: Study, membership: Membership, site: Site, folder: Path, doing: Callable[[str], None] = lambda _: None
+        self,
+        study: Study,
+        membership: Membership,
+        site: Site,
+        folder: Path,
+        sign: Sign | None = None,
+        doing: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.study, self.site = study, site
         self.device = choose_device(site, study.deterministic)
         self.network = build_network(study).to(self.device)
         self.contract = Contract.of(study, membership, self.network)
-        self.folder, self.doing = folder, doing
+        self.folder, self.sign, self.doing = folder, sign, doing
         self.micro_batch = site.micro_batch
         self._run = ""
+        self.secrecy: SecureSite | None = None
         self._model: NDArray[np.float32] | None = None
         self._model_hash = ""
         self._data: SiteData | None = None
         self._cases_of: SiteData | None = None  # `_cases` is this with the maps of frozen branches
         self._manifest_stamp = (0, 0)
 
-    def answer(self, request: Request) -> Answer | Absence:
+    def answer(self, request: Request) -> Reply:
         """The answer to a request.
 
         Raises:
@@ -68,18 +81,51 @@ class SiteWorker:
         """
         self._check_header(request)
         self._open_run(request.header.run)
-        if request.kind is Kind.HELLO:
-            return Answer(self.contract.counts[Kind.HELLO].pack({"histogram": self._class_histogram()}))
-        if request.model is None or request.weighting is None:
-            raise ProtocolError(f"the request to {request.kind} lacks model or weighting")
+        match request.kind:
+            case Kind.KEYS:
+                return self._secrecy().make_key(request)
+            case Kind.CONFIRM:
+                return self._secrecy().confirm(request)
+            case Kind.UNMASK:
+                return self._secrecy().reveal(request, self.state.outcome)
         try:
-            model = self._receive(request.model)
+            return self._answer_once(request)
         except NeedsModelError:
             return Absence(Reason.NEEDS_MODEL)
-        weights = self._check_weighting(request.weighting)
-        digest = _digest(request)
-        if (answer := self.state.answer_to(request.header.attempt, digest)) is not None:
+        except KeysMissingError:
+            return Absence(Reason.NEEDS_KEYS)
+
+    def _answer_once(self, request: Request) -> Answer:
+        """The answer to an attempt; what was sent before is sent again, to the byte."""
+        digest = transcript(request)
+        model = None
+        if request.kind is not Kind.HELLO:
+            if request.model is None or request.weighting is None:
+                raise ProtocolError(f"the request to {request.kind} lacks model or weighting")
+            model = self._receive(request.model)
+        if (answer := self.state.answer_to(request.header.attempt, digest.hex())) is not None:
             return answer
+        if self.contract.secure:
+            self._secrecy().open(request, digest)
+        outcome = replace(self._work(request, model), attempt=request.header.attempt, request=digest.hex())
+        self.contract.check_values(request.kind, self.site.site, request.header.round, outcome.answer)
+        if self.contract.secure:
+            sealed, own_shares = self._secrecy().seal(outcome.answer)
+            outcome = replace(outcome, answer=sealed, own_shares=own_shares)
+        self.state.keep(outcome)
+        return outcome.answer
+
+    def _secrecy(self) -> SecureSite:
+        if self.secrecy is None:
+            raise ProtocolError(f"the approved study, {self.study.name}, does not mask what leaves a site")
+        return self.secrecy
+
+    def _work(self, request: Request, model: NDArray[np.float32] | None) -> Outcome:
+        """What an attempt comes to, before it is masked."""
+        if model is None or request.weighting is None:
+            histogram = self.contract.counts[Kind.HELLO].pack({"histogram": self._class_histogram()})
+            return Outcome(request.header.attempt, "", Answer(histogram))
+        weights = self._check_weighting(request.weighting)
         before = self.state.settle(request.accepted, self.site.site)
         self.contract.state.write(self.network, model)
         if self._cases_of is not self.data:
@@ -89,10 +135,8 @@ class SiteWorker:
             write_tensors(self.network, before.own)
         if request.kind is not Kind.TRAIN:
             self.doing(f"round {request.header.round}: evaluating")
-            return self._evaluate(request.kind, weights)
-        outcome = self._train(request, digest, model, weights, before)
-        self.state.keep(outcome)
-        return outcome.answer
+            return Outcome(request.header.attempt, "", self._evaluate(request.kind, weights))
+        return self._train(request, model, weights, before)
 
     @property
     def data(self) -> SiteData:
@@ -107,8 +151,14 @@ class SiteWorker:
     def _open_run(self, run: str) -> None:
         """Turns to what is kept of this run; its name comes from the coordinator, and becomes no path."""
         if run != self._run:
+            folder = self.folder / f"run-{hashlib.sha256(run.encode()).hexdigest()[:12]}"
+            self.state = SiteState(folder)
+            self.secrecy = None
+            if self.contract.secure:
+                if self.sign is None:
+                    raise ConfigurationError(f"{self.site.site} has no identity to sign with", "make it with client keygen")
+                self.secrecy = SecureSite(self.folder, folder, self.site.site, self.contract.roster, self.sign)
             self._run = run
-            self.state = SiteState(self.folder / f"run-{hashlib.sha256(run.encode()).hexdigest()[:12]}")
 
     def _class_histogram(self) -> Integers:
         classes = self.data.class_C[self.data.cases(TRAIN)]
@@ -152,9 +202,7 @@ class SiteWorker:
             raise ProtocolError(f"class weights {weighting.omega_K.tolist()} do not follow from their sums")
         return weights
 
-    def _train(
-        self, request: Request, digest: str, model: NDArray[np.float32], weights: ClassWeights, before: Outcome | None
-    ) -> Outcome:
+    def _train(self, request: Request, model: NDArray[np.float32], weights: ClassWeights, before: Outcome | None) -> Outcome:
         if request.ranges is None or request.ranges.shape != (len(self.contract.state.shared),):
             raise ProtocolError("the request to train lacks the ranges of the tensors")
         federation, header = self.study.federation, request.header
@@ -170,7 +218,7 @@ class SiteWorker:
         counts["training"] = _training_counts(result, upload)
         answer = Answer(self.contract.counts[Kind.TRAIN].pack(counts), upload.integers_P)
         own = read_tensors(self.network, own_tensors(self.network, federation.batchnorm))
-        return Outcome(header.attempt, digest, answer, upload.residual_P, own)
+        return Outcome(header.attempt, "", answer, upload.residual_P, own)
 
     def _train_within_memory(self, plan: LocalPlan, terms: LossTerms, model: NDArray[np.float32]) -> LocalResult:
         """Trains, and begins anew with half the micro batch where the GPU's memory is too small."""
@@ -221,11 +269,11 @@ class SiteWorker:
             largest=self.contract.largest_upload(self.site.site, current_round),
             dtype=integer_type(bits),
         )
-        residual_P = before.residual_P if before else np.zeros_like(update_P)
+        residual_P = np.zeros_like(update_P) if before is None or before.residual_P is None else before.residual_P
         return quantise(update_P, residual_P, scale, fast_generator(self.study.seed, "rounding", self.site.site, current_round))
 
     def _evaluate(self, kind: Kind, weights: ClassWeights) -> Answer:
-        """Counts of validation cases, or, to finish, of test cases and the normalisation moments of the finished model."""
+        """Counts of validation cases; to finish, of test cases, and the normalisation moments of the finished model."""
         if kind is Kind.VALIDATE:
             return Answer(self.contract.counts[kind].pack(count_split(self.network, self._cases, VALIDATION, self.study, weights)))
         mode, more = self.study.federation.batchnorm, {}
@@ -235,18 +283,8 @@ class SiteWorker:
         if mode == "fedbn":
             more |= read_affine(self.network, self.contract.membership.weight_units[self.site.site])
         counts = count_split(self.network, self._cases, TEST, self.study, weights)
-        return Answer(self.contract.counts[kind].pack(counts | more))
-
-
-def _digest(request: Request) -> str:
-    """SHA-256 over all that an answer follows from."""
-    head, weighting = request.header, request.weighting
-    facts = (request.kind, head.study_hash, head.membership_hash, head.run, head.round, head.attempt, request.accepted)
-    digest = hashlib.sha256(repr(facts).encode())
-    digest.update((request.model.state_hash if request.model else "").encode())
-    for array in (weighting.omega_K if weighting else None, request.ranges):
-        digest.update(b"|" if array is None else np.ascontiguousarray(array).tobytes() + b"|")
-    return digest.hexdigest()
+        moments = self.contract.statistics.pack(more) if more else None
+        return Answer(self.contract.counts[kind].pack(counts), cast(SignedIntegers | None, moments))
 
 
 def _training_counts(result: LocalResult, upload: Quantised) -> Integers:

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 from torch import nn
 
 from csasn.errors import ProtocolError
-from csasn.federated.aggregate import check_upload
+from csasn.federated.aggregate import check_bound
 from csasn.federated.messages import Answer, Kind
-from csasn.federated.quantise import bits_of_round, largest_upload
+from csasn.federated.quantise import bits_of_round, integer_type, largest_upload
+from csasn.federated.secagg.messages import Roster
 from csasn.membership import Membership
 from csasn.metrics import Layout, case_layout
 from csasn.model.state import StateLayout
@@ -18,7 +20,6 @@ from csasn.study import Study
 
 # counted by a site in training: sum over its one round of (loss in 2^-16, optimiser steps, values clipped, values sent)
 TRAINING = ("training", (4,))
-SIGNED_BLOCKS = ("moments", "affine")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Contract:
     membership: Membership
     state: StateLayout
     counts: Mapping[Kind, Layout]
+    statistics: Layout  # what is summed to finish, besides counts; empty where normalisation keeps none
 
     @classmethod
     def of(cls, study: Study, membership: Membership, network: nn.Module) -> Self:
@@ -41,9 +43,9 @@ class Contract:
             Kind.HELLO: Layout((("histogram", (len(study.classes),)),)),
             Kind.TRAIN: Layout((*cases, TRAINING)),
             Kind.VALIDATE: Layout(cases),
-            Kind.FINISH: Layout((*cases, *moments, *affine)),
+            Kind.FINISH: Layout(cases),
         }
-        return cls(study, membership, StateLayout.of(network, mode), layouts)
+        return cls(study, membership, StateLayout.of(network, mode), layouts, Layout((*moments, *affine)))
 
     @property
     def num_sites(self) -> int:
@@ -54,21 +56,59 @@ class Contract:
         """Bits of a value of an update in a round."""
         return bits_of_round(self.study.federation.upload_bits, current_round)
 
+    @property
+    def secure(self) -> bool:
+        """Whether what leaves a site is masked."""
+        return self.study.federation.secure_aggregation
+
+    @property
+    def roster(self) -> Roster:
+        """The sites with their identities, and what the study says of survivors."""
+        federation = self.study.federation
+        identities = {member.site: member.identity or "" for member in self.membership.members}
+        return Roster(identities, federation.min_sites, int(federation.max_partial_rounds * federation.rounds))
+
     def largest_upload(self, site: str, current_round: int) -> int:
         """floor(p L) of a site in a round."""
         return largest_upload(self.bits(current_round), self.num_sites, self.membership.weight_units[site])
 
+    def upload(self, kind: Kind, current_round: int) -> tuple[np.dtype[np.signedinteger], int] | None:
+        """Type and number of values of what is summed over survivors, None where there is nothing."""
+        if kind is Kind.TRAIN:
+            return integer_type(self.bits(current_round)), self.state.num_shared
+        return (np.dtype("<i8"), self.statistics.size) if kind is Kind.FINISH and self.statistics.shapes else None
+
     def check(self, kind: Kind, site: str, current_round: int, answer: Answer) -> None:
-        """Refuses an answer that the study does not allow.
+        """Refuses an answer that the study does not allow; of one that is masked nothing but its form can be told.
 
         Raises:
-            ProtocolError: an update where none belongs or none where one does, a wrong type, size or value, a negative count.
+            ProtocolError: an update where none belongs or none where one does, a wrong type, size or value, a negative count, a
+                sealing where the study has none or none where it has.
         """
-        if (answer.update_P is not None) != (kind is Kind.TRAIN):
-            raise ProtocolError(f"the answer to {kind} holds {'an' if answer.update_P is not None else 'no'} update")
-        if answer.update_P is not None:
-            units = self.membership.weight_units[site]
-            check_upload(answer.update_P, self.state.num_shared, self.bits(current_round), self.num_sites, units)
+        if (answer.sealing is not None) != self.secure:
+            raise ProtocolError(f"the answer to {kind} is {'sealed' if answer.sealing else 'not sealed'}, unlike the study")
+        self._check_form(kind, current_round, answer)
+        if not self.secure:
+            self.check_values(kind, site, current_round, answer)
+
+    def _check_form(self, kind: Kind, current_round: int, answer: Answer) -> None:
+        expected, update_P = self.upload(kind, current_round), answer.update_P
+        if (update_P is None) != (expected is None):
+            raise ProtocolError(f"the answer to {kind} holds {'no' if update_P is None else 'an'} update")
+        if update_P is not None and expected is not None and (update_P.dtype, update_P.shape) != (expected[0], (expected[1],)):
+            raise ProtocolError(
+                f"the update has shape {update_P.shape} of {update_P.dtype}, expected ({expected[1]},) of {expected[0]}"
+            )
+        self.counts[kind].unpack(answer.counts)
+
+    def check_values(self, kind: Kind, site: str, current_round: int, answer: Answer) -> None:
+        """Refuses values that the study does not allow, before they are masked.
+
+        Raises:
+            ProtocolError: an update beyond floor(p L), or a negative count.
+        """
+        if kind is Kind.TRAIN and answer.update_P is not None:
+            check_bound(answer.update_P, self.largest_upload(site, current_round))
         blocks = self.counts[kind].unpack(answer.counts)
-        if negative := [name for name, block in blocks.items() if name not in SIGNED_BLOCKS and (block < 0).any()]:
+        if negative := [name for name, block in blocks.items() if (block < 0).any()]:
             raise ProtocolError(f"counts {negative[0]} are negative")

@@ -30,6 +30,7 @@ from csasn.errors import TrustError
 from csasn.storage import private_folder, write_atomically, write_new
 
 IDENTITY_KEY, NODE_KEY, NODE_PUBLIC = "identity.key", "node.key", "node.pub"
+KEYS_FOLDER = "keys"  # of a simulated site, in its folder of the run
 PRIVATE = 0o600
 FINGERPRINT_DIGITS, GROUP = 32, 4  # 128 bits: another key with the same ones cannot be found
 MAKE_KEYS = "make them with client keygen --site NAME, or bring them back with client restore"
@@ -78,14 +79,28 @@ def create_keys(folder: Path) -> PublicKeys:
     if all((folder / name).exists() for name in (IDENTITY_KEY, NODE_KEY)):
         raise TrustError(f"{folder} holds keys already, which are not overwritten", "use them, or move them away for new ones")
     if not (folder / IDENTITY_KEY).exists():
-        identity = Ed25519PrivateKey.generate()
-        write_new(folder / IDENTITY_KEY, identity.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), PRIVATE)
+        write_identity(folder, Ed25519PrivateKey.generate())
     if not (folder / NODE_KEY).exists():
         node = generate_curve_key(SECP384R1())
         write_new(folder / NODE_KEY, node.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), PRIVATE)
     public = read_public_keys(folder)
     write_atomically(folder / NODE_PUBLIC, public.node_key.encode() + b"\n")
     return public
+
+
+def write_identity(folder: Path, identity: Ed25519PrivateKey) -> None:
+    """Keeps an identity in `folder` (0700), exclusively and at 0600.
+
+    Raises:
+        StorageError: one is there already, or it cannot be written.
+    """
+    pem = identity.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    write_new(private_folder(folder) / IDENTITY_KEY, pem, PRIVATE)
+
+
+def public_hex(identity: Ed25519PrivateKey) -> str:
+    """The public half of an identity."""
+    return identity.public_key().public_bytes_raw().hex()
 
 
 def read_public_keys(folder: Path) -> PublicKeys:

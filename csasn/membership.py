@@ -19,7 +19,7 @@ PURPOSE = "membership"
 
 
 class Member(Configuration):
-    """A site, its share of the training cases in 1/64, and its public keys; a simulated site has none."""
+    """A site, its share of the training cases in 1/64, and its public keys; a simulated site has no node key."""
 
     site: Name
     weight_units: Annotated[int, Field(ge=1, le=WEIGHT_UNITS)]
@@ -39,10 +39,18 @@ class Membership(Configuration):
             raise ValueError(f"weights add up to {total}, expected {WEIGHT_UNITS}")
         if len(set(self.sites)) < len(self.members):
             raise ValueError(f"members {list(self.sites)} names a site twice")
-        keys = [key for member in self.members for key in (member.identity, member.node_key)]
-        if any(keys) and (None in keys or len(set(keys)) < len(keys)):
-            raise ValueError("expected an identity and a node_key of its own for each member, or none for any")
+        identities, node_keys = [m.identity for m in self.members], [m.node_key for m in self.members]
+        for keys in (identities, node_keys):
+            if any(keys) and (None in keys or len(set(keys)) < len(keys)):
+                raise ValueError("expected an identity and a node_key of its own for each member, or none for any")
+        if any(node_keys) and not any(identities):
+            raise ValueError("expected an identity beside each node_key")
         return self
+
+    @property
+    def of_hospitals(self) -> bool:
+        """Whether the members are nodes of a network; else they are simulated on one machine."""
+        return self.members[0].node_key is not None
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -18,7 +18,13 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
 MAX_SITES_8_BITS = 8
+MIN_SECURE_SITES, MAX_SECURE_SITES = 3, 16
 MANIFEST_COLUMNS = ("case_id", "image", "label", "split", "view", "scanner")  # no descriptor may be called so
+
+
+def threshold(num_sites: int) -> int:
+    """t = max(3, ⌊2n/3⌋ + 1): so many sites are enough for a round with secure aggregation, and no fewer."""
+    return max(MIN_SECURE_SITES, 2 * num_sites // 3 + 1)
 
 
 class Task(Configuration):
@@ -77,16 +83,29 @@ class Model(Configuration):
         return self
 
 
+def _secure_by_default(values: dict[str, object]) -> bool:
+    sites = values["sites"]
+    return isinstance(sites, tuple) and len(sites) >= MIN_SECURE_SITES
+
+
+def _enough_by_default(values: dict[str, object]) -> int:
+    sites = values["sites"]
+    return threshold(len(sites)) if values["secure_aggregation"] and isinstance(sites, tuple) else 1
+
+
 class Federation(Configuration):
-    """Who takes part, and how rounds run. `sites` in roster order; deadlines in seconds."""
+    """Who takes part, and how rounds run. `sites` in roster order; deadlines in seconds.
+
+    Of three sites or more sums are masked unless the study says otherwise, and then no fewer than t sites make a round.
+    """
 
     sites: tuple[Name, ...] = Field(min_length=1, max_length=1024)
-    min_sites: Annotated[int, Field(ge=1)] = 1
+    secure_aggregation: bool = Field(default_factory=_secure_by_default)
+    min_sites: Annotated[int, Field(ge=1)] = Field(default_factory=_enough_by_default)
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
     local_epochs: Annotated[int, Field(ge=1, le=100)] = 1
     proximal_mu: Annotated[float, Field(ge=0)] = 0.01
     batchnorm: Literal["silo", "shared", "fedbn", "group", "frozen"] = "silo"
-    secure_aggregation: bool = False
     upload_bits: Literal[8, 16, 32] = 16
     answer_deadline_s: Positive = 3600.0
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 4
@@ -102,8 +121,22 @@ class Federation(Configuration):
         if self.upload_bits == 8 and len(self.sites) > MAX_SITES_8_BITS:
             raise ValueError(f"upload_bits 8 with {len(self.sites)} sites, expected at most {MAX_SITES_8_BITS}")
         if self.secure_aggregation:
-            raise ValueError("secure_aggregation true is not available in this version, expected false")
+            self._secure()
         return self
+
+    def _secure(self) -> None:
+        """What masking cannot go together with."""
+        if not MIN_SECURE_SITES <= len(self.sites) <= MAX_SECURE_SITES:
+            raise ValueError(
+                f"secure_aggregation true with {len(self.sites)} sites, expected {MIN_SECURE_SITES} to {MAX_SECURE_SITES}; "
+                "say secure_aggregation: false if each site's update and counts may be seen"
+            )
+        if self.min_sites < (least := threshold(len(self.sites))):
+            raise ValueError(f"min_sites {self.min_sites} with secure_aggregation, expected {least} or more of {len(self.sites)}")
+        if self.upload_bits == 32:
+            raise ValueError("upload_bits 32 is for comparisons, expected 16 or 8, or secure_aggregation: false")
+        if self.on_loss == "reveal":
+            raise ValueError("on_loss reveal shows counts of fewer than all sites, which secure_aggregation: true makes impossible")
 
 
 class ClassWeighting(Configuration):

@@ -6,7 +6,7 @@ Whatever does not read as exactly one of our messages is a ProtocolError: missin
 from collections.abc import Mapping
 from io import BytesIO
 from math import prod
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -18,22 +18,29 @@ from csasn.federated.messages import (
     Absence,
     Accepted,
     Answer,
+    Confirmation,
     Header,
     Kind,
     ModelUpdate,
     Reason,
+    Reply,
     Request,
+    Shares,
     Step,
     Weighting,
 )
 from csasn.federated.quantise import SignedIntegers
+from csasn.federated.secagg.messages import KeySet, Sealing, SignedKey, Survivors, Witness
 from csasn.privacy.receipt import Head
 
 MESSAGE_TYPES = {
+    Kind.KEYS: "query.keys",
     Kind.HELLO: "query.hello",
     Kind.TRAIN: "train",
     Kind.VALIDATE: "evaluate.validate",
     Kind.FINISH: "evaluate.finish",
+    Kind.CONFIRM: "query.confirm",
+    Kind.UNMASK: "query.unmask",
 }
 PLACE_MESSAGE = "query.place"  # in Flower's simulation alone: where in the roster does a node stand?
 
@@ -45,10 +52,16 @@ STATE_HASH, ARRIVED_UNITS = "state-hash", "arrived-units"
 ACCEPTED_ATTEMPT, ACCEPTED_SITES = "accepted-attempt", "accepted-sites"
 WHOLE, STEP_SUM, STEP_SIZES = "whole-state", "step-sum", "step-sizes"
 OMEGA, HISTOGRAM, HISTORY, RANGES = "class-weights", "class-histogram", "class-history", "ranges"
+EPOCH, KEYS, KEY_SIGNATURES = "epoch", "keys", "key-signatures"
+SURVIVORS, WITNESSES, WITNESS_SIGNATURES = "survivors", "witnesses", "witness-signatures"
+CONFIRMED, CONFIRMATIONS, BLOBS = "confirmed", "confirmations", "blobs"
 HEADER_KEYS = {
     *(STUDY_HASH, MEMBERSHIP_HASH, RUN, ROUND, ATTEMPT, STATE_HASH, ARRIVED_UNITS, ACCEPTED_ATTEMPT, ACCEPTED_SITES),
-    *(STEP_SIZES, OMEGA, HISTOGRAM, HISTORY, RANGES),
+    *(STEP_SIZES, OMEGA, HISTOGRAM, HISTORY, RANGES, EPOCH, KEYS, KEY_SIGNATURES),
+    *(SURVIVORS, WITNESSES, WITNESS_SIGNATURES, CONFIRMED, CONFIRMATIONS, BLOBS),
 }
+SEALING, KEY, CONFIRMATION, SHARES = "sealing", "key", "confirmation", "shares"  # records of an answer
+SECRET_HASHES, PUBLIC, PIECES = "secret-hashes", "public", "pieces"
 UPDATE, COUNTS = "update", "counts"
 REASON, TEXT = "reason", "text"
 LEDGER_COUNT, LEDGER_HASH, LEDGER_BEFORE = "ledger-count", "ledger-hash", "ledger-before"
@@ -60,9 +73,10 @@ MAX_TEXT = 500  # characters of an absence
 MAX_VALUE = 200  # characters of a value of the ledger record
 Records = RecordDict
 AnyArray = NDArray[np.generic]
+T = TypeVar("T")
 INTEGERS = ("<i8",)
 STATES = ("<f4",)
-SUMS = ("<i2", "<i4", "|i1")
+SUMS = ("<i2", "<i4", "|i1", "<i8")
 
 
 def request_to_records(request: Request) -> RecordDict:
@@ -92,7 +106,24 @@ def request_to_records(request: Request) -> RecordDict:
             header[HISTORY] = weighting.history_R3K.ravel().tolist()
     if request.ranges is not None:
         header[RANGES] = request.ranges.tolist()
+    _write_secrecy(request, header)
     return RecordDict({HEADER: header, ARRAYS: _to_record(arrays)})
+
+
+def _write_secrecy(request: Request, header: ConfigRecord) -> None:
+    if (keys := request.keys) is not None:
+        header[EPOCH] = keys.epoch
+        header[KEYS] = [key.public for key in keys.keys]
+        header[KEY_SIGNATURES] = [key.signature for key in keys.keys]
+    if (survivors := request.survivors) is not None:
+        header[SURVIVORS] = list(survivors.sites)
+        header[WITNESSES] = [witness.digest for witness in survivors.witnesses]
+        header[WITNESS_SIGNATURES] = [witness.signature for witness in survivors.witnesses]
+        if survivors.confirmations:
+            header[CONFIRMED] = list(survivors.confirmations)
+            header[CONFIRMATIONS] = list(survivors.confirmations.values())
+    if request.blobs:
+        header[BLOBS] = list(request.blobs)
 
 
 def request_from_message(message: Message) -> Request:
@@ -121,20 +152,37 @@ def request_from_message(message: Message) -> Request:
         weighting=_weighting(header) if OMEGA in header else None,
         accepted=_accepted(header) if ACCEPTED_ATTEMPT in header else None,
         ranges=_floats(header, RANGES) if RANGES in header else None,
+        keys=_keys(header) if EPOCH in header else None,
+        survivors=_survivors(header) if SURVIVORS in header else None,
+        blobs=tuple(_list(header, BLOBS, bytes)) if BLOBS in header else (),
     )
 
 
-def answer_to_records(answer: Answer | Absence) -> RecordDict:
-    """What a site sends back: {update, counts}, or why it sends nothing."""
-    if isinstance(answer, Absence):
-        return RecordDict({ABSENCE: ConfigRecord({REASON: answer.reason.value, TEXT: answer.text})})
+def answer_to_records(answer: Reply) -> RecordDict:
+    """What a site sends back: {update, counts} with their sealing; a key, a signature or shares; or why it sends nothing."""
+    match answer:
+        case Absence(reason, text):
+            return RecordDict({ABSENCE: ConfigRecord({REASON: reason.value, TEXT: text})})
+        case SignedKey(public, signature):
+            return RecordDict({KEY: ConfigRecord({PUBLIC: public, SIGNATURE: signature})})
+        case Confirmation(signature):
+            return RecordDict({CONFIRMATION: ConfigRecord({SIGNATURE: signature})})
+        case Shares(data):
+            return RecordDict({SHARES: ConfigRecord({PIECES: data})})
     arrays: dict[str, AnyArray] = {COUNTS: answer.counts}
     if answer.update_P is not None:
         arrays[UPDATE] = answer.update_P
-    return RecordDict({ARRAYS: _to_record(arrays)})
+    records = RecordDict({ARRAYS: _to_record(arrays)})
+    if (sealing := answer.sealing) is not None:
+        records[SEALING] = ConfigRecord({SIGNATURE: sealing.signature})
+        if sealing.blobs:
+            records[SEALING] = ConfigRecord({
+                BLOBS: list(sealing.blobs), SECRET_HASHES: list(sealing.hashes), SIGNATURE: sealing.signature,
+            })  # fmt: skip
+    return records
 
 
-def answer_from_records(records: RecordDict) -> Answer | Absence:
+def answer_from_records(records: RecordDict) -> Reply:
     """The answer in a site's records, whatever its ledger says (`head_from_records`).
 
     Raises:
@@ -147,13 +195,34 @@ def answer_from_records(records: RecordDict) -> Answer | Absence:
             return Absence(Reason(_text(absence, REASON)), _text(absence, TEXT)[:MAX_TEXT])
         except ValueError as error:
             raise ProtocolError("unknown reason of an absence") from error
-    if names != {ARRAYS}:
-        raise ProtocolError(f"the answer holds {len(names)} records, expected {ARRAYS} alone")
+    if names in ({KEY}, {CONFIRMATION}, {SHARES}):
+        return _short_answer(names.pop(), records)
+    if not {ARRAYS} <= names <= {ARRAYS, SEALING}:
+        raise ProtocolError(f"the answer holds {len(names)} records, expected {ARRAYS} and {SEALING} alone")
     arrays = _arrays(records)
     if not set(arrays) <= {COUNTS, UPDATE}:
         raise ProtocolError(f"the answer holds {len(arrays)} arrays, expected {COUNTS} and {UPDATE} alone")
     counts = _int64(_array(arrays, COUNTS, INTEGERS, 1))
-    return Answer(counts, _sums(arrays, UPDATE) if UPDATE in arrays else None, size_bytes(records))
+    update_P = _sums(arrays, UPDATE) if UPDATE in arrays else None
+    return Answer(counts, update_P, _sealing(records) if SEALING in names else None, size_bytes(records))
+
+
+def _short_answer(name: str, records: RecordDict) -> SignedKey | Confirmation | Shares:
+    record = _config(records, name)
+    if set(record) != {KEY: {PUBLIC, SIGNATURE}, CONFIRMATION: {SIGNATURE}, SHARES: {PIECES}}[name]:
+        raise ProtocolError(f"record {name} lacks keys, or holds unknown ones")
+    if name == SHARES:
+        return Shares(_bytes(record, PIECES))
+    signature = _text(record, SIGNATURE)
+    return SignedKey(_bytes(record, PUBLIC), signature) if name == KEY else Confirmation(signature)
+
+
+def _sealing(records: RecordDict) -> Sealing:
+    record = _config(records, SEALING)
+    if set(record) not in ({SIGNATURE}, {SIGNATURE, BLOBS, SECRET_HASHES}):
+        raise ProtocolError(f"record {SEALING} lacks keys, or holds unknown ones")
+    blobs, hashes = (tuple(_list(record, key, bytes)) if key in record else () for key in (BLOBS, SECRET_HASHES))
+    return Sealing(blobs, hashes, _text(record, SIGNATURE))
 
 
 def attach_head(records: RecordDict, head: Head) -> RecordDict:
@@ -252,10 +321,23 @@ def _weighting(header: ConfigRecord) -> Weighting:
 
 
 def _accepted(header: ConfigRecord) -> Accepted:
-    sites = header.get(ACCEPTED_SITES, [])
-    if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
-        raise ProtocolError(f"{ACCEPTED_SITES} is not a list of names")
-    return Accepted(_count(header, ACCEPTED_ATTEMPT), tuple(str(site) for site in sites))
+    return Accepted(_count(header, ACCEPTED_ATTEMPT), tuple(_list(header, ACCEPTED_SITES, str) if ACCEPTED_SITES in header else ()))
+
+
+def _keys(header: ConfigRecord) -> KeySet:
+    publics, signatures = _list(header, KEYS, bytes), _list(header, KEY_SIGNATURES, str)
+    if len(publics) != len(signatures):
+        raise ProtocolError(f"{len(publics)} keys with {len(signatures)} signatures")
+    return KeySet(_count(header, EPOCH), tuple(map(SignedKey, publics, signatures)))
+
+
+def _survivors(header: ConfigRecord) -> Survivors:
+    sites, digests = _list(header, SURVIVORS, str), _list(header, WITNESSES, bytes)
+    signatures = _list(header, WITNESS_SIGNATURES, str)
+    confirmed, confirmations = (_list(header, key, str) if key in header else [] for key in (CONFIRMED, CONFIRMATIONS))
+    if not len(sites) == len(digests) == len(signatures) or len(confirmed) != len(confirmations):
+        raise ProtocolError(f"{len(sites)} survivors with {len(signatures)} signatures, {len(confirmations)} confirmations")
+    return Survivors(tuple(sites), tuple(map(Witness, digests, signatures)), dict(zip(confirmed, confirmations, strict=True)))
 
 
 def _text(record: ConfigRecord, key: str) -> str:
@@ -272,19 +354,26 @@ def _count(record: ConfigRecord, key: str) -> int:
     return value
 
 
+def _bytes(record: ConfigRecord, key: str) -> bytes:
+    value = record.get(key)
+    if not isinstance(value, bytes):
+        raise ProtocolError(f"{key} is missing, or not bytes")
+    return value
+
+
 def _floats(record: ConfigRecord, key: str) -> NDArray[np.float64]:
-    return np.array(_numbers(record, key, float), np.float64)
+    return np.array(_list(record, key, float), np.float64)
 
 
 def _integers(record: ConfigRecord, key: str) -> NDArray[np.int64]:
-    return np.array(_numbers(record, key, int), np.int64)
+    return np.array(_list(record, key, int), np.int64)
 
 
-def _numbers(record: ConfigRecord, key: str, kind: type) -> list[object]:
+def _list(record: ConfigRecord, key: str, kind: type[T]) -> list[T]:
     value = record.get(key)
-    if not isinstance(value, list) or any(type(number) is not kind for number in value):
+    if not isinstance(value, list) or any(type(part) is not kind for part in value):
         raise ProtocolError(f"{key} is missing, or no list of {kind.__name__}")
-    return list(value)
+    return cast(list[T], list(value))
 
 
 def _array(arrays: ArrayRecord, name: str, dtypes: tuple[str, ...], num_axes: int) -> AnyArray:

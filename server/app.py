@@ -11,12 +11,12 @@ from flwr.serverapp import Grid, ServerApp
 from csasn import wire
 from csasn.contract import Contract
 from csasn.errors import CsasnError, ProtocolError, QuorumError
-from csasn.federated.messages import Absence, Answer, Reason, Request
+from csasn.federated.messages import Absence, Reason, Reply, Request
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network
 from csasn.site import find_site
 from csasn.study import read_study
-from server.exchange import Take
+from server.exchange import Enough, Take, never
 from server.outcome import write_outcome, write_report
 from server.preparation import begin, check_resumable
 from server.receipts import Receipts
@@ -47,7 +47,9 @@ class GridExchange:
         self.on_reply = on_reply
         self.pause = pause
 
-    def __call__(self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float, take: Take) -> int:
+    def __call__(
+        self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float, take: Take, enough: Enough = never
+    ) -> int:
         """Requests by site; `take` gets what comes back within the deadline, one at a time."""
         made = {id(request): wire.request_to_records(request) for request in requests.values()}  # sites share most requests
         records = {site: made[id(request)] for site, request in requests.items()}
@@ -57,7 +59,7 @@ class GridExchange:
         ]
         waiting = dict(zip(self.grid.push_messages(messages), requests, strict=True))
         deadline = time.monotonic() + deadline_s
-        while set(waiting.values()) & set(patient_for) and time.monotonic() < deadline:
+        while set(waiting.values()) & set(patient_for) and not enough() and time.monotonic() < deadline:
             for message in self.grid.pull_messages(list(waiting)):
                 site = waiting.pop(message.metadata.reply_to_message_id)
                 reply = self._read(site, requests[site], message)
@@ -69,7 +71,7 @@ class GridExchange:
             take(site, Absence(Reason.DEADLINE))
         return sum(wire.size_bytes(part) for part in records.values())
 
-    def _read(self, site: str, request: Request, message: Message) -> Answer | Absence:
+    def _read(self, site: str, request: Request, message: Message) -> Reply:
         """What a site's message says, after its receipt is kept."""
         if message.has_error():
             said = "its ledger is broken or cannot be written, so it sends nothing: see its log, and client audit"

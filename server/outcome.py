@@ -19,10 +19,10 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
     statistics = {"shared": "averaged over rounds", "group": "none", "frozen": "of the initial weights"}.get(
         study.federation.batchnorm, ""
     )
-    if "affine" in finished.counts:
-        apply_affine(network, finished.counts)
-    if "moments" in finished.counts:
-        apply_moments(network, finished.counts)
+    if "affine" in finished.statistics:
+        apply_affine(network, finished.statistics)
+    if "moments" in finished.statistics:
+        apply_moments(network, finished.statistics)
         statistics = (
             "exact, from summed moments of all sites" if finished.whole else "from summed moments of the sites that finished"
         )
@@ -30,8 +30,7 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
     assert state is not None
     weights = class_weights(study.class_weighting, state.histogram_K, state.history)
     save_model(directory.path, study, network, finished.round, weights.adjustment_K, statistics)
-    shown = finished.whole or study.federation.on_loss == "reveal"
-    final = final_metrics(study, finished.counts, finished.round) if shown else None
+    final = None if finished.counts is None else final_metrics(study, finished.counts, finished.round)
     directory.event("outcome", final=final, state_hash=state.model_hash, round=finished.round)
 
 

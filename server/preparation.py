@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from csasn.data.cases import count_training_cases
 from csasn.errors import RunError
+from csasn.identity import public_hex
 from csasn.membership import Member, Membership, share_weights
 from csasn.site import Site
 from csasn.study import Study, read_study
@@ -12,7 +15,7 @@ from server.run_directory import RunDirectory, is_finished
 
 
 def begin(path: Path, study: Study, sites: Mapping[str, Site]) -> None:
-    """Writes a new run directory; each site weighs by its share of the training cases.
+    """Writes a new run directory; each site weighs by its share of the training cases, and gets an identity in its folder.
 
     Raises:
         RunError: something is there already.
@@ -20,8 +23,9 @@ def begin(path: Path, study: Study, sites: Mapping[str, Site]) -> None:
     """
     num_cases = {name: count_training_cases(study, site) for name, site in sites.items()}
     units = share_weights(num_cases)
-    members = tuple(Member(site=name, weight_units=units[name]) for name in study.federation.sites)
-    RunDirectory.create(path, study, Membership(study_hash=study.study_hash, members=members))
+    keys = {name: Ed25519PrivateKey.generate() for name in study.federation.sites}
+    members = tuple(Member(site=name, weight_units=units[name], identity=public_hex(key)) for name, key in keys.items())
+    RunDirectory.create(path, study, Membership(study_hash=study.study_hash, members=members), keys)
 
 
 def check_resumable(path: Path, study: Study) -> None:

@@ -10,24 +10,28 @@ import numpy as np
 
 from csasn.contract import Contract
 from csasn.errors import QuorumError, TrainingError
-from csasn.federated.aggregate import apply_step, sum_counts
+from csasn.federated.aggregate import apply_step
 from csasn.federated.messages import Accepted, Header, Kind, ModelUpdate, Reason, Replies, Request, Step, Weighting
 from csasn.federated.quantise import WIDENING, Floats32, Floats64, first_ranges, next_ranges, step_sizes
 from csasn.metrics import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
 from csasn.weighting import class_sums, class_weights
 from server.exchange import Correspondence, Exchange
+from server.masked_sums import sums_of
 from server.run_directory import BEST, RunDirectory, RunState
+from server.sums import Sums
 
 MEND = "mend what the sites say, then resume"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The outcome of a run: the chosen model and its round, and the summed counts of finish; `whole` if every site is in them."""
+    """The outcome of a run: the chosen model and its round, what was counted of it, None where that is withheld, and the sums of
+    its normalisation statistics; `whole` if every site is in both."""
 
     round: int
     model: Floats32
-    counts: dict[str, Integers]
+    counts: dict[str, Integers] | None
+    statistics: dict[str, Integers]
     whole: bool
 
 
@@ -38,6 +42,7 @@ class Coordinator:
         self.contract, self.study = contract, contract.study
         self.directory = directory
         self.sites = Correspondence(contract, exchange)
+        self.sums: Sums = sums_of(contract, directory, self.sites)
 
     def run(self, initial: Floats32) -> Finished:
         """Runs or resumes the study.
@@ -54,7 +59,7 @@ class Coordinator:
 
     def hello(self, initial: Floats32) -> RunState:
         """Sums the class histogram over the whole membership."""
-        histogram_K = self._sum(Kind.HELLO, self._ask_all(Kind.HELLO, None))["histogram"]
+        histogram_K = self._counts(Kind.HELLO, self._ask_all(Kind.HELLO, None))["histogram"]
         self.directory.event("hello", sites=list(self.contract.membership.sites), histogram=histogram_K.tolist())
         state_hash = self.contract.state.hash(initial)
         state = RunState(0, initial, state_hash, first_ranges(self.contract.state.shared, initial), histogram_K)
@@ -68,11 +73,11 @@ class Coordinator:
         federation = self.study.federation
         for attempts in range(1, federation.max_attempts + 1):
             request = self._request(Kind.TRAIN, state, ranges)
-            replies = self.sites.ask(request)
+            replies = self.sums.ask(request, self._least(state))
             bytes_up, bytes_down = bytes_up + replies.bytes_up, bytes_down + replies.bytes_down
             if any(absence.reason is Reason.SCALE_TOO_SMALL for absence in replies.absent.values()):
                 ranges = ranges * WIDENING
-            elif self._accepts(replies, state):
+            elif replies.sum_P is not None:
                 after = self._step(state, replies, request)
                 facts = {"bytes_up": bytes_up, "bytes_down": bytes_down, "seconds": round(time.monotonic() - started, 3)}
                 self.directory.save(after)
@@ -80,7 +85,7 @@ class Coordinator:
                 return after
             else:
                 self._stop_if_hopeless(f"round {current}", replies)
-            self.directory.event("round-repeated", round=current, attempt=request.header.attempt, absent=_reasons(replies))
+            self.directory.event("round-repeated", round=current, attempt=replies.attempt, absent=_reasons(replies))
         raise QuorumError(_too_few(f"round {current}", federation.max_attempts, replies), MEND)
 
     def validate(self, state: RunState) -> RunState:
@@ -93,12 +98,14 @@ class Coordinator:
         chosen = replace(state, model=best.model, model_hash=best.model_hash, round=best.round) if best else state
         replies = self._ask_all(Kind.FINISH, chosen)
         self.directory.event("finish", round=chosen.round, absent=_reasons(replies))
-        return Finished(chosen.round, chosen.model, self._sum(Kind.FINISH, replies), not replies.absent)
+        counts = None if replies.counts is None else self._counts(Kind.FINISH, replies)
+        moments = {} if replies.sum_P is None else self.contract.statistics.unpack(replies.sum_P.astype(np.int64, copy=False))
+        return Finished(chosen.round, chosen.model, counts, moments, not replies.absent)
 
     def _step(self, state: RunState, replies: Replies, request: Request) -> RunState:
         """The state after a round: the average of the updates that arrived, and what the counts say of the model before."""
         bits, shared, num_sites = self.contract.bits(request.header.round), self.contract.state.shared, self.contract.num_sites
-        arrived = sum(self.contract.membership.weight_units[site] for site in replies.counts)
+        arrived = sum(self.contract.membership.weight_units[site] for site in replies.participants)
         assert request.ranges is not None
         assert replies.sum_P is not None
         step = Step(replies.sum_P, step_sizes(request.ranges, bits, num_sites), arrived)
@@ -109,17 +116,17 @@ class Coordinator:
             round=state.round + 1,
             model_hash=self.contract.state.hash(state.model),
             ranges=next_ranges(largest, request.ranges),
-            accepted=Accepted(request.header.attempt, tuple(sorted(replies.counts))),
+            accepted=Accepted(replies.attempt, replies.participants),
             num_partial=state.num_partial + bool(replies.absent),
         )
 
     def _evaluated(self, state: RunState, replies: Replies, kind: Kind) -> RunState:
         """`state` with what was counted of its model. Where a site is missing, the weighting does not move and, unless the study
         says reveal, nothing is shown."""
-        if replies.absent and self.study.federation.on_loss == "withhold":
+        if replies.counts is None:
             self.directory.event("evaluation-withheld", round=state.round, absent=_reasons(replies))
             return state
-        blocks = self._sum(kind, replies)
+        blocks = self._counts(kind, replies)
         metrics = metrics_from_counts(blocks)
         self.directory.event("evaluated", round=state.round, **describe_metrics(metrics, self.study.classes))
         if not replies.absent:
@@ -132,11 +139,11 @@ class Coordinator:
             self.directory.keep_best()
         return state
 
-    def _accepts(self, replies: Replies, state: RunState) -> bool:
-        """Whether the study allows a round of these answers: all, or a partial one of the few that it allows."""
+    def _least(self, state: RunState) -> int:
+        """How many sites the study asks for in the next round: all, or fewer in one of the few partial rounds that it allows."""
         federation = self.study.federation
         partial_left = int(federation.max_partial_rounds * federation.rounds) - state.num_partial
-        return not replies.absent or (len(replies.counts) >= federation.min_sites and partial_left > 0)
+        return federation.min_sites if partial_left > 0 else self.contract.num_sites
 
     def _stop_if_hopeless(self, what: str, replies: Replies) -> None:
         """Training is deterministic, and a refusal waits for a person: a repeat would end alike."""
@@ -149,17 +156,22 @@ class Coordinator:
     def _ask_all(self, kind: Kind, state: RunState | None) -> Replies:
         """Asks until the whole membership answered; in the end `min_sites` are enough, but never for hello."""
         federation = self.study.federation
-        for _ in range(federation.max_attempts):
-            request = self._request(kind, state)
-            replies = self.sites.ask(request)
-            if not replies.absent:
+        all_sites = self.contract.num_sites
+        for attempts in range(1, federation.max_attempts + 1):
+            last = attempts == federation.max_attempts and kind is not Kind.HELLO
+            least = federation.min_sites if last else all_sites
+            replies = self.sums.ask(self._request(kind, state), least)
+            if not replies.absent or (last and self._has_enough(kind, replies)):
                 return replies
-            if kind is Kind.HELLO or len(replies.counts) < federation.min_sites:
+            if kind is Kind.HELLO or len(replies.participants) < federation.min_sites:
                 self._stop_if_hopeless(str(kind), replies)
-            self.directory.event("exchange-repeated", kind=str(kind), attempt=request.header.attempt, absent=_reasons(replies))
-        if kind is Kind.HELLO or len(replies.counts) < federation.min_sites:
-            raise QuorumError(_too_few(str(kind), federation.max_attempts, replies), MEND)
-        return replies
+            self.directory.event("exchange-repeated", kind=str(kind), attempt=replies.attempt, absent=_reasons(replies))
+        raise QuorumError(_too_few(str(kind), federation.max_attempts, replies), MEND)
+
+    def _has_enough(self, kind: Kind, replies: Replies) -> bool:
+        """Whether `min_sites` are in what came, and in the sum of statistics where there is one."""
+        summed = replies.sum_P is not None or self.contract.upload(kind, 0) is None
+        return len(replies.participants) >= self.study.federation.min_sites and summed
 
     def _request(self, kind: Kind, state: RunState | None, ranges: Floats64 | None = None) -> Request:
         """A new attempt: its number is on disk before it is sent."""
@@ -178,18 +190,19 @@ class Coordinator:
         empty = np.zeros((0, 3, len(self.study.classes)), np.int64)
         return Weighting(omega_K, state.histogram_K, np.stack(state.history) if state.history else empty)
 
-    def _sum(self, kind: Kind, replies: Replies) -> dict[str, Integers]:
-        return self.contract.counts[kind].unpack(sum_counts(replies.counts))
+    def _counts(self, kind: Kind, replies: Replies) -> dict[str, Integers]:
+        assert replies.counts is not None
+        return self.contract.counts[kind].unpack(replies.counts)
 
     def _describe(self, replies: Replies, after: RunState) -> dict[str, object]:
         facts: dict[str, object] = {
-            "participants": sorted(replies.counts),
+            "participants": sorted(replies.participants),
             "absent": _reasons(replies),
             "state_hash": after.model_hash,
         }
         if not replies.absent:
-            loss, steps, clipped, sent = self._sum(Kind.TRAIN, replies)["training"].tolist()
-            facts |= {"train_loss": loss / FIXED_POINT / len(replies.counts), "steps": steps, "clipped_share": clipped / sent}
+            loss, steps, clipped, sent = self._counts(Kind.TRAIN, replies)["training"].tolist()
+            facts |= {"train_loss": loss / FIXED_POINT / len(replies.participants), "steps": steps, "clipped_share": clipped / sent}
         return facts
 
 
@@ -200,4 +213,4 @@ def _reasons(replies: Replies) -> dict[str, str]:
 def _too_few(what: str, attempts: int, replies: Replies) -> str:
     missing = "; ".join(f"{site}: {reason}" for site, reason in _reasons(replies).items())
     often = f" in the last of {attempts} attempts" if attempts > 1 else ""
-    return f"{what}: {len(replies.counts)} sites answered{often}; {missing}"
+    return f"{what}: {len(replies.participants)} sites answered{often}, nothing was summed; {missing}"

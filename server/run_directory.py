@@ -7,12 +7,13 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from csasn.checkpoint import load_arrays, save_arrays
@@ -20,6 +21,8 @@ from csasn.configuration import write_yaml
 from csasn.errors import ModelError, RunError
 from csasn.federated.messages import Accepted
 from csasn.federated.quantise import Floats32, Floats64
+from csasn.federated.secagg.messages import KeySet, SignedKey
+from csasn.identity import KEYS_FOLDER, write_identity
 from csasn.membership import Membership, read_membership
 from csasn.metrics import Integers
 from csasn.storage import append_line, link_atomically, write_atomically, write_json
@@ -27,6 +30,7 @@ from csasn.study import Study, read_study
 
 Event = Mapping[str, object]
 LATEST, BEST, ATTEMPT = "checkpoints/latest.safetensors", "checkpoints/best.safetensors", "checkpoints/attempt.json"
+KEYS, SURVIVORS = "checkpoints/keys.json", "checkpoints/survivors.json"
 RUN = "run.json"
 
 
@@ -63,8 +67,8 @@ class RunDirectory:
         self.run_id = str(json.loads((path / RUN).read_text())["id"])  # a site tells runs apart by it, also those of one name
 
     @staticmethod
-    def create(path: Path, study: Study, membership: Membership) -> None:
-        """Writes what a run begins with.
+    def create(path: Path, study: Study, membership: Membership, identities: Mapping[str, Ed25519PrivateKey] | None = None) -> None:
+        """Writes what a run begins with; `identities` are those of simulated sites, each for its own folder.
 
         Raises:
             RunError: something is there already.
@@ -75,6 +79,8 @@ class RunDirectory:
             )
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         (path / "sites").mkdir(exist_ok=True)
+        for site, key in (identities or {}).items():
+            write_identity(path / "sites" / site / KEYS_FOLDER, key)
         write_json(path / "membership.json", membership.model_dump(mode="json"))
         write_json(path / RUN, {"id": f"{path.name[:40]}-{secrets.token_hex(6)}"})
         write_atomically(path / "study.yaml", write_yaml(study).encode())
@@ -100,6 +106,29 @@ class RunDirectory:
         attempt = 1 + (int(json.loads(path.read_text())["attempt"]) if path.exists() else 0)
         write_json(path, {"attempt": attempt})
         return attempt
+
+    def keep_keys(self, keys: KeySet) -> None:
+        """The sites' public keys of an epoch, before they are sent to anybody."""
+        parts = [[key.public.hex(), key.signature] for key in keys.keys]
+        write_json(self.path / KEYS, {"epoch": keys.epoch, "keys": parts})
+
+    def load_keys(self) -> KeySet | None:
+        """Those of the newest epoch, None before the first."""
+        if not (self.path / KEYS).exists():
+            return None
+        facts = json.loads((self.path / KEYS).read_text())
+        return KeySet(int(facts["epoch"]), tuple(SignedKey(bytes.fromhex(public), sign) for public, sign in facts["keys"]))
+
+    def keep_survivors(self, occasion: str, sites: Sequence[str]) -> None:
+        """For whom the sites are asked to reveal on an occasion, before they are asked: they never do so for others."""
+        write_json(self.path / SURVIVORS, {"occasion": occasion, "sites": list(sites)})
+
+    def survivors_of(self, occasion: str) -> tuple[str, ...]:
+        """The survivors that were kept for the same occasion, none where it is another."""
+        if not (self.path / SURVIVORS).exists():
+            return ()
+        facts = json.loads((self.path / SURVIVORS).read_text())
+        return tuple(map(str, facts["sites"])) if facts["occasion"] == occasion else ()
 
     def keep_best(self) -> None:
         """The newest checkpoint is the best so far: it is kept under a second name."""

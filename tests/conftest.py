@@ -4,24 +4,27 @@ import copy
 import signal
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
 from client.app import reason_of_failure
 from client.worker import SiteWorker
 from csasn.contract import Contract
 from csasn.data.cases import count_training_cases
-from csasn.federated.messages import Absence, Answer, Reason, Request
+from csasn.federated.messages import Absence, Reason, Reply, Request
+from csasn.identity import KEYS_FOLDER, load_identity, public_hex, sign
 from csasn.membership import Member, Membership, share_weights
 from csasn.model.initial_weights import initial_network
 from csasn.site import find_site
 from csasn.study import Study, read_study
-from server.exchange import Take
+from server.exchange import Enough, Take, never
 from server.rounds import Coordinator, Finished
 from server.run_directory import RunDirectory
 
@@ -48,7 +51,7 @@ def write_hospitals(folder: Path, sites: Collection[str] = SITES, num_cases: int
         "malignant": ["PTC", "FTC"],
         "tasks": {"subtype": {"weight": 1.0}, "malignancy": {"weight": 0.5}},
         "model": {"profile": "csasn-test", "image_size": 32},
-        "federation": {"sites": list(sites), "rounds": 2, "answer_deadline_s": 60.0},
+        "federation": {"sites": list(sites), "rounds": 2, "answer_deadline_s": 60.0, "secure_aggregation": False},
         "optimiser": {"batch_size": 8},
     }
     for key, value in changes.items():
@@ -84,7 +87,7 @@ def _write_site(folder: Path, site: str, classes: list[str], num_cases: int, see
     (folder / "sites" / f"{site}.yaml").write_text(yaml.safe_dump(facts))
 
 
-Tamper = Callable[[str, Request, Answer | Absence], Answer | Absence | None]
+Tamper = Callable[[str, Request, Reply], Reply | None]
 
 
 @dataclass
@@ -104,8 +107,9 @@ class LocalFederation:
         self.sites = {name: find_site(name, folder=self.sites_folder) for name in self.study.federation.sites}
         if not self.path.exists():
             units = share_weights({name: count_training_cases(self.study, site) for name, site in self.sites.items()})
-            members = tuple(Member(site=name, weight_units=units[name]) for name in self.sites)
-            RunDirectory.create(self.path, self.study, Membership(study_hash=self.study.study_hash, members=members))
+            keys = {name: Ed25519PrivateKey.generate() for name in self.sites}
+            members = tuple(Member(site=name, weight_units=units[name], identity=public_hex(keys[name])) for name in self.sites)
+            RunDirectory.create(self.path, self.study, Membership(study_hash=self.study.study_hash, members=members), keys)
         self.directory = RunDirectory(self.path)
         self.network = initial_network(self.study)
         self.contract = Contract.of(self.study, self.directory.membership, self.network)
@@ -122,7 +126,9 @@ class LocalFederation:
         finally:
             self.directory.close()
 
-    def _exchange(self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float, take: Take) -> int:
+    def _exchange(
+        self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float, take: Take, enough: Enough = never
+    ) -> int:
         for site, sent in requests.items():
             request = copy.deepcopy(sent)  # the coordinator moves its model in place
             self.requests.append((site, request))
@@ -134,7 +140,9 @@ class LocalFederation:
 
     def _worker(self, site: str) -> SiteWorker:
         if site not in self.workers:
-            self.workers[site] = SiteWorker(self.study, self.directory.membership, self.sites[site], self.path / "sites" / site)
+            folder = self.path / "sites" / site
+            signer = partial(sign, load_identity(folder / KEYS_FOLDER))
+            self.workers[site] = SiteWorker(self.study, self.directory.membership, self.sites[site], folder, signer)
         return self.workers[site]
 
     def state_hash(self) -> str:

@@ -1,6 +1,7 @@
 """The egress gate: exactly what the study allows leaves a site, and nothing else."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,15 +70,22 @@ def test_what_the_study_asks_for_passes(records, terms):
     judge(records, terms)
 
 
-@pytest.mark.parametrize("kind", [Kind.HELLO, Kind.VALIDATE, Kind.FINISH])
+@pytest.mark.parametrize("kind", [Kind.HELLO, Kind.VALIDATE])
 def test_counts_alone_answer_what_asks_for_counts(kind, contract):
     judge(wire.answer_to_records(Answer(np.ones(contract.counts[kind].size, np.int64))), Terms(contract, "north", kind, 2))
+
+
+def test_statistics_go_with_the_counts_that_finish(contract):
+    counts, statistics = (np.ones(layout.size, np.int64) for layout in (contract.counts[Kind.FINISH], contract.statistics))
+    judge(wire.answer_to_records(Answer(counts, statistics)), Terms(contract, "north", Kind.FINISH, 2))
+    with pytest.raises(RefusedError, match="array update is missing"):
+        judge(wire.answer_to_records(Answer(counts)), Terms(contract, "north", Kind.FINISH, 2))
 
 
 @pytest.mark.parametrize("bits", [1, 2])
 def test_an_update_has_the_type_of_its_round(bits, records, contract):
     eight = contract.study.model_copy(update={"federation": contract.study.federation.model_copy(update={"upload_bits": 8})})
-    terms = Terms(Contract(eight, contract.membership, contract.state, contract.counts), "north", Kind.TRAIN, bits)
+    terms = Terms(replace(contract, study=eight), "north", Kind.TRAIN, bits)
     update = values_of(records, "update")
     array(records, "update", update.astype(np.int8) if bits == 2 else update)
     judge(records, terms)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csasn.errors import ProtocolError, TrainingError
-from csasn.federated.aggregate import add_upload, apply_step, check_upload
+from csasn.federated.aggregate import add_integers, apply_step, check_bound
 from csasn.federated.quantise import (
     Scale,
     ScaleTooSmallError,
@@ -104,9 +104,9 @@ def test_the_sum_of_any_sites_fits_its_integers_even_when_all_are_clipped(shares
     random = np.random.default_rng(seed)
     uploads = {f"s{k}": random.choice([-most, most], NUM).astype(integer_type(bits)) for k, most in enumerate(largest)}
     for k, units in enumerate(shares):
-        check_upload(uploads[f"s{k}"], NUM, bits, num, units)
+        check_bound(uploads[f"s{k}"], largest_upload(bits, num, units))
     exact = sum(upload.astype(object) for upload in uploads.values())
-    assert (functools.reduce(add_upload, uploads.values(), None) == exact).all()
+    assert (functools.reduce(add_integers, uploads.values(), None) == exact).all()
 
 
 def step_from_sum(sum_P, segments, sizes, arrived_units):
@@ -123,8 +123,8 @@ def test_the_order_of_sites_never_changes_a_bit_of_the_step(order, seed):
     uploads = {
         name: quantise(update(seed + k), none(), given, np.random.default_rng(k)).integers_P for k, name in enumerate("abcd")
     }
-    first = step_from_sum(functools.reduce(add_upload, uploads.values(), None), SEGMENTS, given.sizes, 64)
-    second = step_from_sum(functools.reduce(add_upload, (uploads[name] for name in order), None), SEGMENTS, given.sizes, 64)
+    first = step_from_sum(functools.reduce(add_integers, uploads.values(), None), SEGMENTS, given.sizes, 64)
+    second = step_from_sum(functools.reduce(add_integers, (uploads[name] for name in order), None), SEGMENTS, given.sizes, 64)
     assert first.tobytes() == second.tobytes()
 
 
@@ -135,7 +135,7 @@ def test_the_averaged_step_is_the_weighted_mean_of_the_updates(bits, error):
     for k, (name, share) in enumerate(units.items()):
         uploads[name] = quantise(update(k), none(), scale(bits, 3, share), np.random.default_rng(k)).integers_P
         wanted += update(k).astype(np.float64) * share / 64
-    step = step_from_sum(functools.reduce(add_upload, uploads.values(), None), SEGMENTS, scale(bits, 3).sizes, 64)
+    step = step_from_sum(functools.reduce(add_integers, uploads.values(), None), SEGMENTS, scale(bits, 3).sizes, 64)
     assert np.linalg.norm(step - wanted) / np.linalg.norm(wanted) < error
 
 
@@ -149,7 +149,7 @@ def test_fewer_sites_are_divided_by_the_weights_that_arrived():
 def test_an_upload_beyond_what_its_weight_allows_could_break_the_sum_and_is_refused():
     upload = np.full(NUM, largest_upload(16, 2, 32) + 1, np.dtype("<i2"))
     with pytest.raises(ProtocolError, match="beyond"):
-        check_upload(upload, NUM, 16, 2, 32)
+        check_bound(upload, largest_upload(16, 2, 32))
 
 
 def test_ranges_follow_the_last_step_with_headroom_and_shrink_at_most_fourfold():

@@ -80,7 +80,7 @@ def broken(change):
         (lambda r: r["header"].__setitem__("round", -1), "round is missing, or not a count"),
         (lambda r: r["header"].__setitem__("round", "3"), "round is missing, or not a count"),
         (lambda r: r["header"].pop("study-hash"), "study-hash is missing"),
-        (lambda r: r["header"].__setitem__("accepted-sites", [1, 2]), "not a list of names"),
+        (lambda r: r["header"].__setitem__("accepted-sites", [1, 2]), "accepted-sites is missing, or no list of str"),
         (lambda r: r["header"].pop("step-sizes"), "step-sizes is missing"),
         (lambda r: r["header"].__setitem__("ranges", [1, 2]), "ranges is missing, or no list of float"),
         (lambda r: r["header"].__setitem__("class-histogram", [True, False]), "class-histogram is missing, or no list of int"),

@@ -1,9 +1,8 @@
 """Sums of uploads, and the step that a sum stands for: exact integers, so the order of sites never matters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from csasn.errors import ProtocolError
 from csasn.federated.quantise import (
@@ -11,38 +10,28 @@ from csasn.federated.quantise import (
     Floats32,
     Floats64,
     SignedIntegers,
-    integer_type,
     largest_magnitude,
-    largest_upload,
 )
 from csasn.federated.segments import Segment
 
 
-def check_upload(upload_P: SignedIntegers, num_values: int, bits: int, num_sites: int, weight_units: int) -> None:
-    """Refuses an upload that the study does not allow.
+def check_bound(upload_P: SignedIntegers, largest: int) -> None:
+    """Refuses an upload with a value beyond what the weight of its site allows.
 
     Raises:
-        ProtocolError: wrong type, wrong size, or a value beyond floor(p L).
+        ProtocolError: a value is beyond ±`largest`.
     """
-    dtype = integer_type(bits)
-    if upload_P.dtype != dtype or upload_P.shape != (num_values,):
-        raise ProtocolError(f"the update has shape {upload_P.shape} of {upload_P.dtype}, expected ({num_values},) of {dtype}")
-    largest = largest_upload(bits, num_sites, weight_units)
-    if num_values and max(int(upload_P.max()), -int(upload_P.min())) > largest:
+    if upload_P.size and max(int(upload_P.max()), -int(upload_P.min())) > largest:
         raise ProtocolError(f"the update holds values beyond ±{largest}, what the weight of the site allows")
 
 
-def add_upload(sum_P: SignedIntegers | None, upload_P: SignedIntegers) -> SignedIntegers:
-    """Σ x with one more site's x, in the upload's own type, which holds any sum of all sites by construction (`check_upload`).
+def add_integers(total: SignedIntegers | None, part: SignedIntegers) -> SignedIntegers:
+    """Σ with one more site's integers, modulo 2^bits of their own type. It holds any sum of uploads by construction
+    (`check_bound`), and masks cancel in it.
 
-    Uploads are added as they arrive, so that a coordinator never holds more than one; integers add up alike in any order.
+    They are added as they arrive, so that a coordinator never holds more than one upload; integers add up alike in any order.
     """
-    return upload_P.copy() if sum_P is None else np.add(sum_P, upload_P, out=sum_P)
-
-
-def sum_counts(counts: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Σ of the sites' count vectors, in 2^64."""
-    return np.asarray(np.sum([counts[site] for site in sorted(counts)], axis=0, dtype=np.int64))
+    return part.copy() if total is None else np.add(total, part, out=total)
 
 
 def apply_step(

@@ -1,5 +1,6 @@
 """What coordinator and sites say to each other, as plain data. csasn/wire.py turns it into Flower records."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csasn.federated.quantise import Floats32, Floats64, SignedIntegers
+from csasn.federated.secagg.messages import KeySet, Sealing, SignedKey, Survivors
 
 Integers = NDArray[np.int64]
 
@@ -15,10 +17,13 @@ Integers = NDArray[np.int64]
 class Kind(StrEnum):
     """What a site is asked to do."""
 
+    KEYS = "keys"  # with secure aggregation: make a key for an epoch
     HELLO = "hello"  # count the training cases of each class
     TRAIN = "train"  # evaluate the received model on validation cases, then train
     VALIDATE = "validate"  # evaluate the last model on validation cases
     FINISH = "finish"  # measure normalisation, evaluate the chosen model on test cases
+    CONFIRM = "confirm"  # with secure aggregation, where a site is missing: commit to a set of survivors
+    UNMASK = "unmask"  # with secure aggregation: reveal shares for a set of survivors
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,11 @@ class ModelUpdate:
 
 @dataclass(frozen=True)
 class Request:
-    """A broadcast. Hello carries the header alone; `ranges` (tensors,) go with train."""
+    """A broadcast. `ranges` (tensors,) go with train.
+
+    With secure aggregation `keys` go with whatever is counted or trained, and `survivors` with confirm and unmask, whose header is
+    that of the attempt; `blobs` are what the other survivors made for the site, in their order.
+    """
 
     kind: Kind
     header: Header
@@ -77,21 +86,53 @@ class Request:
     weighting: Weighting | None = None
     accepted: Accepted | None = None
     ranges: Floats64 | None = None
+    keys: KeySet | None = None
+    survivors: Survivors | None = None
+    blobs: tuple[bytes, ...] = ()
+
+
+def transcript(request: Request) -> bytes:
+    """T: H over all that an answer follows from, whichever way the model travels."""
+    head, weighting = request.header, request.weighting
+    facts = (request.kind, head.study_hash, head.membership_hash, head.run, head.round, head.attempt, request.accepted)
+    digest = hashlib.sha256(repr(facts).encode())
+    digest.update((request.model.state_hash if request.model else "").encode())
+    for array in (weighting.omega_K if weighting else None, request.ranges):
+        digest.update(b"|" if array is None else np.ascontiguousarray(array).tobytes() + b"|")
+    digest.update(request.keys.digest if request.keys else b"")
+    return digest.digest()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """All that leaves a site: an update of integers (with train only) and counts."""
+    """All that leaves a site: counts, and what t sites are enough to sum: an update of integers (P,) to train, the moments of
+    normalisation to finish. With `sealing` both are masked."""
 
     counts: Integers
     update_P: SignedIntegers | None = None
+    sealing: Sealing | None = None
     num_bytes: int = 0  # as received, framing included
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A site's signature (hex) under a set of survivors."""
+
+    signature: str
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a site reveals for a set of survivors."""
+
+    data: bytes
 
 
 class Reason(StrEnum):
     """Why a site is not in a round."""
 
     NEEDS_MODEL = "needs the whole model"
+    NEEDS_KEYS = "needs keys"
     SCALE_TOO_SMALL = "scale too small"
     TRAINING = "training failed"
     REFUSED = "refused"
@@ -111,11 +152,20 @@ class Absence:
         return f"{self.reason}: {self.text}" if self.text else str(self.reason)
 
 
+Reply = Answer | SignedKey | Confirmation | Shares | Absence
+
+
 @dataclass(frozen=True)
 class Replies:
-    """What came back of one exchange. `counts` are of the sites that answered; `sum_P` (P,) is the sum of their updates."""
+    """What came of one attempt: whose answers are in it, and why each other site's is not.
 
-    counts: Mapping[str, Integers] = field(default_factory=dict)
+    `counts` are summed, None where they are withheld; `sum_P` is the sum of updates, None where there is none to accept. `bytes_up`
+    and `bytes_down` are of everything that it took.
+    """
+
+    attempt: int
+    participants: tuple[str, ...]
+    counts: Integers | None = None
     sum_P: SignedIntegers | None = None
     absent: Mapping[str, Absence] = field(default_factory=dict)
     bytes_up: int = 0

@@ -1,14 +1,17 @@
 """The egress gate: a message leaves a site only if every part of it is in the contract of the approved study.
 
 It judges the records as they will be sent (`payload.describe`), not the object that they were made of. What is allowed is written
-out in full, and compared for equality: an answer is its arrays, an absence its reason and one line of text; there is nothing else.
+out in full, and compared for equality: an answer is its arrays and their sealing, or a key, a signature or shares, where the
+request asks for them; an absence its reason and one line of text; there is nothing else.
 
-Not protected: what the allowed numbers mean. Within its shape, type and bounds an array can hold anything, and the text of an
-absence is checked for its form alone. Nothing in a refusal quotes the message: it may hold what must not leave.
+Not protected: what the allowed numbers mean. Within its shape, type and bounds an array can hold anything, a masked one any
+integers (their bounds are checked before they are masked), and the text of an absence is checked for its form alone. Nothing in a
+refusal quotes the message: it may hold what must not leave.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import hexdigits
 from typing import cast
 
 import numpy as np
@@ -16,13 +19,41 @@ import numpy as np
 from csasn.contract import Contract
 from csasn.errors import ProtocolError
 from csasn.federated.messages import Answer, Kind, Reason
-from csasn.federated.quantise import SignedIntegers, integer_type
+from csasn.federated.quantise import SignedIntegers
+from csasn.federated.secagg.coordinator import blob_bytes, shares_bytes
+from csasn.federated.secagg.messages import DIGEST_BYTES
+from csasn.federated.secagg.pairs import KEY_BYTES
 from csasn.privacy.ledger import Contents
 from csasn.privacy.payload import Outgoing, OutgoingArray
-from csasn.wire import ABSENCE, ARRAYS, COUNTS, MAX_TEXT, REASON, TEXT, UPDATE, AnyArray
+from csasn.wire import (
+    ABSENCE,
+    ARRAYS,
+    BLOBS,
+    CONFIRMATION,
+    COUNTS,
+    KEY,
+    MAX_TEXT,
+    PIECES,
+    PUBLIC,
+    REASON,
+    SEALING,
+    SECRET_HASHES,
+    SHARES,
+    SIGNATURE,
+    TEXT,
+    UPDATE,
+    AnyArray,
+)
 
 UNKNOWN = "(unknown)"
-KNOWN = {(ARRAYS, COUNTS), (ARRAYS, UPDATE), (ABSENCE, REASON), (ABSENCE, TEXT)}
+SHORT = {Kind.KEYS: KEY, Kind.CONFIRM: CONFIRMATION, Kind.UNMASK: SHARES}  # the one record of an answer without arrays
+KNOWN = {
+    *((ARRAYS, COUNTS), (ARRAYS, UPDATE), (ABSENCE, REASON), (ABSENCE, TEXT)),
+    *((SEALING, BLOBS), (SEALING, SECRET_HASHES), (SEALING, SIGNATURE)),
+    *((KEY, PUBLIC), (KEY, SIGNATURE), (CONFIRMATION, SIGNATURE), (SHARES, PIECES)),
+}
+SIGNATURE_SIZE = ("hex", 128)
+Sizes = tuple[int | str, ...]  # of each part of a value in bytes; of text "hex" and its characters
 
 
 class RefusedError(ProtocolError):
@@ -36,7 +67,8 @@ class RefusedError(ProtocolError):
 class Terms:
     """What the study allows in one answer: of which site, to which kind of request, in which round, and in how many bytes.
 
-    `bytes_left` is what the site's own budget for the round still holds, None without one.
+    `bytes_left` is what the site's own budget for the round still holds, None without one; `num_survivors` is how many the request
+    names, of those kinds that name any.
     """
 
     contract: Contract
@@ -44,14 +76,36 @@ class Terms:
     kind: Kind
     round: int
     bytes_left: float | None = None
+    num_survivors: int = 0
 
     @property
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Type and shape of each array of the answer, by name."""
+        if self.kind in SHORT:
+            return {}
         arrays: dict[str, tuple[str, tuple[int, ...]]] = {COUNTS: ("<i8", (self.contract.counts[self.kind].size,))}
-        if self.kind is Kind.TRAIN:
-            arrays[UPDATE] = integer_type(self.contract.bits(self.round)).str, (self.contract.state.num_shared,)
+        if (upload := self.contract.upload(self.kind, self.round)) is not None:
+            arrays[UPDATE] = upload[0].str, (upload[1],)
         return arrays
+
+    @property
+    def values(self) -> dict[tuple[str, str], Sizes]:
+        """The sizes of every other value of the answer, by record and key."""
+        num_sites = self.contract.num_sites
+        match self.kind:
+            case Kind.KEYS:
+                return {(KEY, PUBLIC): (KEY_BYTES,), (KEY, SIGNATURE): SIGNATURE_SIZE}
+            case Kind.CONFIRM:
+                return {(CONFIRMATION, SIGNATURE): SIGNATURE_SIZE}
+            case Kind.UNMASK:
+                return {(SHARES, PIECES): (shares_bytes(num_sites, self.num_survivors),)}
+        if not self.contract.secure:
+            return {}
+        sealing: dict[tuple[str, str], Sizes] = {(SEALING, SIGNATURE): SIGNATURE_SIZE}
+        if UPDATE in self.arrays:
+            sealing[SEALING, BLOBS] = (blob_bytes(num_sites),) * (num_sites - 1)
+            sealing[SEALING, SECRET_HASHES] = (DIGEST_BYTES,) * num_sites
+        return sealing
 
 
 def check_outgoing(outgoing: Outgoing, terms: Terms | None) -> None:
@@ -80,20 +134,33 @@ def _check_absence(outgoing: Outgoing) -> None:
 
 
 def _check_answer(outgoing: Outgoing, terms: Terms) -> None:
-    if outgoing.records != {ARRAYS: "ArrayRecord"} or outgoing.values:
-        raise RefusedError(f"it holds records or values that the study does not know, expected record {ARRAYS} alone")
+    records = {record: "ConfigRecord" for record, _ in terms.values} | ({ARRAYS: "ArrayRecord"} if terms.arrays else {})
+    sizes = {place: _sizes(value) for place, value in outgoing.values.items()}
+    if outgoing.records != records or sizes != terms.values:
+        expected = f"record {ARRAYS} alone" if set(records) == {ARRAYS} else f"exactly {', '.join(sorted(records))}"
+        raise RefusedError(f"it holds records or values that the study does not know, expected {expected}")
     arrays = {array.name: array for array in outgoing.arrays}
     if unknown := set(arrays) - set(terms.arrays):
         raise RefusedError(f"it holds {len(unknown)} arrays that the study does not know")
     if missing := set(terms.arrays) - set(arrays):
         raise RefusedError(f"array {min(missing)} is missing")
     values = {name: _checked(arrays[name], *allowed) for name, allowed in terms.arrays.items()}
-    _check_bounds(values, terms)
+    if terms.arrays and not terms.contract.secure:
+        _check_bounds(values, terms)
     if terms.bytes_left is not None and outgoing.num_bytes > terms.bytes_left:
         raise RefusedError(
             f"it has {outgoing.num_bytes} bytes, this site's budget for the round has {max(int(terms.bytes_left), 0)} left",
             "raise policy.upload_budget_mib in the site file, or leave the study",
         )
+
+
+def _sizes(value: object) -> Sizes | None:
+    """The sizes of the parts of a value, None where it is neither bytes, a list of them, nor text of hexadecimal digits."""
+    if isinstance(value, str):
+        return ("hex", len(value)) if set(value) <= set(hexdigits) else None
+    parts: list[object] = value if isinstance(value, list) else [value]
+    sizes = tuple(len(part) for part in parts if isinstance(part, bytes))
+    return sizes if len(sizes) == len(parts) else None
 
 
 def _checked(array: OutgoingArray, dtype: str, shape: tuple[int, ...]) -> AnyArray:

@@ -10,6 +10,7 @@ from csasn.study import Study
 
 Event = Mapping[str, object]
 SEEN_PLAIN = "each site's update and counts (secure aggregation is off)"
+SEEN_MASKED = "sums over the sites alone: of updates over those who took part, of counts over all of them; who answered, and when"
 ROUND_KEYS = ("absent", "participants", "attempts", "clipped_share", "bytes_up", "bytes_down", "seconds", "class_weights")
 METRIC_KEYS = ("loss", "macro_auroc", "balanced_accuracy", "recall")
 
@@ -56,7 +57,7 @@ def build_report(study: Study, membership: Membership, engine: str, events: Sequ
         "profile": study.model.profile,
         "classes": list(study.classes),
         "secure_aggregation": study.federation.secure_aggregation,
-        "coordinator_saw": SEEN_PLAIN,
+        "coordinator_saw": SEEN_MASKED if study.federation.secure_aggregation else SEEN_PLAIN,
         "sites": {member.site: {"weight": member.weight_units / 64} for member in membership.members},
         "rounds": [_round(number, events) for number in _rounds(events)],
         "final": outcome["final"] if outcome else None,

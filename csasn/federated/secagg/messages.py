@@ -8,6 +8,7 @@ from typing import Self
 
 from csasn.errors import ProtocolError
 from csasn.identity import verify
+from csasn.study import threshold
 
 KEY_PURPOSE, UPLOAD_PURPOSE, SURVIVORS_PURPOSE = "secagg-key", "secagg-upload", "secagg-survivors"
 DIGEST_BYTES = 32
@@ -50,11 +51,6 @@ class Roster:
     def others(self, site: str) -> tuple[str, ...]:
         """All sites but one."""
         return tuple(name for name in self.sites if name != site)
-
-
-def threshold(num_sites: int) -> int:
-    """t = max(3, ⌊2n/3⌋ + 1)."""
-    return max(3, 2 * num_sites // 3 + 1)
 
 
 @dataclass(frozen=True)
