@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from client.broadcasts import Followed
 from client.secrecy import SecureSite
 from client.site_state import Outcome, SiteState
 from csasn.contract import Contract
@@ -69,6 +70,7 @@ class SiteWorker:
         self.secrecy: SecureSite | None = None
         self._model: NDArray[np.float32] | None = None
         self._model_hash = ""
+        self._followed = Followed()
         self._data: SiteData | None = None
         self._cases_of: SiteData | None = None  # `_cases` is this with the maps of frozen branches
         self._manifest_stamp = (0, 0)
@@ -126,6 +128,8 @@ class SiteWorker:
             histogram = self.contract.counts[Kind.HELLO].pack({"histogram": self._class_histogram()})
             return Outcome(request.header.attempt, "", Answer(histogram))
         weights = self._check_weighting(request.weighting)
+        max_widenings = self.study.federation.max_attempts
+        self._followed = self._followed.check(request, self.contract.state.shared, model, max_widenings)
         before = self.state.settle(request.accepted, self.site.site)
         self.contract.state.write(self.network, model)
         if self._cases_of is not self.data:
@@ -152,7 +156,7 @@ class SiteWorker:
         """Turns to what is kept of this run; its name comes from the coordinator, and becomes no path."""
         if run != self._run:
             folder = self.folder / f"run-{hashlib.sha256(run.encode()).hexdigest()[:12]}"
-            self.state = SiteState(folder)
+            self.state, self._followed = SiteState(folder), Followed()
             self.secrecy = None
             if self.contract.secure:
                 if self.sign is None:
@@ -181,10 +185,11 @@ class SiteWorker:
         if self._model is not None and update.state_hash == self._model_hash:
             return self._model
         if update.whole is not None:
-            model = update.whole.copy()
+            model, self._followed = update.whole.copy(), self._followed.after_whole()
         elif self._model is not None and update.step is not None:
             step, model, self._model = update.step, self._model, None  # where the step leads elsewhere, no model is held
-            apply_step(model, step.sum_P, self.contract.state.shared, step.sizes, step.arrived_units)
+            largest = apply_step(model, step.sum_P, self.contract.state.shared, step.sizes, step.arrived_units)
+            self._followed = self._followed.after_step(largest)
         else:
             raise NeedsModelError("no model is held here")
         found = self.contract.state.hash(model) if model.shape == (self.contract.state.size,) else "of another size"

@@ -11,6 +11,7 @@ from conftest import LocalFederation, write_hospitals
 from csasn.errors import QuorumError
 from csasn.federated.messages import Absence, Answer, Kind, Reason
 from csasn.study import read_study
+from csasn.weighting import class_weights
 
 FOUR = ("centerA", "centerB", "centerC", "centerD")
 SECURE = {"secure_aggregation": True, "rounds": 2, "max_partial_rounds": 0.5}
@@ -147,10 +148,11 @@ def test_a_site_refuses_other_survivors_for_a_state_that_it_revealed_in_any_run(
     """The update to the same state is the same in another run: the difference of both sums would be one site's."""
     federation = masked(federate, rounds=1)
     federation.run()
-    revealed = federation.path / "sites" / "centerA" / "revealed.json"
-    before = json.loads(revealed.read_text())
-    assert {tuple(sites) for sites in before.values()} == {FOUR}
-    revealed.write_text(json.dumps(dict.fromkeys(before, FOUR[:3])))
+    for site in ("centerA", "centerB"):
+        revealed = federation.path / "sites" / site / "revealed.json"
+        before = json.loads(revealed.read_text())
+        assert {tuple(sites) for sites in before.values()} == {FOUR}
+        revealed.write_text(json.dumps(dict.fromkeys(before, FOUR[:3])))
     for name in ("latest.safetensors", "keys.json", "survivors.json"):
         (federation.path / "checkpoints" / name).unlink()
     (federation.path / "run.json").write_text(json.dumps({"id": "another-run"}))
@@ -273,3 +275,36 @@ def test_after_a_run_the_coordinator_holds_nothing_of_one_site(federate):
     for name, secret in secrets.items():
         shown = [form for form in (secret, secret.hex().encode()) if any(form in data for data in held)]
         assert not shown, f"{name} is in a file of the coordinator's"
+
+
+def lying(federation, change, in_round=2):
+    """`federation`, whose coordinator sends `change(request)` to all sites in place of each request to train a round."""
+    exchange = federation.coordinator.sites.exchange
+
+    def lie(requests, *rest):
+        false = {
+            site: change(sent) if sent.kind is Kind.TRAIN and sent.header.round == in_round else sent
+            for site, sent in requests.items()
+        }
+        return exchange(false, *rest)
+
+    federation.coordinator.sites.exchange = lie
+    return federation
+
+
+@pytest.mark.parametrize("factor", [1e-3, 2.0])
+def test_ranges_that_do_not_follow_from_the_last_step_are_refused(federate, factor):
+    federation = lying(plain(federate), lambda sent: replace(sent, ranges=sent.ranges * factor))
+    with pytest.raises(QuorumError, match="the ranges of the tensors do not follow from the last step"):
+        federation.run()
+
+
+def test_sums_of_class_weights_that_are_not_those_of_the_last_broadcast_are_refused(federate):
+    def forget(sent):
+        history_R3K = sent.weighting.history_R3K + 1
+        omega_K = class_weights(federation.study.class_weighting, sent.weighting.histogram_K, list(history_R3K)).omega_K
+        return replace(sent, weighting=replace(sent.weighting, omega_K=omega_K, history_R3K=history_R3K))
+
+    federation = lying(plain(federate, rounds=3), forget, in_round=3)
+    with pytest.raises(QuorumError, match="the sums of the class weights are others than those of the last broadcast"):
+        federation.run()
