@@ -1,6 +1,7 @@
 """What comes out of secure aggregation is the plain sum, to the last bit, whoever is missing; wrong shares are named."""
 
 import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import secagg_reference as reference
 from csasn.errors import ProtocolError, TrustError
 from csasn.federated.secagg import coordinator, site
 from csasn.federated.secagg.masks import BLOCK_BYTES, Mask, add_masks
-from csasn.federated.secagg.messages import Survivors
+from csasn.federated.secagg.messages import Roster, Survivors, hash_secret
+from csasn.federated.secagg.shares import combine, split
 from secagg_sites import (
     TYPES,
     answers,
@@ -168,6 +170,22 @@ def test_a_wrong_share_is_named_and_does_not_stop_the_sum(liar):
     total = summed([answer.upload for answer in answered.values()])
     coordinator.unmask(total, revealed)
     assert total.tolist() == plain_sum(x, names(4))
+
+
+def test_a_liar_among_sixteen_is_found_in_a_few_tries_and_only_once():
+    sixteen = {f"s{place:02}": "" for place in range(16)}
+    roster = Roster(sixteen, 1, 3)
+    secrets = [seeded("secret", place)(32) for place in range(16)]
+    pieces = [dict(zip(sixteen, split(secret, roster.threshold, 16), strict=True)) for secret in secrets]
+    parts = {name: b"".join(piece[name] for piece in pieces) for name in sixteen}
+    parts["s00"] = bytes(16 * 32)
+    hashes = {name: [bytes(32)] * place + [hash_secret(secrets[place])] for place, name in enumerate(sixteen)}
+    tries = []
+    with mock.patch.object(coordinator, "combine", lambda shares: tries.append(shares) or combine(shares)):
+        revealed = coordinator.recover(parts, tuple(sixteen), hashes, roster)
+    assert revealed.wrong == ("s00",)
+    assert [mask.seed for mask in revealed.masks] == secrets
+    assert len(tries) < 16 + 40
 
 
 def test_shares_of_a_wrong_size_are_named():

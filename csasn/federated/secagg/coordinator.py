@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csasn.errors import ProtocolError
 from csasn.federated.secagg.masks import SEED_BYTES, Mask, add_masks
-from csasn.federated.secagg.messages import Roster, Sealing, Survivors, Witness, hash_payload, hash_secret
+from csasn.federated.secagg.messages import DIGEST_BYTES, Roster, Sealing, Survivors, Witness, hash_payload, hash_secret
 from csasn.federated.secagg.pairs import NONCE_BYTES, TAG_BYTES
 from csasn.federated.secagg.shares import combine
 
@@ -40,8 +41,10 @@ def witness_upload(
     num_blobs, num_hashes = (0, 0) if upload is None else (num_sites - 1, num_sites)
     if len(sealing.blobs) != num_blobs or any(len(blob) != blob_bytes(num_sites) for blob in sealing.blobs):
         raise ProtocolError(f"the answer holds {len(sealing.blobs)} blobs, expected {num_blobs} of {blob_bytes(num_sites)} bytes")
-    if len(sealing.hashes) != num_hashes:
-        raise ProtocolError(f"the answer holds {len(sealing.hashes)} hashes of secrets, expected {num_hashes}")
+    if len(sealing.hashes) != num_hashes or any(len(digest) != DIGEST_BYTES for digest in sealing.hashes):
+        raise ProtocolError(
+            f"the answer holds {len(sealing.hashes)} hashes of secrets, expected {num_hashes} of {DIGEST_BYTES}"
+        )
     arrays = (counts,) if upload is None else (upload, counts)
     witness = Witness(sealing.digest(hash_payload([array.data for array in arrays])), sealing.signature)
     witness.check(site, roster.identities[site], transcript)
@@ -85,7 +88,8 @@ def recover(
     masks, place = [], 0
     for survivor in survivors:
         for name in (survivor, *missing):
-            pieces = {site: part[place : place + SEED_BYTES] for site, part in shares.items()}
+            right_first = sorted(shares, key=wrong.__contains__)
+            pieces = {site: shares[site][place : place + SEED_BYTES] for site in right_first}
             seed, unfit = _combine(pieces, hashes[survivor][roster.index(name) - 1], roster)
             if seed is None:
                 raise ProtocolError(f"the revealed shares of {survivor} fit no secret: it, or who revealed, sent wrong ones")
@@ -110,7 +114,9 @@ def _combine(pieces: Mapping[str, bytes], expected: bytes, roster: Roster) -> tu
     first = tuple(pieces)[: roster.threshold]
     if (secret := fits(first)) is not None:
         return secret, set()
-    for some in islice(combinations(pieces, roster.threshold), MAX_TRIES):
+    tries = list(islice(combinations(pieces, roster.threshold), MAX_TRIES))
+    Random(0).shuffle(tries)  # in order, thousands would hold a first share that is wrong before one does not
+    for some in tries:
         if (secret := fits(some)) is not None:
             return secret, {site for site in pieces if site not in some and fits((*some[1:], site)) is None}
     return None, set()

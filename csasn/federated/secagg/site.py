@@ -262,6 +262,8 @@ def _check_confirmations(state: SiteState, survivors: Survivors, roster: Roster)
 def _open(state: SiteState, sender: str, blobs: Mapping[str, bytes], num_sites: int) -> bytes:
     if sender not in blobs:
         raise ProtocolError(f"the shares of {sender} are missing")
+    if sender not in state.pairs:
+        raise ProtocolError(f"the shares of {sender} cannot be read: new keys were asked for, and those of the attempt are gone")
     part = pairs.open_blob(state.pairs[sender], state.transcript, sender, blobs[sender])
     if len(part) != num_sites * SEED_BYTES:
         raise ProtocolError(f"the shares of {sender} have {len(part)} bytes, expected {num_sites * SEED_BYTES}")
