@@ -480,9 +480,9 @@ def test_shares_are_not_revealed_after_new_keys_were_asked_for(scene):
     [
         (lambda s: replace(s, blobs=s.blobs[:-1]), "holds 2 blobs, expected 3 of 156 bytes", ProtocolError),
         (lambda s: replace(s, blobs=(*s.blobs[:-1], s.blobs[-1][:-1])), "holds 3 blobs, expected 3 of 156 bytes", ProtocolError),
-        (lambda s: replace(s, hashes=s.hashes[:-1]), "holds 3 hashes of secrets, expected 4", ProtocolError),
+        (lambda s: replace(s, hashes=s.hashes[:-1]), "holds 3 hashes of secrets, expected 4 of 32", ProtocolError),
         (lambda s: replace(s, hashes=(s.hashes[0][:-1], s.hashes[0][-1:] + s.hashes[1], *s.hashes[2:])),
-         "holds 4 hashes of secrets, expected 4, 32 bytes each", ProtocolError),
+         "holds 4 hashes of secrets, expected 4 of 32", ProtocolError),
         (lambda s: replace(s, hashes=s.hashes[::-1]), "secagg-upload signature of alpha is not valid", TrustError),
         (lambda s: replace(s, blobs=s.blobs[::-1]), "secagg-upload signature of alpha is not valid", TrustError),
         (lambda s: replace(s, signature="00" * 64), "secagg-upload signature of alpha is not valid", TrustError),

@@ -42,9 +42,7 @@ def witness_upload(
     if len(sealing.blobs) != num_blobs or any(len(blob) != blob_bytes(num_sites) for blob in sealing.blobs):
         raise ProtocolError(f"the answer holds {len(sealing.blobs)} blobs, expected {num_blobs} of {blob_bytes(num_sites)} bytes")
     if len(sealing.hashes) != num_hashes or any(len(digest) != DIGEST_BYTES for digest in sealing.hashes):
-        raise ProtocolError(
-            f"the answer holds {len(sealing.hashes)} hashes of secrets, expected {num_hashes} of {DIGEST_BYTES}"
-        )
+        raise ProtocolError(f"the answer holds {len(sealing.hashes)} hashes of secrets, expected {num_hashes} of {DIGEST_BYTES}")
     arrays = (counts,) if upload is None else (upload, counts)
     witness = Witness(sealing.digest(hash_payload([array.data for array in arrays])), sealing.signature)
     witness.check(site, roster.identities[site], transcript)
