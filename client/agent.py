@@ -15,14 +15,14 @@ from datetime import datetime
 from pathlib import Path
 
 from client.approval import MEMBERSHIP, keep_approvals, read_approved
-from client.coordinator_link import clock_error_s, coordinator_address, exchange_facts, read_authority
-from csasn.enrolment import STUDY, Kit, read_kit
-from csasn.errors import NetworkError, TrustError
+from client.coordinator_link import check_same_version, clock_error_s, coordinator_address, exchange_facts, read_authority
+from csasn.enrolment import KIT, STUDY, Kit, read_kit
+from csasn.errors import NetworkError, StorageError, TrustError
 from csasn.facts import MAX_CLOCK_ERROR_S, CoordinatorFacts, SiteFacts
 from csasn.identity import NODE_KEY
 from csasn.membership import Approval
 from csasn.site import Site
-from csasn.storage import private_folder
+from csasn.storage import private_folder, write_json
 from csasn.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 
 TURN_S = 0.5
@@ -30,6 +30,7 @@ ASK_S = 5.0
 STALE_S = 20.0
 WORKER = "worker"
 PAUSE, DOING, TURNS = "paused", "doing.json", "node.json"
+FINISHED = "finished"  # in doing.json: the study that has ended
 Say = Callable[[str], None]
 
 
@@ -60,14 +61,14 @@ class Agent:
         Raises:
             TrustError: the coordinator is not the one of the kit, its membership another than this site approved, or its clock is
             another.
+            ProtocolError: its version is another.
         """
         end_on_sigterm()
         try:
             while True:
                 self._ask()
                 if self.facts and self.facts.phase == "finished":
-                    self.say(f"the study is finished: {self.facts.run_status}")
-                    return self.facts
+                    break
                 self._turn()
                 line = self.line()
                 self.say(line)
@@ -77,6 +78,11 @@ class Agent:
             self.manager.stopping()
             for child in reversed(self.children):
                 child.stop()
+        line = f"the study is finished: {self.facts.run_status}"
+        self.say(line)
+        with suppress(StorageError):  # on a full disk only `client status` does not know
+            write_json(self.state / DOING, {"doing": line, "time": time.time(), FINISHED: self.facts.study_hash}, 0o600)
+        return self.facts
 
     def line(self) -> str:
         """What this site is doing, on one line."""
@@ -90,7 +96,7 @@ class Agent:
         return "connected, waiting for work" if self._is_connected() else "connecting"
 
     def _turn(self) -> None:
-        idle = self._why_idle()
+        idle = self._why_idle() or self.facts is None  # whose version and membership were not heard yet
         for child in self.children:
             if idle:
                 child.stop()
@@ -128,6 +134,9 @@ class Agent:
                 f"expected at most {MAX_CLOCK_ERROR_S:.0f} s",
                 "set it by NTP (timedatectl set-ntp true); if it is right, the coordinator's is wrong",
             )
+        check_same_version(self.facts)
+        if self.facts.phase != "finished" and read_json(self.state / DOING).get(FINISHED):
+            (self.state / DOING).unlink()  # of an earlier run
         proposed = self.facts.membership
         if proposed is None:
             self.trouble = "waiting until every site is enrolled"
@@ -184,9 +193,13 @@ def describe_site(site: Site) -> dict[str, object]:
     silent = time.time() - float(str(turned.get("time", 0)))
     paused = (state / PAUSE).exists()
     takes_part = silent <= STALE_S and not paused
-    line = "paused" if paused else str(doing.get("doing", "connected, waiting for work")) if takes_part else "not running"
+    finished = doing.pop(FINISHED, "") == read_json(site.kit_folder / KIT).get("study_hash")
+    line = "connected, waiting for work" if takes_part else "paused" if paused else "not running"
+    if finished or takes_part:
+        line = str(doing.get("doing", line))
     answered = round(silent, 1) if turned else None
-    return {"site": site.site, "line": line, "takes_part": takes_part, **doing, "coordinator_answered_seconds_ago": answered}
+    facts = {"takes_part": takes_part, "finished": finished, **doing, "coordinator_answered_seconds_ago": answered}
+    return {"site": site.site, "line": line, **facts}
 
 
 def read_json(path: Path) -> dict[str, object]:

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 from client.approval import APPROVAL, read_approved
 from client.checks_data import CONFIGURATION, num_training_units
 from client.checks_machine import TRAINING
-from client.coordinator_link import check_study, coordinator_address
+from client.coordinator_link import check_same_version, check_study, coordinator_address
 from client.findings import Check, Finding, in_units, judge
 from client.situation import Situation
 from csasn import __version__
 from csasn.certificates import days_left
 from csasn.enrolment import AUTHORITY
-from csasn.errors import ProtocolError, TrainingError, TrustError
+from csasn.errors import TrainingError, TrustError
 from csasn.facts import EXPIRES_SOON_DAYS, MAX_CLOCK_ERROR_S
 from csasn.training import num_epoch_steps
 
@@ -71,12 +71,7 @@ def check_study_hash(situation: Situation) -> Finding:
 
 def check_version(situation: Situation) -> Finding:
     """Site and coordinator run the same version."""
-    theirs = situation.facts.software_version
-    if theirs != __version__:
-        raise ProtocolError(
-            f"the coordinator runs version {theirs}, here is {__version__}",
-            f"install version {theirs} here: pip install csasn-federated=={theirs}, from the coordinator's wheels",
-        )
+    check_same_version(situation.facts)
     return Finding("ok", f"{__version__}, as at the coordinator")
 
 

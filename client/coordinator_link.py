@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 from pydantic import ValidationError
 
+from csasn import __version__
 from csasn.enrolment import AUTHORITY, Kit
-from csasn.errors import NetworkError, TrustError
+from csasn.errors import NetworkError, ProtocolError, TrustError
 from csasn.facts import FACTS_ROUTE, CoordinatorFacts, SiteFacts
 from csasn.membership import Membership
 from csasn.site import Site
@@ -68,6 +69,19 @@ def check_study(facts: CoordinatorFacts, kit: Kit) -> None:
     if facts.study_hash != kit.study_hash:
         raise TrustError(
             f"the coordinator runs study {facts.study_hash[:12]}, the kit is of {kit.study_hash[:12]}", "ask for a new kit"
+        )
+
+
+def check_same_version(facts: CoordinatorFacts) -> None:
+    """Refuses a coordinator whose software is of another version.
+
+    Raises:
+        ProtocolError: it is.
+    """
+    if facts.software_version != __version__:
+        raise ProtocolError(
+            f"the coordinator runs version {facts.software_version}, here is {__version__}",
+            f"install version {facts.software_version} here, from the coordinator's wheels",
         )
 
 

@@ -109,7 +109,8 @@ class Desk:
             return
         membership, approval = self.enrolments.membership(), said.approval
         is_current = membership and approval and approval.membership_hash == membership.membership_hash  # else it asks its people
-        if approval is not None and is_current and approval not in self.enrolments.approvals():
+        is_same_version = said.software_version == __version__  # else no run begins with it
+        if approval is not None and is_current and is_same_version and approval not in self.enrolments.approvals():
             self.enrolments.record(approval)
         now = datetime.now(UTC).timestamp()
         path = private_folder(self.folder / "seen") / f"{said.site}.json"

@@ -11,6 +11,7 @@ import socket
 
 import pytest
 
+from csasn import __version__
 from csasn.facts import CoordinatorFacts, SiteFacts
 from e2e.deployment import COORDINATOR, Deployment, free_port, probe, simulate
 from e2e.relay import Relay
@@ -149,6 +150,17 @@ def test_a_site_that_approved_an_older_membership_is_told_the_new_one(enrolled, 
     assert answer.approvals == ()
 
 
+def test_no_run_begins_with_a_site_of_another_version(enrolled, tmp_path):
+    deployment = enrolled.copy(tmp_path / "deployment")
+    approval = json.loads((deployment.folder / "centerA/state/kit/approval.json").read_text())
+    desk = Desk(Enrolments.open(deployment.folder / "coordinator"))
+    for version, approved in (("9.9.9", []), (__version__, ["centerA"])):
+        said = SiteFacts(site="centerA", study_hash=approval["study_hash"], approval=approval, software_version=version)
+        desk.exchange(said.model_dump_json().encode())
+        assert [approval.site for approval in desk.facts().approvals] == approved
+        assert desk.seen()["centerA"].software_version == version
+
+
 def test_after_all_that_deployment_and_local_engine_have_the_same_model(running, local):
     report = running.report()
     assert (report["engine"], report["status"]) == ("deployment", "complete")
@@ -167,6 +179,17 @@ def test_a_site_compares_its_ledger_with_what_the_coordinator_received_of_it(run
     assert "expected one of centerA, centerB, centerC" in running.run("server", "receipts", "centerZ", code=3)
 
 
-def test_monitoring_of_a_site_is_told_that_it_takes_no_part(running):
+def test_monitoring_takes_a_finished_study_for_a_success(running):
+    check = ("client", "status", "--site", "centerB")
+    assert running.run(*check, "--check") == ""
+    assert running.run(*check) == "the study is finished: complete\n"
     running.run("client", "pause", "--site", "centerB")
-    assert "site centerB: paused" in running.run("client", "status", "--site", "centerB", "--check", code=12)
+    assert running.run(*check, "--check") == ""
+
+
+def test_monitoring_of_a_site_is_told_that_it_takes_no_part(enrolled, tmp_path):
+    deployment = enrolled.copy(tmp_path / "deployment")
+    check = ("client", "status", "--site", "centerB", "--check")
+    assert "site centerB: not running" in deployment.run(*check, code=12)
+    deployment.run("client", "pause", "--site", "centerB")
+    assert "site centerB: paused" in deployment.run(*check, code=12)

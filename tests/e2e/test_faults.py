@@ -317,13 +317,14 @@ def test_another_study_is_refused(deploy, enrol):
         stranger.close()
 
 
-def test_another_version_is_named(deploy, local):
+def test_a_site_of_another_version_is_refused_and_named(deploy, local):
     deployment = deploy()
-    for owner in (COORDINATOR, *SITES[:3]):
-        deployment.start(owner)
-    deployment.start("centerD", PYTHONPATH=LIARS, CSASN_TEST_LIE="version:9.9.9")
-    deployment.wait_for(lambda: deployment.round() >= 1, "the run begins", 200)
+    refused(deployment, "centerD", 7, "the coordinator runs version", PYTHONPATH=LIARS, CSASN_TEST_LIE="version:9.9.9")
     assert "centerD runs version 9.9.9" in deployment.run("server", "status", "--check", code=8)
+    for site in SITES[:3]:
+        deployment.start(site)
+    deployment.wait_for(lambda: "waiting for the approval of centerD" in deployment.run_log(), "the run waits")
+    deployment.start("centerD")
     check_same_bits(deployment, local)
 
 
