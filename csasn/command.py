@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -66,6 +67,7 @@ def run_command(command: Callable[[], None]) -> int:
 
 def log_to_stderr() -> None:
     """For a process without a terminal: what our own code says, and the warnings of others."""
+    logging.disable(logging.DEBUG)  # Flower's logger passes on several lines a second, which fill a disk in time
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("csasn", "server", "client"):
         logging.getLogger(name).setLevel(logging.INFO)
@@ -73,7 +75,8 @@ def log_to_stderr() -> None:
 
 def print_error(error: CsasnError) -> None:
     """The error on standard error."""
-    sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+    with suppress(OSError):  # a log on a full disk: the exit code says it too
+        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
 
 
 def confirm(question: str, flag: str) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csasn.configuration import Configuration
-from csasn.errors import ConfigurationError, RunError
+from csasn.errors import ConfigurationError, RunError, StorageError
 from csasn.membership import verify_approvals
 from csasn.site import split_address
 from csasn.storage import private_folder, write_json
@@ -25,6 +25,7 @@ from server.desk import Desk
 from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 
 SERVICE, LOCK = "service.json", "service.lock"
+RUN = "run"
 LOCK_TRIES = 5
 TURN_S = 0.5
 # glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes
@@ -65,6 +66,8 @@ def start(
     lock = _lock(folder)
     end_on_sigterm()
     port = free_port()
+    if settings.with_run and desk.facts().phase == "failed":
+        (desk.run_path / "report.json").unlink()  # of an attempt that failed, and now goes on
     children = _children(desk, settings, port)
     write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=port).model_dump())
     registered: object = None
@@ -72,6 +75,9 @@ def start(
     looked = 0.0
     try:
         while True:
+            if children[-1].name == RUN and not children[-1].is_running and _run_ended(desk):
+                children.pop()
+                say(f"the run is over: {desk.facts().run_status}; see server report")
             for child in children:
                 if message := child.turn():
                     say(message)
@@ -85,8 +91,6 @@ def start(
                 looked = time.monotonic()
                 told = _tell(settings.on_trouble, desk, told)
             manager.alive(f"{desk.enrolments.study.name}: {len(children)} processes")
-            if settings.with_run and _run_ended(desk):
-                children = [child for child in children if child.name != "run" or child.is_running]
             time.sleep(TURN_S)
     finally:
         manager.stopping()
@@ -204,6 +208,8 @@ def run(folder: Path, say: Say) -> Path:
                 directory.event("link-lost")
                 time.sleep(1.0)
         directory.event("run-finished")
+    except StorageError:
+        raise  # no failure: `server start` begins the run again, until there is room
     except Exception as error:
         directory.event("failed", error=getattr(error, "message", type(error).__name__))
         raise
@@ -244,7 +250,7 @@ def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[
         Child("front", [*python, "server.processes", "front", parent, str(folder), *listen], logs / "front.log", environment),
     ]
     if settings.with_run and not _run_ended(desk):
-        children.append(Child("run", [*python, "server.processes", "run", parent, str(folder)], logs / "run.log", environment))
+        children.append(Child(RUN, [*python, "server.processes", "run", parent, str(folder)], logs / "run.log", environment))
     return children
 
 

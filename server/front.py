@@ -46,6 +46,7 @@ FLEET = (
     "confirm-message-received",
 )
 PASSED = frozenset({("GET", "/health")} | {("POST", f"/v1/fleet/{name}") for name in FLEET})
+POLL = ("POST", "/v1/fleet/pull-messages")
 OWN = frozenset({(method, path) for method in ("GET", "POST") for path in (FACTS_ROUTE, ECHO_ROUTE)})
 
 REQUEST_HEADERS = frozenset({b"accept", b"accept-encoding", b"content-encoding", b"content-length", b"content-type"})
@@ -186,7 +187,10 @@ class Front:
         self._noise = os.urandom(BLOCK_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request and logs it: method, route, status, bytes and seconds, never a body, a query or an unknown path."""
+        """Answers one request and logs it: method, route, status, bytes and seconds, never a body, a query or an unknown path.
+
+        Polls that succeed are not in the log: sites make five a second, which fill a disk in time.
+        """
         exchange = _Exchange(scope, receive, send, self._settings.idle_timeout_s)
         begin = time.monotonic()
         try:
@@ -202,7 +206,8 @@ class Front:
             known = exchange.route in PASSED | OWN
             name = " ".join(exchange.route) if known else "other"
             figures = (exchange.status, exchange.received, exchange.sent, time.monotonic() - begin)
-            log.info("%s %d, %d bytes in, %d out, %.2f s", name, *figures)
+            level = logging.DEBUG if exchange.route == POLL and exchange.status == 200 else logging.INFO
+            log.log(level, "%s %d, %d bytes in, %d out, %.2f s", name, *figures)
 
     async def _answer(self, exchange: _Exchange) -> None:
         if sum(len(name) + len(value) for name, value in exchange.headers) > self._settings.max_head_bytes:

@@ -514,11 +514,13 @@ def test_the_log_has_a_line_for_each_request_without_query_or_unknown_path(front
     with front.client() as client:
         client.get("/csasn/echo?bytes=5")
         client.post("/v1/fleet/push-object?secret", content=b"body", headers={"flwr-signature": "secret"})
+        client.post("/v1/fleet/pull-messages", content=b"poll")
         client.get("/secret")
     wait_for(lambda: "INFO other 404" in front.log.read_text())
     text = front.log.read_text()
     assert "INFO GET /csasn/echo 200, 0 bytes in, 5 out" in text
     assert "INFO POST /v1/fleet/push-object 200, 4 bytes in, 64 out" in text
+    assert "pull-messages 200" not in text  # sites ask several times a second
     assert "secret" not in text
     assert "127.0.0.1" not in text
 

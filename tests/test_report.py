@@ -83,6 +83,7 @@ def test_a_run_that_may_reveal_is_degraded(federate):
 def test_status_before_the_outcome():
     assert run_status([]) == "stopped"
     assert run_status([{"event": "failed"}]) == "failed"
+    assert run_status([{"event": "failed"}, {"event": "train-started"}]) == "stopped"  # it was begun again
 
 
 def test_the_picture_is_drawn_also_of_a_run_that_stopped_early(finished, federate):

@@ -71,8 +71,7 @@ def run_status(events: Sequence[Event]) -> str:
     """complete; degraded if a round was partial; incomplete if metrics were withheld; stopped before the outcome."""
     outcome = _last(events, "outcome")
     if outcome is None:
-        failed = _last(events, "failed")
-        return "failed" if failed else "stopped"
+        return "failed" if events and events[-1]["event"] == "failed" else "stopped"  # a failed run may have gone on
     if outcome["final"] is None or any(event["event"] == "evaluation-withheld" for event in events):
         return "incomplete"
     partial = any(event["event"] == "round-finished" and event["absent"] for event in events)
