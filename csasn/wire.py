@@ -139,6 +139,8 @@ def request_from_message(message: Message) -> Request:
     header, arrays = _open(message.content, {HEADER, ARRAYS})
     if unknown := set(header) - HEADER_KEYS:
         raise ProtocolError(f"{len(unknown)} unknown keys in the header")
+    if unknown := set(arrays) - {WHOLE, STEP_SUM}:
+        raise ProtocolError(f"{len(unknown)} unknown arrays in the request")
     return Request(
         kind=kind,
         header=Header(
