@@ -52,10 +52,11 @@ for site in $sites; do
 done
 
 server start --run --listen 127.0.0.1 --folder coordinator > start.log 2>&1 &
-pids="$!"
-for _ in $(seq 100); do
-    server status --folder coordinator --json > status.json 2>/dev/null && grep -q '"started": true' status.json && break
+coordinator=$! pids=$!
+until grep -q '"started": true' status.json 2>/dev/null; do
     sleep 0.2
+    kill -0 "$coordinator" 2>/dev/null || { cat start.log >&2; exit 1; }
+    server status --folder coordinator --json > status.json
 done
 membership=$(python3 -c 'import json; print(json.load(open("status.json"))["membership_hash"][:12])')
 
@@ -63,16 +64,18 @@ membership=$(python3 -c 'import json; print(json.load(open("status.json"))["memb
 for site in $sites; do
     client approve --site "$site" --membership coordinator/membership.json --yes "$membership" > "approve-$site.log"
     client --site "$site" > "client-$site.log" 2>&1 &
-    pids="$pids $!"
+    pids="$pids $!" clients="${clients:-} $!"
 done
 
 # until the study is finished
-while sleep 2; do
-    server status --folder coordinator --json > status.json || continue
+while sleep 5; do
+    kill -0 "$coordinator" 2>/dev/null || { cat start.log >&2; exit 1; }
+    server status --folder coordinator --json > status.json
     line=$(python3 -c 'import json; s = json.load(open("status.json")); print(s["phase"], s["run_status"], "round", s["round"], "of", s["num_rounds"])')
     [ "$line" = "${last:-}" ] || echo "$line"
     last=$line
     case $line in finished*) break ;; failed*) server report --folder coordinator; exit 8 ;; esac
 done
+for pid in $clients; do wait "$pid"; done # they end by themselves
 server report --folder coordinator
-echo "everything is in $out: coordinator/runs, state"
+echo "everything is in $out; the report: $(ls "$out"/coordinator/runs/*/report.json)"
