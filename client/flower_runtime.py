@@ -17,6 +17,7 @@ import flwr.supernode.start_client_internal as supernode_loop
 import httpx
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SubStatus
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, ActivateNodeResponse, PullMessagesRequest, PullMessagesResponse
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, push_object_contents_from_iterable
@@ -26,6 +27,7 @@ from flwr.supercore.retry import RetryInvoker, exponential, make_simple_http_ret
 from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.cli.flower_supernode import flower_supernode
+from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from csasn.supervision import end_with_parent
@@ -48,12 +50,37 @@ def serve_node(arguments: Sequence[str], on_turn: Callable[[], None], parent: in
         time.sleep(POLL_S if seconds > 1 else LOOK_S)
 
     setattr(supernode_loop, "time", SimpleNamespace(sleep=wait))  # noqa: B010 - the module that it imported
+    setattr(fleet, "FleetHttpClient", FleetClient)  # noqa: B010 - as above
     setattr(fleet, "make_simple_http_retry_invoker", _retry_broken_handshakes)  # noqa: B010 - as above
     setattr(supernode_loop, "push_object_contents_from_iterable", _push_or_end)  # noqa: B010 - as above
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
     # it came out of its loop by an error, which it has logged; its HTTP server would keep a process that does nothing
     os._exit(1)
+
+
+class FleetClient(FleetHttpClient):
+    """Flower's own, but for a request that is lost on its way to the site, which the coordinator takes for delivered: a node that
+    says anew that it is up is sent it again. It asks for one only while it has none, so that nothing comes twice."""
+
+    _activation: ActivateNodeRequest | None = None
+    _may_have_lost_one = False
+
+    def ActivateNode(self, request: ActivateNodeRequest) -> ActivateNodeResponse:  # noqa: N802 - Flower's name
+        """Says that the node is up."""
+        self._activation = request
+        return super().ActivateNode(request)
+
+    def PullMessages(self, request: PullMessagesRequest) -> PullMessagesResponse:  # noqa: N802 - Flower's name
+        """Asks for a message."""
+        if self._may_have_lost_one and self._activation is not None:
+            self.ActivateNode(self._activation)
+            self._may_have_lost_one = False
+        try:
+            return super().PullMessages(request)
+        except httpx.TransportError as error:
+            self._may_have_lost_one |= not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            raise
 
 
 def _push_or_end(contents: Iterable[tuple[str, bytes]], push_object_fn: Callable[[str, bytes], None]) -> None:
