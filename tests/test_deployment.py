@@ -21,13 +21,14 @@ from server.enrolment import Enrolments
 
 SITES = ("centerA", "centerB", "centerC")
 ROUNDS = 14
+MASKED = {"secure_aggregation": True}
 pytestmark = pytest.mark.xdist_group("deployment")  # one process of a parallel test run starts it, not each
 
 
 @pytest.fixture(scope="module")
 def enrolled(tmp_path_factory, write_small_hospitals):
     folder = tmp_path_factory.mktemp("deployment") / "enrolled"
-    write_small_hospitals(folder, SITES, num_cases=60, federation={"rounds": ROUNDS, "answer_deadline_s": 300.0})
+    write_small_hospitals(folder, SITES, num_cases=60, federation={"rounds": ROUNDS, "answer_deadline_s": 300.0} | MASKED)
     deployment = Deployment(folder)
     deployment.enrol(f"127.0.0.1:{free_port()}")
     return deployment

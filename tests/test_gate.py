@@ -10,7 +10,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from client.outbox import Outbox
 from csasn import wire
 from csasn.contract import Contract
-from csasn.federated.messages import Absence, Answer, Kind, Reason
+from csasn.federated.messages import Absence, Answer, Confirmation, Kind, Reason, Shares
+from csasn.federated.secagg.coordinator import blob_bytes
+from csasn.federated.secagg.messages import Sealing, SignedKey
 from csasn.membership import Member, Membership
 from csasn.model.network import build_network
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing
@@ -37,6 +39,24 @@ def terms(contract):
 def records(contract):
     counts = np.ones(contract.counts[Kind.TRAIN].size, np.int64)
     return wire.answer_to_records(Answer(counts, np.full(contract.state.num_shared, -3, "<i2")))
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory, write_small_hospitals):
+    """A contract of four sites that mask what they send."""
+    sites = ("north", "south", "east", "west")
+    folder = tmp_path_factory.mktemp("secure") / "h"
+    study = read_study(write_small_hospitals(folder, sites, num_cases=6, federation={"secure_aggregation": True}))
+    members = tuple(Member(site=site, weight_units=16) for site in sites)
+    return Contract.of(study, Membership(study_hash=study.study_hash, members=members), build_network(study))
+
+
+@pytest.fixture
+def sealed(secure):
+    """An answer to train: any integers, and what goes with them."""
+    counts = np.full(secure.counts[Kind.TRAIN].size, -(2**62), np.int64)
+    sealing = Sealing((bytes(blob_bytes(4)),) * 3, (bytes(32),) * 4, "a" * 128)
+    return wire.answer_to_records(Answer(counts, np.full(secure.state.num_shared, 32767, "<i2"), sealing))
 
 
 @pytest.fixture
@@ -68,6 +88,60 @@ def with_value(values, place, value):
 
 def test_what_the_study_asks_for_passes(records, terms):
     judge(records, terms)
+
+
+WORDS = {
+    Kind.KEYS: SignedKey(bytes(32), "b" * 128),
+    Kind.CONFIRM: Confirmation("c" * 128),
+    Kind.UNMASK: Shares(bytes(3 * 2 * 32)),
+}
+
+
+def test_masked_integers_pass_whatever_they_are_with_their_sealing_alone(sealed, secure):
+    terms = Terms(secure, "north", Kind.TRAIN, 2)
+    judge(sealed, terms)
+    del sealed["sealing"]
+    with pytest.raises(RefusedError, match="records or values that the study does not know"):
+        judge(sealed, terms)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("blobs", [bytes(blob_bytes(4))] * 2),
+        ("blobs", [bytes(blob_bytes(4) + 1)] * 3),
+        ("blobs", ["a" * blob_bytes(4)] * 3),
+        ("secret-hashes", [bytes(32)] * 5),
+        ("signature", "a" * 127),
+        ("signature", "a case name" + "a" * 117),
+        ("note", "anything"),
+    ],
+)
+def test_a_sealing_of_other_sizes_is_refused(sealed, secure, key, value):
+    sealed["sealing"][key] = value
+    with pytest.raises(RefusedError, match="records or values that the study does not know"):
+        judge(sealed, Terms(secure, "north", Kind.TRAIN, 2))
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_a_key_a_signature_and_shares_pass_where_they_are_asked_for_alone(kind, secure):
+    terms = Terms(secure, "north", kind, 2, num_survivors=3)
+    judge(wire.answer_to_records(WORDS[kind]), terms)
+    for other in set(WORDS) - {kind}:
+        with pytest.raises(RefusedError, match="records or values"):
+            judge(wire.answer_to_records(WORDS[other]), terms)
+
+
+def test_shares_of_more_than_the_survivors_asked_for_are_refused(secure):
+    terms = Terms(secure, "north", Kind.UNMASK, 2, num_survivors=4)
+    with pytest.raises(RefusedError, match="records or values"):
+        judge(wire.answer_to_records(WORDS[Kind.UNMASK]), terms)
+
+
+def test_a_study_that_masks_lets_no_answer_out_in_plain(records, secure):
+    plain = Answer(np.ones(secure.counts[Kind.HELLO].size, np.int64))
+    with pytest.raises(RefusedError, match="records or values"):
+        judge(wire.answer_to_records(plain), Terms(secure, "north", Kind.HELLO, 0))
 
 
 @pytest.mark.parametrize("kind", [Kind.HELLO, Kind.VALIDATE])

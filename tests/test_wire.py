@@ -10,13 +10,38 @@ from hypothesis import strategies as st
 
 from csasn import wire
 from csasn.errors import ProtocolError
-from csasn.federated.messages import Absence, Accepted, Answer, Header, Kind, ModelUpdate, Reason, Request, Step, Weighting
+from csasn.federated.messages import (
+    Absence,
+    Accepted,
+    Answer,
+    Confirmation,
+    Header,
+    Kind,
+    ModelUpdate,
+    Reason,
+    Request,
+    Shares,
+    Step,
+    Weighting,
+)
+from csasn.federated.secagg.messages import KeySet, Sealing, SignedKey, Survivors, Witness
 from server.flower_runtime import _identify
 
 HEADER = Header("a" * 64, "b" * 64, "run", 3, 7)
 WEIGHTING = Weighting(np.array([1.0, 0.9]), np.array([30, 20]), np.arange(12).reshape(2, 3, 2))
 STEP = ModelUpdate("c" * 64, step=Step(np.arange(-3, 4, dtype="<i2"), np.array([0.1, 0.2]), 48))
 WHOLE = ModelUpdate("c" * 64, whole=np.linspace(0, 1, 9, dtype=np.float32))
+KEYS = KeySet(5, (SignedKey(b"k" * 32, "a" * 128), SignedKey(b"l" * 32, "b" * 128)))
+WITNESSES = (Witness(b"d" * 32, "c" * 128), Witness(b"e" * 32, "d" * 128))
+ALL = Survivors(("centerA", "centerB"), WITNESSES, {})
+SOME = Survivors(("centerA", "centerB"), WITNESSES, {"centerB": "e" * 128})
+SECURE = [
+    Request(Kind.KEYS, HEADER),
+    Request(Kind.HELLO, HEADER, keys=KEYS),
+    Request(Kind.TRAIN, HEADER, STEP, WEIGHTING, Accepted(6, ("centerA",)), np.array([0.05, 0.06]), KEYS),
+    Request(Kind.CONFIRM, HEADER, survivors=ALL),
+    Request(Kind.UNMASK, HEADER, survivors=SOME, blobs=(b"one", b"two")),
+]
 REQUESTS = [
     Request(Kind.HELLO, HEADER),
     Request(Kind.TRAIN, HEADER, WHOLE, WEIGHTING, None, np.array([0.05, 0.06])),
@@ -44,7 +69,7 @@ def same(a, b):
     return a == b
 
 
-@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize("request_", REQUESTS + SECURE)
 def test_a_request_comes_back_as_it_went(request_):
     message = message_of(request_)
     assert same(wire.request_from_message(message), request_)
@@ -58,6 +83,52 @@ def test_an_answer_comes_back_as_it_went_with_its_size(dtype):
     back = wire.answer_from_records(wire.answer_to_records(answer))
     assert same(dataclasses.replace(back, num_bytes=0), answer)
     assert back.num_bytes > answer.counts.nbytes + answer.update_P.nbytes
+
+
+@pytest.mark.parametrize("blobs", [(b"x" * 60, b"y" * 60), ()])
+def test_what_seals_an_answer_comes_back_as_it_went(blobs):
+    sealing = Sealing(blobs, (b"h" * 32,) * len(blobs), "f" * 128)
+    answer = Answer(np.arange(5), np.arange(-4, 4, dtype="<i2") if blobs else None, sealing)
+    assert same(dataclasses.replace(wire.answer_from_records(wire.answer_to_records(answer)), num_bytes=0), answer)
+
+
+@pytest.mark.parametrize("word", [KEYS.keys[0], Confirmation("a" * 128), Shares(b"s" * 96)])
+def test_a_key_a_signature_and_shares_come_back_as_they_went(word):
+    assert wire.answer_from_records(wire.answer_to_records(word)) == word
+
+
+@pytest.mark.parametrize(
+    ("request_", "key", "value", "says"),
+    [
+        (SECURE[1], "keys", [b"k" * 32], "1 keys with 2 signatures"),
+        (SECURE[1], "keys", ["k"], "keys is missing, or no list of bytes"),
+        (SECURE[1], "epoch", -1, "epoch is missing, or not a count"),
+        (SECURE[3], "witnesses", [b"d" * 32], "2 survivors with 2 signatures"),
+        (SECURE[4], "confirmed", ["centerA", "centerB"], "1 confirmations"),
+        (SECURE[4], "blobs", [1, 2], "blobs is missing, or no list of bytes"),
+        (SECURE[4], "survivors", "centerA", "survivors is missing, or no list of str"),
+    ],
+)
+def test_a_masked_request_that_is_not_ours_is_refused(request_, key, value, says):
+    records = wire.request_to_records(request_)
+    records["header"][key] = value
+    with pytest.raises(ProtocolError, match=says):
+        wire.request_from_message(message_of(request_, records))
+
+
+@pytest.mark.parametrize(
+    ("records", "says"),
+    [
+        (RecordDict({"key": ConfigRecord({"public": b"k"})}), "record key lacks keys"),
+        (RecordDict({"key": ConfigRecord({"public": "k", "signature": "s"})}), "public is missing, or not bytes"),
+        (RecordDict({"shares": ConfigRecord({"pieces": b"s", "more": 1})}), "record shares lacks keys, or holds unknown"),
+        (RecordDict({"confirmation": ConfigRecord({"signature": 5})}), "signature is missing, or not text"),
+        (RecordDict({"shares": ConfigRecord({"pieces": b"s"}), "key": ConfigRecord({})}), "the answer holds 2 records"),
+    ],
+)
+def test_a_key_a_signature_or_shares_that_are_not_ours_are_refused(records, says):
+    with pytest.raises(ProtocolError, match=says):
+        wire.answer_from_records(records)
 
 
 def test_a_reason_comes_back_as_it_went():

@@ -24,7 +24,16 @@ STOCK_ROUND_S, STOCK_PEAK_GB = 18.4, 6.4  # Flower 1.41 as it comes, with the sa
 
 def deploy_round_overhead_s() -> Line:
     """Median seconds of a round beyond those of the local engine; tiny model, nobody missing, no secure aggregation."""
-    with _deployment({"profile": "csasn-test", "image_size": 32}, side_px=40, num_rounds=10) as deployment:
+    return _round_overhead_s(secure=False)
+
+
+def deploy_round_overhead_secured_s() -> Line:
+    """The same with secure aggregation, on both sides."""
+    return _round_overhead_s(secure=True)
+
+
+def _round_overhead_s(*, secure: bool) -> Line:
+    with _deployment({"profile": "csasn-test", "image_size": 32}, side_px=40, num_rounds=10, secure=secure) as deployment:
         deployment.start_all()
         deployment.report(600)
         simulate(deployment.folder)
@@ -47,7 +56,7 @@ def deploy_coordinator_peak_gb_94m() -> Line:
 
 
 @contextmanager
-def _deployment(model: Mapping[str, object], side_px: int, num_rounds: int) -> Iterator[Deployment]:
+def _deployment(model: Mapping[str, object], side_px: int, num_rounds: int, *, secure: bool = False) -> Iterator[Deployment]:
     """Four enrolled sites with pictures of noise."""
     with tempfile.TemporaryDirectory() as name:
         folder, random = Path(name), np.random.default_rng(1)
@@ -62,7 +71,7 @@ def _deployment(model: Mapping[str, object], side_px: int, num_rounds: int) -> I
             (folder / site / "manifest.csv").write_text("\n".join(rows) + "\n")
             places = {"manifest": f"../{site}/manifest.csv", "images": f"../{site}/images", "state": f"../{site}/state"}
             (folder / f"sites/{site}.yaml").write_text(yaml.safe_dump({"site": site, "device": "cpu", **places}))
-        federation = {"sites": list(SITES), "rounds": num_rounds, "answer_deadline_s": 900.0}
+        federation = {"sites": list(SITES), "rounds": num_rounds, "answer_deadline_s": 900.0, "secure_aggregation": secure}
         study = {"name": "bench", "classes": ["a", "b"], "model": dict(model), "federation": federation}
         (folder / "study.yaml").write_text(yaml.safe_dump(study))
         deployment = Deployment(folder)
