@@ -44,7 +44,7 @@ from server.sums import Answers, PlainSums, Sums
 
 GRACE_S = 2.0  # for the rest, once as many sites revealed as are needed
 MAX_COUNT = 1 << 53  # of a summed count: masks that do not cancel leave more
-
+LEFT_OUT = Absence(Reason.LEFT_OUT)
 RESUME = "look for a site of another version, then resume"
 T = TypeVar("T", SignedKey, Confirmation, Shares)
 
@@ -64,8 +64,7 @@ class MaskedSums:
         if self._keys is not None and self._keys.epoch > request.header.attempt:
             request = replace(request, header=replace(request.header, attempt=self.directory.next_attempt()))
         request = replace(request, keys=self._keys)
-        occasion = f"{request.kind} {request.header.round} {request.model.state_hash if request.model else ''}"
-        fixed = self.directory.survivors_of(occasion)
+        fixed = self.directory.survivors_of(_occasion(request))
         answers = _MaskedAnswers(self.contract, request, frozenset(fixed or self.roster.sites))
         bytes_down = self.sites.broadcast(request, answers)
         if any(absence.reason is Reason.NEEDS_KEYS for absence in answers.absent.values()):
@@ -74,14 +73,14 @@ class MaskedSums:
             attempt=request.header.attempt,
             participants=answers.participants,
             counts=None if answers.absent else _checked(answers.counts, str(request.kind)),
-            absent=answers.absent,
+            absent=answers.absent | dict.fromkeys(answers.answered - answers.wanted, LEFT_OUT),
+            whole=not answers.absent,
             bytes_up=answers.bytes_up,
             bytes_down=bytes_down,
         )
         least = max(least, self.roster.threshold, len(fixed))
         if answers.sum_P is None or not answers.may_be_summed(least):
             return replies
-        self.directory.keep_survivors(occasion, answers.participants)
         return self._unmask(request, answers, replies)
 
     def _agree(self, header: Header) -> Replies | None:
@@ -112,6 +111,7 @@ class MaskedSums:
             survivors = replace(survivors, confirmations=self._verified(confirmed, survivors, transcript(request)))
             if len(survivors.confirmations) < self.roster.threshold:
                 return self._given_up(replies, survivors.confirmations, "too few sites confirmed the survivors")
+        self.directory.keep_survivors(_occasion(request), survivors.sites)
         blobs = {site: blobs_for(site, answers.sealings, survivors, self.roster) for site in survivors.sites}
         requests = {site: _about(request, Kind.UNMASK, survivors, tuple(blobs[site].values())) for site in survivors.sites}
         shares, replies = self._collect(Shares, requests, replies)
@@ -124,7 +124,8 @@ class MaskedSums:
             self.directory.event("wrong-shares", round=request.header.round, sites=list(found.wrong))
         assert answers.sum_P is not None
         unmask(answers.sum_P, found, len(os.sched_getaffinity(0)))
-        return replace(replies, sum_P=answers.sum_P, absent=answers.absent)
+        absent = {site: absence for site, absence in replies.absent.items() if site not in survivors.sites}
+        return replace(replies, sum_P=answers.sum_P, absent=absent)
 
     def _collect(self, kind: type[T], requests: Mapping[str, Request], replies: Replies) -> tuple[dict[str, T], Replies]:
         """What survivors say to small requests; `replies` with the bytes, and with why others said nothing."""
@@ -205,6 +206,11 @@ class _Words(Generic[T]):
             return False
         self._enough_since = self._enough_since or time.monotonic()
         return time.monotonic() > self._enough_since + GRACE_S
+
+
+def _occasion(request: Request) -> str:
+    """What an update follows from: for one occasion the sites reveal for one set of survivors."""
+    return f"{request.kind} {request.header.round} {request.model.state_hash if request.model else ''}"
 
 
 def _about(request: Request, kind: Kind, survivors: Survivors, blobs: tuple[bytes, ...] = ()) -> Request:

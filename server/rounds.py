@@ -129,7 +129,7 @@ class Coordinator:
         blocks = self._counts(kind, replies)
         metrics = metrics_from_counts(blocks)
         self.directory.event("evaluated", round=state.round, **describe_metrics(metrics, self.study.classes))
-        if not replies.absent:
+        if replies.whole:
             state = replace(state, history=(*state.history, class_sums(blocks["confusion"])))
         score = metrics.macro_auroc
         if (
@@ -200,9 +200,9 @@ class Coordinator:
             "absent": _reasons(replies),
             "state_hash": after.model_hash,
         }
-        if not replies.absent:
+        if replies.whole:
             loss, steps, clipped, sent = self._counts(Kind.TRAIN, replies)["training"].tolist()
-            facts |= {"train_loss": loss / FIXED_POINT / len(replies.participants), "steps": steps, "clipped_share": clipped / sent}
+            facts |= {"train_loss": loss / FIXED_POINT / self.contract.num_sites, "steps": steps, "clipped_share": clipped / sent}
         return facts
 
 

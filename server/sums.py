@@ -92,6 +92,7 @@ class PlainSums:
             attempt=request.header.attempt,
             participants=answers.participants,
             counts=answers.counts if shown else None,
+            whole=not answers.absent,
             sum_P=answers.sum_P if answers.may_be_summed(least) else None,
             absent=answers.absent,
             bytes_up=answers.bytes_up,

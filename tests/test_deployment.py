@@ -8,11 +8,13 @@ import json
 import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
 from csasn import __version__
 from csasn.facts import CoordinatorFacts, SiteFacts
+from csasn.identity import load_identity
 from e2e.deployment import COORDINATOR, Deployment, free_port, probe, simulate
 from e2e.relay import Relay
 from server.coordinator import find_service
@@ -139,8 +141,10 @@ def test_a_number_that_another_process_has_by_now_is_no_coordinator_that_runs(tm
     assert find_service(tmp_path) is None
 
 
-def test_a_site_that_approved_an_older_membership_is_told_the_new_one(enrolled, tmp_path):
-    deployment = enrolled.copy(tmp_path / "deployment")
+def test_a_site_that_approved_an_older_membership_is_told_the_new_one(tmp_path, write_small_hospitals):
+    write_small_hospitals(tmp_path / "deployment", SITES)
+    deployment = Deployment(tmp_path / "deployment")
+    deployment.enrol(f"127.0.0.1:{free_port()}")
     approval = json.loads((deployment.folder / "centerA/state/kit/approval.json").read_text())
     desk = Desk(Enrolments.open(deployment.folder / "coordinator"))
     desk.enrolments.revoke("centerC")
@@ -160,6 +164,42 @@ def test_no_run_begins_with_a_site_of_another_version(enrolled, tmp_path):
         desk.exchange(said.model_dump_json().encode())
         assert [approval.site for approval in desk.facts().approvals] == approved
         assert desk.seen()["centerA"].software_version == version
+
+
+def held_in_memory(pid, secrets):
+    """The names of those secrets that are somewhere in the memory of a process."""
+    found = set()
+    with Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            bounds, rights = line.split()[:2]
+            start, stop = (int(bound, 16) for bound in bounds.split("-"))
+            if rights.startswith("rw") and start < 1 << 47:
+                memory.seek(start)
+                data = memory.read(stop - start)
+                found |= {name for name, secret in secrets.items() if secret in data}
+    return found
+
+
+def secrets_of(site_folder):
+    """Keys of a site's pairs, and its identity."""
+    run = next((site_folder / "state/run").glob("run-*"))
+    pairs = json.loads((run / "secure.json").read_text())["pairs"]
+    identity = load_identity(site_folder / "state/keys").private_bytes_raw()
+    return {f"pair {peer}": bytes.fromhex(key) for peer, key in pairs.items()} | {"identity": identity}
+
+
+def test_the_coordinator_holds_no_key_of_a_site_in_its_files_and_in_its_memory(running, local):
+    """Attempts go on meanwhile, so that the keys of an attempt are read at a site before and looked for after that."""
+    number = running.await_training("centerB")
+    secrets = {(site, name): key for site in SITES for name, key in secrets_of(running.folder / site).items()}
+    assert len(secrets) == len(SITES) * len(SITES)
+    pids = [running.pid(COORDINATOR), *(running.pid(COORDINATOR, child) for child in ("server.superlink", "front", "run"))]
+    for pid in pids:
+        assert held_in_memory(pid, secrets | {"what is there": b"csasn"}) == {"what is there"}
+    check_round(running, local, number)
+    for path in (running.folder / "coordinator").rglob("*"):
+        data = path.read_bytes() if path.is_file() else b""
+        assert not [name for name, secret in secrets.items() if secret in data or secret.hex().encode() in data], path.name
 
 
 def test_after_all_that_deployment_and_local_engine_have_the_same_model(running, local):

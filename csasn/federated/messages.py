@@ -139,6 +139,7 @@ class Reason(StrEnum):
     FAILED = "failed"
     DEADLINE = "no answer within the deadline"
     BROKEN = "answer breaks the contract"
+    LEFT_OUT = "was absent when the others were asked to reveal, for themselves alone"
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,14 @@ Reply = Answer | SignedKey | Confirmation | Shares | Absence
 class Replies:
     """What came of one attempt: whose answers are in it, and why each other site's is not.
 
-    `counts` are summed, None where they are withheld; `sum_P` is the sum of updates, None where there is none to accept. `bytes_up`
-    and `bytes_down` are of everything that it took.
+    `counts` are summed, None where they are withheld, and `whole` if they are of the whole membership; `sum_P` is the sum of
+    updates, None where there is none to accept. `bytes_up` are those of answers, `bytes_down` of all that was sent.
     """
 
     attempt: int
     participants: tuple[str, ...]
     counts: Integers | None = None
+    whole: bool = False
     sum_P: SignedIntegers | None = None
     absent: Mapping[str, Absence] = field(default_factory=dict)
     bytes_up: int = 0
