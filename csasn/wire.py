@@ -6,6 +6,7 @@ Whatever does not read as exactly one of our messages is a ProtocolError: missin
 from collections.abc import Mapping
 from io import BytesIO
 from math import prod
+from tokenize import TokenError
 from typing import TypeVar, cast
 
 import numpy as np
@@ -276,8 +277,15 @@ def place_from_records(records: RecordDict) -> int:
 
 
 def size_bytes(records: RecordDict) -> int:
-    """Bytes of a message's records, their serialised form included."""
-    return sum(len(name) + record.count_bytes() for name, record in records.items())
+    """Bytes of a message's records, their serialised form included.
+
+    Raises:
+        ProtocolError: a record holds an empty list, whose bytes Flower cannot count, or a value of no type that it knows.
+    """
+    try:
+        return sum(len(name) + record.count_bytes() for name, record in records.items())
+    except (IndexError, ValueError):
+        raise ProtocolError("a record holds an empty list, or a value that no message has") from None
 
 
 def _to_record(arrays: Mapping[str, AnyArray]) -> ArrayRecord:
@@ -396,7 +404,7 @@ def read_npy(packed: Array, expected: list[np.dtype[np.generic]], name: str) -> 
         if npy.read_magic(file) != (1, 0):
             raise ValueError
         shape, fortran_order, dtype = npy.read_array_header_1_0(file, max_header_size=MAX_NPY_HEADER)
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
+    except (ValueError, EOFError, SyntaxError, TypeError, TokenError) as error:
         raise ProtocolError(f"array {name} cannot be read") from error
     size = prod(shape) * dtype.itemsize
     if (
