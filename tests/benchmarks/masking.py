@@ -20,9 +20,12 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
+from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
 from numpy.typing import NDArray
 
-from csasn.federated.aggregate import add_upload, apply_step
+from csasn.federated.aggregate import add_integers, apply_step
+from csasn.federated.messages import Answer, Reply, Shares
 from csasn.federated.quantise import (
     WEIGHT_UNITS,
     WIDENING,
@@ -36,11 +39,15 @@ from csasn.federated.quantise import (
 )
 from csasn.federated.secagg import coordinator
 from csasn.federated.secagg.masks import BLOCK_BYTES, CIPHER_BLOCK, SEED_BYTES, Mask, add_masks
+from csasn.federated.secagg.messages import DIGEST_BYTES, Sealing
 from csasn.federated.segments import Segment
+from csasn.metrics import case_layout
 from csasn.model.network import build_network
 from csasn.model.state import StateLayout
+from csasn.privacy.receipt import Head
 from csasn.randomness import fast_generator
 from csasn.study import Federation, Model, Study
+from csasn.wire import answer_to_records, attach_head
 
 sys.path.append(str(Path(__file__).parent.parent))  # of the tests: sites with keys agreed
 from secagg_sites import answers, hashes_of, revealed_by, sites, survivors_of, values
@@ -234,18 +241,37 @@ def _round_error(
             exact[part] += update[part].astype(np.float64) * (units / WEIGHT_UNITS)
         scale = scale_of(segments, ranges, units)
         sent = quantise(update, np.zeros_like(update), scale, fast_generator(1, "rounding", site, current))
-        total = add_upload(total, sent.integers_P)
+        total = add_integers(total, sent.integers_P)
     step = np.zeros(segments[-1].stop, np.float32)
     largest = apply_step(step, total, segments, scale.sizes, WEIGHT_UNITS)
     return float(np.linalg.norm(step - exact) / np.linalg.norm(exact)), largest
 
 
-def secagg_upload_ratio(bits: int) -> Line:
-    """Bytes of a masked upload as it goes over the wire, framing and all, against those of a float32 one of FedProx.
+def secagg_upload_ratio_16bit() -> Line:
+    """Bytes of a masked answer as it goes over the wire, against those of a float32 one of FedProx."""
+    return _upload_ratio(16)
 
-    To be measured where an answer is encoded.
-    """
-    raise NotImplementedError(bits)
+
+def secagg_upload_ratio_8bit() -> Line:
+    """The same of 8 bits."""
+    return _upload_ratio(8)
+
+
+def _upload_ratio(bits: int) -> Line:
+    """All that a site sends in a round, shares included, in Flower's own form; counts of seven classes go with both."""
+    num, num_sites = segments_94m()[-1].stop, len(UNITS)
+    counts = np.zeros(case_layout(7, malignancy=True).size + 4, np.int64)
+    sealing = Sealing((bytes(coordinator.blob_bytes(num_sites)),) * (num_sites - 1), (bytes(DIGEST_BYTES),) * num_sites, "0" * 128)
+    shares = Shares(bytes(coordinator.shares_bytes(num_sites, num_sites)))
+    ours = _message_bytes(Answer(counts, np.zeros(num, integer_type(bits)), sealing)) + _message_bytes(shares)
+    weights = RecordDict({"arrays": ArrayRecord({"update": Array(np.zeros(num, np.float32)), "counts": Array(counts)})})
+    rival = len(recorddict_to_proto(weights).SerializeToString())
+    return {"ours": ours, "rival": rival, "ratio": ours / rival, "unit": "bytes"}
+
+
+def _message_bytes(reply: Reply) -> int:
+    head = Head(count=1, hash="0" * 64, before="0" * 64, sha256="0" * 64, signature="0" * 128)
+    return len(recorddict_to_proto(attach_head(answer_to_records(reply), head)).SerializeToString())
 
 
 if __name__ == "__main__":

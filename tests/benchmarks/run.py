@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import torch
-from deployed import deploy_coordinator_peak_gb_94m, deploy_round_overhead_s
+from deployed import deploy_coordinator_peak_gb_94m, deploy_round_overhead_s, deploy_round_overhead_secured_s
 from masking import (
     secagg_extra_peak_vs_upload,
     secagg_mask_vs_raw_cipher,
     secagg_sum_error_16bit,
     secagg_unmask_s_94m,
+    secagg_upload_ratio_8bit,
+    secagg_upload_ratio_16bit,
 )
 from parts import cached_epoch_data_wait_share, cli_help_s, fedprox_step_vs_plain, simulation_vs_bare_loop, variants
 
@@ -24,11 +26,14 @@ BENCHMARKS = {
     "simulation_vs_bare_loop": simulation_vs_bare_loop,
     "variants": variants,
     "deploy_round_overhead_s": deploy_round_overhead_s,
+    "deploy_round_overhead_secured_s": deploy_round_overhead_secured_s,
     "deploy_coordinator_peak_gb_94m": deploy_coordinator_peak_gb_94m,
     "secagg_mask_vs_raw_cipher": secagg_mask_vs_raw_cipher,
     "secagg_unmask_s_94m": secagg_unmask_s_94m,
     "secagg_extra_peak_vs_upload": secagg_extra_peak_vs_upload,
     "secagg_sum_error_16bit": secagg_sum_error_16bit,
+    "secagg_upload_ratio_16bit": secagg_upload_ratio_16bit,
+    "secagg_upload_ratio_8bit": secagg_upload_ratio_8bit,
 }
 
 
