@@ -6,41 +6,45 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from server.run_directory import read_events
+
 SERVER = Path(sys.prefix) / "bin" / "server"
+KILLS, ROUNDS = 12, 24
 pytestmark = pytest.mark.slow
 
 
-def finish(hospitals, out, *more):
-    command = [SERVER, "simulate", hospitals / "study.yaml", "--out", out, *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+def begin(hospitals, out):
+    more = ["--resume"] if (out / "study.yaml").exists() else []
+    return subprocess.Popen([SERVER, "simulate", hospitals / "study.yaml", "--out", out, *more], stdout=-3, stderr=-3)
+
+
+def seconds_of_a_round(out):
+    times = [datetime.fromisoformat(event["time"]) for event in read_events(out) if event["event"] == "round-finished"]
+    return (times[-1] - times[0]).total_seconds() / (len(times) - 1)
 
 
 def test_twelve_kills_at_random_instants_lose_nothing(tmp_path, write_small_hospitals):
-    hospitals = tmp_path / "hospitals"
-    write_small_hospitals(hospitals, federation={"rounds": 6}, num_cases=60)
-    started = time.monotonic()
-    finish(hospitals, tmp_path / "undisturbed")
-    seconds = time.monotonic() - started
-    out, kills, chance = tmp_path / "killed", 0, random.Random(5)
-    while kills < 12:
-        more = ["--resume"] if (out / "study.yaml").exists() else []
-        process = subprocess.Popen([SERVER, "simulate", hospitals / "study.yaml", "--out", out, *more], stdout=-3, stderr=-3)
-        try:
-            process.wait(timeout=chance.uniform(0.2, 0.8) * seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-        else:
-            assert process.returncode == 0
-            break
-    if not (out / "report.json").exists():
-        finish(hospitals, out, "--resume")
-    reports = [json.loads((path / "report.json").read_text()) for path in (tmp_path / "undisturbed", out)]
-    assert kills >= 3
+    hospitals, undisturbed, out = (tmp_path / name for name in ("hospitals", "undisturbed", "killed"))
+    write_small_hospitals(hospitals, federation={"rounds": ROUNDS}, num_cases=60)
+    assert begin(hospitals, undisturbed).wait(600) == 0
+    longest_s, chance = 2 * seconds_of_a_round(undisturbed), random.Random(5)
+    for number in range(KILLS):
+        process, num_events = begin(hospitals, out), len(read_events(out))
+        deadline = time.monotonic() + 120
+        while number % 4 and len(read_events(out)) == num_events:  # each fourth is killed while it starts
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0, longest_s))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
+    assert any(event["event"] == "round-finished" for event in read_events(out))
+    assert begin(hospitals, out).wait(600) == 0
+    reports = [json.loads((path / "report.json").read_text()) for path in (undisturbed, out)]
     assert reports[0]["state_hash"] == reports[1]["state_hash"]
     assert [report["status"] for report in reports] == ["complete", "complete"]
