@@ -1,4 +1,4 @@
-"""Messages from the network that are not ours: of 10^5 each is read, or refused with an error of ours, without a crash or a hang."""
+"""Messages from the network that are not ours: 10^5 of them are read or refused with an error of ours, without crash or hang."""
 
 import copy
 import random
