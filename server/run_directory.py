@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,13 +26,14 @@ from csasn.federated.secagg.messages import KeySet, SignedKey
 from csasn.identity import KEYS_FOLDER, write_identity
 from csasn.membership import Membership, read_membership
 from csasn.metrics import Integers
-from csasn.storage import append_line, link_atomically, write_atomically, write_json
+from csasn.storage import TEMPORARY, append_line, link_atomically, write_atomically, write_json
 from csasn.study import Study, read_study
 
 Event = Mapping[str, object]
 LATEST, BEST, ATTEMPT = "checkpoints/latest.safetensors", "checkpoints/best.safetensors", "checkpoints/attempt.json"
 KEYS, SURVIVORS = "checkpoints/keys.json", "checkpoints/survivors.json"
 RUN = "run.json"
+BEGINNING = {"checkpoints", "sites", "membership.json", RUN}
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,19 @@ class RunDirectory:
 
     @staticmethod
     def create(path: Path, study: Study, membership: Membership, identities: Mapping[str, Ed25519PrivateKey] | None = None) -> None:
-        """Writes what a run begins with; `identities` are those of simulated sites, each for its own folder.
+        """Writes what a run begins with, the study last: what a killed attempt at this left is written anew. `identities` are those
+        of simulated sites, each for its own folder.
 
         Raises:
-            RunError: something is there already.
+            RunError: something else is there already.
         """
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and any(part.name not in BEGINNING and part.suffix != TEMPORARY for part in path.iterdir()):
             raise RunError(
                 f"{path} holds {describe(path)}", "continue it with --resume, name another --out, or set it aside with --anew"
             )
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        (path / "sites").mkdir(exist_ok=True)
+        shutil.rmtree(path / "sites", ignore_errors=True)
+        (path / "sites").mkdir()
         for site, key in (identities or {}).items():
             write_identity(path / "sites" / site / KEYS_FOLDER, key)
         write_json(path / "membership.json", membership.model_dump(mode="json"))

@@ -132,6 +132,22 @@ def test_an_unfinished_run_is_never_overwritten(directory):
         RunDirectory.create(directory.path, directory.study, directory.membership)
 
 
+@pytest.mark.parametrize("lost", [["study.yaml"], ["study.yaml", "run.json"], ["study.yaml", "run.json", "membership.json"]])
+def test_a_run_that_was_killed_while_its_directory_was_made_begins_anew(directory, lost):
+    for name in lost:
+        (directory.path / name).unlink()
+    (directory.path / ".run.json.0123.tmp").write_bytes(b"{")
+    RunDirectory.create(directory.path, directory.study, directory.membership)
+    assert all((directory.path / name).exists() for name in lost)
+
+
+def test_files_that_are_no_run_are_never_mixed_with_one(directory, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match="files that are no run"):
+        RunDirectory.create(tmp_path / "notes", directory.study, directory.membership)
+
+
 def test_a_run_set_aside_keeps_all_its_files(federate):
     federation = federate("run")
     federation.run()
