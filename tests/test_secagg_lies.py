@@ -89,6 +89,8 @@ def outcomes(num, attempt, name, state):
         if (key := repr(helped)) in found:
             continue
         found[key] = helped
+        if max(len(helped.confirmed), len(helped.revealed)) > 1:
+            continue  # it is lost already: no more has to be asked
         questions = itertools.product(survivor_sets(num), ("confirm", "reveal"))
         waiting += [ask(num, attempt, name, helped, inside, what) for inside, what in questions]
     return list(found.values())
