@@ -1,7 +1,8 @@
 """A site's part in secure aggregation (csasn/federated/secagg), with its memory on disk before anything of it leaves.
 
-`secure.json` in the folder of a run holds keys and what was committed to; `revealed.json` beside the runs holds for whom was
-revealed in any of them. Both are the owner's alone (0600), and are not encrypted.
+`secure.json` in the folder of a run holds keys and what was committed to. `revealed.json` beside the runs holds for whom was
+revealed in any of them, and how often a study was revealed for fewer than all its sites. Both are the owner's alone (0600), and not
+encrypted.
 """
 
 import json
@@ -25,10 +26,11 @@ STATE_FILE, REVEALED_FILE, PRIVATE = "secure.json", "revealed.json", 0o600
 class SecureSite:
     """One site in one run; `folder` is the site's, `run_folder` the run's in it."""
 
-    def __init__(self, folder: Path, run_folder: Path, site: str, roster: Roster, sign: Sign) -> None:
+    def __init__(self, folder: Path, run_folder: Path, site: str, study_hash: str, roster: Roster, sign: Sign) -> None:
         self.site, self.roster, self.sign = site, roster, sign
         self._file, self._revealed_file = run_folder / STATE_FILE, folder / REVEALED_FILE
-        self._state = _read_state(self._file, self._revealed_file)
+        self._study_hash = study_hash
+        self._state = _read_state(self._file, self._revealed_file, study_hash)
 
     def make_key(self, request: Request) -> SignedKey:
         """A key for the epoch that the request begins."""
@@ -84,11 +86,17 @@ class SecureSite:
         if state == self._state:
             return
         if state.revealed_for != self._state.revealed_for:
-            write_json(self._revealed_file, {key: list(sites) for key, sites in state.revealed_for.items()}, PRIVATE)
+            self._keep_revealed(state)
         facts = asdict(replace(state, pairs={}, revealed_for={}))
         facts |= {"private": state.private.hex(), "transcript": state.transcript.hex()}
         write_json(self._file, facts | {"pairs": {peer: key.hex() for peer, key in state.pairs.items()}}, PRIVATE)
         self._state = state
+
+    def _keep_revealed(self, state: SiteState) -> None:
+        partial = _read_revealed(self._revealed_file)["partial"]
+        partial[self._study_hash] = [state.num_partial, state.num_partial_finish]
+        revealed = {key: list(sites) for key, sites in state.revealed_for.items()}
+        write_json(self._revealed_file, {"revealed_for": revealed, "partial": partial}, PRIVATE)
 
 
 def _survivors(request: Request) -> Survivors:
@@ -101,22 +109,30 @@ def _context(header: Header, epoch: int) -> EpochContext:
     return EpochContext(header.study_hash, header.membership_hash, header.run, epoch)
 
 
-def _read_state(file: Path, revealed_file: Path) -> SiteState:
+def _read_revealed(file: Path) -> dict[str, dict[str, list[object]]]:
+    facts = json.loads(file.read_text()) if file.exists() else {"revealed_for": {}, "partial": {}}
+    return {name: dict(facts[name]) for name in ("revealed_for", "partial")}
+
+
+def _read_state(file: Path, revealed_file: Path, study_hash: str) -> SiteState:
     """What was kept; without it the site asks for new keys.
 
     Raises:
         TrustError: a file is damaged: it might have said what this site must not reveal.
     """
     try:
-        revealed = json.loads(revealed_file.read_text()) if revealed_file.exists() else {}
-        revealed_for = {str(key): tuple(map(str, sites)) for key, sites in revealed.items()}
-        if not file.exists():
-            return SiteState(revealed_for=revealed_for)
-        facts = json.loads(file.read_text())
-        occasions = {name: Occasion(**facts.pop(name)) if facts[name] else facts.pop(name) for name in ("occasion", "revealed")}
-        facts |= {"private": bytes.fromhex(facts["private"]), "transcript": bytes.fromhex(facts["transcript"])}
-        facts |= {"pairs": {peer: bytes.fromhex(key) for peer, key in facts["pairs"].items()}}
-        return SiteState(**facts | occasions | {"survivors": tuple(facts["survivors"]), "revealed_for": revealed_for})
+        revealed = _read_revealed(revealed_file)
+        facts = json.loads(file.read_text()) if file.exists() else {}
+        for name in ("occasion", "revealed"):
+            facts |= {name: Occasion(**facts[name])} if facts.get(name) else {}
+        if facts:
+            facts |= {"private": bytes.fromhex(facts["private"]), "transcript": bytes.fromhex(facts["transcript"])}
+            facts |= {"pairs": {peer: bytes.fromhex(key) for peer, key in facts["pairs"].items()}}
+            facts |= {"survivors": tuple(facts["survivors"])}
+        train, finish = revealed["partial"].get(study_hash, [0, 0])
+        facts |= {"num_partial": int(str(train)), "num_partial_finish": int(str(finish))}
+        facts |= {"revealed_for": {key: tuple(map(str, sites)) for key, sites in revealed["revealed_for"].items()}}
+        return SiteState(**facts)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise TrustError(
             f"{file.name} or {revealed_file.name} is damaged, so that this site no longer knows what it may reveal",

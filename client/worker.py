@@ -161,7 +161,9 @@ class SiteWorker:
             if self.contract.secure:
                 if self.sign is None:
                     raise ConfigurationError(f"{self.site.site} has no identity to sign with", "make it with client keygen")
-                self.secrecy = SecureSite(self.folder, folder, self.site.site, self.contract.roster, self.sign)
+                self.secrecy = SecureSite(
+                    self.folder, folder, self.site.site, self.study.study_hash, self.contract.roster, self.sign
+                )
             self._run = run
 
     def _class_histogram(self) -> Integers:

@@ -121,7 +121,7 @@ class MaskedSums:
         except ProtocolError as error:
             return self._given_up(replies, shares, error.message)
         if found.wrong:
-            self.directory.event("wrong-shares", round=request.header.round, sites=list(found.wrong))
+            self.directory.event("shares-that-do-not-fit", round=request.header.round, sites=list(found.wrong))
         assert answers.sum_P is not None
         unmask(answers.sum_P, found, len(os.sched_getaffinity(0)))
         absent = {site: absence for site, absence in replies.absent.items() if site not in survivors.sites}

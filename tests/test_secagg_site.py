@@ -319,7 +319,7 @@ def test_one_partial_round_too_many_is_refused_and_a_whole_one_is_not(ask, max_p
     scene = partial_rounds(Scene(max_partial=max_partial), max_partial)
     assert scene.state.num_partial == max_partial
     scene.attempt(9, site.Occasion(site.TRAIN, 9, "e" * 64))
-    with refuses(f"{max_partial} rounds were partial before, the study allows {max_partial}"):
+    with refuses(f"{max_partial} rounds were partial before, in this run or another; {max_partial} may be"):
         ask(scene, PART)
     assert scene.reveal(ALL)
 
@@ -333,7 +333,21 @@ def test_a_repeat_of_a_partial_round_is_counted_once_and_allowed():
 def test_to_finish_is_no_partial_round():
     scene = partial_rounds(Scene(max_partial=1), 1)
     scene.attempt(9, FINISH).reveal(PART)
-    assert scene.state.num_partial == 1
+    assert (scene.state.num_partial, scene.state.num_partial_finish) == (1, 1)
+
+
+@BOTH
+def test_a_study_is_finished_without_a_site_once_over_all_its_runs(ask):
+    scene = Scene(max_partial=1)
+    scene.attempt(9, FINISH).reveal(PART)
+    seen = {"num_partial_finish": scene.state.num_partial_finish, "revealed_for": scene.state.revealed_for}
+    other = Scene(max_partial=1)
+    other.state = replace(other.state, **seen)
+    other.attempt(9, replace(FINISH, state_hash="d" * 64))
+    with refuses("the study was finished without a site before, in this run or another; 1 may be"):
+        ask(other, PART)
+    other.attempt(10, FINISH).reveal(PART)
+    assert other.state.num_partial_finish == 1
 
 
 # ---- attempts and rounds

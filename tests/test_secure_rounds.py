@@ -158,8 +158,9 @@ def test_a_site_refuses_other_survivors_for_a_state_that_it_revealed_in_any_run(
     for site in ("centerA", "centerB"):
         revealed = federation.path / "sites" / site / "revealed.json"
         before = json.loads(revealed.read_text())
-        assert {tuple(sites) for sites in before.values()} == {FOUR}
-        revealed.write_text(json.dumps(dict.fromkeys(before, FOUR[:3])))
+        assert {tuple(sites) for sites in before["revealed_for"].values()} == {FOUR}
+        assert set(before["partial"]) == {federation.study.study_hash}
+        revealed.write_text(json.dumps(before | {"revealed_for": dict.fromkeys(before["revealed_for"], FOUR[:3])}))
     for name in ("latest.safetensors", "keys.json", "survivors.json"):
         (federation.path / "checkpoints" / name).unlink()
     (federation.path / "run.json").write_text(json.dumps({"id": "another-run"}))

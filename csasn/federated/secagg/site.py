@@ -34,6 +34,7 @@ from csasn.identity import verify
 Random = Callable[[int], bytes]
 Integers = NDArray[np.signedinteger]
 TRAIN, FINISH = "train", "finish"  # the kinds of request whose answer holds an update
+MAX_PARTIAL_FINISH = 1  # of a study, over all its runs
 LIE = "nothing is revealed; tell the coordinator, whose server may be tampered with"
 SAME_AGAIN = "the difference of both would be one site's update: wait for the same sites, or begin a study with another seed"
 
@@ -57,8 +58,9 @@ class SiteState:
     """What a site remembers. `pairs` are K with each peer, of `attempt`; `private` is the X25519 key until they are agreed.
 
     `transcript` and `occasion` are of the attempt, `survivors` the U that the site committed to in it. `revealed` is the last
-    occasion in this run for which it revealed; `num_partial` counts rounds revealed for fewer than all. `revealed_for` holds, by
-    `Occasion.key`, the U of each reveal, those of earlier runs too: the same state gives the same update in every run.
+    occasion in this run for which it revealed. What follows is of earlier runs too, since the same state gives the same update in
+    every run, and nearly the same state nearly the same update: `num_partial` counts rounds of the study that were revealed for
+    fewer than all, `num_partial_finish` its ends, and `revealed_for` holds, by `Occasion.key`, the U of each reveal.
     """
 
     epoch: int = 0
@@ -70,6 +72,7 @@ class SiteState:
     survivors: tuple[str, ...] = ()
     revealed: Occasion | None = None
     num_partial: int = 0
+    num_partial_finish: int = 0
     revealed_for: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -205,12 +208,13 @@ def reveal(
     for sender in survivors.sites:
         part = own_shares if sender == site else _open(state, sender, blobs, len(roster.sites))
         revealed += [_piece(part, roster.index(name)) for name in (sender, *missing)]
-    partial = bool(missing) and state.revealed != state.occasion and state.occasion.kind == TRAIN
+    first_partial = bool(missing) and state.occasion.key not in state.revealed_for
     state = replace(
         state,
         survivors=survivors.sites,
         revealed=state.occasion,
-        num_partial=state.num_partial + partial,
+        num_partial=state.num_partial + (first_partial and state.occasion.kind == TRAIN),
+        num_partial_finish=state.num_partial_finish + (first_partial and state.occasion.kind == FINISH),
         revealed_for={**state.revealed_for, state.occasion.key: survivors.sites},
     )
     return state, b"".join(revealed)
@@ -240,9 +244,12 @@ def _check_survivors(state: SiteState, site: str, attempt: int, survivors: Survi
         raise ProtocolError(f"{occasion.kind} of round {occasion.round} was revealed for another model before", LIE)
     if state.revealed_for.get(occasion.key, sites) != sites:
         raise ProtocolError(f"{occasion.kind} of round {occasion.round} was revealed for other survivors before", SAME_AGAIN)
-    whole, counted = len(sites) == len(roster.sites), state.revealed == occasion
-    if occasion.kind == TRAIN and not (whole or counted) and state.num_partial >= roster.max_partial:
-        raise ProtocolError(f"{state.num_partial} rounds were partial before, the study allows {roster.max_partial}", LIE)
+    if len(sites) < len(roster.sites) and occasion.key not in state.revealed_for:
+        train = occasion.kind == TRAIN
+        before, allowed = (state.num_partial, roster.max_partial) if train else (state.num_partial_finish, MAX_PARTIAL_FINISH)
+        if before >= allowed:
+            what = f"{before} rounds were partial" if train else "the study was finished without a site"
+            raise ProtocolError(f"{what} before, in this run or another; {allowed} may be", LIE)
     for name, witness in zip(sites, survivors.witnesses, strict=True):
         witness.check(name, roster.identities[name], state.transcript)
 
