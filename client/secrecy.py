@@ -30,7 +30,11 @@ class SecureSite:
         self.site, self.roster, self.sign = site, roster, sign
         self._file, self._revealed_file = run_folder / STATE_FILE, folder / REVEALED_FILE
         self._study_hash = study_hash
-        self._state = _read_state(self._file, self._revealed_file, study_hash)
+
+    @property
+    def _state(self) -> SiteState:
+        """What is on disk: in Flower's simulation another process may have had this site's last turn."""
+        return _read_state(self._file, self._revealed_file, self._study_hash)
 
     def make_key(self, request: Request) -> SignedKey:
         """A key for the epoch that the request begins."""
@@ -76,21 +80,21 @@ class SecureSite:
         if len(senders) != len(request.blobs):
             raise ProtocolError(f"{len(request.blobs)} blobs came for {len(senders)} other survivors")
         blobs = dict(zip(senders, request.blobs, strict=True))
-        attempt = request.header.attempt
-        own_shares = outcome_of(attempt).own_shares if attempt == self._state.attempt else b""
-        state, data = reveal(self._state, self.site, attempt, survivors, blobs, own_shares, self.roster)
+        attempt, before = request.header.attempt, self._state
+        own_shares = outcome_of(attempt).own_shares if attempt == before.attempt else b""
+        state, data = reveal(before, self.site, attempt, survivors, blobs, own_shares, self.roster)
         self._keep(state)
         return Shares(data)
 
     def _keep(self, state: SiteState) -> None:
-        if state == self._state:
+        before = self._state
+        if state == before:
             return
-        if state.revealed_for != self._state.revealed_for:
+        if state.revealed_for != before.revealed_for:
             self._keep_revealed(state)
         facts = asdict(replace(state, pairs={}, revealed_for={}))
         facts |= {"private": state.private.hex(), "transcript": state.transcript.hex()}
         write_json(self._file, facts | {"pairs": {peer: key.hex() for peer, key in state.pairs.items()}}, PRIVATE)
-        self._state = state
 
     def _keep_revealed(self, state: SiteState) -> None:
         partial = _read_revealed(self._revealed_file)["partial"]

@@ -38,7 +38,6 @@ class Policy(Configuration):
     upload_budget_mib: Annotated[float, Field(gt=0)] | None = None
     require_secure_aggregation: bool = False
     training_hours: Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")] | None = None
-    show_own_metrics: bool = False
 
     @model_validator(mode="after")
     def _some_hours(self) -> Self:

@@ -64,7 +64,7 @@ def run(hospitals, out, *more):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory, write_small_hospitals):
     folder = tmp_path_factory.mktemp("flower") / "hospitals"
-    write_small_hospitals(folder, federation={"rounds": 3})
+    write_small_hospitals(folder, federation={"rounds": 3, "secure_aggregation": True})
     return folder
 
 
