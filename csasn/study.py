@@ -116,12 +116,12 @@ class Federation(Configuration):
     def _possible(self) -> Self:
         if len(set(self.sites)) != len(self.sites):
             raise ValueError(f"sites {list(self.sites)} names a site twice")
+        if self.secure_aggregation:
+            self._secure()
         if self.min_sites > len(self.sites):
             raise ValueError(f"min_sites {self.min_sites} is above the number of sites {len(self.sites)}")
         if self.upload_bits == 8 and len(self.sites) > MAX_SITES_8_BITS:
             raise ValueError(f"upload_bits 8 with {len(self.sites)} sites, expected at most {MAX_SITES_8_BITS}")
-        if self.secure_aggregation:
-            self._secure()
         return self
 
     def _secure(self) -> None:
