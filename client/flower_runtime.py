@@ -17,7 +17,14 @@ import flwr.supernode.start_client_internal as supernode_loop
 import httpx
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SubStatus
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, ActivateNodeResponse, PullMessagesRequest, PullMessagesResponse
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, push_object_contents_from_iterable
@@ -60,8 +67,11 @@ def serve_node(arguments: Sequence[str], on_turn: Callable[[], None], parent: in
 
 
 class FleetClient(FleetHttpClient):
-    """Flower's own, but for a request that is lost on its way to the site, which the coordinator takes for delivered: a node that
-    says anew that it is up is sent it again. It asks for one only while it has none, so that nothing comes twice."""
+    """Flower's own, but for what is lost on its way and taken for delivered.
+
+    That is a request to the site; and the word that an answer comes, at whose repeat the coordinator asks for no objects, so that
+    they would never be sent. A node that says anew that it is up is sent the request again, and the worker has the answer on disk.
+    """
 
     _activation: ActivateNodeRequest | None = None
     _may_have_lost_one = False
@@ -76,8 +86,18 @@ class FleetClient(FleetHttpClient):
         if self._may_have_lost_one and self._activation is not None:
             self.ActivateNode(self._activation)
             self._may_have_lost_one = False
-        try:
+        with self._noting_what_may_be_lost():
             return super().PullMessages(request)
+
+    def PushMessages(self, request: PushMessagesRequest) -> PushMessagesResponse:  # noqa: N802 - Flower's name
+        """Says that an answer comes."""
+        with self._noting_what_may_be_lost():
+            return super().PushMessages(request)
+
+    @contextmanager
+    def _noting_what_may_be_lost(self) -> Iterator[None]:
+        try:
+            yield
         except httpx.TransportError as error:
             self._may_have_lost_one |= not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             raise

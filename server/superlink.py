@@ -256,6 +256,7 @@ class LinkGrid(Grid):
                     ttl=message.metadata.ttl,
                 )
                 self._pending[key] = again, now
+                self._arriving.pop(key, None)  # what had begun to come before the node went away
                 self._push(key, again)
 
     def _up(self) -> dict[int, str]:

@@ -4,12 +4,33 @@ from contextlib import suppress
 
 import httpx
 import pytest
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from client.flower_runtime import FleetClient
 
 UP, ASKS = "/v1/fleet/activate-node", "/v1/fleet/pull-messages"
+
+
+def test_a_node_whose_word_of_an_answer_may_be_lost_says_anew_that_it_is_up(monkeypatch):
+    """The coordinator may have heard the first, and asks for no objects at the second."""
+    asked = []
+
+    def answer(_, path, **__):
+        asked.append(path)
+        if len(asked) == 2:
+            raise httpx.ReadError("")
+
+    monkeypatch.setattr(FleetHttpClient, "_unary_unary", answer)
+    client = FleetClient.from_server_address("127.0.0.1:9", insecure=True, root_certificates=None, interceptors=[])
+    client.ActivateNode(ActivateNodeRequest())
+    with suppress(httpx.TransportError):
+        client.PushMessages(PushMessagesRequest())
+    client.PushMessages(PushMessagesRequest())
+    client.PullMessages(PullMessagesRequest())
+    client.close()
+    says = "/v1/fleet/push-messages"
+    assert asked == [UP, says, says, UP, ASKS]
 
 
 @pytest.mark.parametrize(
