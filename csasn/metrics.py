@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from csasn.errors import ProtocolError, TrainingError
 
@@ -64,7 +63,13 @@ def case_layout(num_classes: int, malignancy: bool) -> Layout:
 def one_against_rest(logits_NK: Floats, chosen: Sequence[int]) -> Floats:
     """(N,) logit of the summed softmax probability of the chosen classes, exact where the probability rounds to 0 or 1."""
     rest = [index for index in range(logits_NK.shape[1]) if index not in chosen]
-    return np.asarray(logsumexp(logits_NK[:, list(chosen)], axis=1) - logsumexp(logits_NK[:, rest], axis=1))
+    return np.asarray(_log_sum_exp(logits_NK[:, list(chosen)]) - _log_sum_exp(logits_NK[:, rest]))
+
+
+def _log_sum_exp(logits_NK: Floats) -> Floats:
+    from scipy.special import logsumexp  # some 30 MB, which a coordinator's processes, that sum counts alone, do without
+
+    return np.asarray(logsumexp(logits_NK, axis=1))
 
 
 def score_histogram(scores_N: Floats, positive_N: NDArray[np.bool_]) -> Integers:
@@ -89,7 +94,7 @@ def count_cases(decision_NK: Floats, adjusted_NK: Floats, classes_N: Integers, m
         raise TrainingError("the model's logits are not finite", "training diverged: lower optimiser.learning_rate")
     num_classes = decision_NK.shape[1]
     flat = classes_N * num_classes + decision_NK.argmax(axis=1)
-    losses_N = logsumexp(adjusted_NK, axis=1) - np.take_along_axis(adjusted_NK, classes_N[:, None], axis=1)[:, 0]
+    losses_N = _log_sum_exp(adjusted_NK) - np.take_along_axis(adjusted_NK, classes_N[:, None], axis=1)[:, 0]
     blocks = {
         "confusion": np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64),
         "loss": np.rint(np.minimum(losses_N, MAX_CASE_LOSS) * FIXED_POINT).sum(keepdims=True).astype(np.int64),

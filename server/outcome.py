@@ -4,7 +4,6 @@ from csasn.contract import Contract
 from csasn.model.network import Csasn
 from csasn.model_file import save_model
 from csasn.normalisation import apply_affine, apply_moments
-from csasn.report.curves import draw_curves
 from csasn.report.report import build_report, final_metrics, run_status
 from csasn.storage import write_json
 from csasn.weighting import class_weights
@@ -39,5 +38,7 @@ def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:
     events = read_events(directory.path)
     report = build_report(directory.study, directory.membership, engine, events, run_status(events))
     write_json(directory.path / "report.json", report)
+    from csasn.report.curves import draw_curves  # matplotlib, not before there is something to draw: no model is held any more
+
     draw_curves(report, directory.path / "curves.png")
     return report
