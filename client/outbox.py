@@ -4,8 +4,8 @@ from csasn import wire
 from csasn.federated.messages import Absence, Reason, Reply
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing, contents_of
 from csasn.privacy.ledger import Ledger, Occasion
-from csasn.privacy.payload import describe
 from csasn.privacy.receipt import Sign
+from csasn.wire.payload import describe
 
 
 class Outbox:

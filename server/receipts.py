@@ -13,9 +13,9 @@ from csasn.errors import CsasnError, ProtocolError
 from csasn.federated.messages import Request
 from csasn.identity import verify
 from csasn.membership import Membership
-from csasn.privacy.payload import measure_payload
 from csasn.privacy.receipt import PURPOSE, RECEIVED_FILE, Head, Receipt, read_receipts
 from csasn.storage import append_line
+from csasn.wire.payload import measure_payload
 
 ASK = "it was cut, replaced or brought back from an older copy: ask the site, which can show it by client audit"
 

@@ -17,8 +17,8 @@ from csasn.membership import Member, Membership
 from csasn.model.network import build_network
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing
 from csasn.privacy.ledger import Ledger, Occasion
-from csasn.privacy.payload import describe, measure_payload
 from csasn.study import read_study
+from csasn.wire.payload import describe, measure_payload
 
 OCCASION = Occasion("run", 2, 5, "train")
 

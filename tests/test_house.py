@@ -14,8 +14,8 @@ import server
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for room in ("csasn", "server", "client") for path in (ROOT / room).rglob("*.py"))
 FLOWER = {
-    "csasn/wire.py",
-    "csasn/privacy/payload.py",
+    "csasn/wire/__init__.py",
+    "csasn/wire/payload.py",
     "server/app.py",
     "client/app.py",
     "server/simulate.py",

@@ -25,8 +25,8 @@ from csasn.errors import ProtocolError, StorageError
 from csasn.federated.messages import Absence, Answer, Header, Kind, Reason, Request
 from csasn.membership import Member, Membership
 from csasn.privacy.ledger import START, Contents, Entry, Ledger, LedgerError, Occasion, read_chain
-from csasn.privacy.payload import measure_payload
 from csasn.privacy.receipt import PURPOSE, RECEIVED_FILE, read_receipts
+from csasn.wire.payload import measure_payload
 from server.receipts import Receipts
 
 CONTENTS = Contents((("arrays/counts", "<i8", (3,)),), (), 24, "a" * 64)

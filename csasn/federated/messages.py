@@ -1,4 +1,4 @@
-"""What coordinator and sites say to each other, as plain data. csasn/wire.py turns it into Flower records."""
+"""What coordinator and sites say to each other, as plain data. csasn/wire turns it into Flower records."""
 
 import hashlib
 from collections.abc import Mapping

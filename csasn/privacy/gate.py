@@ -24,7 +24,6 @@ from csasn.federated.secagg.coordinator import blob_bytes, shares_bytes
 from csasn.federated.secagg.messages import DIGEST_BYTES
 from csasn.federated.secagg.pairs import KEY_BYTES
 from csasn.privacy.ledger import Contents
-from csasn.privacy.payload import Outgoing, OutgoingArray
 from csasn.wire import (
     ABSENCE,
     ARRAYS,
@@ -44,6 +43,7 @@ from csasn.wire import (
     UPDATE,
     AnyArray,
 )
+from csasn.wire.payload import Outgoing, OutgoingArray
 
 UNKNOWN = "(unknown)"
 SHORT = {Kind.KEYS: KEY, Kind.CONFIRM: CONFIRMATION, Kind.UNMASK: SHARES}  # the one record of an answer without arrays
