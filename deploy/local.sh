@@ -1,6 +1,6 @@
 #!/bin/sh
 # A whole deployment on this machine: a coordinator and four sites as real processes on loopback, with TLS and enrolment, by the
-# public commands alone. Usage: deploy/local.sh [HOSPITALS [OUT]], from a folder with the commands on PATH or in .venv/bin.
+# public commands alone. Usage: deploy/local.sh [HOSPITALS [OUT]]; it installs the commands into .venv where they are not on PATH.
 #
 # HOSPITALS holds study.yaml and sites/ (made by `csasn phantom` where it is missing); everything else goes to OUT, which must not exist.
 set -eu
@@ -11,6 +11,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 PATH="$here/.venv/bin:$PATH"
 
 [ -e "$out" ] && { echo "$out exists: move it away first" >&2; exit 10; }
+command -v csasn > /dev/null || make -C "$here" .venv/ready
 [ -e "$hospitals/study.yaml" ] || csasn phantom --out "$hospitals"
 mkdir -p "$out/sites"
 out=$(cd "$out" && pwd)

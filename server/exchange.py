@@ -58,6 +58,10 @@ class Correspondence:
         """The step that leads from the model of `from_hash` to the one that is broadcast next."""
         self._step_from, self._step = from_hash, step
 
+    def wait_for_all(self) -> None:
+        """Whoever let a deadline pass is waited for again: without it too few are left."""
+        self._lost.clear()
+
     def broadcast(self, request: Request, gathering: Gathering) -> int:
         """One request to the whole membership, with the whole model or the step to it; bytes sent."""
         by_step = self._by_step(request)

@@ -84,7 +84,7 @@ class Coordinator:
                 self.directory.event("round-finished", round=current, attempts=attempts, **self._describe(replies, after), **facts)
                 return after
             else:
-                self._stop_if_hopeless(f"round {current}", replies)
+                self._too_few_came(f"round {current}", replies)
             self.directory.event("round-repeated", round=current, attempt=replies.attempt, absent=_reasons(replies))
         raise QuorumError(_too_few(f"round {current}", federation.max_attempts, replies), MEND)
 
@@ -145,13 +145,19 @@ class Coordinator:
         partial_left = int(federation.max_partial_rounds * federation.rounds) - state.num_partial
         return federation.min_sites if partial_left > 0 else self.contract.num_sites
 
-    def _stop_if_hopeless(self, what: str, replies: Replies) -> None:
-        """Training is deterministic, and a refusal waits for a person: a repeat would end alike."""
+    def _too_few_came(self, what: str, replies: Replies) -> None:
+        """Before a repeat, in which every site is waited for. Training is deterministic, and a refusal waits for a person: there a
+        repeat would end alike.
+
+        Raises:
+            TrainingError, QuorumError: of these a site said.
+        """
         reasons = {absence.reason for absence in replies.absent.values()}
         if Reason.TRAINING in reasons:
             raise TrainingError(_too_few(what, 1, replies), "change the study and begin another run")
         if Reason.REFUSED in reasons:
             raise QuorumError(_too_few(what, 1, replies), MEND)
+        self.sites.wait_for_all()
 
     def _ask_all(self, kind: Kind, state: RunState | None) -> Replies:
         """Asks until the whole membership answered; in the end `min_sites` are enough, but never for hello."""
@@ -164,7 +170,7 @@ class Coordinator:
             if not replies.absent or (last and self._has_enough(kind, replies)):
                 return replies
             if kind is Kind.HELLO or len(replies.participants) < federation.min_sites:
-                self._stop_if_hopeless(str(kind), replies)
+                self._too_few_came(str(kind), replies)
             self.directory.event("exchange-repeated", kind=str(kind), attempt=replies.attempt, absent=_reasons(replies))
         raise QuorumError(_too_few(str(kind), federation.max_attempts, replies), MEND)
 

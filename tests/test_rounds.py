@@ -249,6 +249,26 @@ def test_a_site_that_stayed_away_is_asked_again_but_not_waited_for(federate):
     assert federation.events("round-finished")[1]["participants"] == ["centerA", "centerB", "centerC"]
 
 
+def test_a_site_that_stayed_away_is_waited_for_where_too_few_are_left_without_it(federate):
+    """It needs a minute to start again: attempts that do not wait for it would all be over before."""
+    away = iter([True, True, False])
+
+    def tamper(site, request, answer):
+        lost = site == "centerC" and request.kind is Kind.TRAIN and request.header.round == 1 and next(away)
+        return None if lost else answer
+
+    federation = federate("run", tamper=tamper, federation={"rounds": 1})
+    waited = []
+    exchange = federation.coordinator.sites.exchange
+    federation.coordinator.sites.exchange = lambda requests, patient, *rest: (
+        waited.append(list(patient)),
+        exchange(requests, patient, *rest),
+    )[1]
+    federation.run()
+    assert waited[1:4] == [["centerA", "centerB", "centerC"]] * 3
+    assert federation.events("round-finished")[0]["participants"] == ["centerA", "centerB", "centerC"]
+
+
 def spoil(change):
     def tamper(site, request, answer):
         if request.kind is Kind.TRAIN and site == "centerB":

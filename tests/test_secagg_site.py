@@ -71,6 +71,17 @@ def scene():
     return Scene().attempt(2)
 
 
+def test_the_training_cases_are_counted_once_in_a_run(scene):
+    with refuses("the training cases are asked for again, after train"):
+        scene.open(3, site.Occasion(site.HELLO, 0, ""))
+
+
+def test_the_training_cases_are_asked_for_again_until_something_else_was():
+    scene = Scene()
+    scene.state = scene.open(2, site.Occasion(site.HELLO, 0, ""))
+    assert scene.open(3, site.Occasion(site.HELLO, 0, "")).attempt == 3
+
+
 # ---- survivor sets, in confirming as in revealing
 
 

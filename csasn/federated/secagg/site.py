@@ -33,7 +33,7 @@ from csasn.identity import verify
 
 Random = Callable[[int], bytes]
 Integers = NDArray[np.signedinteger]
-TRAIN, FINISH = "train", "finish"  # the kinds of request whose answer holds an update
+HELLO, TRAIN, FINISH = "hello", "train", "finish"  # kinds of request; to the last two an answer holds an update
 MAX_PARTIAL_FINISH = 1  # of a study, over all its runs
 LIE = "nothing is revealed; tell the coordinator, whose server may be tampered with"
 SAME_AGAIN = "the difference of both would be one site's update: wait for the same sites, or begin a study with another seed"
@@ -111,8 +111,8 @@ def open_attempt(
 
     Raises:
         KeysMissingError: this site has no key of the epoch.
-        ProtocolError: an attempt that goes back, or has another transcript than before; a round that goes back; a key that is not
-            this site's in its place.
+        ProtocolError: an attempt that goes back, or has another transcript than before; a round that goes back; a second histogram
+            of the training cases; a key that is not this site's in its place.
         TrustError: a key without its signature.
     """
     context, offered = keys
@@ -128,12 +128,16 @@ def open_attempt(
         if transcript != state.transcript:
             raise ProtocolError(f"attempt {attempt} is asked for with other contents than before", LIE)
         return state
-    _check_order(state.revealed, occasion)
+    _check_order(state, occasion)
     forward = pairs.ratchet(state.pairs, attempt - state.attempt)
     return replace(state, attempt=attempt, pairs=forward, transcript=transcript, occasion=occasion, survivors=())
 
 
-def _check_order(revealed: Occasion | None, occasion: Occasion) -> None:
+def _check_order(state: SiteState, occasion: Occasion) -> None:
+    """The training cases are counted once in a run, and rounds do not go back."""
+    if occasion.kind == HELLO and state.occasion is not None and state.occasion.kind != HELLO:
+        raise ProtocolError(f"the training cases are asked for again, after {state.occasion.kind}", LIE)
+    revealed = state.revealed
     if revealed is None or occasion.kind != TRAIN:
         return
     if revealed.kind != TRAIN or occasion.round < revealed.round:
