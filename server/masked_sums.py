@@ -1,7 +1,7 @@
 """Secure aggregation at the coordinator: keys of an epoch, masked answers, and the secrets of one set of survivors.
 
 csasn/SPEC.md, "Secure aggregation"; the arithmetic is csasn/federated/secagg/coordinator.py. What must outlive a crash, the keys of
-the epoch and the survivors of a round, is in the run directory before it is sent.
+the epoch, the survivors of a round and their masked sum, is in the run directory before it is sent.
 """
 
 import os
@@ -41,6 +41,7 @@ from csasn.identity import verify
 from server.exchange import Correspondence
 from server.run_directory import RunDirectory
 from server.sums import Answers, PlainSums, Sums
+from server.unmasking import Unmasking, drop_unmasking, find_unmasking, keep_unmasking, occasion_of
 
 GRACE_S = 2.0  # for the rest, once as many sites revealed as are needed
 MAX_COUNT = 1 << 53  # of a summed count: masks that do not cancel leave more
@@ -58,13 +59,22 @@ class MaskedSums:
         self._keys = directory.load_keys()
 
     def ask(self, request: Request, least: int) -> Replies:
-        """See `Sums`. What is summed is unmasked for one set of survivors, once; counts for the whole membership alone."""
+        """See `Sums`. What is summed is unmasked for one set of survivors, once; counts for the whole membership alone.
+
+        Where an earlier attempt at the same waits for shares, they are asked for first.
+        """
+        if (waiting := find_unmasking(self.directory.path, request)) is not None:
+            self.directory.event("shares-asked-again", attempt=waiting[0].header.attempt)
+            revealed = self._reveal(*waiting)
+            if revealed.sum_P is not None:
+                return revealed
+            drop_unmasking(self.directory.path)
         if self._keys is None and (failed := self._agree(request.header)) is not None:
             return failed
         if self._keys is not None and self._keys.epoch > request.header.attempt:
             request = replace(request, header=replace(request.header, attempt=self.directory.next_attempt()))
         request = replace(request, keys=self._keys)
-        fixed = self.directory.survivors_of(_occasion(request))
+        fixed = self.directory.survivors_of(occasion_of(request))
         answers = _MaskedAnswers(self.contract, request, frozenset(fixed or self.roster.sites))
         bytes_down = self.sites.broadcast(request, answers)
         if any(absence.reason is Reason.NEEDS_KEYS for absence in answers.absent.values()):
@@ -106,26 +116,39 @@ class MaskedSums:
         """`replies` with the sum over their participants; where too few of them go on, without it and with why."""
         survivors = Survivors.of(replies.participants, answers.witnesses)
         if len(survivors.sites) < len(self.roster.sites):
-            requests = {site: _about(request, Kind.CONFIRM, survivors) for site in survivors.sites}
+            requests = {site: _about(request.header, Kind.CONFIRM, survivors) for site in survivors.sites}
             confirmed, replies = self._collect(Confirmation, requests, replies)
             survivors = replace(survivors, confirmations=self._verified(confirmed, survivors, transcript(request)))
             if len(survivors.confirmations) < self.roster.threshold:
                 return self._given_up(replies, survivors.confirmations, "too few sites confirmed the survivors")
-        self.directory.keep_survivors(_occasion(request), survivors.sites)
-        blobs = {site: blobs_for(site, answers.sealings, survivors, self.roster) for site in survivors.sites}
-        requests = {site: _about(request, Kind.UNMASK, survivors, tuple(blobs[site].values())) for site in survivors.sites}
+        unmasking = Unmasking(
+            occasion=occasion_of(request),
+            header=request.header,
+            survivors=survivors,
+            sealings={site: answers.sealings[site] for site in survivors.sites},
+            absent={site: absence for site, absence in replies.absent.items() if site not in survivors.sites},
+        )
+        replies = replace(replies, sum_P=answers.sum_P)
+        keep_unmasking(self.directory.path, unmasking, request, replies)
+        self.directory.keep_survivors(unmasking.occasion, survivors.sites)
+        return self._reveal(unmasking, replies)
+
+    def _reveal(self, unmasking: Unmasking, replies: Replies) -> Replies:
+        """`replies`, whose sum is masked, with the shares of its survivors applied; without it where too few reveal them."""
+        sealings, survivors = unmasking.sealings, unmasking.survivors
+        blobs = {site: tuple(blobs_for(site, sealings, survivors, self.roster).values()) for site in survivors.sites}
+        requests = {site: _about(unmasking.header, Kind.UNMASK, survivors, blobs[site]) for site in survivors.sites}
         shares, replies = self._collect(Shares, requests, replies)
         try:
-            hashes = {site: answers.sealings[site].hashes for site in survivors.sites}
+            hashes = {site: sealings[site].hashes for site in survivors.sites}
             found = recover({site: word.data for site, word in shares.items()}, survivors.sites, hashes, self.roster)
         except ProtocolError as error:
             return self._given_up(replies, shares, error.message)
         if found.wrong:
-            self.directory.event("shares-that-do-not-fit", round=request.header.round, sites=list(found.wrong))
-        assert answers.sum_P is not None
-        unmask(answers.sum_P, found, len(os.sched_getaffinity(0)))
-        absent = {site: absence for site, absence in replies.absent.items() if site not in survivors.sites}
-        return replace(replies, sum_P=answers.sum_P, absent=absent)
+            self.directory.event("shares-that-do-not-fit", round=unmasking.header.round, sites=list(found.wrong))
+        assert replies.sum_P is not None
+        unmask(replies.sum_P, found, len(os.sched_getaffinity(0)))
+        return replace(replies, absent=unmasking.absent)
 
     def _collect(self, kind: type[T], requests: Mapping[str, Request], replies: Replies) -> tuple[dict[str, T], Replies]:
         """What survivors say to small requests; `replies` with the bytes, and with why others said nothing."""
@@ -150,7 +173,8 @@ class MaskedSums:
     def _given_up(self, replies: Replies, went_on: Collection[str], why: str) -> Replies:
         absent = {site: str(absence) for site, absence in replies.absent.items()}
         self.directory.event("nothing-unmasked", attempt=replies.attempt, why=why, absent=absent)
-        return replace(replies, participants=tuple(site for site in self.roster.sites if site in went_on))
+        went_on = tuple(site for site in self.roster.sites if site in went_on)
+        return replace(replies, participants=went_on, sum_P=None)
 
 
 def sums_of(contract: Contract, directory: RunDirectory, sites: Correspondence) -> Sums:
@@ -208,13 +232,8 @@ class _Words(Generic[T]):
         return time.monotonic() > self._enough_since + GRACE_S
 
 
-def _occasion(request: Request) -> str:
-    """What an update follows from: for one occasion the sites reveal for one set of survivors."""
-    return f"{request.kind} {request.header.round} {request.model.state_hash if request.model else ''}"
-
-
-def _about(request: Request, kind: Kind, survivors: Survivors, blobs: tuple[bytes, ...] = ()) -> Request:
-    return Request(kind, request.header, survivors=survivors, blobs=blobs)
+def _about(header: Header, kind: Kind, survivors: Survivors, blobs: tuple[bytes, ...] = ()) -> Request:
+    return Request(kind, header, survivors=survivors, blobs=blobs)
 
 
 def _checked(counts: Integers | None, what: str) -> Integers | None:

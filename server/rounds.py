@@ -55,7 +55,7 @@ class Coordinator:
         del initial  # a whole model
         while state.round < self.study.federation.rounds:
             state = self.train(state)
-        return self.finish(self.validate(state))
+        return self.finish(state if state.validated else self.validate(state))
 
     def hello(self, initial: Floats32) -> RunState:
         """Sums the class histogram over the whole membership."""
@@ -89,8 +89,10 @@ class Coordinator:
         raise QuorumError(_too_few(f"round {current}", federation.max_attempts, replies), MEND)
 
     def validate(self, state: RunState) -> RunState:
-        """Evaluates the last model on validation cases, as each round does with the model before it."""
-        return self._evaluated(state, self._ask_all(Kind.VALIDATE, state), Kind.VALIDATE)
+        """Evaluates the last model on validation cases, as each round does with the model before it; once, also over a crash."""
+        state = replace(self._evaluated(state, self._ask_all(Kind.VALIDATE, state), Kind.VALIDATE), validated=True)
+        self.directory.save(state)
+        return state
 
     def finish(self, state: RunState) -> Finished:
         """Test cases and normalisation moments of the chosen model."""

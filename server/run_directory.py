@@ -41,8 +41,8 @@ class RunState:
     """A run between two rounds: all that the next one follows from.
 
     `round` rounds are done and `model` (P + Q,), of hash `model_hash`, came of them; `history` holds the class sums (3, K) of each
-    revealed evaluation;
-    `best_round` is the round whose model scored `best_score` on validation cases.
+    revealed evaluation; `best_round` is the round whose model scored `best_score` on validation cases. Once the last model was
+    evaluated, `validated`, only the end of the run is left.
     """
 
     round: int
@@ -55,6 +55,7 @@ class RunState:
     best_round: int = 0
     best_score: float = -1.0
     num_partial: int = 0
+    validated: bool = False
 
 
 class RunDirectory:
@@ -146,6 +147,7 @@ class RunDirectory:
         facts = {
             "study_hash": self.study.study_hash, "round": state.round, "model_hash": state.model_hash,
             "best_round": state.best_round, "best_score": state.best_score, "num_partial": state.num_partial,
+            "validated": state.validated,
             "accepted": [state.accepted.attempt, list(state.accepted.sites)] if state.accepted else None,
         }  # fmt: skip
         save_arrays(self.path / LATEST, arrays, facts)
@@ -172,6 +174,7 @@ class RunDirectory:
             best_round=_int(facts["best_round"]),
             best_score=float(str(facts["best_score"])),
             num_partial=_int(facts["num_partial"]),
+            validated=bool(facts["validated"]),
         )
         if isinstance(accepted, list):
             state = replace(state, accepted=Accepted(_int(accepted[0]), tuple(accepted[1])))

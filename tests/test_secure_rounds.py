@@ -94,7 +94,8 @@ def test_a_site_lost_once_at_any_exchange_stops_nothing(federate, undisturbed, k
 def test_with_three_of_four_a_round_is_partial_and_equals_the_plain_one(federate, lost_at):
     """The site that is lost at train; of the three that are left, all are needed to confirm and to unmask."""
     away = Loses(Kind.TRAIN, ("centerB",), times=1)
-    late = Loses(lost_at, ("centerD",), times=1) if lost_at is not Kind.TRAIN else away
+    times = 2 if lost_at is Kind.UNMASK else 1  # shares are asked for again before the round is repeated
+    late = Loses(lost_at, ("centerD",), times) if lost_at is not Kind.TRAIN else away
     federation = masked(federate, tamper=lambda *a: late(*a[:2], away(*a)) if late is not away else away(*a))
     federation.run()
     seen = plain(federate)
@@ -211,6 +212,42 @@ def test_a_coordinator_killed_in_a_round_goes_on_to_the_same_bits(federate, undi
     resumed = masked(federate)
     resumed.run()
     assert resumed.state_hash() == undisturbed(2)
+
+
+@pytest.mark.parametrize("kind", [Kind.TRAIN, Kind.FINISH])
+def test_a_coordinator_killed_between_shares_and_sum_needs_no_more_than_t_sites_to_go_on(federate, undisturbed, kind):
+    """centerD is gone by then: to repeat the attempt, all four would be needed."""
+
+    class Killed(BaseException):
+        pass
+
+    asked = []
+
+    def kill(site, request, answer):
+        asked.append(request.kind)
+        if request.kind is Kind.UNMASK and asked.count(Kind.UNMASK) == (8 if kind is Kind.TRAIN else 12):
+            raise Killed
+        return answer
+
+    federation = masked(federate, tamper=kill)
+    with pytest.raises(Killed):
+        federation.run()
+    resumed = masked(federate, tamper=lambda site, request, answer: None if site == "centerD" else answer)
+    if kind is Kind.TRAIN:  # validation cases of all sites are counted before the end
+        resumed.tamper = lambda site, request, answer: None if site == "centerD" and request.kind is Kind.UNMASK else answer
+    finished = resumed.run()
+    assert len(resumed.events("shares-asked-again")) == 1
+    assert resumed.state_hash() == undisturbed(2)
+    assert finished.whole
+    assert resumed.events("round-finished")[-1]["participants"] == list(FOUR)
+
+
+def test_shares_that_are_never_found_give_way_to_a_repeat(federate, undisturbed):
+    federation = masked(federate, tamper=Loses(Kind.UNMASK, ("centerA", "centerB"), times=2))
+    federation.run()
+    assert len(federation.events("nothing-unmasked")) == 2
+    assert federation.events("round-finished")[0]["attempts"] == 2
+    assert federation.state_hash() == undisturbed(2)
 
 
 def test_a_site_that_was_sent_another_request_is_told_by_its_signature_and_its_counts_are_in_no_sum(federate):
