@@ -44,7 +44,7 @@ def enrol(network, tmp_path_factory, write_small_hospitals):
     def make(name, num_cases=60, **federation):
         if name not in made:
             folder = tmp_path_factory.mktemp(name) / "enrolled"
-            settings = {"rounds": ROUNDS, "answer_deadline_s": 240.0} | federation
+            settings = {"secure_aggregation": True, "rounds": ROUNDS, "answer_deadline_s": 240.0} | federation
             write_small_hospitals(folder, SITES, num_cases=num_cases, federation=settings)
             made[name] = Deployment(folder, network.inside)
             made[name].enrol(f"{network.addresses[COORDINATOR]}:{PORT}", "0.0.0.0", [network.addresses[RELAY]])

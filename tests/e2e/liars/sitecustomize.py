@@ -73,6 +73,41 @@ def coordinator_asks(kind):
     wire.request_to_records = lie
 
 
+def dies(point, proof):
+    """A process that is killed, once, at a point of a masked round; `proof` is the file that says so."""
+    import signal
+    from contextlib import suppress
+
+    from client import secrecy, site_state
+    from server import masked_sums
+
+    def die():
+        with suppress(FileExistsError):
+            os.close(os.open(proof, os.O_CREAT | os.O_EXCL))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(honest):
+        return lambda *given: (die(), honest(*given))[1]
+
+    def after(honest, matters=lambda *_: True):
+        def call(*given):
+            result = honest(*given)
+            if matters(*given):
+                die()
+            return result
+
+        return call
+
+    if point == "answer":  # on the site's disk, and not sent
+        site_state.SiteState.keep = after(site_state.SiteState.keep, lambda _, outcome: outcome.residual_P is not None)
+    elif point == "confirmation":
+        secrecy.SecureSite.confirm = after(secrecy.SecureSite.confirm)
+    elif point == "survivors":  # whom the coordinator has just found
+        masked_sums.MaskedSums._unmask = before(masked_sums.MaskedSums._unmask)
+    elif point == "shares":  # which have come
+        masked_sums.unmask = before(masked_sums.unmask)
+
+
 def is_process(module, what):
     return {module, what} <= set(sys.orig_argv)
 
@@ -86,5 +121,7 @@ elif lie == "send" and is_process("client.processes", "worker"):
     worker_sends(about)
 elif lie == "ship" and is_process("server.processes", "run"):
     coordinator_ships_code(about)
+elif lie == "die" and (is_process("client.processes", "worker") or is_process("server.processes", "run")):
+    dies(*about.split(":"))
 elif lie == "ask" and is_process("server.processes", "run"):
     coordinator_asks(about)
