@@ -173,7 +173,7 @@ def write_small_hospitals() -> Callable[..., Path]:
     return write_hospitals
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def local_federation() -> Callable[[Path, Path], LocalFederation]:
     """A federation over hospitals that are there already."""
     return lambda hospitals, path: LocalFederation(read_study(hospitals / "study.yaml"), hospitals / "sites", path)

@@ -28,7 +28,7 @@ def without_one(enrolled, local_federation):
     """The state hash of an undisturbed run that loses centerD after round 1."""
     federation = local_federation(enrolled.folder, enrolled.folder / "undisturbed")
     federation.tamper = lambda site, request, answer: (
-        None if site == "centerD" and (request.header.round == 2 or request.kind is Kind.VALIDATE) else answer
+        None if site == "centerD" and (request.header.round == 2 or request.kind in (Kind.VALIDATE, Kind.FINISH)) else answer
     )
     federation.run()
     return federation.state_hash()
