@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted(path for room in ("csasn", "server", "client") for path in (ROOT / room).rglob("*.py"))
 FLOWER = {
     "csasn/wire/__init__.py",
+    "csasn/wire/answers.py",
     "csasn/wire/payload.py",
+    "csasn/wire/requests.py",
+    "csasn/wire/values.py",
     "server/app.py",
     "client/app.py",
     "server/simulate.py",

@@ -24,7 +24,7 @@ from csasn.federated.secagg.coordinator import blob_bytes, shares_bytes
 from csasn.federated.secagg.messages import DIGEST_BYTES
 from csasn.federated.secagg.pairs import KEY_BYTES
 from csasn.privacy.ledger import Contents
-from csasn.wire import (
+from csasn.wire.keys import (
     ABSENCE,
     ARRAYS,
     BLOBS,
@@ -41,9 +41,9 @@ from csasn.wire import (
     SIGNATURE,
     TEXT,
     UPDATE,
-    AnyArray,
 )
 from csasn.wire.payload import Outgoing, OutgoingArray
+from csasn.wire.values import AnyArray
 
 UNKNOWN = "(unknown)"
 SHORT = {Kind.KEYS: KEY, Kind.CONFIRM: CONFIRMATION, Kind.UNMASK: SHARES}  # the one record of an answer without arrays

@@ -11,7 +11,8 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from numpy.lib import format as npy
 
 from csasn.errors import ProtocolError
-from csasn.wire import LEDGER, AnyArray, read_npy
+from csasn.wire.keys import LEDGER
+from csasn.wire.values import AnyArray, read_npy
 
 NUMPY = "numpy.ndarray"
 
