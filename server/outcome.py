@@ -1,11 +1,14 @@
 """What a run leaves behind: the finished model, its test metrics, and in the end the report with its picture."""
 
+import json
+
 from csasn.contract import Contract
 from csasn.model.network import Csasn
-from csasn.model_file import save_model
+from csasn.model_file import DESCRIPTION, save_model
 from csasn.normalisation import apply_affine, apply_moments
+from csasn.report.card import model_card
 from csasn.report.report import build_report, final_metrics, run_status
-from csasn.storage import write_json
+from csasn.storage import write_atomically, write_json
 from csasn.weighting import class_weights
 from server.rounds import Finished
 from server.run_directory import RunDirectory, read_events
@@ -30,14 +33,16 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
     weights = class_weights(study.class_weighting, state.histogram_K, state.history)
     save_model(directory.path, study, network, finished.round, weights.adjustment_K, statistics)
     final = None if finished.counts is None else final_metrics(study, finished.counts, finished.round)
-    directory.event("outcome", final=final, state_hash=state.model_hash, round=finished.round)
+    weights_sha256 = str(json.loads((directory.path / DESCRIPTION).read_text(encoding="utf-8"))["weights_sha256"])
+    directory.event("outcome", final=final, state_hash=state.model_hash, round=finished.round, weights_sha256=weights_sha256)
 
 
 def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:
-    """Writes report.json and curves.png from the events so far; the report."""
+    """Writes report.json, MODEL_CARD.md and curves.png from the events so far; the report."""
     events = read_events(directory.path)
     report = build_report(directory.study, directory.membership, engine, events, run_status(events))
     write_json(directory.path / "report.json", report)
+    write_atomically(directory.path / "MODEL_CARD.md", model_card(report).encode())
     from csasn.report.curves import draw_curves  # matplotlib, not before there is something to draw: no model is held any more
 
     draw_curves(report, directory.path / "curves.png")
