@@ -88,8 +88,8 @@ def _participation(report: Report) -> Section:
     totals, rounds = _dict(report["totals"]), [_dict(row) for row in _list(report["rounds"])]
     sizes = f"{totals['bytes_up'] / MIB:.1f} MiB went up, {totals['bytes_down'] / MIB:.1f} MiB down"
     summary = (
-        f"{totals['rounds']} rounds in {totals['seconds']:.0f} seconds; {totals['partial_rounds']} of them without a site, "
-        f"{totals['repeated_rounds']} with an attempt that failed. {sizes}."
+        f"{totals['rounds']} rounds in {totals['seconds']:.0f} seconds; {totals['partial_rounds']} of them lacked a site, "
+        f"{totals['repeated_rounds']} had an attempt that failed. {sizes}."
     )
     at_the_end = _dict(report["absent_at_finish"] or {})
     return Section(
