@@ -48,6 +48,13 @@ def test_help_does_not_load_torch():
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
 
 
+def test_a_coordinators_processes_load_no_library_that_only_pictures_need():
+    program = (
+        "import sys, server.app, server.coordinator; sys.exit(any(n.split('.')[0] in ('scipy', 'matplotlib') for n in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

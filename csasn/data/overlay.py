@@ -24,8 +24,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
-from scipy.sparse.csgraph import connected_components
 
 MAX_LOOKED_AT = 1 << 24  # pixels
 MAX_MARKS = 32  # of one picture
@@ -121,6 +119,8 @@ def _find_texts(strokes_HW: Mask, picture_HW: Grey) -> list[Mark]:
     glyphs = _find_glyphs(strokes_HW, picture_HW)
     if glyphs is None:
         return []
+    from scipy.sparse.csgraph import connected_components
+
     _, line_g = connected_components(_neighbours(glyphs), directed=False)
     lines = [np.flatnonzero(line_g == line) for line in np.flatnonzero(np.bincount(line_g, glyphs.strokes) >= MIN_STROKES)]
     return [
@@ -131,6 +131,8 @@ def _find_texts(strokes_HW: Mask, picture_HW: Grey) -> list[Mark]:
 
 def _find_glyphs(strokes_HW: Mask, picture_HW: Grey) -> _Glyphs | None:
     """Components of the size of letters or words, thin, and in good part as bright as their brightest pixel."""
+    from scipy import ndimage  # some 30 MB, which a process that reads no pictures, such as the coordinator's, does without
+
     labels_HW, _ = ndimage.label(strokes_HW, np.ones((3, 3)))
     rows_p, columns_p = np.nonzero(strokes_HW)
     label_p = labels_HW[rows_p, columns_p]
