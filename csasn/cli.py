@@ -8,11 +8,10 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csasn.command import EXIT_CODES, run_command
+from csasn.command import EXIT_CODES, progress_bars, run_command
+from csasn.explain_command import add_explain
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from csasn.site import Site
 
 Parser = argparse.ArgumentParser
@@ -37,6 +36,7 @@ def _parser() -> Parser:
         ("train", "train without a federation, on one site's cases or on several sites' together", _add_train),
         ("evaluate", "metrics of a model on the cases of one or more sites", _add_evaluate),
         ("predict", "probabilities of each class for images or folders of images", _add_predict),
+        ("explain", "pictures of where a model looks: Grad-CAM and attention rollout", add_explain),
     ):
         add(commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", epilog=EXIT_CODES,
                                 formatter_class=argparse.RawDescriptionHelpFormatter))  # fmt: skip
@@ -88,14 +88,6 @@ def _add_predict(parser: Parser) -> None:
     parser.set_defaults(command=_predict)
 
 
-def _bars() -> "Progress":
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    return Progress(console=console, disable=not console.is_terminal)
-
-
 def _phantom(arguments: argparse.Namespace) -> None:
     from csasn.data.phantom import PhantomSettings, draw_contact_sheet, write_phantom
     from csasn.errors import ConfigurationError
@@ -104,7 +96,7 @@ def _phantom(arguments: argparse.Namespace) -> None:
         raise ConfigurationError("phantom has nothing to write", "give --out DIR, --contact-sheet FILE, or both")
     settings = PhantomSettings(arguments.seed, arguments.cases, num_workers=arguments.workers, replace=arguments.replace)
     if arguments.out:
-        with _bars() as bars:
+        with progress_bars() as bars:
             task = bars.add_task("drawing cases", total=settings.num_cases * len(settings.mixes))
             summary = write_phantom(arguments.out, settings, lambda number: bars.advance(task, number))
         done = "wrote" if summary.written else "found"
@@ -127,7 +119,7 @@ def _train(arguments: argparse.Namespace) -> None:
     sites = _find_sites(arguments.sites or arguments.study.parent / "sites", arguments.site or study.federation.sites)
     data = {name: load_site_data(study, site, image_size(study.model)) for name, site in sites.items()}
     steps = federation_steps(study, data)
-    with _bars() as bars:
+    with progress_bars() as bars:
         task = bars.add_task("training", total=steps * study.federation.rounds)
         trained = train_centrally(study, pool(data), "+".join(sorted(data)), steps, lambda: bars.advance(task))
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -170,7 +162,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     network, info = load_model(arguments.model)
     paths = find_images(arguments.paths)
-    with _bars() as bars:
+    with progress_bars() as bars:
         task = bars.add_task("predicting", total=len(paths))
         predictions = predict_images(network, info, paths, lambda: bars.advance(task))
     if arguments.grid:

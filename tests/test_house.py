@@ -57,7 +57,7 @@ LAYERS = (
         "saliency",
     },
     {"wire", "report", "privacy"},
-    {"cli"},
+    {"cli", "explain_command"},
 )
 
 
