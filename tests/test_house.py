@@ -51,13 +51,15 @@ LAYERS = (
         "contract",
         "central",
         "checkpoint",
+        "model_description",
         "model_file",
+        "onnx_model",
         "prediction",
         "feature_cache",
         "saliency",
     },
     {"wire", "report", "privacy"},
-    {"cli", "explain_command"},
+    {"cli", "explain_command", "export_command"},
 )
 
 
