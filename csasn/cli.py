@@ -8,11 +8,11 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csasn.command import EXIT_CODES, run_command
+from csasn.command import EXIT_CODES, progress_bars, run_command
+from csasn.explain_command import add_explain
+from csasn.export_command import add_export
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from csasn.site import Site
 
 Parser = argparse.ArgumentParser
@@ -37,6 +37,8 @@ def _parser() -> Parser:
         ("train", "train without a federation, on one site's cases or on several sites' together", _add_train),
         ("evaluate", "metrics of a model on the cases of one or more sites", _add_evaluate),
         ("predict", "probabilities of each class for images or folders of images", _add_predict),
+        ("export", "a model as ONNX for other programs, or its safetensors with their description", add_export),
+        ("explain", "pictures of where a model looks: Grad-CAM and attention rollout", add_explain),
     ):
         add(commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", epilog=EXIT_CODES,
                                 formatter_class=argparse.RawDescriptionHelpFormatter))  # fmt: skip
@@ -81,19 +83,11 @@ def _add_evaluate(parser: Parser) -> None:
 
 
 def _add_predict(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="run directory, or folder with model.safetensors and model.json")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="run directory, or folder of a model, safetensors or ONNX")
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="PNG, JPEG or DICOM files, or folders of them")
     parser.add_argument("--grid", type=Path, metavar="FILE", help="also draw (PNG) the most and the least certain images")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(command=_predict)
-
-
-def _bars() -> "Progress":
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    return Progress(console=console, disable=not console.is_terminal)
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
@@ -104,7 +98,7 @@ def _phantom(arguments: argparse.Namespace) -> None:
         raise ConfigurationError("phantom has nothing to write", "give --out DIR, --contact-sheet FILE, or both")
     settings = PhantomSettings(arguments.seed, arguments.cases, num_workers=arguments.workers, replace=arguments.replace)
     if arguments.out:
-        with _bars() as bars:
+        with progress_bars() as bars:
             task = bars.add_task("drawing cases", total=settings.num_cases * len(settings.mixes))
             summary = write_phantom(arguments.out, settings, lambda number: bars.advance(task, number))
         done = "wrote" if summary.written else "found"
@@ -127,7 +121,7 @@ def _train(arguments: argparse.Namespace) -> None:
     sites = _find_sites(arguments.sites or arguments.study.parent / "sites", arguments.site or study.federation.sites)
     data = {name: load_site_data(study, site, image_size(study.model)) for name, site in sites.items()}
     steps = federation_steps(study, data)
-    with _bars() as bars:
+    with progress_bars() as bars:
         task = bars.add_task("training", total=steps * study.federation.rounds)
         trained = train_centrally(study, pool(data), "+".join(sorted(data)), steps, lambda: bars.advance(task))
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -163,16 +157,16 @@ def _predict(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from csasn.errors import DataError
-    from csasn.model_file import NOTICE, load_model
-    from csasn.prediction import find_images, predict_images, prediction_facts
+    from csasn.model_file import NOTICE
+    from csasn.prediction import find_images, load_classifier, predict_images, prediction_facts
     from csasn.report.grid import draw_grid
     from csasn.report.tables import prediction_table
 
-    network, info = load_model(arguments.model)
+    model, info = load_classifier(arguments.model)
     paths = find_images(arguments.paths)
-    with _bars() as bars:
+    with progress_bars() as bars:
         task = bars.add_task("predicting", total=len(paths))
-        predictions = predict_images(network, info, paths, lambda: bars.advance(task))
+        predictions = predict_images(model, info, paths, lambda: bars.advance(task))
     if arguments.grid:
         draw_grid(predictions, arguments.grid, NOTICE)
     if arguments.json:

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from csasn.errors import ConfigurationError, CsasnError, Stopped
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 EXIT_CODES = """exit codes:
   0 done   2 wrong arguments   3 study or site file   4 data   5 model or weights   6 training cannot go on
@@ -42,6 +45,15 @@ def add_health(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="answer probes of Kubernetes here, by the gRPC health service: serving, or not (default: nowhere)",
     )
+
+
+def progress_bars() -> "Progress":
+    """Progress bars on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    return Progress(console=console, disable=not console.is_terminal)
 
 
 def run_command(command: Callable[[], None]) -> int:

@@ -14,7 +14,9 @@ from csasn.errors import ConfigurationError, DataError
 from csasn.evaluation import case_logits, count_split
 from csasn.metrics import Integers
 from csasn.model.network import Csasn
-from csasn.model_file import ModelInfo, Prediction, predict_case
+from csasn.model_description import model_folder, read_description
+from csasn.model_file import Classifier, ModelInfo, Prediction, load_model, predict_case
+from csasn.onnx_model import load_onnx
 from csasn.site import Site
 from csasn.weighting import ClassWeights
 
@@ -29,6 +31,16 @@ class ImagePrediction:
     prediction: Prediction | None
     fault: DataError | None = None
     square: NDArray[np.uint8] | None = None
+
+
+def load_classifier(path: Path) -> tuple[Classifier, ModelInfo]:
+    """A model in either form, safetensors or ONNX, and its description; `path` is their folder, or one of the files.
+
+    Raises:
+        ConfigurationError: it is ONNX, and onnxruntime is not installed.
+        ModelError: a file is missing, changed, or does not fit the others.
+    """
+    return load_onnx(path) if read_description(model_folder(path)).format == "onnx" else load_model(path)
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -51,7 +63,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def predict_images(
-    network: Csasn, info: ModelInfo, paths: Iterable[Path], advance: Callable[[], None] | None = None
+    model: Classifier, info: ModelInfo, paths: Iterable[Path], advance: Callable[[], None] | None = None
 ) -> list[ImagePrediction]:
     """A prediction for each picture by itself; one that cannot be read is reported and does not stop the others."""
     predictions = []
@@ -60,7 +72,7 @@ def predict_images(
             picture = read_image(path)
             require_size(picture.pixels_HW, info.image_size)
             square = letterbox(picture.pixels_HW, info.image_size)
-            predictions.append(ImagePrediction(path, predict_case(network, info, square[None]), square=square))
+            predictions.append(ImagePrediction(path, predict_case(model, info, square[None]), square=square))
         except DataError as fault:
             predictions.append(ImagePrediction(path, None, fault))
         if advance:

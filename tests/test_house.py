@@ -56,9 +56,22 @@ LAYERS = (
         "health",
     },
     {"model", "loss", "weighting", "data", "metrics", "histograms", "intervals", "federated", "membership", "enrolment", "facts"},
-    {"training", "evaluation", "normalisation", "contract", "central", "checkpoint", "model_file", "prediction", "feature_cache"},
+    {
+        "training",
+        "evaluation",
+        "normalisation",
+        "contract",
+        "central",
+        "checkpoint",
+        "model_description",
+        "model_file",
+        "onnx_model",
+        "prediction",
+        "feature_cache",
+        "saliency",
+    },
     {"wire", "report", "privacy"},
-    {"cli"},
+    {"cli", "explain_command", "export_command"},
 )
 
 

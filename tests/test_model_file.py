@@ -14,6 +14,7 @@ from csasn.configuration import validate
 from csasn.errors import ModelError
 from csasn.model.network import build_network
 from csasn.model.state import normalisation_layers
+from csasn.model_description import read_description, write_description
 from csasn.model_file import DESCRIPTION, NOTICE, WEIGHTS, load_model, predict_case, save_model
 from csasn.study import Study
 
@@ -162,6 +163,9 @@ def edit(folder, **changes):
         {"study_hash": "0" * 64},
         {"description_sha256": "0" * 64},
         {"description_sha256": ""},
+        {"weights_sha256": "0" * 64},
+        {"preprocessing": "histogram equalisation"},
+        {"format": "onnx"},
     ],
     ids=lambda changes: "-".join(f"{key}" for key in changes),
 )
@@ -179,7 +183,7 @@ def test_an_edited_study_is_refused(copy):
 @pytest.mark.parametrize(
     ("changes", "phrase"),
     [
-        ({"format_version": 2}, "format_version"),
+        ({"format_version": 1}, "format_version"),
         ({"round": "seven"}, "round"),
         ({"colour": "grey"}, "colour is not a known key"),
         ({"adjustment": [0.0, float("nan"), 0.0]}, "adjustment"),
@@ -196,9 +200,66 @@ def test_a_description_that_is_no_description_is_refused(copy, text):
     assert DESCRIPTION in refusal(copy)
 
 
-def test_reformatting_the_description_changes_nothing(copy):
-    edit(copy)
-    assert load_model(copy)[1].round == 7
+def test_a_reformatted_description_is_refused(copy):
+    """It has one form, so that a changed byte is noticed without asking what it means: 1E-05 is the number 1e-05."""
+    text = (copy / DESCRIPTION).read_text(encoding="utf-8")
+    for changed in (
+        text.replace(": ", ":"),
+        text.rstrip("\n"),
+        text + "\n",
+        text.replace("0.02", "0.020"),
+        text.replace("benign", "\\u0062enign"),
+    ):
+        assert changed != text
+        (copy / DESCRIPTION).write_text(changed, encoding="utf-8")
+        assert refusal(copy) == f"{DESCRIPTION} was changed after it was written"
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, DESCRIPTION])
+def test_a_flipped_byte_is_refused_wherever_it_is(copy, name):
+    whole = (copy / name).read_bytes()
+    random = np.random.default_rng(3)
+    for place in {0, len(whole) - 1, *random.integers(0, len(whole), 100).tolist()}:
+        spoilt = bytearray(whole)
+        spoilt[place] ^= int(random.integers(1, 256))
+        (copy / name).write_bytes(spoilt)
+        refusal(copy)
+
+
+def test_a_letter_of_an_exponent_in_capitals_is_refused(tmp_path):
+    study = make_study(optimiser={"learning_rate": 1e-05})
+    save_model(tmp_path, study, build_network(study), 1, ADJUSTMENT, "none")
+    text = (tmp_path / DESCRIPTION).read_text(encoding="utf-8")
+    assert "1e-05" in text
+    (tmp_path / DESCRIPTION).write_text(text.replace("1e-05", "1E-05"), encoding="utf-8")
+    assert refusal(tmp_path) == f"{DESCRIPTION} was changed after it was written"
+
+
+@pytest.mark.parametrize(
+    ("changes", "phrase"),
+    [
+        ({"classes": ("PTC", "benign", "FTC")}, "classes are ['PTC', 'benign', 'FTC'], expected ['benign', 'PTC', 'FTC']"),
+        ({"tasks": {"subtype": CLASSES}}, "tasks is"),
+        ({"image_size": 64}, "image_size is 64, expected 32"),
+        ({"adjustment": (0.0,)}, "number of adjustments is 1, expected 3"),
+        ({"files": {}}, "files is []"),
+        ({"study_hash": "0" * 64}, "was changed"),
+    ],
+    ids=["classes", "tasks", "size", "adjustment", "files", "study"],
+)
+def test_what_contradicts_the_study_is_refused_though_it_is_hashed(copy, changes, phrase):
+    """Another program wrote it, which knows how to hash."""
+    write_description(copy, read_description(copy).model_copy(update=changes))
+    assert phrase in refusal(copy)
+
+
+def test_the_description_carries_what_a_user_of_the_model_must_know(saved):
+    info = read_description(saved[0])
+    assert info.files == {WEIGHTS: info.weights_sha256}
+    assert info.classes == CLASSES
+    assert info.tasks == {"subtype": CLASSES, "margin": ("smooth", "irregular")}
+    assert "divided by 255" in info.preprocessing
+    assert info.code_version
 
 
 def test_missing_files_are_refused_and_named(copy, tmp_path):

@@ -47,4 +47,4 @@ class VitBranch(_Branch):
     def forward(self, image_B1HW: Tensor) -> Tensor:
         """The feature map."""
         tokens_BTC: Tensor = self.net.forward_features(self.normalise(image_B1HW))  # type: ignore[operator]  # timm is not typed
-        return tokens_BTC[:, self.num_prefix_tokens :].transpose(1, 2).reshape(len(tokens_BTC), -1, *self.grid)
+        return tokens_BTC[:, self.num_prefix_tokens :].transpose(1, 2).reshape(tokens_BTC.shape[0], -1, *self.grid)

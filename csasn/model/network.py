@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from csasn.model.attention import CascadedAttention
@@ -88,6 +90,13 @@ class Csasn(nn.Module):
         with torch.autocast(pooled_BC.device.type, enabled=False):  # bf16 logits would tie scores that differ
             logits: dict[str, Tensor] = self.heads(self.classifier(pooled_BC.float()))
         return logits
+
+    @torch.no_grad()
+    def subtype_logits(self, images_NSS: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Letterboxed images (N, S, S) -> subtype logits f (N, K)."""
+        images = torch.from_numpy(images_NSS)[:, None].float() / 255
+        logits_NK: Tensor = self(images)[SUBTYPE]
+        return np.asarray(logits_NK.double().numpy())
 
 
 def image_size(model: Model) -> int:

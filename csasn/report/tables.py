@@ -8,6 +8,7 @@ from rich.table import Table
 from csasn.prediction import ImagePrediction
 from csasn.report.rates import show_rate, with_interval
 from csasn.report.report import CONCLUSIVE_CASES
+from csasn.saliency import SaliencyShares
 
 Report = Mapping[str, object]
 
@@ -35,6 +36,29 @@ def prediction_table(predictions: Sequence[ImagePrediction], classes: Sequence[s
             )
         elif item.fault:
             table.add_row(str(item.path), f"none: {item.fault.message}", *("-" for _ in classes))
+    return table
+
+
+def explanation_table(predictions: Sequence[ImagePrediction], names: Sequence[str | None], title: str) -> Table:
+    """A row an image: its picture, what is decided and how probable that is, or why there is none."""
+    table = _table("image", "picture", "decision", "probability", title=title)
+    for item, name in zip(predictions, names, strict=True):
+        if item.prediction:
+            probability = item.prediction.probabilities[item.prediction.decision]
+            table.add_row(str(item.path), name, item.prediction.decision, f"{probability:.3f}")
+        elif item.fault:
+            table.add_row(f"{item.path}: {item.fault.message}", "none", "-", "-")
+    return table
+
+
+def saliency_table(shares: SaliencyShares) -> Table:
+    """A row a map: the share of it inside the nodule, and how often that is what a flat map would get."""
+    title = f"Share of saliency inside the nodule, mean over {shares.num_images} test images of a phantom"
+    table = _table("map", "inside the nodule", "times a flat map", title=title)
+    for name, share in (("Grad-CAM", shares.gradcam), ("attention rollout", shares.rollout), ("flat map", shares.area)):
+        table.add_row(name, show_rate(share), "-" if share is None else f"{share / shares.area:.2f}")
+    if shares.num_blank:
+        table.caption = f"Grad-CAM is blank on {shares.num_blank} images, which are left out of its mean"
     return table
 
 
