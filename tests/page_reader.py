@@ -11,7 +11,7 @@ PRECISION_PX = 0.06  # coordinates are written with one decimal
 SHAPES = ("mark", "dot", "line", "bar")
 
 
-@dataclass
+@dataclass(eq=False)
 class Element:
     tag: str
     attributes: dict
@@ -21,6 +21,10 @@ class Element:
 
     def all_text(self):
         return self.text + "".join(child.all_text() for child in self.children)
+
+    def within(self, name):
+        """Whether the element of that id is this one, or around it."""
+        return any(element.attributes.get("id") == name for element in self.lineage())
 
     def lineage(self):
         return [self, *(self.parent.lineage() if self.parent else [])]
@@ -96,9 +100,8 @@ def check_page(text, report, events):
 
 
 def _is_marked(element):
-    lineage = element.lineage()
-    marked = any({"data-key", "data-constant"} & set(item.attributes) for item in lineage)
-    return marked or element.tag == "style" or "tick" in element.attributes.get("class", "")
+    marked = any({"data-key", "data-constant"} & set(item.attributes) for item in element.lineage())
+    return marked or element.within("card") or element.tag == "style" or "tick" in element.attributes.get("class", "")
 
 
 def _check_text(element, value):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from csasn.report.card import card_sections
 from csasn.report.page import render_page, write_page
 from page_reader import Page, check_page
 from sample_reports import sample_events, sample_report
@@ -36,13 +37,14 @@ def checked(report, events=None):
 
 
 def words(page):
-    return " ".join(" ".join(element.text for element in page.elements if element.tag not in ("style", "script")).split())
+    """All text but the style, with the text of an element's children after its own."""
+    return " ".join(" ".join(element.text for element in page.elements if element.tag != "style").split())
 
 
 def as_of_old(report):
     """The report as version 0.1.0 wrote it, without the keys that came later."""
     old = copy.deepcopy(report)
-    for key in ("training_cases", "totals", "notice", "study", "membership_hash", "weights_sha256"):
+    for key in ("training_cases", "totals", "notice", "study", "membership_hash", "weights_sha256", "absent_at_finish"):
         del old[key]
     for final in (old["final"], *old["baselines"].values()):
         for key in NEW_KEYS:
@@ -60,6 +62,21 @@ def leaves(value, path=()):
             yield from leaves(entry, (*path, str(key)))
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, value
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_the_model_card_is_at_the_end_word_for_word(status):
+    report = sample_report(status)
+    page = checked(report)
+    sections = [element.attributes["id"] for element in page.elements if element.tag == "section"]
+    assert sections[-2:] == ["card", "hashes"]
+    told = [
+        e.all_text()
+        for e in page.elements
+        if e.parent and "card" in [i.attributes.get("id") for i in e.lineage()] and not e.children
+    ]
+    parts = [[s.title, *s.paragraphs, *(text for row in s.rows for text in row)] for s in card_sections(report)]
+    assert told == ["Model card", *(text for part in parts for text in part)]
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -154,9 +171,8 @@ def test_what_is_withheld_is_said_and_not_left_blank():
     assert "withheld" in words(page)
     assert "final.macro_auroc" not in page.places()
     assert "no test metrics" in words(checked(sample_report("stopped")))
-    assert "The run failed: round 13: 2 sites answered, expected 3" in "".join(
-        e.all_text() for e in checked(sample_report("failed")).elements[:1]
-    )
+    failed = [e.all_text() for e in checked(sample_report("failed")).elements if e.attributes.get("data-key", "").endswith("error")]
+    assert set(failed) == {"round 13: 2 sites answered, expected 3"}
 
 
 def test_a_run_that_stopped_before_a_round_has_a_page():

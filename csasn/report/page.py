@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from csasn.report import figures
+from csasn.report.card import card_sections
 from csasn.report.marked import Marked, Report
 from csasn.report.page_style import STYLE
 from csasn.report.page_template import TEMPLATE
@@ -15,6 +16,7 @@ from csasn.report.summary import inconclusive, no_metrics, notice, summary
 from csasn.storage import write_atomically
 
 Event = Mapping[str, object]
+CARD_KEYS = ("study", "training_cases", "totals", "absent_at_finish")  # that reports of 0.1.0 lack
 MAX_TROUBLES = 200  # shown; all are in events.jsonl
 TROUBLES = {
     "round-repeated": "a round was repeated",
@@ -91,6 +93,7 @@ def render_page(report: Report, events: Sequence[Event]) -> str:
         absences=_absences(marked),
         troubles=_troubles(marked),
         few=inconclusive,
+        card=card_sections(report) if set(CARD_KEYS) <= set(report) else (),
     )
 
 

@@ -25,7 +25,7 @@ h2 { margin: 2.5rem 0 .5rem; padding-top: .75rem; border-top: 2px solid var(--ru
 h3 { margin: 1.5rem 0 .35rem; font-size: 1.05rem; }
 p, ul { margin: .35rem 0 .75rem; max-width: 46rem; }
 ul { padding-left: 1.25rem; }
-small, .remark, .facts { color: var(--soft); font-size: .875rem; }
+small, .remark { color: var(--soft); font-size: .875rem; }
 .notice { max-width: none; margin: 0; padding: .5rem .75rem; border-left: 4px solid var(--warn); background: var(--warn-paper); }
 .status { padding: .1rem .6rem; border: 1px solid currentColor; border-radius: 1rem; color: var(--warn); font-weight: 600; }
 .status.complete { color: var(--c2); }
@@ -74,13 +74,13 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: var(--accent); }
   font-size: .8rem; background: color-mix(in srgb, var(--heat) 25%, var(--paper)); }
 .presence li.absent { border: 1px dashed var(--warn); background: var(--warn-paper); color: var(--warn); }
 .presence li span + span { margin-left: .2rem; }
-.hashes { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .25rem 1rem; margin: .5rem 0; }
-.hashes dt { color: var(--soft); }
-.hashes dd { margin: 0; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .875rem; }
+dl.facts { display: grid; grid-template-columns: minmax(8rem, max-content) minmax(0, 1fr); gap: .25rem 1rem; margin: .5rem 0; }
+dl.facts dt { color: var(--soft); } dl.facts dd { margin: 0; overflow-wrap: anywhere; max-width: 46rem; }
+.hashes dd { font-family: ui-monospace, monospace; font-size: .875rem; }
 
 @media (max-width: 32rem) {
   body { padding: .9rem; } h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; } th, td { padding: .3rem .45rem; }
-  .hashes { grid-template-columns: 1fr; gap: 0; } .hashes dd { margin-bottom: .5rem; }
+  dl.facts { grid-template-columns: 1fr; gap: 0; } dl.facts dd { margin-bottom: .5rem; }
 }
 @media print {
   @page { margin: 14mm; }

@@ -29,7 +29,7 @@ TEMPLATE = """\
 <header>
 <p class="notice">{{ notice | capitalize }}.</p>
 <h1>Report of {% if marked.find('study') %}{{ marked.text('study') }}{% else %}a federation{% endif %}</h1>
-<p class="facts"><span class="status {{ marked.find('status') }}">{{ marked.text('status') }}</span>
+<p class="remark"><span class="status {{ marked.find('status') }}">{{ marked.text('status') }}</span>
 {% if marked.items('events') %}
 <span>{{ marked.moment('events', 0, 'time') }} to {{ marked.moment('events', marked.items('events') | length - 1, 'time') }}</span>
 {% endif %}
@@ -185,9 +185,15 @@ mark is a group of cases of similar probability, its size their number.</p>
 {% endfor %}
 </tbody></table></div>
 {% endif %}
+{% if marked.find('absent_at_finish') %}
+<p>Absent at the end, when test cases were counted: {% for site in marked.names('absent_at_finish') -%}
+{{ site }} ({{ marked.text('absent_at_finish', site) }}){{ ', ' if not loop.last }}{% endfor %}.</p>
+{% endif %}
 {% if troubles %}
 <h3>Out of the ordinary</h3>
-<div class="scroll"><table><thead><tr><th>time</th><th class="text">what</th><th>round</th><th class="text">why</th></tr></thead><tbody>
+<div class="scroll"><table>
+<thead><tr><th>time</th><th class="text">what</th><th>round</th><th class="text">why</th></tr></thead>
+<tbody>
 {% for trouble in troubles %}
 {% set event = marked.at('events', trouble.index) %}
 <tr><th>{{ event.moment('time') }}</th><td class="text">{{ trouble.words }}</td>
@@ -221,9 +227,24 @@ mark is a group of cases of similar probability, its size their number.</p>
 </section>
 {% endif %}
 
+{% if card %}
+<section id="card">
+<h2>Model card</h2>
+{% for section in card %}
+<h3>{{ section.title }}</h3>
+{% for paragraph in section.paragraphs %}
+<p>{{ paragraph }}</p>
+{% endfor %}
+{% if section.rows %}
+<dl class="facts">{% for name, said in section.rows %}<dt>{{ name }}</dt><dd>{{ said }}</dd>{% endfor %}</dl>
+{% endif %}
+{% endfor %}
+</section>
+{% endif %}
+
 <section id="hashes">
 <h2>Hashes, and how it was made</h2>
-<dl class="hashes">
+<dl class="facts hashes">
 {% for key, name in (('study_hash', 'study'), ('membership_hash', 'membership'), ('weights_sha256', 'model.safetensors'),
                      ('state_hash', 'global weights after the last round'), ('code_version', 'version'), ('engine', 'engine'),
                      ('profile', 'profile'), ('seed', 'seed'), ('schema_version', 'version of report.json')) %}
@@ -231,7 +252,7 @@ mark is a group of cases of similar probability, its size their number.</p>
 {% endfor %}
 <dt>secure aggregation</dt><dd>{{ marked.yes_or_no('secure_aggregation') }}</dd>
 </dl>
-<p class="remark">Every number on this page is one of report.json or of events.jsonl, which lie beside it.</p>
+<p class="remark">Every number on this page is from report.json or events.jsonl, which lie beside it.</p>
 </section>
 </main>
 </body>

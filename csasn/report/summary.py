@@ -8,9 +8,9 @@ from markupsafe import Markup
 from csasn.model_file import NOTICE
 from csasn.report.figures import methods_of
 from csasn.report.marked import Marked, constant, listed
+from csasn.report.report import CONCLUSIVE_CASES
 
 GUESSING = 0.5  # the macro AUROC of it
-MIN_CASES = 10  # of a class, to conclude from
 ENGINES = {
     "local": "in a simulation on one machine, from a folder for each site",
     "flower": "in a simulation on Flower's runtime, from a folder for each site",
@@ -43,7 +43,7 @@ def notice(marked: Marked) -> str:
 def inconclusive(of_class: Marked) -> bool:
     """Whether a class has too few test cases to conclude anything about it."""
     told, support = of_class.find("conclusive"), of_class.number("support")
-    return not told if isinstance(told, bool) else support is not None and support < MIN_CASES
+    return not told if isinstance(told, bool) else support is not None and support < CONCLUSIVE_CASES
 
 
 def no_metrics(marked: Marked) -> str:
@@ -70,8 +70,8 @@ def _training(marked: Marked) -> list[Markup]:
 def _status(marked: Marked) -> list[Markup]:
     status = str(marked.find("status"))
     words = {
-        "complete": Markup("The run is complete: every site took part in every round."),
-        "degraded": Markup("The run is degraded: in some of the rounds a site was missing, as is told under participation."),
+        "complete": Markup("The run is complete: every site took part in every round and at the end."),
+        "degraded": Markup("The run is degraded: a site was missing in a round or at the end, as is told below."),
         "incomplete": Markup("The run is incomplete: a site was missing where all have to answer, and metrics were withheld."),
         "stopped": Markup("The run was stopped before its end; it can be resumed."),
         "failed": Markup("The run failed: {}.").format(_last_error(marked)),
