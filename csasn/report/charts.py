@@ -11,7 +11,7 @@ from math import ceil, floor, log10
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 232
-LEFT, RIGHT, TOP, BOTTOM = 44, 348, 10, 192
+LEFT, RIGHT, TOP, BOTTOM = 50, 348, 10, 192
 ROW_HEIGHT = 34
 NUM_COLOURS = 6  # --c0 to --c5
 DASHES = ("", "6 3", "2 2", "8 3 2 3")

@@ -84,11 +84,12 @@ dl.facts dt { color: var(--soft); } dl.facts dd { margin: 0; overflow-wrap: anyw
 }
 @media print {
   @page { margin: 14mm; }
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  h2, h3 { break-after: avoid; } figure, tr, .presence dd { break-inside: avoid; }
+  html { font-size: 10pt; } body { max-width: none; padding: 0; }
+  h2, h3, h2 + p { break-after: avoid; } figure, tr, .presence dd { break-inside: avoid; }
   .charts { grid-template-columns: repeat(3, 1fr); gap: .5rem; } .charts.two { grid-template-columns: repeat(2, 1fr); }
-  figure { padding: .4rem; } figcaption { font-size: 9pt; } .charts:not(.two) svg text { font-size: 13px; }
-  .scroll { overflow: visible; } th, td { padding: .2rem .4rem; } table { font-size: 8.5pt; }
+  figure { padding: .4rem; } .charts:not(.two) svg text { font-size: 12.5px; }
+  .scroll { overflow: visible; } .scroll th:first-child { position: static; }
+  th, td { padding: .2rem .4rem; } table { font-size: 8.5pt; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

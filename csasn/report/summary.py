@@ -108,16 +108,15 @@ def _quality(marked: Marked) -> list[Markup]:
 
 
 def _extremes(final: Marked) -> list[Markup]:
-    """The classes that are found most and least often."""
-    recalls = {name: final.number("per_class", name, "recall") for name in final.names("per_class")}
+    """The classes that are found most and least often, of those with enough test cases to say so."""
+    classes = {name: final.at("per_class", name) for name in final.names("per_class")}
+    recalls = {name: row.number("recall") for name, row in classes.items() if not inconclusive(row)}
     known = {name: recall for name, recall in recalls.items() if recall is not None}
     if len(set(known.values())) < 2:
         return []
     ends = max(known, key=lambda name: known[name]), min(known, key=lambda name: known[name])
     parts = [
-        Markup("{} (recall {} of {} cases)").format(
-            name, final.rate("per_class", name, "recall"), final.count("per_class", name, "support")
-        )
+        Markup("{} (recall {} of {} cases)").format(name, classes[name].rate("recall"), classes[name].count("support"))
         for name in ends
     ]
     return [Markup("It finds {} most often, and {} least often.").format(*parts)]
