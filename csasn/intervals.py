@@ -9,7 +9,7 @@ from math import sqrt
 
 import numpy as np
 
-from csasn.metrics import Integers, auroc, macro_auroc_interval
+from csasn.metrics import Floats, Integers, auroc
 
 METHODS = (
     "95 %: AUROC by resampling histogram bins, of one class at least Newcombe's score interval; balanced accuracy by combining the "
@@ -46,15 +46,16 @@ def balanced_accuracy_interval(confusion_KK: Integers) -> Interval | None:
     return max(0.0, float(low)), min(1.0, float(high))
 
 
-def auroc_interval(histogram_2B: Integers, random: np.random.Generator, num_samples: int = 1000) -> Interval | None:
-    """Interval of one class's AUROC by resampling the bins of its histogram, no narrower than `newcombe`; None where a side is
-    empty."""
-    point, resampled = auroc(histogram_2B), macro_auroc_interval(histogram_2B[None], random, num_samples)
-    if point is None or resampled is None:
+def auroc_interval(histogram_2B: Integers, resampled_S: Floats | None) -> Interval | None:
+    """Percentile interval of one class's AUROC from `csasn.metrics.resample_aurocs`, no narrower than `newcombe`; None where a side
+    is empty."""
+    point = auroc(histogram_2B)
+    if point is None or resampled_S is None:
         return None
     negatives, positives = (int(side) for side in histogram_2B.sum(axis=1))
     low, high = newcombe(point, positives, negatives)
-    return min(low, resampled[0]), max(high, resampled[1])
+    drawn_low, drawn_high = np.percentile(resampled_S, [2.5, 97.5])
+    return min(low, float(drawn_low)), max(high, float(drawn_high))
 
 
 def newcombe(point: float, positives: int, negatives: int) -> Interval:

@@ -155,24 +155,29 @@ def metrics_from_counts(blocks: Blocks) -> Metrics:
     )
 
 
-def macro_auroc_interval(scores_K2B: Integers, random: np.random.Generator, num_samples: int = 1000) -> tuple[float, float] | None:
-    """95 % percentile interval of the macro AUROC by resampling the bins of every class's histogram.
+def resample_aurocs(scores_K2B: Integers, random: np.random.Generator, num_samples: int = 1000) -> tuple[Floats | None, ...]:
+    """For each class S AUROCs of its histogram with resampled bins; None where a side is empty."""
+    whole = [histogram_2B.sum(axis=1).all() for histogram_2B in scores_K2B]
+    return tuple(_resampled(scores_K2B[c], random, num_samples) if known else None for c, known in enumerate(whole))
+
+
+def macro_auroc_interval(scores_K2B: Integers, resampled: Sequence[Floats | None]) -> tuple[float, float] | None:
+    """95 % percentile interval of the macro AUROC from `resample_aurocs`.
 
     Classes are resampled apart, since cases cannot be told from histograms: an approximation to the bootstrap over cases. K classes
     whose scores sum to one move together (two of them have the same AUROC), so the interval is widened by sqrt(K / (K - 1)): exact
     for two classes, still up to a tenth too narrow for more.
     """
-    used_2B = [histogram_2B for histogram_2B in scores_K2B if histogram_2B.sum(axis=1).all()]
-    if not used_2B:
+    used = [samples_S for samples_S in resampled if samples_S is not None]
+    point = _mean([auroc(histogram_2B) for histogram_2B in scores_K2B])
+    if not used or point is None:
         return None
-    samples = np.mean([_resampled_aurocs(histogram_2B, random, num_samples) for histogram_2B in used_2B], axis=0)
-    point = _mean([auroc(histogram_2B) for histogram_2B in used_2B])
-    widening = np.sqrt(len(used_2B) / max(len(used_2B) - 1, 1))
-    low, high = np.clip(point + widening * (np.percentile(samples, [2.5, 97.5]) - point), 0, 1)
+    widening = np.sqrt(len(used) / max(len(used) - 1, 1))
+    low, high = np.clip(point + widening * (np.percentile(np.mean(used, axis=0), [2.5, 97.5]) - point), 0, 1)
     return float(low), float(high)
 
 
-def _resampled_aurocs(histogram_2B: Integers, random: np.random.Generator, num_samples: int) -> Floats:
+def _resampled(histogram_2B: Integers, random: np.random.Generator, num_samples: int) -> Floats:
     filled = histogram_2B[:, histogram_2B.any(axis=0)]
     drawn = [random.multinomial(int(side.sum()), side / side.sum(), size=num_samples) for side in filled]
     return np.asarray([auroc(pair) for pair in np.stack(drawn, axis=1)], dtype=np.float64)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from csasn.intervals import auroc_interval, balanced_accuracy_interval, newcombe, wilson
-from csasn.metrics import auroc, macro_auroc_interval, score_histogram
+from csasn.metrics import auroc, resample_aurocs, score_histogram
 from csasn.randomness import generator
 
 SOME = settings(deadline=None, max_examples=40)
@@ -78,6 +78,11 @@ def test_with_few_cases_the_interval_of_balanced_accuracy_holds_the_truth_where_
 # ---- AUROC of a class
 
 
+def interval(histogram_2B, seed, num_samples=1000):
+    (resampled_S,) = resample_aurocs(histogram_2B[None], generator(seed, "interval"), num_samples)
+    return auroc_interval(histogram_2B, resampled_S)
+
+
 def drawn_scores(random, positives, negatives, truth):
     """A histogram of normal scores whose true AUROC is `truth`."""
     positive_N = np.repeat([True, False], [positives, negatives])
@@ -98,17 +103,17 @@ def test_newcombes_edges_are_where_the_estimate_is_z_standard_errors_off(point, 
 
 def test_the_interval_of_perfect_separation_is_not_a_point():
     positive_N = np.repeat([True, False], [4, 60])
-    low, high = auroc_interval(score_histogram(np.where(positive_N, 3.0, -3.0), positive_N), generator(3, "interval"))
+    low, high = interval(score_histogram(np.where(positive_N, 3.0, -3.0), positive_N), 3)
     assert 0.5 < low < 0.9
     assert high == 1
 
 
 def test_the_interval_is_no_narrower_than_by_resampling_and_is_the_same_for_the_same_generator():
     histogram_2B = drawn_scores(generator(4, "scores"), 40, 90, 0.8)
-    resampled = macro_auroc_interval(histogram_2B[None], generator(4, "interval"))
-    low, high = auroc_interval(histogram_2B, generator(4, "interval"))
-    assert low <= resampled[0] < auroc(histogram_2B) < resampled[1] <= high
-    assert (low, high) == auroc_interval(histogram_2B, generator(4, "interval"))
+    (resampled_S,) = resample_aurocs(histogram_2B[None], generator(4, "interval"))
+    low, high = interval(histogram_2B, 4)
+    assert low <= np.percentile(resampled_S, 2.5) < auroc(histogram_2B) < np.percentile(resampled_S, 97.5) <= high
+    assert (low, high) == interval(histogram_2B, 4)
 
 
 def test_with_many_cases_the_interval_of_auroc_is_close_to_the_bootstrap_over_cases():
@@ -120,7 +125,7 @@ def test_with_many_cases_the_interval_of_auroc_is_close_to_the_bootstrap_over_ca
         cases = random.integers(0, 350, 350)
         found.append(auroc(score_histogram(scores_N[cases], positive_N[cases])))
     low, high = np.percentile(found, [2.5, 97.5])
-    ours = auroc_interval(score_histogram(scores_N, positive_N), generator(5, "interval"))
+    ours = interval(score_histogram(scores_N, positive_N), 5)
     np.testing.assert_allclose(ours, [low, high], atol=0.25 * (high - low))
 
 
@@ -128,9 +133,10 @@ def test_with_few_positives_the_interval_of_auroc_holds_the_truth_where_resampli
     random, held, resampled = generator(6, "coverage"), 0, 0
     for _ in range(200):
         histogram_2B = drawn_scores(random, 6, 94, 0.9)
-        low, high = auroc_interval(histogram_2B, random, num_samples=200)
+        (samples_S,) = resample_aurocs(histogram_2B[None], random, num_samples=200)
+        low, high = auroc_interval(histogram_2B, samples_S)
         held += low <= 0.9 <= high
-        low, high = macro_auroc_interval(histogram_2B[None], random, num_samples=200)
+        low, high = np.percentile(samples_S, [2.5, 97.5])
         resampled += low <= 0.9 <= high
     assert held > 0.9 * 200
     assert resampled < 0.88 * 200
@@ -139,4 +145,4 @@ def test_with_few_positives_the_interval_of_auroc_holds_the_truth_where_resampli
 @pytest.mark.parametrize("positive", [[], [True, True], [False, False]])
 def test_there_is_no_interval_where_a_side_is_empty(positive):
     histogram_2B = score_histogram(np.zeros(len(positive)), np.array(positive, dtype=bool))
-    assert auroc_interval(histogram_2B, generator(7, "interval")) is None
+    assert interval(histogram_2B, 7) is None

@@ -25,6 +25,7 @@ from csasn.metrics import (
     macro_auroc_interval,
     metrics_from_counts,
     one_against_rest,
+    resample_aurocs,
     score_histogram,
 )
 from csasn.randomness import generator
@@ -327,7 +328,7 @@ def test_metrics_of_no_case_are_none():
 
 
 def interval(scores_K2B, seed=0, **options):
-    return macro_auroc_interval(scores_K2B, generator(seed, "interval"), **options)
+    return macro_auroc_interval(scores_K2B, resample_aurocs(scores_K2B, generator(seed, "interval"), **options))
 
 
 def bootstrap_over_cases(logits_NK, classes_N, seed=0, num_samples=300):

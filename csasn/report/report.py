@@ -6,7 +6,7 @@ from csasn import __version__
 from csasn.histograms import CalibrationBin, calibration_error, precision_recall_curve, reliability, roc_curve
 from csasn.intervals import METHODS, auroc_interval, balanced_accuracy_interval, wilson
 from csasn.membership import Membership
-from csasn.metrics import ClassMetrics, Integers, macro_auroc_interval, metrics_from_counts
+from csasn.metrics import ClassMetrics, Floats, Integers, macro_auroc_interval, metrics_from_counts, resample_aurocs
 from csasn.model_file import NOTICE
 from csasn.randomness import generator
 from csasn.study import Study
@@ -23,18 +23,19 @@ SHOWN_CASES = 5  # training cases of a class; fewer are not shown
 def final_metrics(study: Study, counts: Mapping[str, Integers], current_round: int) -> dict[str, object]:
     """Metrics of summed test counts, with intervals, curves and calibration."""
     metrics = metrics_from_counts(counts)
+    resampled = resample_aurocs(counts["scores"], generator(study.seed, "interval"))
     reliabilities = [reliability(histogram_2B) for histogram_2B in counts["scores"]]
     errors = [error for bins in reliabilities if (error := calibration_error(bins)) is not None]
     return {
         "macro_auroc": metrics.macro_auroc,
-        "macro_auroc_ci95": _pair(macro_auroc_interval(counts["scores"], generator(study.seed, "interval"))),
+        "macro_auroc_ci95": _pair(macro_auroc_interval(counts["scores"], resampled)),
         "balanced_accuracy": metrics.balanced_accuracy,
         "balanced_accuracy_ci95": _pair(balanced_accuracy_interval(counts["confusion"])),
         "macro_f1": metrics.macro_f1,
         "ece": sum(errors) / len(errors) if errors else None,
         "intervals": METHODS,
         "per_class": {
-            name: _rates(item) | _intervals(study, counts, c) | _curves(counts["scores"][c], reliabilities[c])
+            name: _rates(item) | _intervals(counts, c, resampled[c]) | _curves(counts["scores"][c], reliabilities[c])
             for c, (name, item) in enumerate(zip(study.classes, metrics.per_class, strict=True))
         },
         "malignancy_auroc": metrics.malignancy_auroc,
@@ -48,13 +49,13 @@ def _rates(item: ClassMetrics) -> dict[str, object]:
     return rates | {"support": item.support, "conclusive": item.support >= CONCLUSIVE_CASES}
 
 
-def _intervals(study: Study, counts: Mapping[str, Integers], c: int) -> dict[str, object]:
+def _intervals(counts: Mapping[str, Integers], c: int, resampled_S: Floats | None) -> dict[str, object]:
     confusion_KK = counts["confusion"]
     hits, support, decided = int(confusion_KK[c, c]), int(confusion_KK[c].sum()), int(confusion_KK[:, c].sum())
     return {
         "recall_ci95": _pair(wilson(hits, support)),
         "precision_ci95": _pair(wilson(hits, decided)),
-        "auroc_ci95": _pair(auroc_interval(counts["scores"][c], generator(study.seed, "interval", c))),
+        "auroc_ci95": _pair(auroc_interval(counts["scores"][c], resampled_S)),
     }
 
 
