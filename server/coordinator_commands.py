@@ -164,7 +164,8 @@ def _report(arguments: argparse.Namespace) -> None:
     else:
         console = Console()
         console.print(report_tables(report))
-        console.print(f"open {path.with_name('report.html')}", highlight=False, markup=False, soft_wrap=True)
+        if (page := path.with_name("report.html")).exists():
+            console.print(f"open {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _receipts(arguments: argparse.Namespace) -> None:

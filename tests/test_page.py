@@ -149,8 +149,9 @@ def test_names_are_shown_as_they_are_and_never_become_markup():
     assert {"<b>", "a.b\\c"} <= {element.all_text() for element in page.elements if element.tag == "th"}
 
 
-def test_a_page_asks_for_nothing_and_runs_nothing(simulated):
-    text = (simulated / "report.html").read_text()
+def test_a_page_asks_for_nothing_and_runs_nothing():
+    text = render_page(sample_report(), sample_events(sample_report()))
+    assert text.startswith("<!DOCTYPE html>")
     page = Page(text)
     asked = [
         element.attributes[key]
@@ -196,6 +197,17 @@ def test_metrics_withheld_in_every_round_leave_no_empty_chart():
     page = checked(report)
     assert "No validation metrics" in words(page)
     assert "Recall of each class" not in words(page)
+
+
+def test_of_very_many_troubles_the_newest_are_shown_and_the_page_says_so():
+    report = sample_report("failed")
+    lost = [{"event": "link-lost", "time": f"2026-11-27T22:{number // 60:02}:{number % 60:02}.000+00:00"} for number in range(300)]
+    page = checked(report, lost)
+    rows = [element for element in page.elements if element.text == "the line to Flower was lost"]
+    assert len(rows) == 200
+    assert "events.299.time" in page.places()
+    assert "The newest alone" in words(page)
+    assert "The newest alone" not in words(checked(report, lost[:200]))
 
 
 def test_few_cases_and_guessing_are_named():

@@ -5,7 +5,7 @@ from, and a plot in `data-frame` the values and pixels of its edges, so that a t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil, floor, log10
 
 from markupsafe import Markup
@@ -48,7 +48,7 @@ class Line:
     style: int = 0
     point_keys: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
-    sizes: tuple[float, ...] = field(default=())
+    sizes: tuple[float, ...] = ()
     muted: bool = False
 
 
@@ -192,7 +192,7 @@ def _interval_row(row: IntervalRow, axis: Axis, top: float) -> Markup:
     kind = "strong" if row.strong else "weak"
     parts = [
         Markup('<path class="grid" d="M{} {:g}H{}"/>').format(TOP, top + 23, RIGHT),
-        Markup('<text class="name {}" x="{}" y="{:g}">{}</text>').format(kind, TOP, top + 13, shortened(row.name)),
+        Markup('<text class="name {}" x="{}" y="{:g}">{}</text>').format(kind, TOP, top + 13, _shortened(row.name)),
     ]
     if row.interval is not None:
         low, high = (_place(end, axis, TOP, RIGHT) for end in row.interval)
@@ -224,7 +224,7 @@ def _sample(line: Line) -> Markup:
     return Markup('<path class="mark" style="fill:{}" transform="translate(13 5)" d="{}"/>').format(_colour(line.style), shape)
 
 
-def shortened(name: str, length: int = 48) -> str:
+def _shortened(name: str, length: int = 48) -> str:
     """A name that fits into a row of a chart."""
     return name if len(name) <= length else name[: length - 1] + "…"
 

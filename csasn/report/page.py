@@ -17,7 +17,7 @@ from csasn.storage import write_atomically
 
 Event = Mapping[str, object]
 CARD_KEYS = ("study", "training_cases", "totals", "absent_at_finish")  # that reports of 0.1.0 lack
-MAX_TROUBLES = 200  # shown; all are in events.jsonl
+MAX_TROUBLES = 200  # shown
 TROUBLES = {
     "round-repeated": "a round was repeated",
     "exchange-repeated": "an exchange was repeated",
@@ -92,6 +92,7 @@ def render_page(report: Report, events: Sequence[Event]) -> str:
         presences={site: [_presence(marked, index, site) for index in _rounds(marked)] for site in marked.names("sites")},
         absences=_absences(marked),
         troubles=_troubles(marked),
+        max_troubles=MAX_TROUBLES,
         few=inconclusive,
         card=card_sections(report) if set(CARD_KEYS) <= set(report) else (),
     )
@@ -135,13 +136,13 @@ def _absences(marked: Marked) -> list[Absence]:
 
 
 def _troubles(marked: Marked) -> list[Trouble]:
-    """Those of the newest events, oldest first."""
+    """The events out of the ordinary, oldest first."""
     troubles = []
     for index, event in enumerate(marked.items("events")):
         words = TROUBLES.get(str(event.get("event"))) if isinstance(event, Mapping) else None
         if words:
             troubles.append(Trouble(index, words, tuple(_told(marked, index))))
-    return troubles[-MAX_TROUBLES:]
+    return troubles
 
 
 def _told(marked: Marked, index: int) -> list[tuple[str, Markup]]:

@@ -85,7 +85,7 @@ dl.facts dt { color: var(--soft); } dl.facts dd { margin: 0; overflow-wrap: anyw
 @media print {
   @page { margin: 14mm; }
   html { font-size: 10pt; } body { max-width: none; padding: 0; }
-  h2, h3, h2 + p { break-after: avoid; } figure, tr, .presence dd { break-inside: avoid; }
+  h2, h3, h2 + p { break-after: avoid; } p { break-inside: avoid; } figure, tr, .presence dd { break-inside: avoid; }
   .charts { grid-template-columns: repeat(3, 1fr); gap: .5rem; } .charts.two { grid-template-columns: repeat(2, 1fr); }
   figure { padding: .4rem; } .charts:not(.two) svg text { font-size: 12.5px; }
   .scroll { overflow: visible; } .scroll th:first-child { position: static; }

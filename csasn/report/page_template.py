@@ -27,7 +27,7 @@ TEMPLATE = """\
 </head>
 <body>
 <header>
-<p class="notice">{{ notice | capitalize }}.</p>
+<p class="notice">{{ notice[:1] | upper }}{{ notice[1:] }}.</p>
 <h1>Report of {% if marked.find('study') %}{{ marked.text('study') }}{% else %}a federation{% endif %}</h1>
 <p class="remark"><span class="status {{ marked.find('status') }}">{{ marked.text('status') }}</span>
 {% if marked.items('events') %}
@@ -194,7 +194,7 @@ mark is a group of cases of similar probability, its size their number.</p>
 <div class="scroll"><table>
 <thead><tr><th>time</th><th class="text">what</th><th>round</th><th class="text">why</th></tr></thead>
 <tbody>
-{% for trouble in troubles %}
+{% for trouble in troubles[-max_troubles:] %}
 {% set event = marked.at('events', trouble.index) %}
 <tr><th>{{ event.moment('time') }}</th><td class="text">{{ trouble.words }}</td>
 <td>{% if event.find('round') is not none %}{{ event.count('round') }}{% endif %}</td>
@@ -202,6 +202,9 @@ mark is a group of cases of similar probability, its size their number.</p>
 {%- for site, why in trouble.told %}{{ site }}{{ ': ' if site and why }}{{ why }}{{ '; ' if not loop.last }}{% endfor %}</td></tr>
 {% endfor %}
 </tbody></table></div>
+{% if troubles | length > max_troubles %}
+<p class="remark">The newest alone; all are in events.jsonl.</p>
+{% endif %}
 {% endif %}
 </section>
 

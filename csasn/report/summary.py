@@ -150,7 +150,7 @@ def _gains(marked: Marked) -> list[Markup]:
 def _limits(marked: Marked) -> list[Markup]:
     classes = {name: marked.at("final", "per_class", name) for name in marked.names("final", "per_class")}
     few = [Markup("{} ({})").format(name, row.count("support")) for name, row in classes.items() if inconclusive(row)]
-    limits = [Markup("Nothing about a patient: {}.").format(notice(marked))]
+    limits = [Markup("Nothing about a patient: the model is {}.").format(notice(marked))]
     if few:
         limits.append(
             Markup("<strong>Nothing about {}: too few test cases.</strong> Their rates are shown, marked *.").format(listed(few))
