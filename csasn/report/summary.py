@@ -103,7 +103,9 @@ def _quality(marked: Marked) -> list[Markup]:
     ]
     low = final.number("macro_auroc_ci95", 0)
     if low is not None and low <= GUESSING:
-        sentences.append(Markup("<strong>Its interval reaches down to guessing: nothing shows that it has learned.</strong>"))
+        sentences.append(
+            Markup("<strong>The interval of its macro AUROC reaches down to guessing: nothing shows that it has learned.</strong>")
+        )
     return [*sentences, *_extremes(final), *_gains(marked)]
 
 
