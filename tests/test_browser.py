@@ -1,5 +1,6 @@
 """report.html in a real browser, offline: light, dark, on a telephone and on paper; no error, and nothing asked of a network."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -54,10 +55,11 @@ class Proxy:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            with connection:
+            with connection, contextlib.suppress(OSError):
                 connection.settimeout(5)
-                host = connection.recv(2000).split()[1].decode("latin-1").removeprefix("http://").split("/")[0].split(":")[0]
-                self.asked += [] if host in OWN else [host]
+                words = connection.recv(2000).decode("latin-1").split()  # none, where the browser ends before it asks
+                hosts = [word.removeprefix("http://").split("/")[0].split(":")[0] for word in words[1:2]]
+                self.asked += [host for host in hosts if host not in OWN]
 
 
 def program(name):
