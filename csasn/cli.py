@@ -47,7 +47,11 @@ def _add_phantom(parser: Parser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder to write: study.yaml, sites/, centerA/ ... centerD/, CARD.md"
     )
-    parser.add_argument("--cases", type=int, default=240, metavar="N", help="cases of each site (default 240)")
+    parser.add_argument("--cases", type=int, metavar="N", help="cases of each site (default 240)")
+    parser.add_argument(
+        "--benchmark", action="store_true",
+        help="the federation that methods are ranked on: 2,318 cases, carcinomas as rare as in hospitals, splits in the manifests",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same files (default 1)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one a core)")
     parser.add_argument("--replace", action="store_true", help="replace a phantom of other settings in DIR")
@@ -97,15 +101,17 @@ def _bars() -> "Progress":
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
-    from csasn.data.phantom import PhantomSettings, draw_contact_sheet, write_phantom
+    from csasn.data.phantom import draw_contact_sheet, phantom_settings, write_phantom
     from csasn.errors import ConfigurationError
 
     if not (arguments.out or arguments.contact_sheet):
         raise ConfigurationError("phantom has nothing to write", "give --out DIR, --contact-sheet FILE, or both")
-    settings = PhantomSettings(arguments.seed, arguments.cases, num_workers=arguments.workers, replace=arguments.replace)
+    settings = phantom_settings(
+        arguments.seed, arguments.cases, benchmark=arguments.benchmark, num_workers=arguments.workers, replace=arguments.replace
+    )
     if arguments.out:
         with _bars() as bars:
-            task = bars.add_task("drawing cases", total=settings.num_cases * len(settings.mixes))
+            task = bars.add_task("drawing cases", total=settings.total_cases)
             summary = write_phantom(arguments.out, settings, lambda number: bars.advance(task, number))
         done = "wrote" if summary.written else "found"
         sys.stdout.write(

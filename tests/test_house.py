@@ -85,6 +85,7 @@ def test_the_wheel_brings_its_three_commands_and_its_files():
     assert (installed / "SPEC.md").read_text().startswith("#")
     assert (installed / "py.typed").exists()
     assert (installed / "data/phantom/study.yaml").exists()
+    assert (installed / "data/phantom/benchmark.yaml").exists()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
