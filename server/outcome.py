@@ -1,8 +1,10 @@
 """What a run leaves behind: the finished model, its test metrics, and in the end the report with its picture."""
 
+import json
+
 from csasn.contract import Contract
 from csasn.model.network import Csasn
-from csasn.model_file import save_model
+from csasn.model_file import DESCRIPTION, save_model
 from csasn.normalisation import apply_affine, apply_moments
 from csasn.report.report import build_report, final_metrics, run_status
 from csasn.storage import write_json
@@ -30,7 +32,8 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
     weights = class_weights(study.class_weighting, state.histogram_K, state.history)
     save_model(directory.path, study, network, finished.round, weights.adjustment_K, statistics)
     final = None if finished.counts is None else final_metrics(study, finished.counts, finished.round)
-    directory.event("outcome", final=final, state_hash=state.model_hash, round=finished.round)
+    weights_sha256 = str(json.loads((directory.path / DESCRIPTION).read_text(encoding="utf-8"))["weights_sha256"])
+    directory.event("outcome", final=final, state_hash=state.model_hash, round=finished.round, weights_sha256=weights_sha256)
 
 
 def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:

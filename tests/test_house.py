@@ -25,7 +25,16 @@ FLOWER = {
 }
 PRIVATE = {"server/flower_runtime.py", "server/superlink.py", "client/flower_runtime.py"}
 PUBLIC_FLOWER = {"flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.clientapp"}
-PURE = ("csasn/federated", "csasn/weighting.py", "csasn/metrics.py", "csasn/study.py", "csasn/site.py", "csasn/errors.py")
+PURE = (
+    "csasn/federated",
+    "csasn/weighting.py",
+    "csasn/metrics.py",
+    "csasn/histograms.py",
+    "csasn/intervals.py",
+    "csasn/study.py",
+    "csasn/site.py",
+    "csasn/errors.py",
+)
 LAYERS = (
     {"errors"},
     {
@@ -43,7 +52,7 @@ LAYERS = (
         "heap",
         "health",
     },
-    {"model", "loss", "weighting", "data", "metrics", "federated", "membership", "enrolment", "facts"},
+    {"model", "loss", "weighting", "data", "metrics", "histograms", "intervals", "federated", "membership", "enrolment", "facts"},
     {
         "training",
         "evaluation",

@@ -1,22 +1,53 @@
 """report.json and its picture."""
 
 import json
+import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import log_softmax
 
-from csasn.report.report import build_report, run_status
+import csasn
+from csasn.data.cases import TEST, TRAIN
+from csasn.membership import Member, Membership
+from csasn.metrics import count_cases
+from csasn.model_file import NOTICE, load_model
+from csasn.randomness import generator
+from csasn.report.report import build_report, final_metrics, run_status
+from csasn.study import Federation, Study
 from server.outcome import write_outcome, write_report
 
 KEYS = {
     "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw", "sites",
-    "rounds", "final", "baselines", "status",
+    "rounds", "final", "baselines", "status", "notice", "study", "membership_hash", "classes", "training_cases", "totals",
+    "state_hash", "weights_sha256",
 }  # fmt: skip
 ROUND = {
     "round", "attempts", "participants", "absent", "class_weights", "loss", "macro_auroc", "balanced_accuracy", "recall",
     "clipped_share", "bytes_up", "bytes_down", "seconds",
 }  # fmt: skip
-FINAL = {"macro_auroc", "macro_auroc_ci95", "balanced_accuracy", "macro_f1", "per_class", "malignancy_auroc", "confusion", "round"}
+FINAL = {
+    "macro_auroc", "macro_auroc_ci95", "balanced_accuracy", "balanced_accuracy_ci95", "macro_f1", "ece", "intervals", "per_class",
+    "malignancy_auroc", "confusion", "round",
+}  # fmt: skip
+OF_A_CLASS = {
+    "recall", "recall_ci95", "precision", "precision_ci95", "f1", "auroc", "auroc_ci95", "support", "conclusive", "roc",
+    "precision_recall", "ece", "reliability",
+}  # fmt: skip
+
+
+STUDY = Study(
+    name="small",
+    classes=("benign", "PTC", "FTC"),
+    malignant=("PTC", "FTC"),
+    federation=Federation(sites=("centerA", "centerB")),
+)
+MEMBERSHIP = Membership(
+    study_hash=STUDY.study_hash,
+    members=(Member(site="centerA", weight_units=40), Member(site="centerB", weight_units=24)),
+)
 
 
 def lost_in_round_2(site, request, answer):
@@ -32,11 +63,20 @@ def finished(federate):
 
 def test_the_report_has_every_documented_key(finished):
     report = write_report(finished.directory, "local")
-    assert set(report) >= KEYS
-    assert all(set(row) >= ROUND for row in report["rounds"])
+    assert set(report) == KEYS
+    assert all(set(row) == ROUND for row in report["rounds"])
     assert set(report["final"]) == FINAL
+    assert list(report["final"]["per_class"]) == list(finished.study.classes)
+    assert all(set(row) == OF_A_CLASS for row in report["final"]["per_class"].values())
     assert report["status"] == "complete"
     assert json.loads((finished.path / "report.json").read_text()) == report
+
+
+def test_every_key_is_in_the_specification():
+    report = build_report(STUDY, MEMBERSHIP, "local", [], "stopped")
+    table = (Path(csasn.__file__).parent / "SPEC.md").read_text().partition("## report.json")[2].partition("\n## ")[0]
+    for key in set(report) | ROUND | FINAL | OF_A_CLASS | set(report["totals"]):
+        assert re.search(rf"\b{key}\b", table), key
 
 
 def test_metrics_of_a_round_are_those_of_the_model_that_came_of_it(finished):
@@ -47,8 +87,84 @@ def test_metrics_of_a_round_are_those_of_the_model_that_came_of_it(finished):
 
 def test_support_and_confusion_count_the_test_cases_of_all_sites(finished):
     final = write_report(finished.directory, "local")["final"]
-    tested = sum(int((worker.data.split_C == 2).sum()) for worker in finished.workers.values())
+    tested = sum(int((worker.data.split_C == TEST).sum()) for worker in finished.workers.values())
     assert sum(map(sum, final["confusion"])) == tested == sum(row["support"] for row in final["per_class"].values())
+
+
+def test_training_cases_are_summed_over_sites(finished):
+    report = write_report(finished.directory, "local")
+    classes = np.concatenate([worker.data.class_C[worker.data.split_C == TRAIN] for worker in finished.workers.values()])
+    assert list(report["training_cases"].values()) == np.bincount(classes, minlength=3).tolist()
+
+
+def test_fewer_than_five_training_cases_of_a_class_are_not_shown():
+    events = [{"event": "hello", "histogram": [5, 4, 0]}]
+    report = build_report(STUDY, MEMBERSHIP, "local", events, "stopped")
+    assert report["training_cases"] == {"benign": 5, "PTC": None, "FTC": None}
+    report = build_report(STUDY, MEMBERSHIP, "local", [], "failed")
+    assert report["training_cases"] == {"benign": None, "PTC": None, "FTC": None}
+
+
+def test_totals_are_sums_over_rounds_and_a_round_that_failed_twice_counts_once():
+    def finished_round(number, absent):
+        facts = {"attempts": 1, "participants": [], "clipped_share": None, "seconds": 1.5, "bytes_up": 10, "bytes_down": 300}
+        return {"event": "round-finished", "round": number, "absent": absent, **facts}
+
+    repeated = [{"event": "round-repeated", "round": number} for number in (2, 2, 3)]  # the run stopped in round 3
+    events = [finished_round(1, {}), *repeated, finished_round(2, {"centerA": "no answer within the deadline"})]
+    assert build_report(STUDY, MEMBERSHIP, "local", events, "failed")["totals"] == {
+        "rounds": 2, "repeated_rounds": 2, "partial_rounds": 1, "bytes_up": 20, "bytes_down": 600, "seconds": 3.0,
+    }  # fmt: skip
+
+
+def test_the_report_names_the_model_that_it_is_about(finished):
+    report = write_report(finished.directory, "local")
+    _, info = load_model(finished.path)
+    assert report["weights_sha256"] == info.weights_sha256
+    assert (report["study"], report["notice"]) == ("small", NOTICE)
+    assert report["membership_hash"] == finished.directory.membership.membership_hash
+
+
+def counted(num_cases=400, seed=1):
+    """Counts of cases of a model better than chance; the last class has few."""
+    random = generator(seed, "counted")
+    classes_N = random.choice(3, num_cases, p=[0.6, 0.38, 0.02])
+    logits_NK = random.normal(0, 1.5, (num_cases, 3))
+    logits_NK[np.arange(num_cases), classes_N] += 1.5
+    return count_cases(logits_NK, log_softmax(logits_NK, axis=1), classes_N, STUDY.malignant_classes)
+
+
+def test_every_rate_lies_in_its_interval_and_few_cases_are_marked():
+    final = final_metrics(STUDY, counted(), 1)
+    for key in ("macro_auroc", "balanced_accuracy"):
+        assert final[f"{key}_ci95"][0] < final[key] < final[f"{key}_ci95"][1]
+    for row in final["per_class"].values():
+        for key in ("recall", "precision", "auroc"):
+            assert row[f"{key}_ci95"][0] < row[key] < row[f"{key}_ci95"][1]
+        assert (row["roc"][0], row["roc"][-1], row["precision_recall"][-1][0]) == ([0, 0], [1, 1], 1)
+        assert sum(cases for _, _, cases in row["reliability"]) == 400
+    supports = {name: (row["support"], row["conclusive"]) for name, row in final["per_class"].items()}
+    assert supports["FTC"][0] < 10
+    assert [conclusive for _, conclusive in supports.values()] == [True, True, False]
+    assert final["ece"] == pytest.approx(np.mean([row["ece"] for row in final["per_class"].values()]))
+
+
+def test_ten_cases_are_enough_to_conclude_and_nine_are_not():
+    for cases, expected in ((10, True), (9, False)):
+        classes_N = np.repeat([0, 1, 2], [20, 20, cases])
+        logits_NK = np.eye(3)[classes_N]
+        final = final_metrics(STUDY, count_cases(logits_NK, logits_NK, classes_N, (1, 2)), 1)
+        assert final["per_class"]["FTC"]["conclusive"] is expected
+
+
+def test_what_no_case_tells_is_null():
+    none = np.zeros((0, 3))
+    final = final_metrics(STUDY, count_cases(none, none, np.zeros(0, np.int64), (1, 2)), 1)
+    assert (final["balanced_accuracy_ci95"], final["ece"], final["macro_auroc_ci95"]) == (None, None, None)
+    row = final["per_class"]["PTC"]
+    assert {row[key] for key in OF_A_CLASS if key not in ("support", "conclusive")} == {None}
+    assert (row["support"], row["conclusive"]) == (0, False)
+    json.dumps(final, allow_nan=False)
 
 
 def test_a_round_told_twice_counts_once(finished):

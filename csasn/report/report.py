@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from csasn import __version__
+from csasn.histograms import CalibrationBin, calibration_error, precision_recall_curve, reliability, roc_curve
+from csasn.intervals import METHODS, auroc_interval, balanced_accuracy_interval, wilson
 from csasn.membership import Membership
-from csasn.metrics import Integers, macro_auroc_interval, metrics_from_counts
+from csasn.metrics import ClassMetrics, Integers, macro_auroc_interval, metrics_from_counts
+from csasn.model_file import NOTICE
 from csasn.randomness import generator
 from csasn.study import Study
 
@@ -13,26 +16,64 @@ SEEN_PLAIN = "each site's update and counts (secure aggregation is off)"
 SEEN_MASKED = "sums over the sites alone: of updates over those who took part, of counts over all of them; who answered, and when"
 ROUND_KEYS = ("absent", "participants", "attempts", "clipped_share", "bytes_up", "bytes_down", "seconds", "class_weights")
 METRIC_KEYS = ("loss", "macro_auroc", "balanced_accuracy", "recall")
+CONCLUSIVE_CASES = 10  # test cases of a class; of fewer nothing is to be concluded
+SHOWN_CASES = 5  # training cases of a class; fewer are not shown
 
 
 def final_metrics(study: Study, counts: Mapping[str, Integers], current_round: int) -> dict[str, object]:
-    """Metrics of summed test counts, with the interval of the macro AUROC."""
+    """Metrics of summed test counts, with intervals, curves and calibration."""
     metrics = metrics_from_counts(counts)
-    interval = macro_auroc_interval(counts["scores"], generator(study.seed, "interval"))
-    per_class = {
-        name: {"recall": m.recall, "precision": m.precision, "f1": m.f1, "auroc": m.auroc, "support": m.support}
-        for name, m in zip(study.classes, metrics.per_class, strict=True)
-    }
+    reliabilities = [reliability(histogram_2B) for histogram_2B in counts["scores"]]
+    errors = [error for bins in reliabilities if (error := calibration_error(bins)) is not None]
     return {
         "macro_auroc": metrics.macro_auroc,
-        "macro_auroc_ci95": list(interval) if interval else None,
+        "macro_auroc_ci95": _pair(macro_auroc_interval(counts["scores"], generator(study.seed, "interval"))),
         "balanced_accuracy": metrics.balanced_accuracy,
+        "balanced_accuracy_ci95": _pair(balanced_accuracy_interval(counts["confusion"])),
         "macro_f1": metrics.macro_f1,
-        "per_class": per_class,
+        "ece": sum(errors) / len(errors) if errors else None,
+        "intervals": METHODS,
+        "per_class": {
+            name: _rates(item) | _intervals(study, counts, c) | _curves(counts["scores"][c], reliabilities[c])
+            for c, (name, item) in enumerate(zip(study.classes, metrics.per_class, strict=True))
+        },
         "malignancy_auroc": metrics.malignancy_auroc,
         "confusion": [list(row) for row in metrics.confusion],
         "round": current_round,
     }
+
+
+def _rates(item: ClassMetrics) -> dict[str, object]:
+    rates: dict[str, object] = {"recall": item.recall, "precision": item.precision, "f1": item.f1, "auroc": item.auroc}
+    return rates | {"support": item.support, "conclusive": item.support >= CONCLUSIVE_CASES}
+
+
+def _intervals(study: Study, counts: Mapping[str, Integers], c: int) -> dict[str, object]:
+    confusion_KK = counts["confusion"]
+    hits, support, decided = int(confusion_KK[c, c]), int(confusion_KK[c].sum()), int(confusion_KK[:, c].sum())
+    return {
+        "recall_ci95": _pair(wilson(hits, support)),
+        "precision_ci95": _pair(wilson(hits, decided)),
+        "auroc_ci95": _pair(auroc_interval(counts["scores"][c], generator(study.seed, "interval", c))),
+    }
+
+
+def _curves(histogram_2B: Integers, bins: tuple[CalibrationBin, ...]) -> dict[str, object]:
+    """Curves and calibration of a class; for drawing, so to six decimals."""
+    return {
+        "roc": _rounded(roc_curve(histogram_2B)),
+        "precision_recall": _rounded(precision_recall_curve(histogram_2B)),
+        "ece": calibration_error(bins),
+        "reliability": _rounded([(item.probability, item.share, item.num_cases) for item in bins] or None),
+    }
+
+
+def _pair(interval: tuple[float, float] | None) -> list[float] | None:
+    return list(interval) if interval else None
+
+
+def _rounded(rows: Sequence[tuple[float, ...]] | None) -> list[list[float]] | None:
+    return None if rows is None else [[round(value, 6) for value in row] for row in rows]
 
 
 def build_report(study: Study, membership: Membership, engine: str, events: Sequence[Event], status: str) -> dict[str, object]:
@@ -48,9 +89,13 @@ def build_report(study: Study, membership: Membership, engine: str, events: Sequ
     outcome = _last(events, "outcome")
     trained = {str(event["name"]): event["final"] for event in events if event["event"] == "baseline"}
     baselines = {name: trained[name] for name in sorted(trained, key=lambda name: (name != "pooled", name))}
+    rounds = [_round(number, events) for number in _rounds(events)]
     return {
         "schema_version": 1,
+        "notice": NOTICE,
+        "study": study.name,
         "study_hash": study.study_hash,
+        "membership_hash": membership.membership_hash,
         "code_version": __version__,
         "engine": engine,
         "seed": study.seed,
@@ -59,9 +104,12 @@ def build_report(study: Study, membership: Membership, engine: str, events: Sequ
         "secure_aggregation": study.federation.secure_aggregation,
         "coordinator_saw": SEEN_MASKED if study.federation.secure_aggregation else SEEN_PLAIN,
         "sites": {member.site: {"weight": member.weight_units / 64} for member in membership.members},
-        "rounds": [_round(number, events) for number in _rounds(events)],
+        "training_cases": _training_cases(study, events),
+        "rounds": rounds,
+        "totals": _totals(rounds, events),
         "final": outcome["final"] if outcome else None,
         "state_hash": outcome["state_hash"] if outcome else None,
+        "weights_sha256": outcome.get("weights_sha256") if outcome else None,
         "baselines": baselines,
         "status": status,
     }
@@ -76,6 +124,29 @@ def run_status(events: Sequence[Event]) -> str:
         return "incomplete"
     partial = any(event["event"] == "round-finished" and event["absent"] for event in events)
     return "degraded" if partial else "complete"
+
+
+def _training_cases(study: Study, events: Sequence[Event]) -> dict[str, int | None]:
+    """Training cases of each class over all sites; None where they are too few to show, or were not counted yet."""
+    counted = _last(events, "hello")
+    histogram = counted["histogram"] if counted else [0] * len(study.classes)
+    assert isinstance(histogram, list)
+    return {name: int(n) if int(n) >= SHOWN_CASES else None for name, n in zip(study.classes, histogram, strict=True)}
+
+
+def _totals(rounds: Sequence[Event], events: Iterable[Event]) -> dict[str, object]:
+    """Sums over the accepted rounds, how many rounds had an attempt that failed, and how many lack a site."""
+    sums = {
+        key: sum(float(str(row[key])) for row in rounds if row[key] is not None) for key in ("bytes_up", "bytes_down", "seconds")
+    }
+    return {
+        "rounds": len(rounds),
+        "repeated_rounds": len({event["round"] for event in events if event["event"] == "round-repeated"}),
+        "partial_rounds": sum(bool(row["absent"]) for row in rounds),
+        "bytes_up": int(sums["bytes_up"]),
+        "bytes_down": int(sums["bytes_down"]),
+        "seconds": round(sums["seconds"], 3),
+    }
 
 
 def _rounds(events: Iterable[Event]) -> list[int]:
