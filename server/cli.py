@@ -84,3 +84,4 @@ def _simulate(arguments: argparse.Namespace) -> None:
         f"status {report['status']}; everything is in [bold]{path}[/bold]: report.json, curves.png, model.safetensors",
         highlight=False,
     )
+    console.print(f"open {path / 'report.html'}", highlight=False, markup=False, soft_wrap=True)

@@ -85,7 +85,7 @@ def _add_report(commands: Commands) -> argparse.ArgumentParser:
         "report",
         _report,
         "the report of the run",
-        "Tables from the run's report.json.",
+        "Tables from the run's report.json, and where its page for a browser is.",
         "server report",
     )
     report.add_argument("--json", action="store_true", help="print report.json itself")
@@ -162,7 +162,9 @@ def _report(arguments: argparse.Namespace) -> None:
     if arguments.json:
         sys.stdout.write(json.dumps(report, indent=1) + "\n")
     else:
-        Console().print(report_tables(report))
+        console = Console()
+        console.print(report_tables(report))
+        console.print(f"open {path.with_name('report.html')}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _receipts(arguments: argparse.Namespace) -> None:

@@ -6,8 +6,9 @@ from csasn.contract import Contract
 from csasn.model.network import Csasn
 from csasn.model_file import DESCRIPTION, save_model
 from csasn.normalisation import apply_affine, apply_moments
+from csasn.report.card import model_card
 from csasn.report.report import build_report, final_metrics, run_status
-from csasn.storage import write_json
+from csasn.storage import write_atomically, write_json
 from csasn.weighting import class_weights
 from server.rounds import Finished
 from server.run_directory import RunDirectory, read_events
@@ -37,11 +38,14 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
 
 
 def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:
-    """Writes report.json and curves.png from the events so far; the report."""
+    """Writes report.json, MODEL_CARD.md, report.html and curves.png from the events so far; the report."""
     events = read_events(directory.path)
     report = build_report(directory.study, directory.membership, engine, events, run_status(events))
     write_json(directory.path / "report.json", report)
+    write_atomically(directory.path / "MODEL_CARD.md", model_card(report).encode())
     from csasn.report.curves import draw_curves  # matplotlib, not before there is something to draw: no model is held any more
+    from csasn.report.page import write_page
 
+    write_page(report, events, directory.path / "report.html")
     draw_curves(report, directory.path / "curves.png")
     return report

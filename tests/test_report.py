@@ -7,22 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.special import log_softmax
 
 import csasn
 from csasn.data.cases import TEST, TRAIN
-from csasn.membership import Member, Membership
 from csasn.metrics import count_cases
 from csasn.model_file import NOTICE, load_model
-from csasn.randomness import generator
+from csasn.report.card import model_card
 from csasn.report.report import build_report, final_metrics, run_status
-from csasn.study import Federation, Study
+from reports import MEMBERSHIP, STUDY, counted, finished_round
 from server.outcome import write_outcome, write_report
 
 KEYS = {
     "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw", "sites",
     "rounds", "final", "baselines", "status", "notice", "study", "membership_hash", "classes", "training_cases", "totals",
-    "state_hash", "weights_sha256",
+    "absent_at_finish", "state_hash", "weights_sha256",
 }  # fmt: skip
 ROUND = {
     "round", "attempts", "participants", "absent", "class_weights", "loss", "macro_auroc", "balanced_accuracy", "recall",
@@ -36,18 +34,6 @@ OF_A_CLASS = {
     "recall", "recall_ci95", "precision", "precision_ci95", "f1", "auroc", "auroc_ci95", "support", "conclusive", "roc",
     "precision_recall", "ece", "reliability",
 }  # fmt: skip
-
-
-STUDY = Study(
-    name="small",
-    classes=("benign", "PTC", "FTC"),
-    malignant=("PTC", "FTC"),
-    federation=Federation(sites=("centerA", "centerB")),
-)
-MEMBERSHIP = Membership(
-    study_hash=STUDY.study_hash,
-    members=(Member(site="centerA", weight_units=40), Member(site="centerB", weight_units=24)),
-)
 
 
 def lost_in_round_2(site, request, answer):
@@ -70,6 +56,7 @@ def test_the_report_has_every_documented_key(finished):
     assert all(set(row) == OF_A_CLASS for row in report["final"]["per_class"].values())
     assert report["status"] == "complete"
     assert json.loads((finished.path / "report.json").read_text()) == report
+    assert (finished.path / "MODEL_CARD.md").read_text() == model_card(report)
 
 
 def test_every_key_is_in_the_specification():
@@ -106,12 +93,8 @@ def test_fewer_than_five_training_cases_of_a_class_are_not_shown():
 
 
 def test_totals_are_sums_over_rounds_and_a_round_that_failed_twice_counts_once():
-    def finished_round(number, absent):
-        facts = {"attempts": 1, "participants": [], "clipped_share": None, "seconds": 1.5, "bytes_up": 10, "bytes_down": 300}
-        return {"event": "round-finished", "round": number, "absent": absent, **facts}
-
     repeated = [{"event": "round-repeated", "round": number} for number in (2, 2, 3)]  # the run stopped in round 3
-    events = [finished_round(1, {}), *repeated, finished_round(2, {"centerA": "no answer within the deadline"})]
+    events = [finished_round(1), *repeated, finished_round(2, {"centerA": "no answer within the deadline"})]
     assert build_report(STUDY, MEMBERSHIP, "local", events, "failed")["totals"] == {
         "rounds": 2, "repeated_rounds": 2, "partial_rounds": 1, "bytes_up": 20, "bytes_down": 600, "seconds": 3.0,
     }  # fmt: skip
@@ -123,15 +106,6 @@ def test_the_report_names_the_model_that_it_is_about(finished):
     assert report["weights_sha256"] == info.weights_sha256
     assert (report["study"], report["notice"]) == ("small", NOTICE)
     assert report["membership_hash"] == finished.directory.membership.membership_hash
-
-
-def counted(num_cases=400, seed=1):
-    """Counts of cases of a model better than chance; the last class has few."""
-    random = generator(seed, "counted")
-    classes_N = random.choice(3, num_cases, p=[0.6, 0.38, 0.02])
-    logits_NK = random.normal(0, 1.5, (num_cases, 3))
-    logits_NK[np.arange(num_cases), classes_N] += 1.5
-    return count_cases(logits_NK, log_softmax(logits_NK, axis=1), classes_N, STUDY.malignant_classes)
 
 
 def test_every_rate_lies_in_its_interval_and_few_cases_are_marked():
@@ -202,7 +176,14 @@ def test_status_before_the_outcome():
     assert run_status([{"event": "failed"}, {"event": "train-started"}]) == "stopped"  # it was begun again
 
 
-def test_the_picture_is_drawn_also_of_a_run_that_stopped_early(finished, federate):
+@pytest.mark.parametrize(("absent", "status"), [({}, "complete"), ({"centerA": "no answer within the deadline"}, "degraded")])
+def test_a_run_whose_end_lacked_a_site_is_never_plainly_complete(absent, status):
+    events = [finished_round(1), {"event": "finish", "absent": absent}, {"event": "outcome", "final": {}, "state_hash": "ab"}]
+    assert run_status(events) == status
+    assert build_report(STUDY, MEMBERSHIP, "local", events, status)["absent_at_finish"] == absent
+
+
+def test_picture_and_card_are_there_also_of_a_run_that_stopped_early(finished, federate):
     report = write_report(finished.directory, "local")
     with Image.open(finished.path / "curves.png") as picture:
         assert picture.size[0] > 1000
@@ -210,4 +191,5 @@ def test_the_picture_is_drawn_also_of_a_run_that_stopped_early(finished, federat
     empty = federate("empty")
     assert write_report(empty.directory, "local")["rounds"] == []
     assert (empty.path / "curves.png").exists()
+    assert "Status: stopped" in (empty.path / "MODEL_CARD.md").read_text()
     empty.directory.close()

@@ -86,7 +86,9 @@ def test_a_run_ends_with_tables_and_names_its_directory(reference):
     out, done = reference
     assert "Federated model" in done.stdout
     assert str(out) in done.stdout
-    assert {"report.json", "curves.png", "model.safetensors", "model.json", "events.jsonl", "study.yaml"} <= set(os.listdir(out))
+    assert done.stdout.splitlines()[-1] == f"open {out / 'report.html'}"
+    files = {"report.json", "report.html", "curves.png", "model.safetensors", "model.json", "events.jsonl", "study.yaml"}
+    assert files <= set(os.listdir(out))
 
 
 def test_the_engine_gives_the_bits_of_the_federation_without_processes(reference, small, tmp_path, local_federation):

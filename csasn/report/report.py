@@ -86,7 +86,7 @@ def build_report(study: Study, membership: Membership, engine: str, events: Sequ
         events: the run's events, oldest first; of a round told twice, after a crash, the last counts.
         status: complete, degraded, incomplete, stopped or failed.
     """
-    outcome = _last(events, "outcome")
+    outcome, finish = _last(events, "outcome"), _last(events, "finish")
     trained = {str(event["name"]): event["final"] for event in events if event["event"] == "baseline"}
     baselines = {name: trained[name] for name in sorted(trained, key=lambda name: (name != "pooled", name))}
     rounds = [_round(number, events) for number in _rounds(events)]
@@ -107,6 +107,7 @@ def build_report(study: Study, membership: Membership, engine: str, events: Sequ
         "training_cases": _training_cases(study, events),
         "rounds": rounds,
         "totals": _totals(rounds, events),
+        "absent_at_finish": finish["absent"] if finish else None,
         "final": outcome["final"] if outcome else None,
         "state_hash": outcome["state_hash"] if outcome else None,
         "weights_sha256": outcome.get("weights_sha256") if outcome else None,
@@ -116,14 +117,15 @@ def build_report(study: Study, membership: Membership, engine: str, events: Sequ
 
 
 def run_status(events: Sequence[Event]) -> str:
-    """complete; degraded if a round was partial; incomplete if metrics were withheld; stopped before the outcome."""
+    """complete; degraded if a round or the end lacked a site; incomplete if metrics were withheld; stopped before the outcome."""
     outcome = _last(events, "outcome")
     if outcome is None:
         return "failed" if events and events[-1]["event"] == "failed" else "stopped"  # a failed run may have gone on
     if outcome["final"] is None or any(event["event"] == "evaluation-withheld" for event in events):
         return "incomplete"
+    finish = _last(events, "finish")
     partial = any(event["event"] == "round-finished" and event["absent"] for event in events)
-    return "degraded" if partial else "complete"
+    return "degraded" if partial or (finish and finish["absent"]) else "complete"
 
 
 def _training_cases(study: Study, events: Sequence[Event]) -> dict[str, int | None]:
@@ -135,18 +137,12 @@ def _training_cases(study: Study, events: Sequence[Event]) -> dict[str, int | No
 
 
 def _totals(rounds: Sequence[Event], events: Iterable[Event]) -> dict[str, object]:
-    """Sums over the accepted rounds, how many rounds had an attempt that failed, and how many lack a site."""
-    sums = {
-        key: sum(float(str(row[key])) for row in rounds if row[key] is not None) for key in ("bytes_up", "bytes_down", "seconds")
-    }
-    return {
-        "rounds": len(rounds),
-        "repeated_rounds": len({event["round"] for event in events if event["event"] == "round-repeated"}),
-        "partial_rounds": sum(bool(row["absent"]) for row in rounds),
-        "bytes_up": int(sums["bytes_up"]),
-        "bytes_down": int(sums["bytes_down"]),
-        "seconds": round(sums["seconds"], 3),
-    }
+    """Sums over the accepted rounds; in how many an attempt failed, in how many a site is missing."""
+    repeated = {event["round"] for event in events if event["event"] == "round-repeated"}
+    facts: dict[str, object] = {"rounds": len(rounds), "repeated_rounds": len(repeated)}
+    facts["partial_rounds"] = sum(bool(row["absent"]) for row in rounds)
+    sizes = {key: sum(int(str(row[key])) for row in rounds) for key in ("bytes_up", "bytes_down")}
+    return facts | sizes | {"seconds": round(sum(float(str(row["seconds"])) for row in rounds), 3)}
 
 
 def _rounds(events: Iterable[Event]) -> list[int]:

@@ -6,6 +6,8 @@ from rich.console import Group
 from rich.table import Table
 
 from csasn.prediction import ImagePrediction
+from csasn.report.rates import show_rate, with_interval
+from csasn.report.report import CONCLUSIVE_CASES
 
 Report = Mapping[str, object]
 
@@ -37,29 +39,34 @@ def prediction_table(predictions: Sequence[ImagePrediction], classes: Sequence[s
 
 
 def _class_table(final: object, title: str) -> Table:
-    table = _table("class", "recall", "precision", "F1", "AUROC", "cases", title=title)
-    for name, row in (final["per_class"] if isinstance(final, dict) else {}).items():
-        table.add_row(name, *(_show(row[key]) for key in ("recall", "precision", "f1", "auroc")), str(row["support"]))
+    rows = final["per_class"] if isinstance(final, dict) else {}
+    few = (
+        f"; *: fewer than {CONCLUSIVE_CASES} cases, not to be concluded from"
+        if any(not r["conclusive"] for r in rows.values())
+        else ""
+    )
+    table = _table("class", "recall", "precision", "F1", "AUROC", "cases", title=title, caption=f"in brackets 95 % intervals{few}")
+    for name, row in rows.items():
+        rates = with_interval(row, "recall"), with_interval(row, "precision"), show_rate(row["f1"]), with_interval(row, "auroc")
+        table.add_row(name, *rates, f"{row['support']}{'' if row['conclusive'] else '*'}")
     return table
 
 
 def _method_table(methods: Mapping[str, object], title: str) -> Table:
-    table = _table("method", "macro AUROC (95 %)", "bal. accuracy", "macro F1", "malignancy", title=title)
-    for name, final in methods.items():
-        if isinstance(final, dict):
-            interval = final["macro_auroc_ci95"]
-            spread = f" ({interval[0]:.2f}-{interval[1]:.2f})" if interval else ""
-            rates = (_show(final[key]) for key in ("balanced_accuracy", "macro_f1", "malignancy_auroc"))
-            table.add_row(name, _show(final["macro_auroc"]) + spread, *rates, style="bold" if name == "federated" else "")
+    """A row a method; all are measured on the same cases, whose number stands once."""
+    known = {name: final for name, final in methods.items() if isinstance(final, dict)}
+    num_cases = " or ".join(sorted({str(sum(map(sum, final["confusion"]))) for final in known.values()})) or "no"
+    columns = "method", "macro\nAUROC", "balanced\naccuracy", "macro\nF1", "malig.\nAUROC", "ECE"
+    table = _table(*columns, title=title, caption=f"{num_cases} cases; ECE: expected calibration error, 0 at best")
+    for name, final in known.items():
+        rates = with_interval(final, "macro_auroc"), with_interval(final, "balanced_accuracy")
+        others = (show_rate(final[key]) for key in ("macro_f1", "malignancy_auroc", "ece"))
+        table.add_row(name, *rates, *others, style="bold" if name == "federated" else "")
     return table
 
 
-def _table(*columns: str, title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="")
+def _table(*columns: str, title: str, caption: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", title_style="", caption=caption, caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
     return table
-
-
-def _show(value: object) -> str:
-    return "-" if value is None else f"{float(str(value)):.3f}"

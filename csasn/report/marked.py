@@ -1,0 +1,110 @@
+"""Values of a report as HTML, each marked with its place in report.json: a page cannot show another number than the report's.
+
+`data-key` is the path, its parts joined by dots; dots and backslashes within a part are escaped by a backslash. `events.N` is line
+N of events.jsonl, from 0. A value that is null or missing is shown as a dash.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from markupsafe import Markup
+
+Report = Mapping[str, object]
+Part = str | int
+DASH = "–"
+MIB = 1 << 20
+
+
+class Marked:
+    """A report, its events among it, read by path; `base` is the path of the part that is looked at."""
+
+    def __init__(self, report: Report, base: tuple[Part, ...] = ()) -> None:
+        self._report, self._base = report, base
+
+    def at(self, *path: Part) -> "Marked":
+        """A part of the report, whose paths begin there."""
+        return Marked(self._report, (*self._base, *path))
+
+    def key(self, *path: Part) -> str:
+        """The whole path as one text."""
+        return ".".join(str(part).replace("\\", "\\\\").replace(".", "\\.") for part in (*self._base, *path))
+
+    def find(self, *path: Part) -> object:
+        """What is there, None where nothing is."""
+        value: object = self._report
+        for part in (*self._base, *path):
+            if isinstance(value, Mapping):
+                value = value.get(part)
+            elif isinstance(value, list) and isinstance(part, int) and 0 <= part < len(value):
+                value = value[part]
+            else:
+                return None
+        return value
+
+    def items(self, *path: Part) -> list[object]:
+        """The entries of a list, none where there is no list."""
+        value = self.find(*path)
+        return value if isinstance(value, list) else []
+
+    def names(self, *path: Part) -> list[str]:
+        """The keys of a mapping, or the texts of a list, in order."""
+        value = self.find(*path)
+        return [str(name) for name in value] if isinstance(value, Mapping | list) else []
+
+    def number(self, *path: Part) -> float | None:
+        """The number there, None where there is none."""
+        value = self.find(*path)
+        return float(value) if isinstance(value, int | float) else None
+
+    def rate(self, *path: Part) -> Markup:
+        """Three decimals, as of a rate."""
+        return self._show(path, lambda value: f"{float(str(value)):.3f}")
+
+    def count(self, *path: Part) -> Markup:
+        """A whole number, in groups of three digits."""
+        return self._show(path, lambda value: f"{int(str(value)):,}".replace(",", "\u202f"))
+
+    def size(self, *path: Part) -> Markup:
+        """Bytes as MiB."""
+        return self._show(path, lambda value: f"{float(str(value)) / MIB:.2f} MiB")
+
+    def seconds(self, *path: Part) -> Markup:
+        """Seconds, with one decimal."""
+        return self._show(path, lambda value: f"{float(str(value)):.1f} s")
+
+    def text(self, *path: Part) -> Markup:
+        """A text as it is."""
+        return self._show(path, str)
+
+    def moment(self, *path: Part) -> Markup:
+        """A time of an event, to the second."""
+        return self._show(path, lambda value: f"{str(value)[:19].replace('T', ' ')} UTC")
+
+    def yes_or_no(self, *path: Part) -> Markup:
+        """A truth value in words."""
+        return self._show(path, lambda value: "yes" if value else "no")
+
+    def interval(self, *path: Part) -> Markup:
+        """Both ends of an interval; nothing where there is none."""
+        if self.number(*path, 0) is None:
+            return Markup()
+        return Markup('<small class="interval">{}–{}</small>').format(self.rate(*path, 0), self.rate(*path, 1))
+
+    def rate_and_interval(self, name: str) -> Markup:
+        """A rate and its interval in brackets, for a sentence."""
+        interval = self.interval(f"{name}_ci95")
+        return self.rate(name) + (Markup(" ({})").format(interval) if interval else Markup())
+
+    def _show(self, path: tuple[Part, ...], form: Callable[[object], str]) -> Markup:
+        value = self.find(*path)
+        return Markup('<span data-key="{}">{}</span>').format(self.key(*path), DASH if value is None else form(value))
+
+
+def listed(names: Sequence[str]) -> Markup:
+    """Names as a list in a sentence: a, b and c."""
+    head = Markup(", ").join(names[:-1])
+    return Markup("{} and {}").format(head, names[-1]) if head else Markup().join(names)
+
+
+def constant(text: str) -> Markup:
+    """A number that is no result, such as the end of a scale, marked as one."""
+    return Markup("<span data-constant>{}</span>").format(text)

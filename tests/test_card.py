@@ -1,0 +1,185 @@
+"""The model card, and the tables of the terminal: what they say is what report.json says."""
+
+import re
+import shlex
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+import csasn.cli
+import server.cli
+from csasn.report.card import card_sections, model_card
+from csasn.report.rates import show_rate
+from csasn.report.tables import metrics_tables, report_tables
+from reports import HELLO, MEMBERSHIP, STUDY, ending, finished_round, report_of, whole_report
+
+LATE = "no answer within the deadline"
+TITLES = (
+    "Intended use", "Data", "Participation", "Results on test cases", "Classes not to be concluded from", "Calibration",
+    "What the coordinator saw", "Which model this is", "How to reproduce",
+)  # fmt: skip
+BASELINES = ("pooled", "single/centerA", "single/centerB")
+
+
+def rows_of(report, title):
+    (section,) = [section for section in card_sections(report) if section.title == title]
+    return dict(section.rows)
+
+
+def words_of(report, title):
+    (section,) = [section for section in card_sections(report) if section.title == title]
+    return " ".join(section.paragraphs)
+
+
+def shown(renderable, width=80):
+    console = Console(file=StringIO(), width=width)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+# ---- every end of a run
+
+
+@pytest.mark.parametrize(
+    ("events", "status", "says"),
+    [
+        ((), "stopped", "no model was finished"),
+        ((HELLO, finished_round(1)), "stopped", "no model was finished"),
+        ((HELLO, {"event": "failed"}), "failed", "no model was finished"),
+        ((HELLO, finished_round(1), *ending(None, {"centerB": LATE})), "incomplete", "the metrics are withheld"),
+    ],
+)
+def test_a_run_without_results_says_why(events, status, says):
+    report = report_of(*events)
+    assert report["status"] == status
+    assert tuple(section.title for section in card_sections(report)) == TITLES
+    assert says in words_of(report, "Results on test cases").lower()
+    assert f"Status: {status}." in words_of(report, "Participation")
+    assert not re.search(r"None|nan", model_card(report).replace("None:", ""))
+
+
+def test_a_run_that_came_to_its_end_has_every_section():
+    assert tuple(section.title for section in card_sections(whole_report())) == TITLES
+    assert "Status: complete." in words_of(whole_report(), "Participation")
+
+
+# ---- what it says
+
+
+def test_results_are_those_of_the_report_with_intervals_and_support():
+    report = whole_report(BASELINES)
+    final, rows = report["final"], rows_of(report, "Results on test cases")
+    low, high = final["macro_auroc_ci95"]
+    assert rows["macro AUROC"] == f"{final['macro_auroc']:.3f} ({low:.2f}-{high:.2f})".replace("0.", ".")
+    assert rows["balanced accuracy"].startswith(f"{final['balanced_accuracy']:.3f}"[1:])
+    for name, row in final["per_class"].items():
+        low, high = row["recall_ci95"]
+        assert f"recall {row['recall']:.3f} ({low:.2f}-{high:.2f})".replace("0.", ".") in rows[f"class {name}"]
+        assert rows[f"class {name}"].endswith(f"; {row['support']} test cases")
+    assert [name for name in rows if name.startswith("baseline")] == [f"baseline {name}" for name in BASELINES]
+    assert final["intervals"] in words_of(report, "Results on test cases")
+    assert "400 cases that no site trained on" in words_of(report, "Results on test cases")
+
+
+def test_data_are_sums_and_few_training_cases_are_not_shown():
+    rows = rows_of(whole_report(), "Data")
+    assert (rows["site centerA"], rows["site centerB"]) == ("weight 0.625", "weight 0.375")
+    assert rows["class benign"].startswith("310 training cases, ")
+    assert rows["class FTC"].startswith("fewer than 5 training cases, ")
+    assert rows_of(report_of(), "Data")["class FTC"] == "unknown number of training cases, unknown number of test cases"
+
+
+def test_a_class_of_few_test_cases_is_named_and_no_other():
+    report = whole_report()
+    said = words_of(report, "Classes not to be concluded from")
+    assert f"FTC ({report['final']['per_class']['FTC']['support']})" in said
+    assert "benign" not in said
+    for row in report["final"]["per_class"].values():
+        row["conclusive"] = True
+    assert words_of(report, "Classes not to be concluded from").startswith("None:")
+
+
+def test_participation_names_who_was_absent_when_and_why():
+    rounds = [finished_round(1), finished_round(2, {"centerB": LATE}), finished_round(3, {"centerB": LATE})]
+    rows = rows_of(report_of(HELLO, *rounds, *ending(None, {"centerB": "needs keys"})), "Participation")
+    assert rows["site centerA"] == "3 of 3 rounds"
+    assert rows["site centerB"] == f"1 of 3 rounds; absent in round 2, round 3: {LATE}; absent in the end: needs keys"
+
+
+def test_calibration_and_hashes_are_those_of_the_report():
+    report = whole_report()
+    assert rows_of(report, "Calibration")["mean over classes"] == show_rate(report["final"]["ece"])
+    hashes = {value for name, value in rows_of(report, "Which model this is").items() if name.startswith("SHA-256")}
+    assert hashes == {STUDY.study_hash, MEMBERSHIP.membership_hash, "5e" * 32, "3d" * 32}
+    assert "secure aggregation is off" in words_of(report, "What the coordinator saw")
+    assert "not a medical device" in words_of(report, "Intended use")
+
+
+@pytest.mark.parametrize(("engine", "baselines"), [("local", ()), ("local", BASELINES), ("flower", ()), ("deployment", ())])
+def test_the_commands_to_reproduce_are_ones_that_the_programs_take(engine, baselines):
+    rows = rows_of(whole_report(baselines, engine=engine), "How to reproduce")
+    program, *words = shlex.split(re.split("[,;]", rows["train again"])[0])
+    assert program == "server"
+    taken = server.cli._parser().parse_args(words)
+    assert str(taken.study) == "RUN/study.yaml"
+    if engine != "deployment":
+        assert (taken.engine, taken.baselines) == (engine, bool(baselines))
+    program, *words = shlex.split(rows["measure model.safetensors"].split(";")[0])
+    assert program == "csasn"
+    assert str(csasn.cli._parser().parse_args(words).model) == "RUN"
+
+
+# ---- Markdown
+
+
+def test_text_of_a_site_or_study_forms_no_markup():
+    reason = "<b>a|b</b> [x](http://y) `c` *d*"
+    card = model_card(report_of(HELLO, finished_round(1, {"centerB": reason})))
+    (line,) = [line for line in card.splitlines() if "site centerB" in line and "rounds" in line]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 3
+    assert not re.search(r"(?<!\\)[<>`*\[\]]", line)
+    assert re.sub(r"\\(.)", r"\1", line).endswith(f": {reason} |")
+
+
+def test_the_card_of_a_whole_run_is_markdown_with_its_study_on_top():
+    card = model_card(whole_report(BASELINES))
+    assert card.startswith("# Model card: small\n\n## Intended use\n\nFor research only")
+    assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(TITLES)
+
+
+# ---- tables
+
+
+@pytest.mark.parametrize("separation", [1.5, 30.0])
+def test_tables_fit_a_terminal_of_80_columns_without_a_folded_cell(separation):
+    report = whole_report(BASELINES, separation)
+    text = shown(report_tables(report))
+    for name in (*STUDY.classes, *BASELINES, "federated"):
+        assert re.search(rf"│ {name} +│", text), name
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_table_marks_a_class_of_few_cases_and_shows_intervals_and_support():
+    report = whole_report()
+    text, row = shown(report_tables(report)), report["final"]["per_class"]["FTC"]
+    (line,) = [line for line in text.splitlines() if line.startswith("│ FTC")]
+    assert line.split("│")[2].strip() == show_rate(row["recall"], row["recall_ci95"])
+    assert line.split("│")[6].strip() == f"{row['support']}*"
+    assert "*: fewer than 10 cases" in text
+    assert "400 cases" in text
+    assert "*" not in next(line for line in text.splitlines() if line.startswith("│ benign"))
+
+
+def test_tables_of_a_run_without_results_are_empty():
+    text = shown(report_tables(report_of()))
+    assert "Federated model" in text
+    assert "no cases" in text
+    assert "cases" in shown(metrics_tables(whole_report()["final"], "test cases of centerA"))
+
+
+def test_rates_are_shown_to_three_places_and_intervals_to_two():
+    assert show_rate(None) == show_rate(None, [0.1, 0.2]) == "-"
+    assert show_rate(0.7144) == ".714"
+    assert show_rate(1.0, [0.9449, 1.0]) == "1.000 (.94-1.0)"
+    assert show_rate(0.0, [0.0, 0.5]) == ".000 (.00-.50)"
