@@ -43,10 +43,10 @@ LAYERS = (
         "heap",
         "health",
     },
-    {"model", "loss", "weighting", "data", "metrics", "federated", "membership", "enrolment", "facts"},
+    {"model", "loss", "weighting", "data", "metrics", "statistics", "federated", "membership", "enrolment", "facts"},
     {"training", "evaluation", "normalisation", "contract", "central", "checkpoint", "model_file", "prediction", "feature_cache"},
     {"wire", "report", "privacy"},
-    {"cli"},
+    {"cli", "ablation"},
 )
 
 
