@@ -73,7 +73,7 @@ class Results:
         """The cell's record, if it is of the same study, way, data and code, and its predictions are there."""
         record = self._records.get((cell.variant, cell.seed))
         expected = (cell.method, cell.study.study_hash, data_hash, code_version)
-        if record is None or (record.method, record.study_hash[:SHORT], record.data_hash, record.code_version) != expected:
+        if record is None or (record.method, record.study_hash, record.data_hash, record.code_version) != expected:
             return None
         complete = not record.error and all(name in record.values and self._file(cell, name).exists() for name in cell.statistics)
         return record if complete else None
