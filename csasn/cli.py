@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from csasn.ablation.command import add_ablate
 from csasn.command import EXIT_CODES, run_command
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def _parser() -> Parser:
         ("train", "train without a federation, on one site's cases or on several sites' together", _add_train),
         ("evaluate", "metrics of a model on the cases of one or more sites", _add_evaluate),
         ("predict", "probabilities of each class for images or folders of images", _add_predict),
+        ("ablate", "train variants of a study over several seeds, score them case by case, and compare them", add_ablate),
     ):
         add(commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", epilog=EXIT_CODES,
                                 formatter_class=argparse.RawDescriptionHelpFormatter))  # fmt: skip

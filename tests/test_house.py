@@ -52,7 +52,8 @@ LAYERS = (
         "heap",
         "health",
     },
-    {"model", "loss", "weighting", "data", "metrics", "histograms", "intervals", "federated", "membership", "enrolment", "facts"},
+    {"model", "loss", "weighting", "data", "metrics", "histograms", "intervals", "statistics", "federated", "membership"}
+    | {"enrolment", "facts"},
     {
         "training",
         "evaluation",
@@ -66,7 +67,7 @@ LAYERS = (
         "saliency",
     },
     {"wire", "report", "privacy"},
-    {"cli"},
+    {"cli", "ablation"},
 )
 
 
