@@ -105,8 +105,10 @@ Newcombe's.
 <h2>The most certain mistakes of the federated model</h2>
 {% if mistakes %}
 <p>By row of manifest.csv. Left the image as the model sees it; right, where there is one, orange where it spoke most for the
-decision (Grad-CAM): a hint, not a proof. Rare classes are weighed up when the model decides, so that another class may have the
-largest probability.</p>
+decision (Grad-CAM): a hint, not a proof.
+{% if report.info.adjustment | select | list %}
+Rare classes are weighed up when the model decides, so that another class may have the largest probability.
+{% endif %}</p>
 {{ shown(mistakes) }}
 {% else %}<p>It made none on these cases.</p>{% endif %}
 </section>

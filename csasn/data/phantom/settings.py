@@ -23,8 +23,9 @@ class SiteMix:
     shares: tuple[float, ...] = ()
     splits: tuple[tuple[int, ...], ...] = ()  # train, validation, test
 
-    def split_cases(self) -> int:
-        """Number of cases, 0 where shares say how they are divided."""
+    @property
+    def num_cases(self) -> int:
+        """Number of cases that `splits` names, 0 where there are shares."""
         return sum(map(sum, self.splits))
 
 
@@ -82,7 +83,7 @@ class PhantomSettings:
     @property
     def total_cases(self) -> int:
         """Cases of all sites."""
-        return sum(mix.split_cases() or self.num_cases for mix in self.mixes)
+        return sum(mix.num_cases or self.num_cases for mix in self.mixes)
 
     @property
     def names_splits(self) -> bool:
@@ -120,7 +121,7 @@ def _check_mix(mix: SiteMix) -> None:
             f"phantom: shares of {mix.site} are {list(mix.shares)}, expected {num_classes} that add up to 1",
             f"give one share for each of {', '.join(CLASSES)}",
         )
-    if mix.splits and (mix.shares or len(mix.splits) != len(SPLITS) or not mix.split_cases()
+    if mix.splits and (mix.shares or len(mix.splits) != len(SPLITS) or not mix.num_cases
                        or any(len(part) != num_classes or min(part) < 0 for part in mix.splits)):  # fmt: skip
         raise ConfigurationError(
             f"phantom: splits of {mix.site} are {[list(part) for part in mix.splits]}, expected {len(SPLITS)} of {num_classes}",
