@@ -20,6 +20,7 @@ from csasn.data.cache import Advance
 from csasn.data.cases import SPLITS, TEST, Records, SiteData, load_records, site_data
 from csasn.errors import ConfigurationError, DataError
 from csasn.evaluation import case_logits
+from csasn.intervals import Interval
 from csasn.model.network import Csasn
 from csasn.model_file import DESCRIPTION, WEIGHTS, ModelInfo, load_model
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments
@@ -34,7 +35,6 @@ NUM_SAMPLES = 1000
 NUM_EXAMPLES = 8
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -123,22 +123,10 @@ def make_site_report(
     """
     network, info = load_model(model)
     study = info.study
-    if site.site not in study.federation.sites:
-        raise ConfigurationError(
-            f"{site.site} is no site of the model's study {study.name}, expected one of {', '.join(study.federation.sites)}",
-            "is this the model of another study?",
-        )
-    if train_alone:
-        _refuse_hub(study)
+    _check_study(study, site, train_alone=train_alone)
     records = load_records(study, site, info.image_size, on_image)
     data = site_data(study, records)
-    cases = data.cases(TEST)
-    cases = cases[data.class_C[cases] >= 0]
-    if not len(cases):
-        raise DataError(
-            "manifest.csv has no labelled test case, expected some to measure on",
-            "see its column split, or split.test of the study",
-        )
+    cases = _test_cases(data)
     network.to(choose_device(site, study.deterministic))
     if study.federation.batchnorm in MEASURED_MODES:
         apply_moments(network, measure_moments(network, data, study, site.site))
@@ -152,16 +140,34 @@ def make_site_report(
     return SiteReport(site.site, info, _count_cases(study, data), tested, right, mistakes, alone_tested, gains)
 
 
-def _refuse_hub(study: Study) -> None:
+def _check_study(study: Study, site: Site, *, train_alone: bool) -> None:
+    """Refuses the model of a study that the site is not in, and to train from weights that would have to be fetched."""
+    if site.site not in study.federation.sites:
+        raise ConfigurationError(
+            f"{site.site} is no site of the model's study {study.name}, expected one of {', '.join(study.federation.sites)}",
+            "is this the model of another study?",
+        )
     weights = study.model.initial_weights
     for name, used, source in (
         ("efficientnet", study.model.efficientnet, weights.efficientnet.source),
         ("vit", study.model.vit, weights.vit.source),
     ):
-        if used and source == "hub":
+        if train_alone and used and source == "hub":
             raise ConfigurationError(
                 f"initial weights of {name} are the hub's, and a report asks nobody", "make the report without --train-alone"
             )
+
+
+def _test_cases(data: SiteData) -> Integers:
+    """The labelled ones."""
+    cases = data.cases(TEST)
+    cases = cases[data.class_C[cases] >= 0]
+    if not len(cases):
+        raise DataError(
+            "manifest.csv has no labelled test case, expected some to measure on",
+            "see its column split, or split.test of the study",
+        )
+    return np.asarray(cases, np.int64)
 
 
 def _train_alone(study: Study, site: Site, data: SiteData, on_step: Advance | None) -> Trained:

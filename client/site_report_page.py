@@ -11,10 +11,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.site_report import Example, Interval, Measure, SiteReport, Tested
+from client.site_report import Example, Measure, SiteReport, Tested
 from client.site_report_template import STYLE, TEMPLATE
 from csasn.data.cases import SPLITS, TEST, TRAIN
-from csasn.intervals import newcombe, wilson
+from csasn.intervals import Interval, newcombe, wilson
 from csasn.model_file import NOTICE
 from csasn.report.charts import IntervalRow, interval_chart, share_axis
 from csasn.report.page_style import STYLE as PAGE_STYLE
