@@ -8,6 +8,7 @@ from client.agent_commands import add_commands as add_agent_commands
 from client.agent_commands import run_site
 from client.doctor_commands import add_commands as add_doctor_commands
 from client.enrolment_commands import add_commands as add_enrolment_commands
+from client.report_commands import add_commands as add_report_commands
 from csasn.command import EXIT_CODES, add_health, run_command
 from csasn.errors import ConfigurationError
 
@@ -36,6 +37,7 @@ def command_parser() -> argparse.ArgumentParser:
     add_enrolment_commands(commands)
     add_doctor_commands(commands)
     add_agent_commands(commands)
+    add_report_commands(commands)
     return parser
 
 

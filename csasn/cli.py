@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from csasn.ablation.command import add_ablate
 from csasn.command import EXIT_CODES, progress_bars, run_command
 from csasn.explain_command import add_explain
 from csasn.export_command import add_export
@@ -39,6 +40,7 @@ def _parser() -> Parser:
         ("predict", "probabilities of each class for images or folders of images", _add_predict),
         ("export", "a model as ONNX for other programs, or its safetensors with their description", add_export),
         ("explain", "pictures of where a model looks: Grad-CAM and attention rollout", add_explain),
+        ("ablate", "train variants of a study over several seeds, score them case by case, and compare them", add_ablate),
     ):
         add(commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", epilog=EXIT_CODES,
                                 formatter_class=argparse.RawDescriptionHelpFormatter))  # fmt: skip
@@ -49,7 +51,11 @@ def _add_phantom(parser: Parser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder to write: study.yaml, sites/, centerA/ ... centerD/, CARD.md"
     )
-    parser.add_argument("--cases", type=int, default=240, metavar="N", help="cases of each site (default 240)")
+    parser.add_argument("--cases", type=int, metavar="N", help="cases of each site (default 240)")
+    parser.add_argument(
+        "--benchmark", action="store_true",
+        help="the federation that methods are ranked on: 2,318 cases, carcinomas as rare as in hospitals, splits in the manifests",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same files (default 1)")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one a core)")
     parser.add_argument("--replace", action="store_true", help="replace a phantom of other settings in DIR")
@@ -91,15 +97,17 @@ def _add_predict(parser: Parser) -> None:
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
-    from csasn.data.phantom import PhantomSettings, draw_contact_sheet, write_phantom
+    from csasn.data.phantom import draw_contact_sheet, phantom_settings, write_phantom
     from csasn.errors import ConfigurationError
 
     if not (arguments.out or arguments.contact_sheet):
         raise ConfigurationError("phantom has nothing to write", "give --out DIR, --contact-sheet FILE, or both")
-    settings = PhantomSettings(arguments.seed, arguments.cases, num_workers=arguments.workers, replace=arguments.replace)
+    settings = phantom_settings(
+        arguments.seed, arguments.cases, benchmark=arguments.benchmark, num_workers=arguments.workers, replace=arguments.replace
+    )
     if arguments.out:
         with progress_bars() as bars:
-            task = bars.add_task("drawing cases", total=settings.num_cases * len(settings.mixes))
+            task = bars.add_task("drawing cases", total=settings.total_cases)
             summary = write_phantom(arguments.out, settings, lambda number: bars.advance(task, number))
         done = "wrote" if summary.written else "found"
         sys.stdout.write(

@@ -33,7 +33,8 @@ def test_exit_codes_are_distinct_and_documented():
 @pytest.mark.parametrize(
     "command",
     [("csasn",), ("server",), ("client",), ("csasn", "phantom"), ("csasn", "train"), ("csasn", "evaluate"), ("csasn", "predict"),
-     ("csasn", "explain"), ("csasn", "export"), ("server", "simulate"), ("client", "doctor")],
+     ("csasn", "explain"), ("csasn", "export"), ("csasn", "ablate"), ("server", "simulate"), ("client", "doctor"),
+     ("client", "report")],
 )  # fmt: skip
 def test_help_says_what_each_exit_code_means(command):
     done = run(*command, "--help")
@@ -60,6 +61,7 @@ def test_a_coordinators_processes_load_no_library_that_only_pictures_need():
     [
         (("server", "simulate", "missing.yaml"), 3, "cannot read"),
         (("client", "doctor", "--site", "centerZ", "--study", "study.yaml"), 3, "no site file for 'centerZ'"),
+        (("client", "report", "--site", "centerA"), 3, "centerA has no finished model"),
         (("csasn", "phantom"), 3, "nothing to write"),
         (("csasn", "phantom", "--out", "p", "--cases", "0"), 3, "num_cases is 0"),
         (("csasn", "predict", "nowhere", "x.png"), 5, "no model.json"),

@@ -55,7 +55,8 @@ LAYERS = (
         "heap",
         "health",
     },
-    {"model", "loss", "weighting", "data", "metrics", "histograms", "intervals", "federated", "membership", "enrolment", "facts"},
+    {"model", "loss", "weighting", "data", "metrics", "histograms", "intervals", "statistics", "federated", "membership"}
+    | {"enrolment", "facts"},
     {
         "training",
         "evaluation",
@@ -71,7 +72,7 @@ LAYERS = (
         "saliency",
     },
     {"wire", "report", "privacy"},
-    {"cli", "explain_command", "export_command"},
+    {"cli", "ablation", "explain_command", "export_command"},
 )
 
 
@@ -110,6 +111,7 @@ def test_the_wheel_brings_its_three_commands_and_its_files():
     assert (installed / "SPEC.md").read_text().startswith("#")
     assert (installed / "py.typed").exists()
     assert (installed / "data/phantom/study.yaml").exists()
+    assert (installed / "data/phantom/benchmark.yaml").exists()
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

@@ -1,18 +1,20 @@
 """Synthetic thyroid ultrasound, so that everything here can be tried without a patient. Never evidence about patients."""
 
+from csasn.data.phantom.benchmark import phantom_settings
 from csasn.data.phantom.card import SiteCounts
 from csasn.data.phantom.case import Case, CaseView, Drawing, draw, draw_case
 from csasn.data.phantom.contact_sheet import draw_contact_sheet
 from csasn.data.phantom.dataset import PhantomSummary, read_settings, redraw_case, write_phantom
 from csasn.data.phantom.nodule import CLASSES, DESCRIPTORS, Nodule, draw_nodule
 from csasn.data.phantom.scanner import SCANNERS
-from csasn.data.phantom.settings import PhantomSettings, SiteMix, case_labels, class_counts
+from csasn.data.phantom.settings import CasePlan, PhantomSettings, SiteMix, case_labels, case_plans, class_counts
 
 __all__ = [
     "CLASSES",
     "DESCRIPTORS",
     "SCANNERS",
     "Case",
+    "CasePlan",
     "CaseView",
     "Drawing",
     "Nodule",
@@ -21,11 +23,13 @@ __all__ = [
     "SiteCounts",
     "SiteMix",
     "case_labels",
+    "case_plans",
     "class_counts",
     "draw",
     "draw_case",
     "draw_contact_sheet",
     "draw_nodule",
+    "phantom_settings",
     "read_settings",
     "redraw_case",
     "write_phantom",

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from csasn.data.phantom.benchmark import BENCHMARK_STUDY, WORTH
 from csasn.data.phantom.nodule import CLASSES, RATES
-from csasn.data.phantom.settings import DICOM_SITES, VERSION, PhantomSettings
+from csasn.data.phantom.settings import VERSION, PhantomSettings
+from csasn.data.split import SPLITS
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,20 @@ class SiteCounts:
 
 def data_card(settings: PhantomSettings, sites: tuple[SiteCounts, ...]) -> str:
     """CARD.md: what the phantom is, what is in it, where its rates come from, and what it must not be used for."""
-    return "\n\n".join([_purpose(settings), _counts(sites), _scanners(settings), _rates()]) + "\n"
+    parts = [_purpose(settings), _counts(sites), _scanners(settings), _rates()]
+    if settings.study == BENCHMARK_STUDY:
+        parts.insert(1, WORTH)
+    if settings.names_splits:
+        parts.insert(-2, _splits(settings))
+    return "\n\n".join(parts) + "\n"
 
 
 def _purpose(settings: PhantomSettings) -> str:
+    rarity = (
+        "FTC and MTC are as rare in training as in practice (5-10 % and 1.7-4 % of carcinomas), and enriched among the test cases."
+        if settings.study == BENCHMARK_STUDY
+        else "FTC and MTC are enriched, so that they can be measured: in practice they are 5-10 % and 1.7-4 % of carcinomas."
+    )
     return f"""# Data card: synthetic thyroid ultrasound (phantom, version {VERSION}, seed {settings.seed})
 
 Every picture here was drawn by a program. There is no patient behind any of them; patient tags in the DICOM files are made up.
@@ -32,7 +44,7 @@ hospital.
   as far as the rates below do. Follicular carcinoma and benign nodules overlap most, as they do in practice.
 - `manifest.csv` lists pictures; the unit is the case (`case_id`). Shape is labelled on transverse views only; about one
   descriptor in ten is left out on purpose, so that missing labels are met.
-- FTC and MTC are enriched, so that they can be measured: in practice they are 5-10 % and 1.7-4 % of carcinomas.
+- {rarity}
 - Calipers are burned into some pictures, more often at some sites than at others: a shortcut that a model must not take."""
 
 
@@ -49,6 +61,15 @@ def _counts(sites: tuple[SiteCounts, ...]) -> str:
     return "\n".join([*lines, "", *(f"{text}." for text in absent)]).rstrip()
 
 
+def _splits(settings: PhantomSettings) -> str:
+    """Cases by split, as the manifests name it."""
+    lines = ["## Cases by split", "", f"| site | split | {' | '.join(CLASSES)} | all |", "|---" * (len(CLASSES) + 3) + "|"]
+    for mix in settings.mixes:
+        for split, counts in zip(SPLITS, mix.splits, strict=False):
+            lines.append(f"| {mix.site} | {split} | {' | '.join(map(str, counts))} | {sum(counts)} |")
+    return "\n".join(lines)
+
+
 def _scanners(settings: PhantomSettings) -> str:
     lines = [
         "## Scanners",
@@ -58,7 +79,7 @@ def _scanners(settings: PhantomSettings) -> str:
     ]
     for mix in settings.mixes:
         scanner = settings.scanner(mix.site)
-        files = "DICOM, some stacks of frames" if mix.site in DICOM_SITES else "PNG"
+        files = "DICOM, some stacks of frames" if mix.site in settings.dicom_sites else "PNG"
         spread = f"{10 * scanner.axial_cm:.2f} x {10 * scanner.lateral_cm:.2f}"
         shape = "trapezoid" if scanner.trapezoid else "rectangle"
         cells = (mix.site, scanner.name, files, scanner.looks, spread, scanner.dynamic_range_db, scanner.noise_db, scanner.depth_cm)

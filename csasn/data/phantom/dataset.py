@@ -23,12 +23,13 @@ from csasn.data.phantom.card import SiteCounts, data_card
 from csasn.data.phantom.case import Case, draw_case
 from csasn.data.phantom.dicom import write_dicom
 from csasn.data.phantom.nodule import CLASSES, DESCRIPTORS
-from csasn.data.phantom.settings import DICOM_SITES, PhantomSettings, SiteMix, case_labels
+from csasn.data.phantom.settings import DICOM_SITES, STUDY, CasePlan, PhantomSettings, SiteMix, case_plans
 from csasn.errors import ConfigurationError, CsasnError, StorageError
 
-RECORD, STUDY, CARD, SITES = "phantom.json", "study.yaml", "CARD.md", "sites"
+RECORD, CARD, SITES = "phantom.json", "CARD.md", "sites"
 MANIFEST, IMAGES, STATE = "manifest.csv", "images", "state"
-COLUMNS = ("case_id", "image", "label", "view", *DESCRIPTORS, "scanner")
+COLUMNS = ("case_id", "image", "label", "split", "view", *DESCRIPTORS, "scanner")
+SPLIT_COLUMN = COLUMNS.index("split")  # left out where no case names one
 CASES_A_TASK = 8
 Row = tuple[str, ...]
 
@@ -49,12 +50,12 @@ class PhantomSummary:
 
 @dataclass(frozen=True)
 class _Task:
-    """A few cases of one site, as (number, class), for one process to draw into `images`."""
+    """A few cases of one site with their numbers, for one process to draw into `images`."""
 
     images: Path
     settings: PhantomSettings
     site: str
-    cases: tuple[tuple[int, str], ...]
+    cases: tuple[tuple[int, CasePlan], ...]
 
 
 def write_phantom(out: Path, settings: PhantomSettings, advance: Callable[[int], None] | None = None) -> PhantomSummary:
@@ -88,13 +89,13 @@ def redraw_case(settings: PhantomSettings, site: str, case_id: str) -> Case:
 
     Masks and pictures are of the region alone: a DICOM file has a frame around it, which cropping to the region takes off.
     """
-    labels = case_labels(settings, site)
+    plans = case_plans(settings, site)
     number = int(case_id[1:]) if case_id[1:].isdigit() else 0
-    if case_id != _case_id(site, number) or not 1 <= number <= len(labels):
+    if case_id != _case_id(site, number) or not 1 <= number <= len(plans):
         raise ConfigurationError(
-            f"the phantom of {site} has no such case", f"cases are {_case_id(site, 1)} to {_case_id(site, len(labels))}"
+            f"the phantom of {site} has no such case", f"cases are {_case_id(site, 1)} to {_case_id(site, len(plans))}"
         )
-    return _draw(settings, site, number, labels[number - 1])
+    return _draw(settings, site, number, plans[number - 1].label)
 
 
 def read_settings(folder: Path) -> PhantomSettings:
@@ -105,8 +106,11 @@ def read_settings(folder: Path) -> PhantomSettings:
     """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        mixes = tuple(SiteMix(mix["site"], tuple(mix["shares"])) for mix in record["mixes"])
-        return PhantomSettings(record["seed"], record["num_cases"], record["image_px"], mixes)
+        mixes = tuple(
+            SiteMix(mix["site"], tuple(mix["shares"]), tuple(map(tuple, mix.get("splits", ())))) for mix in record["mixes"]
+        )
+        files, study = tuple(record.get("dicom_sites", DICOM_SITES)), record.get("study", STUDY)
+        return PhantomSettings(record["seed"], record["num_cases"], record["image_px"], mixes, files, study)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(
             f"{folder / RECORD} is not the record of a phantom", "is this a folder that csasn phantom wrote?"
@@ -137,13 +141,13 @@ def _already_there(out: Path, settings: PhantomSettings) -> bool:
     return False
 
 
-def _study() -> bytes:
-    return files("csasn.data.phantom").joinpath(STUDY).read_bytes()
+def _study(settings: PhantomSettings) -> bytes:
+    return files("csasn.data.phantom").joinpath(settings.study).read_bytes()
 
 
 def _record(settings: PhantomSettings) -> str:
     """Text of all that decides the bytes in the folder."""
-    return json.dumps({**settings.bits(), "study_sha256": hashlib.sha256(_study()).hexdigest()}, sort_keys=True) + "\n"
+    return json.dumps({**settings.bits(), "study_sha256": hashlib.sha256(_study(settings)).hexdigest()}, sort_keys=True) + "\n"
 
 
 def _children(folder: Path) -> list[Path]:
@@ -152,7 +156,7 @@ def _children(folder: Path) -> list[Path]:
 
 def _write_all(root: Path, settings: PhantomSettings, advance: Callable[[int], None]) -> None:
     (root / SITES).mkdir(parents=True)
-    (root / STUDY).write_bytes(_study())
+    (root / STUDY).write_bytes(_study(settings))
     (root / RECORD).write_text(_record(settings), encoding="utf-8")
     tasks = []
     for mix in settings.mixes:
@@ -162,7 +166,7 @@ def _write_all(root: Path, settings: PhantomSettings, advance: Callable[[int], N
         places = {"manifest": MANIFEST, "images": IMAGES, "state": STATE}
         lines = [f"site: {site}", *(f"{key}: ../{site}/{name}" for key, name in places.items())]
         (root / SITES / f"{site}.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        cases = list(enumerate(case_labels(settings, site), start=1))
+        cases = list(enumerate(case_plans(settings, site), start=1))
         tasks += [_Task(images, settings, site, tuple(cases[i : i + CASES_A_TASK])) for i in range(0, len(cases), CASES_A_TASK)]
     rows: dict[str, list[Row]] = {mix.site: [] for mix in settings.mixes}
     with closing(_run(tasks, settings.workers)) as results:
@@ -171,7 +175,11 @@ def _write_all(root: Path, settings: PhantomSettings, advance: Callable[[int], N
             advance(len(task.cases))
     for site, site_rows in rows.items():
         with (root / site / MANIFEST).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(chain([COLUMNS], site_rows))
+            csv.writer(file, lineterminator="\n").writerows(_shown(row, settings) for row in chain([COLUMNS], site_rows))
+
+
+def _shown(row: Row, settings: PhantomSettings) -> Row:
+    return row if settings.names_splits else (*row[:SPLIT_COLUMN], *row[SPLIT_COLUMN + 1 :])
 
 
 def _run(tasks: list[_Task], workers: int) -> Generator[list[Row], None, None]:
@@ -195,22 +203,23 @@ def _write_cases(task: _Task) -> list[Row]:
     """Draws and writes a task's pictures, and returns their rows of the manifest."""
     rows = []
     scanner = task.settings.scanner(task.site).name
-    for number, label in task.cases:
+    for number, (label, split) in task.cases:
         case_id = _case_id(task.site, number)
         for index, view in enumerate(_draw(task.settings, task.site, number, label).views, start=1):
             name = f"{case_id}-{index}"
-            if task.site in DICOM_SITES:
+            if task.site in task.settings.dicom_sites:
                 file = f"{name}.dcm"
                 write_dicom(task.images / file, view.drawing, seed=task.settings.seed, site=task.site, name=name, scanner=scanner)
             else:
                 file = f"{name}.png"
                 Image.fromarray(view.drawing.image).save(task.images / file, compress_level=4)
-            rows.append((case_id, file, label, view.view, *(view.descriptors[column] for column in DESCRIPTORS), scanner))
+            descriptors = (view.descriptors[column] for column in DESCRIPTORS)
+            rows.append((case_id, file, label, split, view.view, *descriptors, scanner))
     return rows
 
 
 def _draw(settings: PhantomSettings, site: str, number: int, label: str) -> Case:
-    scanner, stacks = settings.scanner(site), site in DICOM_SITES
+    scanner, stacks = settings.scanner(site), site in settings.dicom_sites
     return draw_case(settings.seed, site, number, label, scanner=scanner, size_px=settings.image_px, stacks=stacks)
 
 

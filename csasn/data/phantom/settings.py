@@ -2,9 +2,11 @@
 
 import os
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from csasn.data.phantom.nodule import CLASSES
 from csasn.data.phantom.scanner import SCANNERS, Scanner
+from csasn.data.split import SPLITS
 from csasn.errors import ConfigurationError
 from csasn.randomness import generator
 
@@ -13,10 +15,18 @@ VERSION = 1  # raise it with any change of a drawn bit
 
 @dataclass(frozen=True)
 class SiteMix:
-    """A site of `SCANNERS` and its shares of cases in the order of `CLASSES`; share 0 makes a site that never sees the class."""
+    """A site of `SCANNERS`, and its cases: shares of the classes in the order of `CLASSES`, where the study splits the cases, or
+    numbers of cases by split and class, where the manifest shall name the splits. 0 makes a site that never sees the class.
+    """
 
     site: str
-    shares: tuple[float, ...]
+    shares: tuple[float, ...] = ()
+    splits: tuple[tuple[int, ...], ...] = ()  # train, validation, test
+
+    @property
+    def num_cases(self) -> int:
+        """Number of cases that `splits` names, 0 where there are shares."""
+        return sum(map(sum, self.splits))
 
 
 DEFAULT_MIXES = (
@@ -26,12 +36,14 @@ DEFAULT_MIXES = (
     SiteMix("centerD", (0.42, 0.32, 0.10, 0.16)),
 )
 DICOM_SITES = ("centerA", "centerB")
+STUDY = "study.yaml"
 
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """`num_cases` of each site, pictures of `image_px` a side, `num_workers` processes (0: every core), and whether a phantom of
-    other settings may be replaced. Only the first four decide what is drawn.
+    """`num_cases` of each site whose mix is of shares, pictures of `image_px` a side, DICOM files at `dicom_sites`, the packaged
+    study file to lay beside them, `num_workers` processes (0: every core), and whether a phantom of other settings may be replaced.
+    The last two do not decide what is drawn.
 
     Raises:
         ConfigurationError: a number out of range, an unknown or repeated site, or shares that do not add up to 1.
@@ -41,6 +53,8 @@ class PhantomSettings:
     num_cases: int = 240
     image_px: int = 192
     mixes: tuple[SiteMix, ...] = DEFAULT_MIXES
+    dicom_sites: tuple[str, ...] = DICOM_SITES
+    study: str = STUDY
     num_workers: int = field(default=0, compare=False)
     replace: bool = field(default=False, compare=False)
 
@@ -59,16 +73,22 @@ class PhantomSettings:
                 f"phantom: sites are {sites}, expected different ones of {list(SCANNERS)}", "name each site once"
             )
         for mix in self.mixes:
-            if len(mix.shares) != len(CLASSES) or min(mix.shares) < 0 or abs(sum(mix.shares) - 1) > 1e-6:
-                raise ConfigurationError(
-                    f"phantom: shares of {mix.site} are {list(mix.shares)}, expected {len(CLASSES)} that add up to 1",
-                    f"give one share for each of {', '.join(CLASSES)}",
-                )
+            _check_mix(mix)
 
     @property
     def workers(self) -> int:
         """Number of processes that draw."""
         return self.num_workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+    @property
+    def total_cases(self) -> int:
+        """Cases of all sites."""
+        return sum(mix.num_cases or self.num_cases for mix in self.mixes)
+
+    @property
+    def names_splits(self) -> bool:
+        """Whether the manifests name the split of each case."""
+        return any(mix.splits for mix in self.mixes)
 
     def mix(self, site: str) -> SiteMix:
         """The mix of `site`, or ConfigurationError."""
@@ -84,9 +104,29 @@ class PhantomSettings:
         return SCANNERS[self.mix(site).site]
 
     def bits(self) -> dict[str, object]:
-        """All that decides what is drawn, for the record in the folder."""
-        mixes = [{"site": mix.site, "shares": list(mix.shares)} for mix in self.mixes]
-        return {"version": VERSION, "seed": self.seed, "num_cases": self.num_cases, "image_px": self.image_px, "mixes": mixes}
+        """All that decides what is drawn, for the record in the folder; what a phantom of shares has no need to say is left out."""
+        mixes = [
+            {"site": mix.site, "shares": list(mix.shares)} | ({"splits": [list(part) for part in mix.splits]} if mix.splits else {})
+            for mix in self.mixes
+        ]
+        bits = {"version": VERSION, "seed": self.seed, "num_cases": self.num_cases, "image_px": self.image_px, "mixes": mixes}
+        more = {"dicom_sites": list(self.dicom_sites), "study": self.study}
+        return bits if (self.dicom_sites, self.study) == (DICOM_SITES, STUDY) else bits | more
+
+
+def _check_mix(mix: SiteMix) -> None:
+    num_classes = len(CLASSES)
+    if not mix.splits and (len(mix.shares) != num_classes or min(mix.shares) < 0 or abs(sum(mix.shares) - 1) > 1e-6):
+        raise ConfigurationError(
+            f"phantom: shares of {mix.site} are {list(mix.shares)}, expected {num_classes} that add up to 1",
+            f"give one share for each of {', '.join(CLASSES)}",
+        )
+    if mix.splits and (mix.shares or len(mix.splits) != len(SPLITS) or not mix.num_cases
+                       or any(len(part) != num_classes or min(part) < 0 for part in mix.splits)):  # fmt: skip
+        raise ConfigurationError(
+            f"phantom: splits of {mix.site} are {[list(part) for part in mix.splits]}, expected {len(SPLITS)} of {num_classes}",
+            f"give for {', '.join(SPLITS)} the cases of each of {', '.join(CLASSES)}, and no shares",
+        )
 
 
 def class_counts(mix: SiteMix, num_cases: int) -> dict[str, int]:
@@ -103,9 +143,23 @@ def class_counts(mix: SiteMix, num_cases: int) -> dict[str, int]:
     return dict(zip(CLASSES, counts, strict=True))
 
 
-def case_labels(settings: PhantomSettings, site: str) -> tuple[str, ...]:
-    """The class of case 1, 2, ... of `site`: the counts of its mix in an order that tells nothing."""
-    counts = class_counts(settings.mix(site), settings.num_cases)
-    ordered = [label for label, count in counts.items() for _ in range(count)]
+class CasePlan(NamedTuple):
+    """What a case is of, and the split that the manifest names, "" where it names none."""
+
+    label: str
+    split: str
+
+
+def case_plans(settings: PhantomSettings, site: str) -> tuple[CasePlan, ...]:
+    """Case 1, 2, ... of `site`: the counts of its mix in an order that tells nothing."""
+    mix = settings.mix(site)
+    parts = [(split, dict(zip(CLASSES, part, strict=True))) for split, part in zip(SPLITS, mix.splits, strict=False)]
+    parts = parts or [("", class_counts(mix, settings.num_cases))]
+    ordered = [CasePlan(label, split) for split, counts in parts for label, count in counts.items() for _ in range(count)]
     order = generator(settings.seed, "phantom", site, "order").permutation(len(ordered))
     return tuple(ordered[index] for index in order)
+
+
+def case_labels(settings: PhantomSettings, site: str) -> tuple[str, ...]:
+    """The class of case 1, 2, ... of `site`."""
+    return tuple(plan.label for plan in case_plans(settings, site))

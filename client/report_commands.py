@@ -1,0 +1,84 @@
+"""The command `client report`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from client.enrolment_commands import add_site_arguments
+from csasn.command import Commands, add_command
+
+PAGE, FOLDER = "report.html", "report"
+DESCRIPTION = """\
+Measures the finished federated model on this site's own test cases and writes a page for the browser: metrics with intervals,
+which class was taken for which, and the most certain mistakes and right decisions with their images.
+
+The page shows images of patients. It is written for its owner alone (mode 0600), into the state folder, and stays there: this
+command asks nobody and sends nothing.
+
+The coordinator hands over the finished model: the files model.safetensors and model.json of the run, in one folder.
+
+With --train-alone it also trains a model on this site's own cases, with the study's loss and as many passes as the site made in
+the study, and compares both on the same test cases. That takes about as long as the study's training here."""
+
+
+def add_commands(commands: Commands) -> None:
+    """Adds it to the command `client`."""
+    report = add_command(
+        commands,
+        "report",
+        _report,
+        "what this site gained by joining, on its own cases; nothing is sent",
+        DESCRIPTION,
+        "client report --site centerA --model from-coordinator --train-alone",
+    )
+    add_site_arguments(report)
+    report.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="folder of the finished model, or run directory (default: model/ in the state folder)",
+    )
+    report.add_argument("--train-alone", action="store_true", help="also train on this site's own cases alone, and compare")
+    report.add_argument("--out", type=Path, metavar="DIR", help=f"folder for {PAGE} (default: {FOLDER}/ in the state folder)")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from client.site_report import find_model, make_site_report
+    from client.site_report_page import gain_in_words, render_site_report
+    from csasn.site import find_site
+    from csasn.storage import private_folder, write_atomically
+
+    site = find_site(arguments.site, arguments.config)
+    model = find_model(site, arguments.model)
+    with _bars() as bar:
+        report = make_site_report(
+            site, model, train_alone=arguments.train_alone, on_image=bar("reading images"), on_step=bar("training alone")
+        )
+    folder = arguments.out or private_folder(Path(site.state)) / FOLDER
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(folder / PAGE, render_site_report(report).encode(), 0o600)
+    sys.stdout.write(f"{gain_in_words(report)}\nopen {folder / PAGE}: it shows images of patients, keep it here\n")
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Makes a bar by its name, on a terminal; it appears when it is first told how far the work is."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def bar(name: str) -> Callable[[int, int], None]:
+            task: TaskID | None = None
+
+            def advance(done: int, total: int) -> None:
+                nonlocal task
+                task = progress.add_task(name) if task is None else task
+                progress.update(task, completed=done, total=total)
+
+            return advance
+
+        yield bar

@@ -1,0 +1,89 @@
+"""The cells of a grid: one variant with one seed, its study, how it is trained, and what its result is known by."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from csasn.ablation.grid import POOLED, Grid, Statistics, Variant
+from csasn.errors import ConfigurationError
+from csasn.study import Study, read_study
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: `trained_on` names sites of a central one, none of a federation; the test cases of `scored_on` are scored."""
+
+    variant: str
+    seed: int
+    study: Study
+    trained_on: tuple[str, ...]
+    scored_on: tuple[str, ...]
+    statistics: tuple[Statistics, ...]
+
+    @property
+    def name(self) -> str:
+        """Names its files."""
+        return f"{self.variant}-{self.seed}"
+
+    @property
+    def method(self) -> str:
+        """How it is trained and scored, in words."""
+        sites = self.study.federation.sites
+        if self.trained_on:
+            return POOLED if self.trained_on == sites else f"{'+'.join(self.trained_on)} alone"
+        return "federated" if set(self.scored_on) == set(sites) else f"federated without {'+'.join(self.scored_on)}, scored on it"
+
+
+def cells_of(grid: Grid, only: Collection[str] = (), seeds: Collection[int] = ()) -> tuple[Cell, ...]:
+    """Cells seed by seed, so that every variant has a result early; `only` some variants or seeds.
+
+    Raises:
+        ConfigurationError: an unknown variant or seed is asked for, or a variant is no possible study.
+    """
+    for kind, asked, known in (("variant", only, tuple(grid.variants)), ("seed", seeds, grid.seeds)):
+        if unknown := [value for value in asked if value not in known]:
+            choice = ", ".join(map(str, known))
+            raise ConfigurationError(f"the grid has no {kind} {unknown[0]}", f"choose among {choice}")
+    return tuple(
+        _cell(grid, name, variant, seed)
+        for seed in grid.seeds
+        if not seeds or seed in seeds
+        for name, variant in grid.variants.items()
+        if not only or name in only
+    )
+
+
+def base_sites(grid: Grid) -> tuple[str, ...]:
+    """The sites of the study that variants change."""
+    return read_study(Path(grid.study), _settings(grid.changes)).federation.sites
+
+
+def _cell(grid: Grid, name: str, variant: Variant, seed: int) -> Cell:
+    changes: dict[str, JsonValue] = {**grid.changes, **variant.changes, "seed": seed}
+    try:
+        sites = read_study(Path(grid.study), _settings(changes)).federation.sites
+        for site in (variant.central, variant.leave_out):
+            if site and site not in (*sites, POOLED):
+                raise ConfigurationError(f"{site} is no site of the study", f"choose among {', '.join(sites)}")
+        if variant.leave_out:
+            changes["federation.sites"] = [site for site in sites if site != variant.leave_out]
+        study = read_study(Path(grid.study), _settings(changes))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"variant {name}: {error.message}", error.hint) from error
+    trained_on = () if variant.central is None else sites if variant.central == POOLED else (variant.central,)
+    own_possible = not trained_on and not variant.leave_out and study.federation.batchnorm == "silo"
+    return Cell(
+        variant=name,
+        seed=seed,
+        study=study,
+        trained_on=trained_on,
+        scored_on=(variant.leave_out,) if variant.leave_out else sites,
+        statistics=grid.statistics if own_possible else ("released",),
+    )
+
+
+def _settings(changes: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    return tuple(f"{key}={json.dumps(value)}" for key, value in changes.items())

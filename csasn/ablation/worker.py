@@ -1,0 +1,131 @@
+"""The process of one cell: it trains in a folder of its own, and scores the finished model.
+
+A federation runs as `server simulate`, another process: the core imports no server. Both end with the process that started them,
+whose end closes the pipe that is this one's standard input.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from csasn.ablation.grid import Statistics
+from csasn.ablation.predictions import save_predictions
+from csasn.command import run_command
+from csasn.configuration import Configuration, read_yaml, validate
+from csasn.errors import RunError
+from csasn.model_file import load_model, save_model
+from csasn.site import Site, read_site
+from csasn.storage import write_atomically, write_json
+from csasn.study import Study, read_study
+
+ASSIGNMENT, STUDY, SITES, RUN, PROGRESS, OUTCOME = "assignment.yaml", "study.yaml", "sites", "run", "progress", "outcome.json"
+SIMULATE = (sys.executable, "-P", "-c", "from server.cli import main; main()", "simulate")
+NUM_THREADS = 2  # of a training without a federation: fixed, so that the bits do not depend on how many cells run at once
+TELL_EVERY_S = 1.0
+
+
+class Assignment(Configuration):
+    """What a cell's process is to do, beside study.yaml and sites/ in its folder. `roster` is that of the grid's study."""
+
+    roster: tuple[str, ...]
+    trained_on: tuple[str, ...]
+    scored_on: tuple[str, ...]
+    statistics: tuple[Statistics, ...]
+    device: str
+
+
+def main() -> None:
+    """Entry point: the cell's folder is the argument."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.exit(run_command(lambda: work(Path(sys.argv[1]))))
+
+
+def predictions_file(statistics: str) -> str:
+    """Name of the file of predictions with such statistics."""
+    return f"predictions-{statistics}.npz"
+
+
+def work(folder: Path) -> None:
+    """Trains and scores the cell in `folder`; leaves predictions and outcome.json there.
+
+    Raises:
+        CsasnError: whatever keeps it from being done.
+    """
+    assignment = validate(Assignment, read_yaml(folder / ASSIGNMENT), ASSIGNMENT)
+    study = read_study(folder / STUDY)
+    sites = {name: read_site(folder / SITES / f"{name}.yaml") for name in assignment.roster}
+    begun = time.monotonic()
+    model = _train(folder, study, sites, assignment) if assignment.trained_on else _federate(folder)
+    seconds = time.monotonic() - begun
+    device = _score(folder, model, sites, assignment)
+    write_json(folder / OUTCOME, {"seconds": round(seconds, 1), "device": device})
+
+
+def _federate(folder: Path) -> Path:
+    command = [*SIMULATE, str(folder / STUDY), "--sites", str(folder / SITES), "--out", str(folder / RUN)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    if done.returncode:
+        said = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
+        raise RunError(f"server simulate ended with exit code {done.returncode}: {said[-1] if said else 'it said nothing'}")
+    return folder / RUN
+
+
+def _train(folder: Path, study: Study, sites: Mapping[str, Site], assignment: Assignment) -> Path:
+    import torch
+
+    from csasn.central import federation_steps, pool, train_centrally
+    from csasn.data.cases import load_site_data
+    from csasn.model.network import image_size
+
+    torch.set_num_threads(NUM_THREADS)
+    if study.deterministic and assignment.device == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    data = {name: load_site_data(study, sites[name], image_size(study.model)) for name in study.federation.sites}
+    steps = federation_steps(study, data)
+    chosen = pool({name: data[name] for name in assignment.trained_on})
+    tell = _teller(folder / PROGRESS, steps * study.federation.rounds)
+    name = "pooled" if len(assignment.trained_on) > 1 else assignment.trained_on[0]
+    trained = train_centrally(study, chosen, name, steps, tell, assignment.device)
+    statistics = "of the training cases"
+    save_model(folder, study, trained.network, trained.round, trained.weights.adjustment_K, statistics)
+    return folder
+
+
+def _score(folder: Path, model: Path, sites: Mapping[str, Site], assignment: Assignment) -> str:
+    """Writes predictions; the device in words."""
+    import torch
+
+    from csasn.ablation.scoring import score_sites
+
+    torch.set_num_threads(1)  # as a site does at the end of a simulation
+    device = torch.device("cuda" if assignment.device == "cuda" else "cpu")
+    scored = {name: sites[name] for name in assignment.scored_on}
+    for statistics in assignment.statistics:
+        network, info = load_model(model)
+        predictions = score_sites(network.to(device), info, scored, assignment.roster, statistics)
+        save_predictions(folder / predictions_file(statistics), predictions)
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name()
+
+
+def _teller(path: Path, num_steps: int) -> Callable[[], None]:
+    """Writes the share of the steps that are done to `path`, about once a second."""
+    done, due = 0, 0.0
+
+    def tell() -> None:
+        nonlocal done, due
+        done += 1
+        if time.monotonic() >= due:
+            due = time.monotonic() + TELL_EVERY_S
+            write_atomically(path, f"{done / num_steps:.4f}".encode())
+
+    return tell
+
+
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)  # unlike sys.stdin, this holds no lock that the interpreter wants when it ends
+    os.killpg(os.getpgid(0), signal.SIGTERM)
