@@ -56,9 +56,13 @@ def cells_of(grid: Grid, only: Collection[str] = (), seeds: Collection[int] = ()
     )
 
 
-def base_sites(grid: Grid) -> tuple[str, ...]:
-    """The sites of the study that variants change."""
-    return read_study(Path(grid.study), _settings(grid.changes)).federation.sites
+def base_study(grid: Grid) -> Study:
+    """The study that variants change, with the changes that all share.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    return read_study(Path(grid.study), _settings(grid.changes))
 
 
 def _cell(grid: Grid, name: str, variant: Variant, seed: int) -> Cell:

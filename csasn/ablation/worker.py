@@ -37,6 +37,7 @@ class Assignment(Configuration):
     scored_on: tuple[str, ...]
     statistics: tuple[Statistics, ...]
     device: str
+    phantom: str | None
 
 
 def main() -> None:
@@ -63,7 +64,8 @@ def work(folder: Path) -> None:
     model = _train(folder, study, sites, assignment) if assignment.trained_on else _federate(folder)
     seconds = time.monotonic() - begun
     device = _score(folder, model, sites, assignment)
-    write_json(folder / OUTCOME, {"seconds": round(seconds, 1), "device": device})
+    saliency = _measure_saliency(model, sites, assignment) if assignment.phantom else {}
+    write_json(folder / OUTCOME, {"seconds": round(seconds, 1), "device": device, "saliency": saliency})
 
 
 def _federate(folder: Path) -> Path:
@@ -110,6 +112,15 @@ def _score(folder: Path, model: Path, sites: Mapping[str, Site], assignment: Ass
         predictions = score_sites(network.to(device), info, scored, assignment.roster, statistics)
         save_predictions(folder / predictions_file(statistics), predictions)
     return "cpu" if device.type == "cpu" else torch.cuda.get_device_name()
+
+
+def _measure_saliency(model: Path, sites: Mapping[str, Site], assignment: Assignment) -> dict[str, float | None]:
+    """Shares of the maps inside nodules, with the statistics released with the model."""
+    from csasn.saliency import saliency_in_nodule
+
+    network, info = load_model(model)
+    shares = saliency_in_nodule(network, info, Path(str(assignment.phantom)), {name: sites[name] for name in assignment.scored_on})
+    return {"gradcam": shares.gradcam, "rollout": shares.rollout, "area": shares.area}
 
 
 def _teller(path: Path, num_steps: int) -> Callable[[], None]:
