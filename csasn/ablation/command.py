@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csasn.errors import RunError, Stopped
+from csasn.errors import ConfigurationError, RunError, Stopped
 
 if TYPE_CHECKING:
     from csasn.ablation.campaign import Campaign
@@ -43,7 +43,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
     from csasn.ablation.results import Results, locked_folder
 
     if arguments.jobs < 1:
-        raise RunError(f"--jobs is {arguments.jobs}, expected 1 or more")
+        raise ConfigurationError(f"--jobs is {arguments.jobs}, expected 1 or more", "two processes work on each")
     grid = read_grid(arguments.grid)
     chosen = cells_of(grid, arguments.only, arguments.seeds)
     with locked_folder(arguments.out or arguments.grid.parent / arguments.grid.stem) as folder:
