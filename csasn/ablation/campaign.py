@@ -30,11 +30,12 @@ class Campaign:
     results: Results
     cells: Sequence[Cell]
     device: str
+    any_code: bool
     roster: tuple[str, ...]
     classes: Classes
 
     @staticmethod
-    def of(grid: Grid, results: Results, cells: Sequence[Cell], device: str) -> "Campaign":
+    def of(grid: Grid, results: Results, cells: Sequence[Cell], device: str, any_code: bool = False) -> "Campaign":
         """Checks what the grid names.
 
         Raises:
@@ -43,8 +44,8 @@ class Campaign:
         study = base_study(grid)
         classes, roster = classes_of(study, grid.rare), study.federation.sites
         prevalence_of(classes, grid.prevalence)
-        check_comparisons(grid, classes, roster)
-        return Campaign(grid, results, cells, device, roster, classes)
+        check_comparisons(grid, cells, classes, roster)
+        return Campaign(grid, results, cells, device, any_code, roster, classes)
 
     @cached_property
     def sites(self) -> dict[str, Site]:
@@ -62,8 +63,9 @@ class Campaign:
         return self.results.folder / WORK
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether the cell has a result that still holds."""
-        return self.results.current(cell, *self.origin) is not None
+        """Whether the cell has a result that still holds: with `any_code`, also one that other code made of the same data."""
+        record, (data, code) = self.results.finished(cell), self.origin
+        return record is not None and record.data_hash == data and (self.any_code or record.code_version == code)
 
     def missing(self, cells: Sequence[Cell]) -> list[Cell]:
         """Cells without a result that still holds."""

@@ -30,8 +30,13 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="SEED", help="run these seeds of the grid")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once, each of two processes (default 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where models are trained (default cpu)")
+    parser.add_argument(
+        "--any-code", action="store_true", help="keep results that another version of the code made of the same data"
+    )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--dry-run", action="store_true", help="list the cells and which are done, and run none")
+    what.add_argument(
+        "--dry-run", action="store_true", help="list the cells and run none: done, stale (of other code or data) or to do"
+    )
     what.add_argument("--report", action="store_true", help="run none, write and print the tables of what is done")
     parser.set_defaults(command=_ablate)
 
@@ -46,12 +51,17 @@ def _ablate(arguments: argparse.Namespace) -> None:
         raise ConfigurationError(f"--jobs is {arguments.jobs}, expected 1 or more", "two processes work on each")
     grid = read_grid(arguments.grid)
     chosen = cells_of(grid, arguments.only, arguments.seeds)
-    with locked_folder(arguments.out or arguments.grid.parent / arguments.grid.stem) as folder:
+    folder = arguments.out or arguments.grid.parent / arguments.grid.stem
+
+    def begin() -> Campaign:
         results = Results(folder, arguments.grid.stem, grid.prevalence)
-        campaign = Campaign.of(grid, results, cells_of(grid), arguments.device)
-        if arguments.dry_run:
-            _list(campaign, chosen)
-            return
+        return Campaign.of(grid, results, cells_of(grid), arguments.device, arguments.any_code)
+
+    if arguments.dry_run:
+        _list(begin(), chosen)
+        return
+    with locked_folder(folder):
+        campaign = begin()
         failed = [] if arguments.report else _run(campaign, chosen, arguments.jobs)
         _report(campaign)
     if failed:
@@ -63,7 +73,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
 def _list(campaign: "Campaign", cells: Sequence["Cell"]) -> None:
     for cell in cells:
-        done = "done" if campaign.is_done(cell) else "to do"
+        done = "done" if campaign.is_done(cell) else "stale" if campaign.results.finished(cell) else "to do"
         sys.stdout.write(f"{done:6} {cell.name:32} {cell.method:40} study {cell.study.study_hash[:12]}\n")
 
 

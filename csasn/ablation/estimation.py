@@ -21,12 +21,11 @@ from csasn.statistics import (
     confusion,
     confusion_at_recall,
     decision_measures,
-    measures,
     percentile_interval,
     t_interval,
 )
 
-NUM_SAMPLES = 1000
+NUM_SAMPLES, DIGITS = 1000, 5
 Interval = tuple[float, float]
 Measured = Mapping[str, Floats]
 
@@ -41,10 +40,10 @@ class Estimate:
     values: tuple[float | None, ...]
 
     def facts(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "mean": self.mean, "over_cases": self.over_cases, "over_seeds": self.over_seeds, "values": list(self.values),
-        }  # fmt: skip
+        """For JSON, in as many digits as are worth a look."""
+        intervals = {"over_cases": self.over_cases, "over_seeds": self.over_seeds}
+        rounded = {name: pair and [round(end, DIGITS) for end in pair] for name, pair in intervals.items()}
+        return {"mean": None if self.mean is None else round(self.mean, DIGITS), **rounded}
 
 
 class Drawing:
@@ -70,25 +69,25 @@ class Drawing:
         return case_weights(predictions.cases.class_N, counts_BN, self._prevalence_K)
 
 
-def estimate(predictions_S: Sequence[Predictions], classes: Classes, drawing: Drawing) -> dict[str, Estimate]:
-    """Every measure of a variant, one prediction a seed."""
-    return _over_seeds([measures(part.cases, classes, drawing.weights(part)) for part in predictions_S])
+def estimate(measured_S: Sequence[Measured]) -> dict[str, Estimate]:
+    """Every measure of a variant; of each seed (1 + B,) values, the first of each case once."""
+    return {name: _estimate(np.stack([measured[name] for measured in measured_S])) for name in measured_S[0]}
 
 
-def compare(
-    of_S: Sequence[Predictions], against_S: Sequence[Predictions], classes: Classes, drawing: Drawing
-) -> dict[str, Estimate]:
-    """Every measure of `of` less that of `against`, seed by seed on the same cases.
+def compare(of_S: Sequence[Measured], against_S: Sequence[Measured]) -> dict[str, Estimate]:
+    """Every measure of `of` less that of `against`, seed by seed, under the same weights of the same cases."""
+    return estimate([_difference(of, against) for of, against in zip(of_S, against_S, strict=True)])
+
+
+def require_same_cases(of_S: Sequence[Predictions], against_S: Sequence[Predictions]) -> None:
+    """Refuses to compare what is not paired.
 
     Raises:
         DataError: the cases of a seed differ.
     """
-    return _over_seeds(
-        [
-            _difference(measures(of.cases, classes, weights_BN), measures(against.cases, classes, weights_BN))
-            for of, against, weights_BN in _pairs(of_S, against_S, drawing)
-        ]
-    )
+    for of, against in zip(of_S, against_S, strict=True):
+        if not np.array_equal(of.keys(), against.keys()) or not np.array_equal(of.cases.class_N, against.cases.class_N):
+            raise DataError("two variants were scored on different cases", "compare them on the cases of a site that both share")
 
 
 def compare_at_equal_rare_recall(
@@ -97,34 +96,19 @@ def compare_at_equal_rare_recall(
     """Measures of decisions of `of`, less those of `against` after the shift that gives it the rare recall of `of`.
 
     The shift is found for each seed and sample from the test cases themselves: a way to compare, none to choose a threshold.
-
-    Raises:
-        DataError: the cases of a seed differ.
     """
     found = []
-    for of, against, weights_BN in _pairs(of_S, against_S, drawing):
+    for of, against in zip(of_S, against_S, strict=True):
+        weights_BN = drawing.weights(of)
         decided_BKK = confusion(of.cases.class_N, of.cases.decision_N, len(classes.names), weights_BN)
         here = decision_measures(decided_BKK, classes)
         shifted_BKK = confusion_at_recall(against.cases, classes.rare, here["rare_recall"], weights_BN)
         found.append(_difference(here, decision_measures(shifted_BKK, classes)))
-    return _over_seeds(found)
-
-
-def _pairs(
-    of_S: Sequence[Predictions], against_S: Sequence[Predictions], drawing: Drawing
-) -> list[tuple[Predictions, Predictions, Floats]]:
-    for of, against in zip(of_S, against_S, strict=True):
-        if not np.array_equal(of.keys(), against.keys()) or not np.array_equal(of.cases.class_N, against.cases.class_N):
-            raise DataError("two variants were scored on different cases", "compare them on the cases of a site that both share")
-    return [(of, against, drawing.weights(of)) for of, against in zip(of_S, against_S, strict=True)]
+    return estimate(found)
 
 
 def _difference(of: Measured, against: Measured) -> dict[str, Floats]:
     return {name: of[name] - against[name] for name in of}
-
-
-def _over_seeds(measured_S: Sequence[Measured]) -> dict[str, Estimate]:
-    return {name: _estimate(np.stack([measured[name] for measured in measured_S])) for name in measured_S[0]}
 
 
 def _estimate(values_SB: Floats) -> Estimate:

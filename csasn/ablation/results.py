@@ -25,7 +25,7 @@ from csasn.storage import write_atomically, write_json
 from csasn.study import Study
 
 RECORDS, TABLE, PREDICTIONS, WORK = "results.json", "results.csv", "predictions", ".work"
-SHORT = 12  # of a hash, in the table
+SHORT, DIGITS = 12, 6  # of a hash in the table, and of a value
 COLUMNS = (
     "grid",
     "variant",
@@ -81,11 +81,6 @@ class Results:
         complete = all(name in record.values and self._file(cell, name).exists() for name in cell.statistics)
         return record if complete else None
 
-    def current(self, cell: Cell, data_hash: str, code_version: str) -> Record | None:
-        """The cell's record, if it is finished, and of these data and this code."""
-        record = self.finished(cell)
-        return record if record and (record.data_hash, record.code_version) == (data_hash, code_version) else None
-
     def predictions_of(self, cell: Cell, statistics: Statistics) -> Predictions:
         """The cell's predictions.
 
@@ -129,7 +124,7 @@ class Results:
                 same = (self.name, record.variant, record.seed, record.method, statistics)
                 origin = (record.study_hash[:SHORT], record.data_hash, record.code_version, record.device)
                 saliency = {f"saliency.{name}": value for name, value in record.saliency.items()}
-                shown = {name: "" if value is None else f"{value:.6f}" for name, value in (values | saliency).items()}
+                shown = {name: "" if value is None else f"{value:.{DIGITS}f}" for name, value in (values | saliency).items()}
                 table.writerows((*same, *origin, name, text) for name, text in shown.items())
         write_atomically(self.folder / TABLE, text.getvalue().encode())
 
@@ -150,7 +145,8 @@ def point_values(predictions: Predictions, classes: Classes, prevalence: Mapping
     """All measures of the predictions, each case once, weighted to the prevalence."""
     cases = predictions.cases
     once_1N = np.ones((1, len(cases.class_N)))
-    return values_of(measures(cases, classes, case_weights(cases.class_N, once_1N, prevalence_of(classes, prevalence))))
+    found = values_of(measures(cases, classes, case_weights(cases.class_N, once_1N, prevalence_of(classes, prevalence))))
+    return {name: None if value is None else round(value, DIGITS) for name, value in found.items()}
 
 
 def prevalence_of(classes: Classes, prevalence: Mapping[str, float] | None) -> Floats | None:

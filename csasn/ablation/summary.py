@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from csasn.ablation.cells import Cell
-from csasn.ablation.estimation import Drawing, Estimate, compare, compare_at_equal_rare_recall, estimate
+from csasn.ablation.estimation import Drawing, Estimate, compare, compare_at_equal_rare_recall, estimate, require_same_cases
 from csasn.ablation.grid import Comparison, Grid, Statistics
 from csasn.ablation.predictions import Predictions
 from csasn.ablation.results import Record, Results, prevalence_of
 from csasn.errors import ConfigurationError
 from csasn.randomness import generator
-from csasn.statistics import Classes, measure_names
+from csasn.statistics import Classes, Floats, measure_names, measures
 
 ALL = "all"
 FEWEST_CASES = 10  # of a class that a rate may be concluded from
@@ -72,18 +72,24 @@ class Summary:
         }
 
 
-def check_comparisons(grid: Grid, classes: Classes, sites: Sequence[str]) -> None:
+def check_comparisons(grid: Grid, cells: Sequence[Cell], classes: Classes, sites: Sequence[str]) -> None:
     """Refuses, before anything is trained, what could not be compared.
 
     Raises:
-        ConfigurationError: an unknown measure or site, or a comparison at equal rare recall where no class is rare.
+        ConfigurationError: an unknown measure or site, variants that are scored on different sites, or a comparison at equal rare
+            recall where no class is rare.
     """
-    known = measure_names(classes)
+    known, scored_on = measure_names(classes), {cell.variant: set(cell.scored_on) for cell in cells}
     for item in grid.comparisons:
         if unknown := [name for name in item.metrics if name not in known]:
             raise ConfigurationError(f"comparisons name the measure {unknown[0]}", f"choose among {', '.join(known)}")
         if item.cases not in (ALL, *sites):
             raise ConfigurationError(f"comparisons name the cases of {item.cases}", f"choose among all, {', '.join(sites)}")
+        of, against = scored_on[item.of], scored_on[item.against]
+        if of != against if item.cases == ALL else item.cases not in of & against:
+            raise ConfigurationError(
+                f"{item.of} and {item.against} are scored on other cases than {item.cases}", "name a site that both are scored on"
+            )
         if item.at_equal_rare_recall and not classes.rare:
             raise ConfigurationError("at_equal_rare_recall without rare classes", "name them under rare")
 
@@ -110,30 +116,41 @@ def summarise(grid: Grid, cells: Sequence[Cell], results: Results, classes: Clas
     )
 
 
-@dataclass(frozen=True)
 class _Held:
-    """The predictions of the finished cells, by variant and seed."""
+    """The predictions of the finished cells, by variant and seed, and their measures under one drawing of all cases of the grid."""
 
-    grid: Grid
-    results: Results
-    classes: Classes
-    roster: Sequence[str]
-    cells: Mapping[tuple[str, int], Cell]
+    def __init__(
+        self, grid: Grid, results: Results, classes: Classes, roster: Sequence[str], cells: Mapping[tuple[str, int], Cell]
+    ) -> None:
+        self.grid, self.classes, self._roster, self._cells = grid, classes, roster, cells
+        self._predictions = {
+            (cell.variant, cell.seed, name): results.predictions_of(cell, name)
+            for cell in cells.values()
+            for name in cell.statistics
+        }
+        prevalence_K = prevalence_of(classes, grid.prevalence)
+        random = generator(0, "bootstrap", results.name)
+        self.drawing = Drawing(list(self._predictions.values()), prevalence_K, random) if cells else None
+        self._measured: dict[tuple[str, int, Statistics, str], dict[str, Floats]] = {}
 
     def seeds(self, variant: str) -> tuple[int, ...]:
-        return tuple(seed for seed in self.grid.seeds if (variant, seed) in self.cells)
+        return tuple(seed for seed in self.grid.seeds if (variant, seed) in self._cells)
 
     def statistics(self, variant: str) -> tuple[Statistics, ...]:
         seeds = self.seeds(variant)
-        return self.cells[variant, seeds[0]].statistics if seeds else ()
+        return self._cells[variant, seeds[0]].statistics if seeds else ()
 
     def predictions(self, variant: str, seeds: Sequence[int], statistics: Statistics, cases: str = ALL) -> list[Predictions]:
-        found = [self.results.predictions_of(self.cells[variant, seed], statistics) for seed in seeds]
-        return found if cases == ALL else [part.of_site(self.roster.index(cases)) for part in found]
+        found = [self._predictions[variant, seed, statistics] for seed in seeds]
+        return found if cases == ALL else [part.of_site(self._roster.index(cases)) for part in found]
 
-    def drawing(self, predictions: Sequence[Predictions], *labels: str) -> Drawing:
-        prevalence_K = prevalence_of(self.classes, self.grid.prevalence)
-        return Drawing(predictions, prevalence_K, generator(0, "bootstrap", self.results.name, *labels))
+    def measured(self, variant: str, seeds: Sequence[int], statistics: Statistics, cases: str = ALL) -> list[dict[str, Floats]]:
+        for seed in seeds:
+            if (variant, seed, statistics, cases) not in self._measured and self.drawing is not None:
+                (part,) = self.predictions(variant, [seed], statistics, cases)
+                found = measures(part.cases, self.classes, self.drawing.weights(part))
+                self._measured[variant, seed, statistics, cases] = found
+        return [self._measured[variant, seed, statistics, cases] for seed in seeds]
 
     def support(self, predictions: Sequence[Predictions]) -> dict[str, int]:
         num_classes = len(self.classes.names)
@@ -147,10 +164,9 @@ def _variants(held: _Held, records: Sequence[Record]) -> list[VariantSummary]:
         seeds = held.seeds(variant)
         own = [record for record in records if record.variant == variant]
         for statistics in held.statistics(variant):
-            predictions = held.predictions(variant, seeds, statistics)
-            estimates = estimate(predictions, held.classes, held.drawing(predictions, variant))
-            support, saliency = held.support(predictions), _saliency(own)
-            found.append(VariantSummary(variant, statistics, own[0].method, seeds, support, estimates, saliency))
+            support = held.support(held.predictions(variant, seeds, statistics))
+            estimates = estimate(held.measured(variant, seeds, statistics))
+            found.append(VariantSummary(variant, statistics, own[0].method, seeds, support, estimates, _saliency(own)))
     return found
 
 
@@ -165,10 +181,13 @@ def _comparison(held: _Held, item: Comparison) -> ComparisonSummary:
     seeds = tuple(seed for seed in held.seeds(item.of) if seed in held.seeds(item.against))
     if not seeds:
         return ComparisonSummary(item.of, item.against, item.cases, (), {}, {}, {})
-    of, against = (held.predictions(name, seeds, _statistics(held, item, name), item.cases) for name in (item.of, item.against))
-    drawing = held.drawing([*of, *against], item.of, item.against, item.cases)
-    differences = compare(of, against, held.classes, drawing)
-    equal = compare_at_equal_rare_recall(of, against, held.classes, drawing) if item.at_equal_rare_recall else {}
+    ways = [(name, seeds, _statistics(held, item, name), item.cases) for name in (item.of, item.against)]
+    of, against = (held.predictions(*way) for way in ways)
+    require_same_cases(of, against)
+    differences = compare(*(held.measured(*way) for way in ways))
+    equal = {}
+    if item.at_equal_rare_recall and held.drawing is not None:
+        equal = compare_at_equal_rare_recall(of, against, held.classes, held.drawing)
     return ComparisonSummary(
         of=item.of,
         against=item.against,

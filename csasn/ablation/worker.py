@@ -37,7 +37,7 @@ class Assignment(Configuration):
     scored_on: tuple[str, ...]
     statistics: tuple[Statistics, ...]
     device: str
-    phantom: str | None
+    phantom: str | None = None
 
 
 def main() -> None:
