@@ -18,6 +18,7 @@ Flags = NDArray[np.bool_]
 
 NUM_PROBABILITY_BINS = 10
 LEVEL = 0.95
+ROUNDING = 1e-9  # of a sum of weights
 
 
 @dataclass(frozen=True)
@@ -142,28 +143,42 @@ def calibration_error(cases: Cases, weights_BN: Floats) -> Floats:
 def confusion_at_recall(cases: Cases, rare: Sequence[int], recall_B: Floats, weights_BN: Floats) -> Floats:
     """Confusion (B, K, K) after one shift of all rare classes' logits that brings their mean recall to `recall_B`.
 
-    The case at the edge is decided both ways in parts, so that the recall is met exactly; NaN where no shift reaches it.
+    The recall is met exactly: cases at the edge are decided both ways in parts (`_shares_shifted`). NaN where no shift reaches it.
     """
     logits_NK = cases.log_probability_NK - cases.adjustment_K
     num_classes = logits_NK.shape[1]
     common = [index for index in range(num_classes) if index not in rare]
-    rare_N, common_N = _best(logits_NK, list(rare)), _best(logits_NK, common)
     order = np.argsort(logits_NK[:, common].max(axis=1) - logits_NK[:, list(rare)].max(axis=1), kind="stable")
-    classes_N, rare_N, common_N, weights_BN = cases.class_N[order], rare_N[order], common_N[order], weights_BN[:, order]
-    support_BK = weights_BN @ np.eye(num_classes)[classes_N]
-    num_rare_B = (support_BK[:, list(rare)] > 0).sum(axis=1, keepdims=True)
-    gain_BN = np.where(rare_N == classes_N, weights_BN * _ratio(1.0, support_BK * num_rare_B)[:, classes_N], 0.0)
-    gain_BN = np.nan_to_num(gain_BN)
-    before_BN = np.cumsum(gain_BN, axis=1) - gain_BN
-    missing_BN = recall_B[:, None] - before_BN
-    part_BN = np.where(missing_BN <= ROUNDING, 0.0, np.where(gain_BN > 0, np.minimum(1.0, missing_BN * _ratio(1.0, gain_BN)), 1.0))
-    found_BKK = confusion(classes_N, rare_N, num_classes, weights_BN * part_BN)
-    found_BKK += confusion(classes_N, common_N, num_classes, weights_BN * (1 - part_BN))
+    logits_NK, class_N, weights_BN = logits_NK[order], cases.class_N[order], weights_BN[:, order]
+    rare_N, common_N = _best(logits_NK, list(rare)), _best(logits_NK, common)
+    support_BK = weights_BN @ np.eye(num_classes)[class_N]
+    num_rare_B1 = (support_BK[:, list(rare)] > 0).sum(axis=1, keepdims=True)
+    gain_BN = np.where((rare_N == class_N) & (weights_BN > 0), weights_BN * _ratio(1.0, support_BK * num_rare_B1)[:, class_N], 0.0)
+    share_BN = _shares_shifted(gain_BN, recall_B[:, None])
+    found_BKK = confusion(class_N, rare_N, num_classes, weights_BN * share_BN)
+    found_BKK += confusion(class_N, common_N, num_classes, weights_BN * (1 - share_BN))
     reached_B = gain_BN.sum(axis=1) >= recall_B - ROUNDING
     return np.where(reached_B[:, None, None], found_BKK, np.nan)
 
 
-ROUNDING = 1e-9
+def _shares_shifted(gain_BN: Floats, recall_B1: Floats) -> Floats:
+    """Which share of each case is decided rare, at a recall: cases in the order in which a growing shift takes them.
+
+    `gain_BN` is what a case adds to the recall. Over the cases between two that add, any shift gives one recall, and the middle is
+    taken; linear between these middles. So a method compared with itself under another shift comes out even. Before the first and
+    behind the last that adds, the smallest shift is taken.
+    """
+    after_BN = np.cumsum(gain_BN, axis=1)
+    before_BN, gaining_BN = after_BN - gain_BN, gain_BN > 0
+    lower_BN = np.maximum.accumulate(np.where(gaining_BN, before_BN, 0.0), axis=1)
+    upper_BN = np.minimum.accumulate(np.where(gaining_BN, after_BN, np.inf)[:, ::-1], axis=1)[:, ::-1]
+    first_BN, last_BN = after_BN <= 0, np.isinf(upper_BN)
+    to_middle_BN = np.where(first_BN, 0.0, 0.5) * np.clip(np.nan_to_num(_ratio(recall_B1 - lower_BN, before_BN - lower_BN)), 0, 1)
+    beyond_BN = np.where(first_BN, 1.0, 0.5) * np.clip(np.nan_to_num(_ratio(recall_B1 - before_BN, upper_BN - before_BN)), 0, 1)
+    passed_BN = np.where(last_BN, 0.0, to_middle_BN + beyond_BN)
+    return np.asarray(
+        np.where(gaining_BN, np.clip(np.nan_to_num(_ratio(recall_B1 - before_BN, gain_BN)), 0, 1), passed_BN), np.float64
+    )
 
 
 def percentile_interval(samples_B: Floats) -> tuple[float, float] | None:
@@ -184,6 +199,12 @@ def t_interval(values_S: Floats) -> tuple[float, float] | None:
         return None
     half = float(t.ppf(0.5 + LEVEL / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
     return float(known.mean()) - half, float(known.mean()) + half
+
+
+def measure_names(classes: Classes) -> tuple[str, ...]:
+    """The names of all measures that there are for the classes."""
+    nobody = Cases(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, len(classes.names))), np.zeros(len(classes.names)))
+    return tuple(measures(nobody, classes, np.ones((1, 0))))
 
 
 def values_of(found: Mapping[str, Floats]) -> dict[str, float | None]:

@@ -47,8 +47,9 @@ def cells_of(grid: Grid, only: Collection[str] = (), seeds: Collection[int] = ()
         if unknown := [value for value in asked if value not in known]:
             choice = ", ".join(map(str, known))
             raise ConfigurationError(f"the grid has no {kind} {unknown[0]}", f"choose among {choice}")
+    roster = base_study(grid).federation.sites
     return tuple(
-        _cell(grid, name, variant, seed)
+        _cell(grid, roster, name, variant, seed)
         for seed in grid.seeds
         if not seeds or seed in seeds
         for name, variant in grid.variants.items()
@@ -56,18 +57,22 @@ def cells_of(grid: Grid, only: Collection[str] = (), seeds: Collection[int] = ()
     )
 
 
-def base_sites(grid: Grid) -> tuple[str, ...]:
-    """The sites of the study that variants change."""
-    return read_study(Path(grid.study), _settings(grid.changes)).federation.sites
+def base_study(grid: Grid) -> Study:
+    """The study that variants change, with the changes that all share.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    return read_study(Path(grid.study), _settings(grid.changes))
 
 
-def _cell(grid: Grid, name: str, variant: Variant, seed: int) -> Cell:
+def _cell(grid: Grid, roster: tuple[str, ...], name: str, variant: Variant, seed: int) -> Cell:
     changes: dict[str, JsonValue] = {**grid.changes, **variant.changes, "seed": seed}
     try:
         sites = read_study(Path(grid.study), _settings(changes)).federation.sites
-        for site in (variant.central, variant.leave_out):
-            if site and site not in (*sites, POOLED):
-                raise ConfigurationError(f"{site} is no site of the study", f"choose among {', '.join(sites)}")
+        known = {*sites, variant.central, variant.leave_out} - {None, POOLED}
+        if unknown := sorted(str(site) for site in known if site not in roster):
+            raise ConfigurationError(f"{unknown[0]} is no site of the study", f"choose among {', '.join(roster)}")
         if variant.leave_out:
             changes["federation.sites"] = [site for site in sites if site != variant.leave_out]
         study = read_study(Path(grid.study), _settings(changes))

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csasn.errors import RunError, Stopped
+from csasn.errors import ConfigurationError, RunError, Stopped
 
 if TYPE_CHECKING:
+    from csasn.ablation.campaign import Campaign
     from csasn.ablation.cells import Cell
-    from csasn.ablation.grid import Grid
-    from csasn.ablation.results import Results
 
+WIDTH = 160  # of tables in a log
 EXAMPLE = """example:
   csasn phantom --out demo
   csasn ablate tests/evidence/upload_bits.yaml --jobs 2
@@ -30,55 +30,61 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="SEED", help="run these seeds of the grid")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once, each of two processes (default 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where models are trained (default cpu)")
-    parser.add_argument("--dry-run", action="store_true", help="list the cells and which are done, and run none")
-    parser.add_argument("--report", action="store_true", help="only write and print the tables of what is done")
+    parser.add_argument(
+        "--any-code", action="store_true", help="keep results that another version of the code made of the same data"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--dry-run", action="store_true", help="list the cells and run none: done, stale (of other code or data) or to do"
+    )
+    what.add_argument("--report", action="store_true", help="run none, write and print the tables of what is done")
     parser.set_defaults(command=_ablate)
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
+    from csasn.ablation.campaign import Campaign
     from csasn.ablation.cells import cells_of
     from csasn.ablation.grid import read_grid
     from csasn.ablation.results import Results, locked_folder
 
+    if arguments.jobs < 1:
+        raise ConfigurationError(f"--jobs is {arguments.jobs}, expected 1 or more", "two processes work on each")
     grid = read_grid(arguments.grid)
-    cells = cells_of(grid, arguments.only, arguments.seeds)
-    out = arguments.out or arguments.grid.parent / arguments.grid.stem
-    with locked_folder(out):
-        results = Results(out, arguments.grid.stem, grid.prevalence)
-        if arguments.dry_run:
-            _list(grid, cells, results)
-            return
-        failed = [] if arguments.report else _run(grid, cells, results, arguments)
+    chosen = cells_of(grid, arguments.only, arguments.seeds)
+    folder = arguments.out or arguments.grid.parent / arguments.grid.stem
+
+    def begin() -> Campaign:
+        results = Results(folder, arguments.grid.stem, grid.prevalence)
+        return Campaign.of(grid, results, cells_of(grid), arguments.device, arguments.any_code)
+
+    if arguments.dry_run:
+        _list(begin(), chosen)
+        return
+    with locked_folder(folder):
+        campaign = begin()
+        failed = [] if arguments.report else _run(campaign, chosen, arguments.jobs)
+        _report(campaign)
     if failed:
         raise RunError(
-            f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}",
+            f"{len(failed)} of {len(chosen)} cells failed: {', '.join(failed)}",
             "the reason stands above and in results.json; the same command runs them again",
         )
 
 
-def _list(grid: "Grid", cells: Sequence["Cell"], results: "Results") -> None:
-    from csasn.ablation.cells import base_sites
-    from csasn.ablation.provenance import code_version, data_hash
-    from csasn.site import find_site
-
-    sites = {name: find_site(name, folder=grid.sites_folder) for name in base_sites(grid)}
-    version, data = code_version(), data_hash(sites)
+def _list(campaign: "Campaign", cells: Sequence["Cell"]) -> None:
     for cell in cells:
-        done = "done" if results.record_of(cell, data, version) else "to do"
+        done = "done" if campaign.is_done(cell) else "stale" if campaign.results.finished(cell) else "to do"
         sys.stdout.write(f"{done:6} {cell.name:32} {cell.method:40} study {cell.study.study_hash[:12]}\n")
 
 
-def _run(grid: "Grid", cells: Sequence["Cell"], results: "Results", arguments: argparse.Namespace) -> list[str]:
+def _run(campaign: "Campaign", cells: Sequence["Cell"], num_jobs: int) -> list[str]:
     """Runs what is not done; the names of the cells that failed."""
-    from csasn.ablation.campaign import Campaign
-
-    campaign = Campaign.of(grid, results, arguments.device)
     waiting = campaign.missing(cells)
     sys.stdout.write(f"{len(cells)} cells, of which {len(cells) - len(waiting)} are done\n")
     sys.stdout.flush()
     begun = time.monotonic()
     try:
-        return campaign.run(waiting, arguments.jobs)
+        return campaign.run(waiting, num_jobs)
     except KeyboardInterrupt:
         left = len(campaign.missing(cells))
         raise Stopped(
@@ -86,3 +92,19 @@ def _run(grid: "Grid", cells: Sequence["Cell"], results: "Results", arguments: a
         ) from None
     finally:
         shutil.rmtree(campaign.work, ignore_errors=True)
+
+
+def _report(campaign: "Campaign") -> None:
+    """Writes results.csv, results.json, results.md and summary.json, and prints the tables."""
+    from rich.console import Console
+
+    from csasn.ablation.tables import draw, markdown, tables_of
+    from csasn.storage import write_atomically, write_json
+
+    summary, folder = campaign.summarise(), campaign.results.folder
+    tables = tables_of(summary)
+    write_json(folder / "summary.json", summary.facts())
+    write_atomically(folder / "results.md", markdown(summary, tables).encode())
+    console = Console()
+    Console(width=None if console.is_terminal else WIDTH).print(draw(tables))
+    sys.stdout.write(f"{summary.num_done} of {summary.num_cells} cells are done; everything is in {folder}\n")

@@ -9,7 +9,7 @@ from csasn.configuration import Configuration, read_yaml, validate
 from csasn.study import Label, Name, Positive
 
 POOLED = "pooled"
-OWN_KEYS = ("central", "leave_out", "changes")
+OWN_KEYS = ("central", "leave_out")
 Statistics = Literal["own", "released"]
 
 

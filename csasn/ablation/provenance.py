@@ -24,7 +24,7 @@ LENGTH = 12
 def code_version() -> str:
     """The version, and a hash of the modules that decide what is learned and how a case is scored.
 
-    Comments, docstrings and layout do not count. What only moves these modules' results, in server and client, is not hashed.
+    Comments, docstrings and layout do not count. What only calls these modules, in server, client and here, is not hashed.
     """
     folder = Path(csasn.__file__).parent
     digest = hashlib.sha256()

@@ -8,7 +8,7 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from csasn.storage import write_atomically, write_json
 from csasn.study import Study
 
 RECORDS, TABLE, PREDICTIONS, WORK = "results.json", "results.csv", "predictions", ".work"
-SHORT = 12  # of a hash, in the table
+SHORT, DIGITS = 12, 6  # of a hash in the table, and of a value
 COLUMNS = (
     "grid",
     "variant",
@@ -42,7 +42,10 @@ COLUMNS = (
 
 
 class Record(Configuration):
-    """What came of a cell. `values` holds measures by statistics; a cell that failed has an error and no values."""
+    """What came of a cell. `values` holds measures by statistics, `saliency` shares of maps inside nodules.
+
+    A cell that failed has an error and neither.
+    """
 
     variant: str
     seed: int
@@ -54,6 +57,7 @@ class Record(Configuration):
     seconds: float = 0.0
     error: str = ""
     values: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    saliency: dict[str, float | None] = Field(default_factory=dict)
 
 
 class _Records(Configuration):
@@ -69,13 +73,12 @@ class Results:
         self._prevalence = prevalence
         self._records = {(record.variant, record.seed): record for record in self._read()}
 
-    def record_of(self, cell: Cell, data_hash: str, code_version: str) -> Record | None:
-        """The cell's record, if it is of the same study, way, data and code, and its predictions are there."""
+    def finished(self, cell: Cell) -> Record | None:
+        """The cell's record, if it is of the same study and way to train, did not fail, and its predictions are there."""
         record = self._records.get((cell.variant, cell.seed))
-        expected = (cell.method, cell.study.study_hash, data_hash, code_version)
-        if record is None or (record.method, record.study_hash, record.data_hash, record.code_version) != expected:
+        if record is None or record.error or (record.method, record.study_hash) != (cell.method, cell.study.study_hash):
             return None
-        complete = not record.error and all(name in record.values and self._file(cell, name).exists() for name in cell.statistics)
+        complete = all(name in record.values and self._file(cell, name).exists() for name in cell.statistics)
         return record if complete else None
 
     def predictions_of(self, cell: Cell, statistics: Statistics) -> Predictions:
@@ -98,6 +101,16 @@ class Results:
         self.write()
         return kept
 
+    def measure_again(self, cells: Sequence[Cell], classes: Classes) -> None:
+        """Values of finished cells from their predictions, for the grid's prevalence and rare classes of today."""
+        for cell in cells:
+            if (record := self.finished(cell)) is not None:
+                values = {
+                    str(name): point_values(self.predictions_of(cell, name), classes, self._prevalence) for name in cell.statistics
+                }
+                self._records[cell.variant, cell.seed] = record.model_copy(update={"values": values})
+        self.write()
+
     def write(self) -> None:
         """results.json and results.csv, in the order of variants and seeds."""
         records = [self._records[key] for key in sorted(self._records)]
@@ -110,8 +123,9 @@ class Results:
             for statistics, values in record.values.items():
                 same = (self.name, record.variant, record.seed, record.method, statistics)
                 origin = (record.study_hash[:SHORT], record.data_hash, record.code_version, record.device)
-                rows = ((*same, *origin, name, "" if value is None else f"{value:.6f}") for name, value in values.items())
-                table.writerows(rows)
+                saliency = {f"saliency.{name}": value for name, value in record.saliency.items()}
+                shown = {name: "" if value is None else f"{value:.{DIGITS}f}" for name, value in (values | saliency).items()}
+                table.writerows((*same, *origin, name, text) for name, text in shown.items())
         write_atomically(self.folder / TABLE, text.getvalue().encode())
 
     def _read(self) -> tuple[Record, ...]:
@@ -131,7 +145,8 @@ def point_values(predictions: Predictions, classes: Classes, prevalence: Mapping
     """All measures of the predictions, each case once, weighted to the prevalence."""
     cases = predictions.cases
     once_1N = np.ones((1, len(cases.class_N)))
-    return values_of(measures(cases, classes, case_weights(cases.class_N, once_1N, prevalence_of(classes, prevalence))))
+    found = values_of(measures(cases, classes, case_weights(cases.class_N, once_1N, prevalence_of(classes, prevalence))))
+    return {name: None if value is None else round(value, DIGITS) for name, value in found.items()}
 
 
 def prevalence_of(classes: Classes, prevalence: Mapping[str, float] | None) -> Floats | None:

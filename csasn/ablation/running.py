@@ -27,11 +27,15 @@ ROUND_FINISHED = b'"event": "round-finished"'
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where and on what cells run: `sites` are those of the grid's study, `device` is cpu or cuda."""
+    """Where and on what cells run: `sites` are those of the grid's study, `device` is cpu or cuda.
+
+    `phantom` is the folder of a phantom whose nodules saliency is compared with.
+    """
 
     folder: Path
     sites: Mapping[str, Site]
     device: str
+    phantom: str | None
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ def _begin(workshop: Workshop, cell: Cell) -> Running:
         scored_on=cell.scored_on,
         statistics=cell.statistics,
         device=device,
+        phantom=workshop.phantom,
     )
     write_atomically(folder / ASSIGNMENT, write_yaml(assignment).encode())
     with (folder / LOG).open("wb") as log:

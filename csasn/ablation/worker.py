@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from csasn.ablation.grid import Statistics
+from csasn.ablation.grid import POOLED, Statistics
 from csasn.ablation.predictions import save_predictions
 from csasn.command import run_command
 from csasn.configuration import Configuration, read_yaml, validate
@@ -37,6 +37,7 @@ class Assignment(Configuration):
     scored_on: tuple[str, ...]
     statistics: tuple[Statistics, ...]
     device: str
+    phantom: str | None = None
 
 
 def main() -> None:
@@ -63,7 +64,8 @@ def work(folder: Path) -> None:
     model = _train(folder, study, sites, assignment) if assignment.trained_on else _federate(folder)
     seconds = time.monotonic() - begun
     device = _score(folder, model, sites, assignment)
-    write_json(folder / OUTCOME, {"seconds": round(seconds, 1), "device": device})
+    saliency = _measure_saliency(model, sites, assignment) if assignment.phantom else {}
+    write_json(folder / OUTCOME, {"seconds": round(seconds, 1), "device": device, "saliency": saliency})
 
 
 def _federate(folder: Path) -> Path:
@@ -89,7 +91,7 @@ def _train(folder: Path, study: Study, sites: Mapping[str, Site], assignment: As
     steps = federation_steps(study, data)
     chosen = pool({name: data[name] for name in assignment.trained_on})
     tell = _teller(folder / PROGRESS, steps * study.federation.rounds)
-    name = "pooled" if len(assignment.trained_on) > 1 else assignment.trained_on[0]
+    name = POOLED if len(assignment.trained_on) > 1 else f"single/{assignment.trained_on[0]}"  # as a simulation's baselines
     trained = train_centrally(study, chosen, name, steps, tell, assignment.device)
     statistics = "of the training cases"
     save_model(folder, study, trained.network, trained.round, trained.weights.adjustment_K, statistics)
@@ -102,7 +104,7 @@ def _score(folder: Path, model: Path, sites: Mapping[str, Site], assignment: Ass
 
     from csasn.ablation.scoring import score_sites
 
-    torch.set_num_threads(1)  # as a site does at the end of a simulation
+    torch.set_num_threads(NUM_THREADS if assignment.trained_on else 1)  # as a simulation scores its baselines, and its sites score
     device = torch.device("cuda" if assignment.device == "cuda" else "cpu")
     scored = {name: sites[name] for name in assignment.scored_on}
     for statistics in assignment.statistics:
@@ -110,6 +112,15 @@ def _score(folder: Path, model: Path, sites: Mapping[str, Site], assignment: Ass
         predictions = score_sites(network.to(device), info, scored, assignment.roster, statistics)
         save_predictions(folder / predictions_file(statistics), predictions)
     return "cpu" if device.type == "cpu" else torch.cuda.get_device_name()
+
+
+def _measure_saliency(model: Path, sites: Mapping[str, Site], assignment: Assignment) -> dict[str, float | None]:
+    """Shares of the maps inside nodules, with the statistics released with the model."""
+    from csasn.saliency import saliency_in_nodule
+
+    network, info = load_model(model)
+    shares = saliency_in_nodule(network, info, Path(str(assignment.phantom)), {name: sites[name] for name in assignment.scored_on})
+    return {"gradcam": shares.gradcam, "rollout": shares.rollout, "area": shares.area}
 
 
 def _teller(path: Path, num_steps: int) -> Callable[[], None]:
