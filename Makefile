@@ -10,7 +10,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 
 .PHONY: demo test check e2e bench wheelhouse format clean
 
-# Four phantom hospitals on disk, the federation over them, and each baseline; ends with tables and a picture.
+# Four phantom hospitals on disk, the federation over them, and each baseline; ends with tables, and names the report to open.
 demo: $(VENV)/ready
 	mkdir -p runs
 	$(BIN)/csasn phantom --out demo --contact-sheet runs/contact-sheet.png
