@@ -33,7 +33,7 @@ def test_exit_codes_are_distinct_and_documented():
 @pytest.mark.parametrize(
     "command",
     [("csasn",), ("server",), ("client",), ("csasn", "phantom"), ("csasn", "train"), ("csasn", "evaluate"), ("csasn", "predict"),
-     ("csasn", "ablate"),     ("server", "simulate"), ("client", "doctor")],
+     ("csasn", "ablate"), ("server", "simulate"), ("client", "doctor")],
 )  # fmt: skip
 def test_help_says_what_each_exit_code_means(command):
     done = run(*command, "--help")
