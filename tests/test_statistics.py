@@ -214,18 +214,19 @@ def test_the_percentile_interval_leaves_out_a_fortieth_on_each_side_and_what_is_
 
 
 def test_the_same_method_with_shifted_logits_is_no_better_at_equal_rare_recall():
-    """A method against itself with rare logits raised: at equal recall no difference is left, in favour of neither."""
-    cases = drawn_cases(14, 3000)
+    """A method against itself with rare logits raised, by eight shifts: at equal recall no difference is left."""
+    cases = drawn_cases(14, 1500)
     logits = cases.log_probability_NK - cases.adjustment_K
-    raised = cases_of(cases.class_N, logits + np.array([0, 0, 0.83, 0.83]), cases.adjustment_K)
-    pair = [as_predictions(raised), as_predictions(cases)]
-    drawing = Drawing(pair, np.array([0.6, 0.3, 0.06, 0.04]), np.random.default_rng(15), 100)
-    plain = compare(measured(pair[:1], drawing), measured(pair[1:], drawing))
-    equal = compare_at_equal_rare_recall(pair[:1], pair[1:], CLASSES, drawing)
+    shifts = np.linspace(0.4, 1.2, 8)
+    raised = [as_predictions(cases_of(cases.class_N, logits + np.array([0, 0, s, s]), cases.adjustment_K)) for s in shifts]
+    same = [as_predictions(cases)] * len(shifts)
+    drawing = Drawing(same, np.array([0.6, 0.3, 0.06, 0.04]), np.random.default_rng(15), 100)
+    plain = compare(measured(raised, drawing), measured(same, drawing))
+    equal = compare_at_equal_rare_recall(raised, same, CLASSES, drawing)
     assert plain["rare_recall"].mean > 0.05
     assert plain["rare_precision"].mean < -0.02
     for name in ("rare_recall", "macro_f1", "rare_precision", "benign_specificity", "recall.FTC"):
-        assert equal[name].mean == pytest.approx(0, abs=2e-3), name
+        assert equal[name].mean == pytest.approx(0, abs=5e-3), name
         assert equal[name].over_cases == pytest.approx((0, 0), abs=1e-2), name
 
 
