@@ -21,20 +21,19 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from csasn.model_description import write_description
+    from csasn.model_description import model_folder, write_description
     from csasn.model_file import WEIGHTS, load_model
     from csasn.onnx_model import export_onnx
     from csasn.storage import new_folder
 
     network, info = load_model(arguments.model)
-    source = arguments.model if arguments.model.is_dir() else arguments.model.parent
     with new_folder(arguments.out) as folder:
         if arguments.format == "onnx":
             parity = export_onnx(folder, network, info)
             within = f"probabilities within {parity.probability:.0e}, logits within {parity.logit:.0e}"
             said = f"onnxruntime answers as torch does: {within}"
         else:
-            shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
+            shutil.copyfile(model_folder(arguments.model) / WEIGHTS, folder / WEIGHTS)
             write_description(folder, info)
             load_model(folder)
             said = "read back and compared"

@@ -158,18 +158,21 @@ def _probes(random: np.random.Generator, count: int, size: int) -> NDArray[np.ui
 
 
 def _write_graph(path: Path, network: Csasn, info: ModelInfo) -> None:
-    """The graph of any batch size. Names of files on this machine, which the exporter leaves at each node, are taken out."""
+    """Writes the graph, for any batch size. File names of this machine, which the exporter leaves at each node, go out."""
     image = torch.zeros((2, 1, info.image_size, info.image_size))
-    with _quiet():
-        program = torch.onnx.export(
-            _Graph(network, info.adjustment).eval(),
-            (image,),
-            dynamo=True,
-            verbose=False,
-            input_names=[INPUT],
-            output_names=list(_outputs(info)),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _Graph(network, info.adjustment).eval(),
+                (image,),
+                dynamo=True,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=list(_outputs(info)),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ModelError("torch cannot write this model as ONNX", "nothing was written; export --format safetensors") from error
     assert program is not None
     graph = program.model.graph
     graph.metadata_props.clear()

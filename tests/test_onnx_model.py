@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from csasn.configuration import validate
 from csasn.errors import ConfigurationError, ModelError
-from csasn.model.network import build_network
+from csasn.model.network import build_network, image_size
 from csasn.model.state import normalisation_layers
 from csasn.model_description import DESCRIPTION, FILES, GRAPH, GRAPH_WEIGHTS, hash_of, read_description, write_description
 from csasn.model_file import load_model, predict_case, save_model
@@ -49,15 +49,19 @@ def make_study(**changes):
 
 
 def network_of(study):
-    """A network whose every value, running statistics included, is drawn anew, as after training."""
+    """A network of random weights with statistics measured on images, as after training.
+
+    Statistics that do not fit the weights would let rounding grow from layer to layer: torch itself is then 1e-4 from float64.
+    """
     network = build_network(study)
     random = torch.Generator().manual_seed(6)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=random) * 0.05)
+            parameter.mul_(1 + 0.3 * torch.randn(parameter.shape, generator=random))
         for _, layer in normalisation_layers(network):
-            layer.running_mean.copy_(torch.randn(layer.num_features, generator=random) * 0.1)
-            layer.running_var.copy_(torch.rand(layer.num_features, generator=random) + 0.5)
+            layer.momentum = 1.0
+        size = image_size(study.model)
+        network.train()(torch.rand((8, 1, size, size), generator=random))
     return network.eval()
 
 

@@ -94,9 +94,9 @@ class Csasn(nn.Module):
     @torch.no_grad()
     def subtype_logits(self, images_NSS: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Letterboxed images (N, S, S) -> subtype logits f (N, K)."""
-        images = torch.from_numpy(images_NSS)[:, None].float() / 255
+        images = torch.from_numpy(images_NSS)[:, None].to(next(self.parameters()).device).float() / 255
         logits_NK: Tensor = self(images)[SUBTYPE]
-        return np.asarray(logits_NK.double().numpy())
+        return np.asarray(logits_NK.double().cpu().numpy())
 
 
 def image_size(model: Model) -> int:
