@@ -415,6 +415,22 @@ def test_a_worse_variant_is_called_worse_and_an_equal_one_not_shown(tmp_path, ho
     assert set(verdicts(summary_of(tmp_path / "equal", hospitals, {"good": 1.0, "bad": 1.0}, 300)).values()) == {"not shown"}
 
 
+def test_results_of_other_data_are_not_compared(tmp_path, hospitals):
+    (tmp_path / "one").mkdir()
+    summary_of(tmp_path / "one", hospitals, {"good": 1.0, "bad": 0.0}, 60)
+    path = tmp_path / "one/grid/results.json"
+    facts = json.loads(path.read_text())
+    for cell in facts["cells"]:
+        if (cell["variant"], cell["seed"]) in (("good", 1), ("bad", 2)):
+            cell["data_hash"] = "other"
+    path.write_text(json.dumps(facts))
+    grid = read_grid(tmp_path / "one/grid.yaml")
+    classes = classes_of(base_study(grid), grid.rare)
+    summary = summarise(grid, cells_of(grid), Results(path.parent, "grid", None), classes, ("centerA", "centerB"))
+    assert summary.comparisons[0].seeds == (3, 4, 5)
+    assert "of different code, data or devices" in markdown(summary, tables_of(summary))
+
+
 def test_fewer_than_ten_cases_of_a_class_are_nothing_to_conclude_from(tmp_path, hospitals):
     summary = summary_of(tmp_path, hospitals, {"good": 2.5, "bad": 0.0}, 27)
     assert set(verdicts(summary).values()) == {"too few cases"}

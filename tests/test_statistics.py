@@ -197,8 +197,8 @@ def test_a_case_without_a_value_in_a_seed_leaves_the_other_seeds_in_the_mean():
 
 def test_variants_scored_on_different_cases_are_not_compared():
     one, other = as_predictions(drawn_cases(12)), as_predictions(drawn_cases(13))
-    with pytest.raises(DataError, match="different cases"):
-        require_same_cases([one], [other])
+    with pytest.raises(DataError, match="a and b were scored on different cases"):
+        require_same_cases([one], [other], ("a", "b"))
 
 
 def test_the_interval_over_seeds_is_students():

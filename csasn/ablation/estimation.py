@@ -79,15 +79,17 @@ def compare(of_S: Sequence[Measured], against_S: Sequence[Measured]) -> dict[str
     return estimate([_difference(of, against) for of, against in zip(of_S, against_S, strict=True)])
 
 
-def require_same_cases(of_S: Sequence[Predictions], against_S: Sequence[Predictions]) -> None:
-    """Refuses to compare what is not paired.
+def require_same_cases(of_S: Sequence[Predictions], against_S: Sequence[Predictions], names: tuple[str, str]) -> None:
+    """Refuses to compare what is not paired; `names` are the variants'.
 
     Raises:
         DataError: the cases of a seed differ.
     """
     for of, against in zip(of_S, against_S, strict=True):
         if not np.array_equal(of.keys(), against.keys()) or not np.array_equal(of.cases.class_N, against.cases.class_N):
-            raise DataError("two variants were scored on different cases", "compare them on the cases of a site that both share")
+            raise DataError(
+                f"{names[0]} and {names[1]} were scored on different cases", "variants that are compared share split and seed"
+            )
 
 
 def compare_at_equal_rare_recall(

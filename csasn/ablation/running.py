@@ -104,9 +104,8 @@ def _begin(workshop: Workshop, cell: Cell) -> Running:
     folder = workshop.folder / cell.name
     shutil.rmtree(folder, ignore_errors=True)
     (folder / SITES).mkdir(parents=True)
-    device = "cuda" if workshop.device == "cuda" else "cpu"
     for name, site in workshop.sites.items():
-        given = site.model_copy(update={"device": device})
+        given = site.model_copy(update={"device": workshop.device})
         write_atomically(folder / SITES / f"{name}.yaml", write_yaml(given).encode())
     write_atomically(folder / STUDY, write_yaml(cell.study).encode())
     assignment = Assignment(
@@ -114,7 +113,7 @@ def _begin(workshop: Workshop, cell: Cell) -> Running:
         trained_on=cell.trained_on,
         scored_on=cell.scored_on,
         statistics=cell.statistics,
-        device=device,
+        device=workshop.device,
         phantom=workshop.phantom,
     )
     write_atomically(folder / ASSIGNMENT, write_yaml(assignment).encode())

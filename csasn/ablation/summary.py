@@ -102,7 +102,7 @@ def summarise(grid: Grid, cells: Sequence[Cell], results: Results, classes: Clas
         DataError: two variants were scored on different cases.
     """
     done = {(cell.variant, cell.seed): (cell, record) for cell in cells if (record := results.finished(cell)) is not None}
-    held = _Held(grid, results, classes, roster, {key: cell for key, (cell, _) in done.items()})
+    held = _Held(grid, results, classes, roster, done)
     records = [record for _, record in done.values()]
     return Summary(
         grid=results.name,
@@ -120,25 +120,35 @@ class _Held:
     """The predictions of the finished cells, by variant and seed, and their measures under one drawing of all cases of the grid."""
 
     def __init__(
-        self, grid: Grid, results: Results, classes: Classes, roster: Sequence[str], cells: Mapping[tuple[str, int], Cell]
+        self,
+        grid: Grid,
+        results: Results,
+        classes: Classes,
+        roster: Sequence[str],
+        done: Mapping[tuple[str, int], tuple[Cell, Record]],
     ) -> None:
-        self.grid, self.classes, self._roster, self._cells = grid, classes, roster, cells
+        self.grid, self.classes, self._roster, self._done = grid, classes, roster, done
         self._predictions = {
             (cell.variant, cell.seed, name): results.predictions_of(cell, name)
-            for cell in cells.values()
+            for cell, _ in done.values()
             for name in cell.statistics
         }
         prevalence_K = prevalence_of(classes, grid.prevalence)
         random = generator(0, "bootstrap", results.name)
-        self.drawing = Drawing(list(self._predictions.values()), prevalence_K, random) if cells else None
+        self.drawing = Drawing(list(self._predictions.values()), prevalence_K, random) if done else None
         self._measured: dict[tuple[str, int, Statistics, str], dict[str, Floats]] = {}
 
     def seeds(self, variant: str) -> tuple[int, ...]:
-        return tuple(seed for seed in self.grid.seeds if (variant, seed) in self._cells)
+        return tuple(seed for seed in self.grid.seeds if (variant, seed) in self._done)
+
+    def shared_seeds(self, of: str, against: str) -> tuple[int, ...]:
+        """Seeds that both have, from the same data."""
+        shared = [seed for seed in self.seeds(of) if (against, seed) in self._done]
+        return tuple(seed for seed in shared if self._done[of, seed][1].data_hash == self._done[against, seed][1].data_hash)
 
     def statistics(self, variant: str) -> tuple[Statistics, ...]:
         seeds = self.seeds(variant)
-        return self._cells[variant, seeds[0]].statistics if seeds else ()
+        return self._done[variant, seeds[0]][0].statistics if seeds else ()
 
     def predictions(self, variant: str, seeds: Sequence[int], statistics: Statistics, cases: str = ALL) -> list[Predictions]:
         found = [self._predictions[variant, seed, statistics] for seed in seeds]
@@ -178,12 +188,12 @@ def _saliency(records: Sequence[Record]) -> dict[str, float]:
 
 
 def _comparison(held: _Held, item: Comparison) -> ComparisonSummary:
-    seeds = tuple(seed for seed in held.seeds(item.of) if seed in held.seeds(item.against))
+    seeds = held.shared_seeds(item.of, item.against)
     if not seeds:
         return ComparisonSummary(item.of, item.against, item.cases, (), {}, {}, {})
     ways = [(name, seeds, _statistics(held, item, name), item.cases) for name in (item.of, item.against)]
     of, against = (held.predictions(*way) for way in ways)
-    require_same_cases(of, against)
+    require_same_cases(of, against, (item.of, item.against))
     differences = compare(*(held.measured(*way) for way in ways))
     equal = {}
     if item.at_equal_rare_recall and held.drawing is not None:
