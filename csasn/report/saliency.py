@@ -67,7 +67,16 @@ def _draw_probabilities(axes: Axes, prediction: Prediction) -> None:
     values = [prediction.probabilities[name] for name in names]
     axes.barh(range(len(names)), values, color=[DECIDED if name == prediction.decision else OTHER for name in names])
     for row, value in enumerate(values):
-        axes.text(min(value, 0.8) + 0.02, row, f"{value:.3f}", va="center", fontsize=10)
+        inside = value > 0.8
+        axes.text(
+            value + (-0.02 if inside else 0.02),
+            row,
+            f"{value:.3f}",
+            ha="right" if inside else "left",
+            va="center",
+            fontsize=10,
+            color="white" if inside else "black",
+        )
     axes.set_yticks(range(len(names)), [_plain(name) for name in names])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), title="probability")
