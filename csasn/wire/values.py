@@ -56,9 +56,18 @@ def read_config(records: RecordDict, name: str) -> ConfigRecord:
 
 def read_text(record: ConfigRecord, key: str) -> str:
     """A text."""
+    return _value(record, key, str, "text")
+
+
+def read_bytes(record: ConfigRecord, key: str) -> bytes:
+    """Bytes."""
+    return _value(record, key, bytes, "bytes")
+
+
+def _value(record: ConfigRecord, key: str, kind: type[T], what: str) -> T:
     value = record.get(key)
-    if not isinstance(value, str):
-        raise ProtocolError(f"{key} is missing, or not text")
+    if not isinstance(value, kind):
+        raise ProtocolError(f"{key} is missing, or not {what}")
     return value
 
 
@@ -67,14 +76,6 @@ def read_count(record: ConfigRecord, key: str) -> int:
     value = record.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ProtocolError(f"{key} is missing, or not a count")
-    return value
-
-
-def read_bytes(record: ConfigRecord, key: str) -> bytes:
-    """Bytes."""
-    value = record.get(key)
-    if not isinstance(value, bytes):
-        raise ProtocolError(f"{key} is missing, or not bytes")
     return value
 
 
