@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor, nn
 
+from csasn.data.images import letterbox
+from csasn.data.phantom import CLASSES, SCANNERS, draw, draw_nodule
 from csasn.errors import ConfigurationError, ModelError
 from csasn.metrics import Floats
 from csasn.model.network import Csasn
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 
 INPUT, PROBABILITIES, LOGITS = "image", "probabilities", "logits_"
 MOST_PROBABILITY, MOST_LOGIT = 1e-5, 1e-4
-PROBE_BATCHES = (1, 3, 4)
+PROBE_BATCHES, PROBE_PX = (1, 3, 8), 96
 
 
 @dataclass(frozen=True)
@@ -131,11 +134,11 @@ def load_onnx(path: Path) -> tuple[OnnxModel, ModelInfo]:
 
 
 def measure_parity(network: Csasn, model: OnnxModel, info: ModelInfo) -> Parity:
-    """How far both forms are apart on made-up images, in batches of several sizes."""
+    """How far both forms are apart on pictures of the phantom, in batches of several sizes."""
     random = np.random.default_rng(0)
     probability = logit = 0.0
     for size in PROBE_BATCHES:
-        images_NSS = _probes(random, size, info.image_size)
+        images_NSS = draw_probes(random, size, info.image_size)
         found = model.run(images_NSS)
         with torch.no_grad():
             expected = {
@@ -149,12 +152,12 @@ def measure_parity(network: Csasn, model: OnnxModel, info: ModelInfo) -> Parity:
     return Parity(probability, logit)
 
 
-def _probes(random: np.random.Generator, count: int, size: int) -> NDArray[np.uint8]:
-    """Speckle of different gain on a ramp of different depth (N, S, S)."""
-    gain, depth = random.uniform(0, 1, (2, count, 1, 1))
-    ramp = np.linspace(1, 0, size)[:, None] ** (4 * depth)
-    speckle = random.rayleigh(0.5, (count, size, size)) * gain
-    return np.asarray((255 * ramp * speckle).clip(0, 255), np.uint8)
+def draw_probes(random: np.random.Generator, count: int, size: int) -> NDArray[np.uint8]:
+    """Pictures of the phantom (N, S, S), of classes and scanners in turn: on what is no ultrasound, rounding may grow."""
+    kinds = islice(cycle(product(SCANNERS, CLASSES)), count)
+    nodules = [(draw_nodule(random, label), SCANNERS[site]) for site, label in kinds]
+    drawings = [draw(random, nodule, scanner, "transverse", size_px=max(size, PROBE_PX)) for nodule, scanner in nodules]
+    return np.stack([letterbox(drawing.image, size) for drawing in drawings])
 
 
 def _write_graph(path: Path, network: Csasn, info: ModelInfo) -> None:
