@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from scipy.special import softmax
 
 from csasn.errors import ModelError
 from csasn.metrics import Floats
@@ -81,6 +80,8 @@ def load_model(path: Path) -> tuple[Csasn, ModelInfo]:
 
 def predict_case(model: Classifier, info: ModelInfo, images_NSS: NDArray[np.uint8]) -> Prediction:
     """The prediction for one case from its images (N, S, S): the mean of their logits decides."""
+    from scipy.special import softmax  # which a coordinator, that saves models and predicts nothing, does without
+
     logits_K = model.subtype_logits(images_NSS).mean(axis=0)
     probabilities_K = softmax(logits_K + np.array(info.adjustment))
     classes = info.study.classes
