@@ -98,8 +98,8 @@ def test_the_share_inside_the_nodule_is_what_the_library_says(phantom):
     assert found["rollout"] == pytest.approx(shares.rollout, rel=1e-4)
     assert (found["area"], found["num_images"]) == (shares.area, shares.num_images)
     table = run("explain", model, "--phantom", phantom)
-    assert f"{shares.rollout:.3f}" in table.stdout
-    assert f"{shares.area:.3f}" in table.stdout
+    assert f" {shares.rollout:.3f}".removeprefix(" 0") in table.stdout
+    assert f" {shares.area:.3f}".removeprefix(" 0") in table.stdout
 
 
 def pixels(path):

@@ -167,7 +167,7 @@ def test_a_run_that_may_reveal_is_degraded(federate):
     report = write_report(federation.directory, "local")
     assert report["status"] == "degraded"
     assert report["rounds"][0]["macro_auroc"] is not None
-    assert len(federation.directory.load().history) == 2  # the weighting does not move on a partial round
+    assert len(federation.directory.load().history) == 3  # the weighting does not move on a partial round
 
 
 def test_status_before_the_outcome():

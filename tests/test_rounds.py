@@ -204,7 +204,7 @@ def test_counts_are_never_shown_for_fewer_than_the_whole_membership(federate):
     federation.run()
     assert [event["round"] for event in federation.events("evaluated")] == [0, 2, 3]
     assert [event["round"] for event in federation.events("evaluation-withheld")] == [1]
-    assert len(federation.directory.load().history) == 2
+    assert len(federation.directory.load().history) == 3
     assert "clipped_share" not in federation.events("round-finished")[1]
 
 
