@@ -257,3 +257,13 @@ def test_a_shift_by_hand():
 def test_the_confusion_counts_by_weight():
     found = confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2, np.array([[1.0, 2.0, 4.0], [1.0, 0.0, 0.0]]))
     np.testing.assert_array_equal(found, [[[1, 2], [0, 4]], [[1, 0], [0, 0]]])
+
+
+def test_a_calibration_error_has_no_interval_over_cases_and_its_difference_has():
+    """Drawn anew, cases raise it: its interval would lie above its value."""
+    drawn = np.linspace(0.06, 0.07, 101)
+    measured = [{"ece": np.concatenate([[0.05], drawn]), "macro_f1": np.concatenate([[0.5], drawn + 0.44])}] * 3
+    found = estimate(measured)
+    assert (found["ece"].mean, found["ece"].over_cases) == (pytest.approx(0.05), None)
+    assert found["macro_f1"].over_cases is not None
+    assert compare(measured, measured)["ece"].over_cases == (0.0, 0.0)

@@ -7,7 +7,7 @@ values, which holds training, and the cases where seeds split them differently.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from csasn.statistics import (
 )
 
 NUM_SAMPLES, DIGITS = 1000, 5
+RAISED_BY_RESAMPLING = ("ece",)
 Interval = tuple[float, float]
 Measured = Mapping[str, Floats]
 
@@ -70,13 +71,18 @@ class Drawing:
 
 
 def estimate(measured_S: Sequence[Measured]) -> dict[str, Estimate]:
-    """Every measure of a variant; of each seed (1 + B,) values, the first of each case once."""
-    return {name: _estimate(np.stack([measured[name] for measured in measured_S])) for name in measured_S[0]}
+    """Every measure of a variant; of each seed (1 + B,) values, the first of each case once.
+
+    A calibration error has no interval over cases: to draw them anew raises it by more than it spreads, since each bin's error
+    counts without its sign. In a difference of two that is taken away.
+    """
+    found = _estimates(measured_S)
+    return found | {name: replace(found[name], over_cases=None) for name in RAISED_BY_RESAMPLING if name in found}
 
 
 def compare(of_S: Sequence[Measured], against_S: Sequence[Measured]) -> dict[str, Estimate]:
     """Every measure of `of` less that of `against`, seed by seed, under the same weights of the same cases."""
-    return estimate([_difference(of, against) for of, against in zip(of_S, against_S, strict=True)])
+    return _estimates([_difference(of, against) for of, against in zip(of_S, against_S, strict=True)])
 
 
 def require_same_cases(of_S: Sequence[Predictions], against_S: Sequence[Predictions], names: tuple[str, str]) -> None:
@@ -106,11 +112,15 @@ def compare_at_equal_rare_recall(
         here = decision_measures(decided_BKK, classes)
         shifted_BKK = confusion_at_recall(against.cases, classes.rare, here["rare_recall"], weights_BN)
         found.append(_difference(here, decision_measures(shifted_BKK, classes)))
-    return estimate(found)
+    return _estimates(found)
 
 
 def _difference(of: Measured, against: Measured) -> dict[str, Floats]:
     return {name: of[name] - against[name] for name in of}
+
+
+def _estimates(measured_S: Sequence[Measured]) -> dict[str, Estimate]:
+    return {name: _estimate(np.stack([measured[name] for measured in measured_S])) for name in measured_S[0]}
 
 
 def _estimate(values_SB: Floats) -> Estimate:
