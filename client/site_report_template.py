@@ -1,5 +1,7 @@
 """The template, for Jinja, and the style of the page of `client report`, beyond what csasn/report/page_style.py has."""
 
+from csasn.report.page_style import HEAD
+
 STYLE = """
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1rem; margin: .75rem 0; }
 .examples figure { max-width: none; break-inside: avoid; }
@@ -13,7 +15,8 @@ th.group { text-align: center; }
 @media print { .examples { grid-template-columns: repeat(3, 1fr); } }
 """
 
-TEMPLATE = """\
+TEMPLATE = (
+    """\
 {% macro rate(cell) %}
 <td>{{ cell.value }}{% if cell.few %}<span class="few" title="too few test cases to conclude from">*</span>{% endif %}
 {% if cell.interval %}<small class="interval">{{ cell.interval }}</small>{% endif %}</td>
@@ -34,14 +37,9 @@ TEMPLATE = """\
 {% endfor %}
 </div>
 {% endmacro %}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
+"""
+    + HEAD
+    + """\
 <title>{{ report.site }}: what joining brought</title>
 <style>
 {{ style }}</style>
@@ -131,3 +129,4 @@ Rare classes are weighed up when the model decides, so that another class may ha
 </body>
 </html>
 """
+)

@@ -15,7 +15,6 @@ from csasn.randomness import generator
 from csasn.statistics import Classes, Floats, measure_names, measures
 
 ALL = "all"
-FEWEST_CASES = 10  # of a class that a rate may be concluded from
 AT_EQUAL_RECALL = ("macro_f1", "balanced_accuracy", "benign_specificity", "rare_precision")
 
 

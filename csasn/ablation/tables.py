@@ -7,7 +7,8 @@ from rich.console import Group
 from rich.table import Table as Drawn
 
 from csasn.ablation.estimation import Estimate
-from csasn.ablation.summary import FEWEST_CASES, ComparisonSummary, Summary, VariantSummary
+from csasn.ablation.summary import ComparisonSummary, Summary, VariantSummary
+from csasn.report.report import CONCLUSIVE_CASES
 
 OVERALL = ("macro_auroc", "balanced_accuracy", "macro_f1", "rare_recall", "rare_precision", "benign_specificity")
 CALIBRATION = ("brier", "ece", "malignancy_auroc")
@@ -84,12 +85,12 @@ def _rates(summary: Summary) -> Table:
         for item in summary.variants
         for name in summary.classes.names
     )
-    note = f"Cases: of the class, in the test of one seed. {FEW} fewer than {FEWEST_CASES}: nothing to conclude from."
+    note = f"Cases: of the class, in the test of one seed. {FEW} fewer than {CONCLUSIVE_CASES}: nothing to conclude from."
     return Table("Classes", ("variant", "statistics", "class", "recall", "precision", "F1", "AUROC", "cases"), rows, note)
 
 
 def _rate(item: VariantSummary, kind: str, name: str) -> str:
-    return _with_interval(item.measures[f"{kind}.{name}"]) + (FEW if item.support[name] < FEWEST_CASES else "")
+    return _with_interval(item.measures[f"{kind}.{name}"]) + (FEW if item.support[name] < CONCLUSIVE_CASES else "")
 
 
 def _saliency(summary: Summary) -> Table:
@@ -126,7 +127,7 @@ def _difference_rows(item: ComparisonSummary, differences: Mapping[str, Estimate
     cases = f"{item.cases}, {sum(item.support.values())}"
     rows: list[tuple[str, ...]] = []
     for measure, value in differences.items():
-        few = item.support.get(measure.partition(".")[2], fewest) < FEWEST_CASES
+        few = item.support.get(measure.partition(".")[2], fewest) < CONCLUSIVE_CASES
         intervals = (_interval(value.over_cases), _interval(value.over_seeds))
         known = sum(number is not None for number in value.values)
         difference = ("-" if value.mean is None else f"{value.mean:+.3f}") + FEW * few
@@ -149,7 +150,7 @@ def _verdict(measure: str, value: Estimate, few: bool) -> str:
 
 
 def _support(number: int) -> str:
-    return f"{number}{FEW}" if number < FEWEST_CASES else str(number)
+    return f"{number}{FEW}" if number < CONCLUSIVE_CASES else str(number)
 
 
 def _with_interval(value: Estimate) -> str:

@@ -1,4 +1,18 @@
-"""The style of report.html: light, dark, on paper, on a telephone. Colours after Okabe and Ito, for the colour-blind."""
+"""What pages share: their head, which lets nothing be fetched or run, and their style, for light, dark, paper and telephone.
+
+Colours after Okabe and Ito, for the colour-blind.
+"""
+
+HEAD = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<link rel="icon" href="data:,">
+"""
 
 STYLE = """\
 :root {

@@ -3,7 +3,10 @@
 It is text of Python, since Flower's packer, which makes the app of `flwr run`, takes no .html.
 """
 
-TEMPLATE = """\
+from csasn.report.page_style import HEAD
+
+TEMPLATE = (
+    """\
 {% macro grid(charts) %}
 <div class="charts{{ ' two' if charts | length in (2, 4) }}">{% for chart in charts %}{{ chart }}{% endfor %}</div>
 {% endmacro %}
@@ -13,14 +16,9 @@ TEMPLATE = """\
 {% set rounds = range(marked.items('rounds') | length) %}
 {% set classes = marked.names('classes') %}
 {% set final = marked.find('final') %}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
+"""
+    + HEAD
+    + """\
 <title>Report of a CSASN federation</title>
 <style>
 {{ style }}</style>
@@ -261,3 +259,4 @@ mark is a group of cases of similar probability, its size their number.</p>
 </body>
 </html>
 """
+)
