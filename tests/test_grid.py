@@ -147,7 +147,7 @@ def test_a_table_has_a_row_for_each_measure_of_each_cell(ended):
     assert {row["variant"] for row in rows} == {"fedprox", "pooled", "without_centerB"}
     for row in rows:
         record = records_of(ended[2])[row["variant"], int(row["seed"])]
-        value = record["values"][row["statistics"]][row["metric"]]
+        value = record[row["metric"]] if row["metric"] == "clipped_share" else record["values"][row["statistics"]][row["metric"]]
         assert row["value"] == ("" if value is None else f"{value:.6f}")
         assert record["study_hash"].startswith(row["study_hash"])
         assert (row["grid"], row["device"], row["code_version"]) == ("grid", "cpu", code_version())
@@ -169,7 +169,10 @@ def test_kept_predictions_are_those_of_a_simulation_and_of_its_pooled_baseline(e
         assert records_of(ended[2])[name.split("-")[0], 1]["values"][name.split("-")[2]]["macro_auroc"] == pytest.approx(
             expected["macro_auroc"], abs=0.01  # counted in bins there
         )  # fmt: skip
-    assert records_of(ended[2])["fedprox", 1]["study_hash"] == report["study_hash"]
+    record = records_of(ended[2])["fedprox", 1]
+    assert record["study_hash"] == report["study_hash"]
+    assert record["clipped_share"] == max(entry["clipped_share"] for entry in report["rounds"])
+    assert records_of(ended[2])["pooled", 1]["clipped_share"] is None
 
 
 def test_a_site_that_was_left_out_is_what_is_scored(ended):

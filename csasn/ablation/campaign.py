@@ -107,7 +107,7 @@ class Campaign:
             console.print(f"{cell.name}: failed: {error}", highlight=False, markup=False)
             return
         outcome = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
-        record = record.model_copy(update={key: outcome[key] for key in ("device", "seconds", "saliency")})
+        record = record.model_copy(update={key: outcome[key] for key in ("device", "seconds", "clipped_share", "saliency")})
         files = {statistics: folder / predictions_file(statistics) for statistics in cell.statistics}
         kept = self.results.keep(cell, record, files, self.classes)
         values = kept.values[cell.statistics[0]]

@@ -44,7 +44,7 @@ COLUMNS = (
 class Record(Configuration):
     """What came of a cell. `values` holds measures by statistics, `saliency` shares of maps inside nodules.
 
-    A cell that failed has an error and neither.
+    `clipped_share` is the largest of a federation's rounds. A cell that failed has an error and none of these.
     """
 
     variant: str
@@ -56,6 +56,7 @@ class Record(Configuration):
     device: str = ""
     seconds: float = 0.0
     error: str = ""
+    clipped_share: float | None = None
     values: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     saliency: dict[str, float | None] = Field(default_factory=dict)
 
@@ -123,8 +124,9 @@ class Results:
             for statistics, values in record.values.items():
                 same = (self.name, record.variant, record.seed, record.method, statistics)
                 origin = (record.study_hash[:SHORT], record.data_hash, record.code_version, record.device)
-                saliency = {f"saliency.{name}": value for name, value in record.saliency.items()}
-                shown = {name: "" if value is None else f"{value:.{DIGITS}f}" for name, value in (values | saliency).items()}
+                more = {f"saliency.{name}": value for name, value in record.saliency.items()}
+                more |= {} if record.clipped_share is None else {"clipped_share": record.clipped_share}
+                shown = {name: "" if value is None else f"{value:.{DIGITS}f}" for name, value in (values | more).items()}
                 table.writerows((*same, *origin, name, text) for name, text in shown.items())
         write_atomically(self.folder / TABLE, text.getvalue().encode())
 

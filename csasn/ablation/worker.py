@@ -4,6 +4,7 @@ A federation runs as `server simulate`, another process: the core imports no ser
 whose end closes the pipe that is this one's standard input.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from csasn.study import Study, read_study
 
 ASSIGNMENT, STUDY, SITES, RUN, PROGRESS, OUTCOME = "assignment.yaml", "study.yaml", "sites", "run", "progress", "outcome.json"
 SIMULATE = (sys.executable, "-P", "-c", "from server.cli import main; main()", "simulate")
-NUM_THREADS = 2  # of a training without a federation: fixed, so that the bits do not depend on how many cells run at once
+POOLED_THREADS = 2  # as in a simulation, so that the bits are the same
 TELL_EVERY_S = 1.0
 
 
@@ -63,9 +64,13 @@ def work(folder: Path) -> None:
     begun = time.monotonic()
     model = _train(folder, study, sites, assignment) if assignment.trained_on else _federate(folder)
     seconds = time.monotonic() - begun
-    device = _score(folder, model, sites, assignment)
-    saliency = _measure_saliency(model, sites, assignment) if assignment.phantom else {}
-    write_json(folder / OUTCOME, {"seconds": round(seconds, 1), "device": device, "saliency": saliency})
+    outcome = {
+        "seconds": round(seconds, 1),
+        "device": _score(folder, model, sites, assignment),
+        "clipped_share": None if assignment.trained_on else _clipped_share(model),
+        "saliency": _measure_saliency(model, sites, assignment) if assignment.phantom else {},
+    }
+    write_json(folder / OUTCOME, outcome)
 
 
 def _federate(folder: Path) -> Path:
@@ -77,6 +82,16 @@ def _federate(folder: Path) -> Path:
     return folder / RUN
 
 
+def _clipped_share(run: Path) -> float:
+    """The largest share of a round's uploaded values that were clipped."""
+    rounds = json.loads((run / "report.json").read_text(encoding="utf-8"))["rounds"]
+    return max(float(entry["clipped_share"] or 0) for entry in rounds)
+
+
+def _num_threads(assignment: Assignment) -> int:
+    return POOLED_THREADS if len(assignment.trained_on) > 1 else 1
+
+
 def _train(folder: Path, study: Study, sites: Mapping[str, Site], assignment: Assignment) -> Path:
     import torch
 
@@ -84,7 +99,7 @@ def _train(folder: Path, study: Study, sites: Mapping[str, Site], assignment: As
     from csasn.data.cases import load_site_data
     from csasn.model.network import image_size
 
-    torch.set_num_threads(NUM_THREADS)
+    torch.set_num_threads(_num_threads(assignment))
     if study.deterministic and assignment.device == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
     data = {name: load_site_data(study, sites[name], image_size(study.model)) for name in study.federation.sites}
@@ -104,7 +119,7 @@ def _score(folder: Path, model: Path, sites: Mapping[str, Site], assignment: Ass
 
     from csasn.ablation.scoring import score_sites
 
-    torch.set_num_threads(NUM_THREADS if assignment.trained_on else 1)  # as a simulation scores its baselines, and its sites score
+    torch.set_num_threads(_num_threads(assignment))
     device = torch.device("cuda" if assignment.device == "cuda" else "cpu")
     scored = {name: sites[name] for name in assignment.scored_on}
     for statistics in assignment.statistics:
