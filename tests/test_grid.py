@@ -299,11 +299,11 @@ def test_cells_go_seed_by_seed_and_differ_in_study_or_in_the_way_to_train(tmp_pa
     assert (without.trained_on, without.scored_on) == ((), ("centerB",))
 
 
-@pytest.mark.parametrize("name", ["upload_bits", "modules", "benchmark", "federation"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in EVIDENCE.glob("*.yaml")))
 def test_the_grids_of_the_evidence_are_possible(name, tmp_path):
     """On the packaged study of the phantom; only its numbers of cases decide which one a grid is for."""
     packaged = Path(sys.modules["csasn"].__file__).parent / "data/phantom/study.yaml"
-    for folder in ("demo", "benchmark"):
+    for folder in ("demo", "benchmark", "tuning"):
         (tmp_path / folder).mkdir()
         shutil.copy(packaged, tmp_path / folder / "study.yaml")
     (tmp_path / "tests/evidence").mkdir(parents=True)
