@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ import yaml
 from csasn.ablation.cells import base_study, cells_of
 from csasn.ablation.estimation import Estimate
 from csasn.ablation.grid import read_grid
+from csasn.ablation.picture import draw_comparisons
 from csasn.ablation.predictions import Predictions, load_predictions, save_predictions
 from csasn.ablation.provenance import _bare, code_version, data_hash
 from csasn.ablation.results import Record, Results, classes_of
@@ -29,6 +32,7 @@ from csasn.statistics import Cases, Classes, confusion, measure_names
 pytestmark = pytest.mark.xdist_group("grid")  # one process of a parallel test run trains the cells, not each
 
 COMMAND = Path(sys.prefix) / "bin"
+SVG = "{http://www.w3.org/2000/svg}"
 EVIDENCE = Path(__file__).parent / "evidence"
 CLASSES = Classes(("benign", "PTC", "FTC"), malignant=(1, 2), rare=(2,))
 SEEDS = (1, 2)
@@ -254,6 +258,7 @@ def test_wrong_arguments_say_what_is_possible(tmp_path, hospitals, arguments, co
      ({"variants": {}}, "variants"),
      ({"comparisons": [{"of": "fedprox", "against": "unheard"}]}, "comparisons name unheard"),
      ({"comparisons": [{"of": "fedprox", "against": "pooled", "metrics": ["accuracy"]}]}, "name the measure accuracy"),
+     ({"comparisons": [{"of": "fedprox", "against": "pooled", "at_least": {"luck": 0}}]}, "name the measure luck"),
      ({"comparisons": [{"of": "fedprox", "against": "pooled", "cases": "centerZ"}]}, "the cases of centerZ"),
      ({"rare": [], "comparisons": GRID["comparisons"][:1], "variants": GRID["variants"]}, "at_equal_rare_recall without rare"),
      ({"rare": ["MTC"]}, "rare is MTC"),
@@ -371,6 +376,7 @@ def test_the_hash_of_the_data_counts_manifests_and_pictures(tmp_path, hospitals)
 def summary_of(tmp_path, hospitals, skills, num_cases):
     """A grid of two variants whose predictions are drawn, as good as `skills` say, over the seeds 1 to 5."""
     pair = {"of": "good", "against": "bad", "metrics": ["macro_auroc", "brier", "recall.FTC"], "at_equal_rare_recall": True}
+    pair["at_least"] = {"macro_auroc": 0.0, "macro_f1": -0.01, "recall.FTC": 0.9}
     variants = {"good": {"central": "pooled"}, "bad": {"central": "pooled", "optimiser.batch_size": 4}}
     path = write_grid(
         tmp_path, study=str(hospitals / "hospitals/study.yaml"), seeds=[1, 2, 3, 4, 5], variants=variants, comparisons=[pair]
@@ -391,14 +397,14 @@ def summary_of(tmp_path, hospitals, skills, num_cases):
     return summarise(grid, cells, results, classes, ("centerA", "centerB"))
 
 
-def verdicts(summary, title="Comparisons"):
+def verdicts(summary, title="Comparisons", column="verdict"):
     table = next(table for table in tables_of(summary) if table.title == title)
-    return {row[2]: row[-1] for row in table.rows}
+    return {row[2]: row[table.columns.index(column)] for row in table.rows}
 
 
 def test_a_difference_is_told_where_both_intervals_show_it(tmp_path, hospitals):
     summary = summary_of(tmp_path, hospitals, {"good": 1.5, "bad": 0.5}, 300)
-    assert verdicts(summary) == {"macro AUROC": "better", "brier": "better", "recall FTC": "better"}
+    assert verdicts(summary) == dict.fromkeys(("macro AUROC", "brier", "recall FTC", "macro F1"), "better")
     assert verdicts(summary, "Comparisons at equal rare recall")["macro F1"] == "better"
     difference = summary.comparisons[0].differences["macro_auroc"]
     assert isinstance(difference, Estimate)
@@ -416,6 +422,34 @@ def test_a_worse_variant_is_called_worse_and_an_equal_one_not_shown(tmp_path, ho
     (tmp_path / "equal").mkdir()
     assert verdicts(summary_of(tmp_path / "worse", hospitals, {"good": 0.5, "bad": 1.5}, 300))["brier"] == "worse"
     assert set(verdicts(summary_of(tmp_path / "equal", hospitals, {"good": 1.0, "bad": 1.0}, 300)).values()) == {"not shown"}
+
+
+@pytest.mark.parametrize(
+    ("place", "says"), [("surely", "held, also by both intervals"), ("mean", "held by the mean"), ("above", "missed")]
+)
+def test_a_bar_is_held_by_both_intervals_or_by_the_mean_or_missed(tmp_path, hospitals, place, says):
+    summary = summary_of(tmp_path, hospitals, {"good": 1.5, "bad": 0.5}, 300)
+    difference = summary.comparisons[0].differences["macro_f1"]
+    lowest = min(difference.over_cases[0], difference.over_seeds[0])
+    bar = {"surely": lowest, "mean": difference.mean, "above": difference.mean + 0.001}[place]
+    moved = replace(summary, comparisons=(replace(summary.comparisons[0], at_least={"macro_f1": bar}),))
+    found = verdicts(moved, column="bar")
+    assert found["macro F1"] == f"{bar:+.3f}: {says}"
+    assert found["brier"] == "-"
+
+
+def test_the_picture_shows_each_difference_where_it_is(tmp_path, hospitals):
+    summary = summary_of(tmp_path, hospitals, {"good": 1.5, "bad": 0.5}, 300)
+    tree = ElementTree.fromstring(draw_comparisons(summary))
+    texts = {float(text.text): float(text.get("x")) for text in tree.iter(f"{SVG}text") if text.get("text-anchor") == "middle"}
+    (low, first), (high, last) = min(texts.items()), max(texts.items())
+    item = summary.comparisons[0]
+    expected = [estimate.mean for estimate in (*item.differences.values(), *item.at_equal_rare_recall.values())]
+    shown = [low + (float(circle.get("cx")) - first) / (last - first) * (high - low) for circle in tree.iter(f"{SVG}circle")][1:]
+    assert shown == pytest.approx(np.clip(expected, low, high), abs=0.001)
+    bars = [path for path in tree.iter(f"{SVG}path") if path.get("class") == "bar"]
+    assert len(bars) == 1 + len(item.at_least)
+    assert draw_comparisons(replace(summary, comparisons=())) == ""
 
 
 def test_results_of_other_data_are_not_compared(tmp_path, hospitals):

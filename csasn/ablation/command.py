@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from csasn.ablation.cells import Cell
 
 WIDTH = 160  # of tables in a log
+PICTURE = "results.svg"
 EXAMPLE = """example:
   csasn phantom --out demo
   csasn ablate tests/evidence/upload_bits.yaml --jobs 2
@@ -95,16 +96,20 @@ def _run(campaign: "Campaign", cells: Sequence["Cell"], num_jobs: int) -> list[s
 
 
 def _report(campaign: "Campaign") -> None:
-    """Writes results.csv, results.json, results.md and summary.json, and prints the tables."""
+    """Writes results.csv, results.json, results.md, results.svg and summary.json, and prints the tables."""
     from rich.console import Console
 
+    from csasn.ablation.picture import draw_comparisons
     from csasn.ablation.tables import draw, markdown, tables_of
     from csasn.storage import write_atomically, write_json
 
     summary, folder = campaign.summarise(), campaign.results.folder
     tables = tables_of(summary)
     write_json(folder / "summary.json", summary.facts())
-    write_atomically(folder / "results.md", markdown(summary, tables).encode())
+    picture = draw_comparisons(summary)
+    if picture:
+        write_atomically(folder / PICTURE, picture.encode())
+    write_atomically(folder / "results.md", markdown(summary, tables, PICTURE if picture else "").encode())
     console = Console()
     Console(width=None if console.is_terminal else WIDTH).print(draw(tables))
     sys.stdout.write(f"{summary.num_done} of {summary.num_cells} cells are done; everything is in {folder}\n")

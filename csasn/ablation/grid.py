@@ -43,16 +43,23 @@ class Variant(Configuration):
 class Comparison(Configuration):
     """The difference of two variants on the same test cases; `metrics` are names of measures (csasn/statistics.py).
 
-    `cases` are those of all sites or of one. `at_equal_rare_recall` also compares `of` with `against` after a shift of the rare
+    `at_least` are bars set beforehand: what the mean difference in a measure has to reach. `cases` are those of all sites or of
+    one. `at_equal_rare_recall` also compares `of` with `against` after a shift of the rare
     classes' logits that gives it the same rare recall.
     """
 
     of: Name
     against: Name
     metrics: tuple[str, ...] = ("macro_auroc", "balanced_accuracy", "macro_f1")
+    at_least: dict[str, float] = Field(default_factory=dict)
     cases: Name = "all"
     statistics: Statistics | None = None
     at_equal_rare_recall: bool = False
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Those to compare, each once."""
+        return tuple(dict.fromkeys((*self.metrics, *self.at_least)))
 
 
 class Grid(Configuration):

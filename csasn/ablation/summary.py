@@ -33,7 +33,7 @@ class VariantSummary:
 
 @dataclass(frozen=True)
 class ComparisonSummary:
-    """A comparison over the seeds that both variants have; no seed where none is done yet."""
+    """A comparison over the seeds that both variants have; no seed where none is done yet. `at_least` are the grid's bars."""
 
     of: str
     against: str
@@ -41,6 +41,7 @@ class ComparisonSummary:
     seeds: tuple[int, ...]
     support: Mapping[str, int]
     differences: Mapping[str, Estimate]
+    at_least: Mapping[str, float]
     at_equal_rare_recall: Mapping[str, Estimate]
 
 
@@ -80,7 +81,7 @@ def check_comparisons(grid: Grid, cells: Sequence[Cell], classes: Classes, sites
     """
     known, scored_on = measure_names(classes), {cell.variant: set(cell.scored_on) for cell in cells}
     for item in grid.comparisons:
-        if unknown := [name for name in item.metrics if name not in known]:
+        if unknown := [name for name in item.measures if name not in known]:
             raise ConfigurationError(f"comparisons name the measure {unknown[0]}", f"choose among {', '.join(known)}")
         if item.cases not in (ALL, *sites):
             raise ConfigurationError(f"comparisons name the cases of {item.cases}", f"choose among all, {', '.join(sites)}")
@@ -189,7 +190,7 @@ def _saliency(records: Sequence[Record]) -> dict[str, float]:
 def _comparison(held: _Held, item: Comparison) -> ComparisonSummary:
     seeds = held.shared_seeds(item.of, item.against)
     if not seeds:
-        return ComparisonSummary(item.of, item.against, item.cases, (), {}, {}, {})
+        return ComparisonSummary(item.of, item.against, item.cases, (), {}, {}, item.at_least, {})
     ways = [(name, seeds, _statistics(held, item, name), item.cases) for name in (item.of, item.against)]
     of, against = (held.predictions(*way) for way in ways)
     require_same_cases(of, against, (item.of, item.against))
@@ -203,7 +204,8 @@ def _comparison(held: _Held, item: Comparison) -> ComparisonSummary:
         cases=item.cases,
         seeds=seeds,
         support=held.support(of),
-        differences={name: differences[name] for name in item.metrics},
+        differences={name: differences[name] for name in item.measures},
+        at_least=item.at_least,
         at_equal_rare_recall={name: equal[name] for name in AT_EQUAL_RECALL if name in equal},
     )
 
@@ -226,5 +228,6 @@ def _comparison_facts(item: ComparisonSummary) -> dict[str, object]:
     return {
         "of": item.of, "against": item.against, "cases": item.cases, "seeds": list(item.seeds), "support": dict(item.support),
         "differences": {name: value.facts() for name, value in item.differences.items()},
+        "at_least": dict(item.at_least),
         "at_equal_rare_recall": {name: value.facts() for name, value in item.at_equal_rare_recall.items()},
     }  # fmt: skip

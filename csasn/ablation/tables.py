@@ -48,9 +48,10 @@ def draw(tables: Sequence[Table]) -> Group:
     return Group(*parts)
 
 
-def markdown(summary: Summary, tables: Sequence[Table]) -> str:
-    """results.md."""
+def markdown(summary: Summary, tables: Sequence[Table], picture: str = "") -> str:
+    """results.md, with the file of a picture at its head where there is one."""
     lines = [f"# {summary.grid}", "", f"{summary.num_done} of {summary.num_cells} cells are done. {_origin(summary)}", ""]
+    lines += [f"![Differences with intervals]({picture})", ""] if picture else []
     for table in tables:
         cells = [table.columns, tuple("---" for _ in table.columns), *table.rows]
         lines += [f"## {table.title}", "", *("| " + " | ".join(row) + " |" for row in cells), ""]
@@ -76,7 +77,7 @@ def _measures(summary: Summary, title: str, names: Sequence[str]) -> Table:
         for item in summary.variants
     )
     note = "Mean over seeds (95 % over test cases). Statistics of normalisation: each site's own, or those released with the model."
-    return Table(title, ("variant", "statistics", "seeds", *map(_words, shown)), rows, note)
+    return Table(title, ("variant", "statistics", "seeds", *map(words, shown)), rows, note)
 
 
 def _rates(summary: Summary) -> Table:
@@ -104,22 +105,27 @@ def _saliency(summary: Summary) -> Table:
 
 
 def _comparisons(summary: Summary) -> Table:
-    rows = tuple(row for item in summary.comparisons for row in _difference_rows(item, item.differences))
-    note = "Differences on the same test cases. Better or worse: where both intervals leave out 0."
+    rows = tuple(row for item in summary.comparisons for row in _difference_rows(item, item.differences, item.at_least))
+    note = (
+        "Differences on the same test cases. Better or worse: where both intervals leave out 0. "
+        "A bar, set beforehand, is held by the mean, or even by the lower ends of both intervals."
+    )
     return Table("Comparisons", _COLUMNS, rows, note)
 
 
 def _equal_recall(summary: Summary) -> Table:
     compared = [item for item in summary.comparisons if item.at_equal_rare_recall]
-    rows = tuple(row for item in compared for row in _difference_rows(item, item.at_equal_rare_recall))
+    rows = tuple(row for item in compared for row in _difference_rows(item, item.at_equal_rare_recall, {}))
     note = "After a shift of the second variant's rare logits, which gives it the rare recall of the first on these test cases."
     return Table("Comparisons at equal rare recall", _COLUMNS, rows, note)
 
 
-_COLUMNS = ("comparison", "cases", "measure", "difference", "over cases", "over seeds", "seeds", "verdict")
+_COLUMNS = ("comparison", "cases", "measure", "difference", "over cases", "over seeds", "seeds", "verdict", "bar")
 
 
-def _difference_rows(item: ComparisonSummary, differences: Mapping[str, Estimate]) -> list[tuple[str, ...]]:
+def _difference_rows(
+    item: ComparisonSummary, differences: Mapping[str, Estimate], at_least: Mapping[str, float]
+) -> list[tuple[str, ...]]:
     name = f"{item.of} - {item.against}"
     if not item.seeds:
         return [(name, item.cases, "not done yet", *("-" for _ in _COLUMNS[3:]))]
@@ -131,8 +137,18 @@ def _difference_rows(item: ComparisonSummary, differences: Mapping[str, Estimate
         intervals = (_interval(value.over_cases), _interval(value.over_seeds))
         known = sum(number is not None for number in value.values)
         difference = ("-" if value.mean is None else f"{value.mean:+.3f}") + FEW * few
-        rows.append((name, cases, _words(measure), difference, *intervals, str(known), _verdict(measure, value, few)))
+        verdicts = (_verdict(measure, value, few), _bar(value, at_least.get(measure)))
+        rows.append((name, cases, words(measure), difference, *intervals, str(known), *verdicts))
     return rows
+
+
+def _bar(value: Estimate, least: float | None) -> str:
+    """The bar and whether it is held."""
+    if least is None or value.mean is None:
+        return "-"
+    surely = all(interval is not None and interval[0] >= least for interval in (value.over_cases, value.over_seeds))
+    held = "missed" if value.mean < least else "held, also by both intervals" if surely else "held by the mean"
+    return f"{least:+.3f}: {held}"
 
 
 def _verdict(measure: str, value: Estimate, few: bool) -> str:
@@ -167,5 +183,6 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _words(measure: str) -> str:
+def words(measure: str) -> str:
+    """The name of a measure, to be read."""
     return measure.replace("_", " ").replace("auroc", "AUROC").replace("f1", "F1").replace("ece", "ECE").replace(".", " ")
