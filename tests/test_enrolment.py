@@ -1,96 +1,27 @@
-"""From keys to a signed membership, by the commands that people run; revocation, renewal, backup and moving."""
+"""From keys to a signed membership, by the commands that people run; revocation and renewal."""
 
-import io
 import json
 import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 
-import client.cli
-import server.cli
 from client.approval import PLAIN, approve, check_membership, obtain_membership, read_approved, review
-from csasn.backup import restore_backup, write_backup
 from csasn.certificates import certificate_fingerprint
 from csasn.configuration import validate
-from csasn.enrolment import read_kit, read_request
-from csasn.errors import ConfigurationError, StorageError, TrustError
+from csasn.enrolment import read_kit
+from csasn.errors import ConfigurationError, TrustError
 from csasn.identity import create_keys, load_identity
-from csasn.membership import Approval, Member, Membership, read_membership, sign_membership, verify_approvals
+from csasn.membership import Member, Membership, read_membership, sign_membership, verify_approvals
 from csasn.normalisation import MEASURED_MODES
-from csasn.site import Policy, Site, find_site, split_address
+from csasn.site import Policy, Site, split_address
+from enrolling import SITES, Federation, json_of
 from server.enrolment import Enrolments
-
-SITES = ("centerA", "centerB", "centerC")
-PASSPHRASE = "correct horse battery"
-
-
-class Federation:
-    """A coordinator and three hospitals in one folder, and their commands run in this process."""
-
-    def __init__(self, folder, monkeypatch, capsys):
-        self.path, self.folder, self._monkeypatch, self._capsys = folder, folder / "coordinator", monkeypatch, capsys
-        (folder / "passphrase").write_text(PASSPHRASE + "\n")
-        monkeypatch.chdir(folder)
-
-    def run(self, *arguments, code=0):
-        """Output of a command (standard output, or the error where one is expected)."""
-        command, *rest = map(str, arguments)
-        self._monkeypatch.setattr(sys, "argv", [command, *rest])
-        with pytest.raises(SystemExit) as ended:
-            {"client": client.cli, "server": server.cli}[command].main()
-        said = self._capsys.readouterr()
-        assert ended.value.code == code, said.err + said.out
-        return said.err if code else said.out
-
-    def site(self, name):
-        return find_site(name)
-
-    @property
-    def enrolments(self):
-        return Enrolments.open(self.folder)
-
-    def initialise(self):
-        self.run(
-            "server", "init", "study.yaml", "--address", "localhost:9443", "--name", "127.0.0.1", "--passphrase-file", "passphrase"
-        )
-
-    def request(self, site):
-        self.run("client", "keygen", "--site", site)
-        self.run("client", "enroll", "--site", site, "--study", "study.yaml")
-        return self.path / f"{site}.request.json"
-
-    def enroll(self, site, *more, code=0):
-        path = self.path / f"{site}.request.json"
-        fingerprint = json_of(path)["enrolment"]["identity"] and read_request(path).enrolment.fingerprint
-        return self.run("server", "enroll", path.name, "--fingerprint", fingerprint, *more, code=code)
-
-    def enroll_all(self):
-        self.initialise()
-        for site in SITES:
-            self.request(site)
-            self.enroll(site)
-            self.run("client", "install", "--site", site, f"coordinator/kits/{site}.kit.zip")
-        return read_membership(self.folder / "membership.json")
-
-    def approve(self, site, membership, code=0):
-        return self.run(
-            "client", "approve", "--site", site, "--membership", "coordinator/membership.json",
-            "--yes", membership.membership_hash[:12], code=code,
-        )  # fmt: skip
-
-    def approval(self, site):
-        return validate(Approval, json_of(self.site(site).kit_folder / "approval.json"), "approval.json")
-
-
-def json_of(path):
-    return json.loads(path.read_text())
 
 
 @pytest.fixture
@@ -525,107 +456,6 @@ def test_a_host_name_that_yaml_takes_for_a_number_stays_a_name(federation):
     assert Enrolments.open(federation.folder).settings.certificate_names == ["localhost", "1e5"]
 
 
-def test_two_names_of_one_file_come_back_as_two_files(tmp_path):
-    folder = tmp_path / "runs"
-    folder.mkdir()
-    (folder / "latest").write_bytes(b"weights")
-    (folder / "best").hardlink_to(folder / "latest")
-    assert write_backup(tmp_path / "b.tar", {"runs": folder}) == 2
-    assert restore_backup(tmp_path / "b.tar", {"runs": tmp_path / "back"}) == 2
-    assert {path.name: path.read_bytes() for path in (tmp_path / "back").iterdir()} == {"latest": b"weights", "best": b"weights"}
-
-
-def test_a_backup_comes_back_under_an_early_python(tmp_path, monkeypatch):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/file").write_bytes(b"x")
-    write_backup(tmp_path / "b.tar", {"runs": tmp_path / "runs"})
-    monkeypatch.delattr(tarfile, "tar_filter")
-    extract = tarfile.TarFile.extract
-
-    def early(archive, member, path):  # knows no filter=
-        return extract(archive, member, path)
-
-    monkeypatch.setattr(tarfile.TarFile, "extract", early)
-    assert restore_backup(tmp_path / "b.tar", {"runs": tmp_path / "back"}) == 1
-
-
-def test_a_coordinators_folder_moves_to_another_machine_by_backup_restore_and_renewal(federation):
-    membership = federation.enroll_all()
-    federation.run("server", "backup", "c.tar")
-    assert stat.S_IMODE((federation.path / "c.tar").stat().st_mode) == 0o600
-    assert b"BEGIN ENCRYPTED PRIVATE KEY" in (federation.path / "c.tar").read_bytes()
-    federation.run("server", "restore", "c.tar", "--folder", "moved")
-    moved = federation.path / "moved"
-    assert tree(moved) == tree(federation.folder)
-    federation.run("server", "renew", "--folder", "moved", "--address", "10.1.2.3:9443", "--passphrase-file", "passphrase")
-    assert Enrolments.open(moved).membership() == membership
-    federation.run("client", "install", "--site", "centerA", "moved/kits/centerA.kit.zip")
-    assert read_kit(federation.site("centerA").kit_folder)[0].address == "10.1.2.3:9443"
-    assert "is there and not empty" in federation.run("server", "restore", "c.tar", code=9)
-
-
-def test_a_sites_keys_kit_and_state_come_back_without_the_image_cache(federation):
-    membership = federation.enroll_all()
-    federation.approve("centerA", membership)
-    site = federation.site("centerA")
-    (Path(site.state) / "cache").mkdir()
-    (Path(site.state) / "cache" / "pixels").write_bytes(b"pixels")
-    (Path(site.state) / "run").mkdir()
-    (Path(site.state) / "run" / "memory").write_bytes(b"memory")
-    federation.run("client", "backup", "--site", "centerA", "a.tar")
-    assert b"pixels" not in (federation.path / "a.tar").read_bytes()
-    before = tree(Path(site.state), leave_out="cache")
-    assert "is there and not empty" in federation.run("client", "restore", "--site", "centerA", "a.tar", code=9)
-    shutil.rmtree(site.state)
-    federation.run("client", "restore", "--site", "centerA", "a.tar")
-    assert tree(Path(site.state)) == before
-    assert read_approved(site)[1] == membership
-
-
-def tree(folder, leave_out=None):
-    """Name, mode and content of all that is in a folder."""
-    return {
-        str(path.relative_to(folder)): (stat.S_IMODE(path.stat().st_mode), path.read_bytes() if path.is_file() else None)
-        for path in folder.rglob("*")
-        if leave_out not in path.relative_to(folder).parts
-    }
-
-
-@pytest.mark.parametrize(
-    ("fault", "says"),
-    [
-        ("cut", "damaged, cut short, or no backup"),
-        ("changed", "damaged, cut short, or no backup"),
-        ("link", "holds what is no file of coordinator"),
-        ("above", "holds what is no file of coordinator"),
-        ("another", "holds what is no file of coordinator"),
-        ("missing", "cannot read c.tar: no such file"),
-    ],
-)
-def test_an_archive_that_is_no_backup_restores_nothing(federation, fault, says):
-    federation.initialise()
-    federation.run("server", "backup", "c.tar")
-    path = federation.path / "c.tar"
-    if fault == "cut":
-        with tarfile.open(path) as archive:
-            size = archive.getmembers()[-2].offset  # between two files, where tar itself takes it for the end
-        path.write_bytes(path.read_bytes()[:size])
-    elif fault == "changed":
-        path.write_bytes(path.read_bytes().replace(b"localhost:9443", b"attackers:9443"))
-    elif fault == "missing":
-        path.unlink()
-    else:
-        with tarfile.open(path, "w") as archive:
-            member = tarfile.TarInfo({"link": "coordinator/link", "above": "coordinator/../../x", "another": "state/x"}[fault])
-            member.type, member.linkname = (tarfile.SYMTYPE, "/etc/passwd") if fault == "link" else (tarfile.REGTYPE, "")
-            archive.addfile(member)
-            hashes = tarfile.TarInfo("sha256.json")
-            hashes.size = 2
-            archive.addfile(hashes, io.BytesIO(b"{}"))
-    assert says in federation.run("server", "restore", "c.tar", "--folder", "back", code=9)
-    assert not list(federation.path.glob("*back*"))
-
-
 def test_training_hours_may_pass_midnight():
     from datetime import time
 
@@ -648,14 +478,6 @@ def test_addresses_are_host_and_port_and_keys_and_kit_lie_in_state_unless_named(
     for key, value in (("coordinator", "h"), ("coordinator", "h:65536"), ("coordinator", "https://h:1"), ("proxy", "proxy:3128")):
         with pytest.raises(ConfigurationError, match=key):
             validate(Site, facts | {key: value}, "site.yaml")
-
-
-def test_nothing_to_back_up_is_said_and_leaves_no_file(tmp_path):
-    from csasn.backup import write_backup
-
-    with pytest.raises(StorageError, match="nothing to back up"):
-        write_backup(tmp_path / "x.tar", {"keys": tmp_path / "none"})
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("command", ["init", "enroll", "revoke", "renew", "backup", "restore"])

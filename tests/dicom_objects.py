@@ -1,0 +1,57 @@
+"""DICOM objects that tests make, and what is said of those that cannot be read."""
+
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import set_pixel_data
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+)
+
+from csasn.data.images import read_image
+
+ULTRASOUND, CLIP, CAPTURE = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1", "1.2.840.10008.5.1.4.1.1.7"
+NAME = "SECRETNAME99"
+LEAVES = "the image has an ultrasound region that leaves the picture"
+SIGNED = "the image is DICOM with signed, float or otherwise unusual pixels, expected grey or RGB"
+DAMAGED = "missing, damaged or of a kind that cannot be read"
+
+
+def ramp(height: int = 40, width: int = 60) -> np.ndarray:
+    """A picture whose every pixel tells where it is, as far as 8 bits go."""
+    return (np.arange(height)[:, None] * 5 + np.arange(width)[None, :]).astype(np.uint8)
+
+
+def dicom(pixels: np.ndarray, kind: str = "MONOCHROME2", bits: int = 8, sop: str = ULTRASOUND, **elements: object) -> Dataset:
+    """A DICOM object with `pixels`: (H, W), (H, W, 3), or with frames before that."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = sop, "1.2.3"
+    dataset.PatientName = NAME
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    set_pixel_data(dataset, pixels, kind, bits, generate_instance_uid=False)
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def region(corners: tuple[int, int, int, int], unit: int = 3, delta: float = 0.01, form: int = 1, kind: int = 1) -> Dataset:
+    """An ultrasound region; corners are left, top, right, bottom, the latter two inclusive."""
+    item = Dataset()
+    item.RegionSpatialFormat, item.RegionDataType, item.RegionFlags = form, kind, 0
+    item.RegionLocationMinX0, item.RegionLocationMinY0, item.RegionLocationMaxX1, item.RegionLocationMaxY1 = corners
+    item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = unit
+    item.PhysicalDeltaX, item.PhysicalDeltaY = delta, 2 * delta
+    return item
+
+
+def write(folder: Path, dataset: Dataset, ending: str = ".dcm", syntax: str = ExplicitVRLittleEndian) -> Path:
+    path = folder / f"{NAME}{ending}"
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def read(folder: Path, dataset: Dataset, frame: int | None = None) -> np.ndarray:
+    return read_image(write(folder, dataset), frame).pixels_HW

@@ -1,0 +1,79 @@
+"""A coordinator and three hospitals that enrol with each other, by the commands that people run."""
+
+import json
+import sys
+
+import pytest
+
+import client.cli
+import server.cli
+from csasn.configuration import validate
+from csasn.enrolment import read_request
+from csasn.membership import Approval, read_membership
+from csasn.site import find_site
+from server.enrolment import Enrolments
+
+SITES = ("centerA", "centerB", "centerC")
+PASSPHRASE = "correct horse battery"
+
+
+class Federation:
+    """A coordinator and three hospitals in one folder, and their commands run in this process."""
+
+    def __init__(self, folder, monkeypatch, capsys):
+        self.path, self.folder, self._monkeypatch, self._capsys = folder, folder / "coordinator", monkeypatch, capsys
+        (folder / "passphrase").write_text(PASSPHRASE + "\n")
+        monkeypatch.chdir(folder)
+
+    def run(self, *arguments, code=0):
+        """Output of a command (standard output, or the error where one is expected)."""
+        command, *rest = map(str, arguments)
+        self._monkeypatch.setattr(sys, "argv", [command, *rest])
+        with pytest.raises(SystemExit) as ended:
+            {"client": client.cli, "server": server.cli}[command].main()
+        said = self._capsys.readouterr()
+        assert ended.value.code == code, said.err + said.out
+        return said.err if code else said.out
+
+    def site(self, name):
+        return find_site(name)
+
+    @property
+    def enrolments(self):
+        return Enrolments.open(self.folder)
+
+    def initialise(self):
+        self.run(
+            "server", "init", "study.yaml", "--address", "localhost:9443", "--name", "127.0.0.1", "--passphrase-file", "passphrase"
+        )
+
+    def request(self, site):
+        self.run("client", "keygen", "--site", site)
+        self.run("client", "enroll", "--site", site, "--study", "study.yaml")
+        return self.path / f"{site}.request.json"
+
+    def enroll(self, site, *more, code=0):
+        path = self.path / f"{site}.request.json"
+        fingerprint = json_of(path)["enrolment"]["identity"] and read_request(path).enrolment.fingerprint
+        return self.run("server", "enroll", path.name, "--fingerprint", fingerprint, *more, code=code)
+
+    def enroll_all(self):
+        self.initialise()
+        for site in SITES:
+            self.request(site)
+            self.enroll(site)
+            self.run("client", "install", "--site", site, f"coordinator/kits/{site}.kit.zip")
+        return read_membership(self.folder / "membership.json")
+
+    def approve(self, site, membership, code=0):
+        return self.run(
+            "client", "approve", "--site", site, "--membership", "coordinator/membership.json",
+            "--yes", membership.membership_hash[:12], code=code,
+        )  # fmt: skip
+
+    def approval(self, site):
+        return validate(Approval, json_of(self.site(site).kit_folder / "approval.json"), "approval.json")
+
+
+def json_of(path):
+    return json.loads(path.read_text())
