@@ -29,7 +29,7 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of results (default: the grid's name, beside GRID)")
     parser.add_argument("--only", action="append", default=[], metavar="VARIANT", help="run this variant; repeat for several")
     parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="SEED", help="run these seeds of the grid")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once; two keep two cores busy (default 1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once: as many as there are cores (default 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where models are trained (default cpu)")
     parser.add_argument(
         "--any-code", action="store_true", help="keep results that another version of the code made of the same data"

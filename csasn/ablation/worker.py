@@ -26,7 +26,7 @@ from csasn.study import Study, read_study
 
 ASSIGNMENT, STUDY, SITES, RUN, PROGRESS, OUTCOME = "assignment.yaml", "study.yaml", "sites", "run", "progress", "outcome.json"
 SIMULATE = (sys.executable, "-P", "-c", "from server.cli import main; main()", "simulate")
-POOLED_THREADS = 2  # as in a simulation, so that the bits are the same
+NUM_THREADS = 1  # of each process: threads that wait for each other crawl where several cells share the cores
 TELL_EVERY_S = 1.0
 
 
@@ -88,10 +88,6 @@ def _clipped_share(run: Path) -> float:
     return max(float(entry["clipped_share"] or 0) for entry in rounds)
 
 
-def _num_threads(assignment: Assignment) -> int:
-    return POOLED_THREADS if len(assignment.trained_on) > 1 else 1
-
-
 def _train(folder: Path, study: Study, sites: Mapping[str, Site], assignment: Assignment) -> Path:
     import torch
 
@@ -99,7 +95,7 @@ def _train(folder: Path, study: Study, sites: Mapping[str, Site], assignment: As
     from csasn.data.cases import load_site_data
     from csasn.model.network import image_size
 
-    torch.set_num_threads(_num_threads(assignment))
+    torch.set_num_threads(NUM_THREADS)
     if study.deterministic and assignment.device == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
     data = {name: load_site_data(study, sites[name], image_size(study.model)) for name in study.federation.sites}
@@ -119,7 +115,7 @@ def _score(folder: Path, model: Path, sites: Mapping[str, Site], assignment: Ass
 
     from csasn.ablation.scoring import score_sites
 
-    torch.set_num_threads(_num_threads(assignment))
+    torch.set_num_threads(NUM_THREADS)
     device = torch.device("cuda" if assignment.device == "cuda" else "cpu")
     scored = {name: sites[name] for name in assignment.scored_on}
     for statistics in assignment.statistics:
