@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -41,6 +41,15 @@ OMEGA_TOLERANCE = 1e-9
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """What the network was trained `on`, its counts of validation cases from before, and what training did."""
+
+    on: tuple[object, ...]
+    counts: dict[str, Integers]
+    result: LocalResult
+
+
 class NeedsModelError(ProtocolError):
     """The site holds another model than the one that the step starts from."""
 
@@ -74,6 +83,7 @@ class SiteWorker:
         self._data: SiteData | None = None
         self._cases_of: SiteData | None = None  # `_cases` is this with the maps of frozen branches
         self._manifest_stamp = (0, 0)
+        self._trained: _Trained | None = None  # as the network is now
 
     def answer(self, request: Request) -> Reply:
         """The answer to a request.
@@ -131,16 +141,21 @@ class SiteWorker:
         max_widenings = self.study.federation.max_attempts
         self._followed = self._followed.check(request, self.contract.state.shared, model, max_widenings)
         before = self.state.settle(request.accepted, self.site.site)
+        if request.kind is Kind.TRAIN:
+            return self._train(request, model, weights, before)
+        self._load(model, before)
+        self.doing(f"round {request.header.round}: evaluating")
+        return Outcome(request.header.attempt, "", self._evaluate(request.kind, weights))
+
+    def _load(self, model: NDArray[np.float32], before: Outcome | None) -> None:
+        """Puts the received model, and what stayed at the site, into the network."""
+        self._trained = None
         self.contract.state.write(self.network, model)
         if self._cases_of is not self.data:
             self._cases_of = self.data
             self._cases = with_frozen_maps(self.network, self.data, self.study)
         if before is not None:
             write_tensors(self.network, before.own)
-        if request.kind is not Kind.TRAIN:
-            self.doing(f"round {request.header.round}: evaluating")
-            return Outcome(request.header.attempt, "", self._evaluate(request.kind, weights))
-        return self._train(request, model, weights, before)
 
     @property
     def data(self) -> SiteData:
@@ -210,21 +225,26 @@ class SiteWorker:
         return weights
 
     def _train(self, request: Request, model: NDArray[np.float32], weights: ClassWeights, before: Outcome | None) -> Outcome:
+        """Trains, but not again for another attempt at the same: the network still holds what came of it."""
         if request.ranges is None or request.ranges.shape != (len(self.contract.state.shared),):
             raise ProtocolError("the request to train lacks the ranges of the tensors")
-        federation, header = self.study.federation, request.header
-        self.doing(f"round {header.round}: evaluating")
-        counts = count_split(self.network, self._cases, VALIDATION, self.study, weights)
-        plan = LocalPlan(self.site.site, header.round, federation.proximal_mu)
-        result = self._train_within_memory(plan, LossTerms.of(self.study, weights, self.device), model)
-        self.network.zero_grad()  # gradients are as large as the model
+        header, classes = request.header, (weights.omega_K.tobytes(), weights.adjustment_K.tobytes())
+        on = (header.run, header.round, self._model_hash, request.accepted, id(self.data), *classes)
+        if self._trained is None or self._trained.on != on:
+            self._load(model, before)
+            self.doing(f"round {header.round}: evaluating")
+            counts = count_split(self.network, self._cases, VALIDATION, self.study, weights)
+            plan = LocalPlan(self.site.site, header.round, self.study.federation.proximal_mu)
+            result = self._train_within_memory(plan, LossTerms.of(self.study, weights, self.device), model)
+            self.network.zero_grad()  # gradients are as large as the model
+            self._trained = _Trained(on, counts, result)
         num_shared = self.contract.state.num_shared
         update_P = self.contract.state.read(self.network)[:num_shared]
         update_P -= model[:num_shared]
         upload = self._quantise(update_P, before, request.ranges, header.round)
-        counts["training"] = _training_counts(result, upload)
+        counts = self._trained.counts | {"training": _training_counts(self._trained.result, upload)}
         answer = Answer(self.contract.counts[Kind.TRAIN].pack(counts), upload.integers_P)
-        own = read_tensors(self.network, own_tensors(self.network, federation.batchnorm))
+        own = read_tensors(self.network, own_tensors(self.network, self.study.federation.batchnorm))
         return Outcome(header.attempt, "", answer, upload.residual_P, own)
 
     def _train_within_memory(self, plan: LocalPlan, terms: LossTerms, model: NDArray[np.float32]) -> LocalResult:

@@ -18,7 +18,7 @@ from csasn.model.network import image_size
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
 from csasn.model_file import load_model
 from csasn.randomness import derive_seed, fast_generator, generator
-from csasn.training import epoch_batches, learning_rate
+from csasn.training import epoch_batches, learning_rate, train_locally
 from csasn.weighting import ClassWeights, difficulty_target
 from server.outcome import write_outcome
 from server.run_directory import RunDirectory
@@ -330,6 +330,27 @@ def test_a_scale_that_is_too_small_widens_fourfold_and_repeats(federate, monkeyp
     assert set(repeated[0]["absent"].values()) == {"scale too small"}
     ranges = [request.ranges[0] for site, request in federation.requests if request.kind is Kind.TRAIN and site == "centerA"]
     np.testing.assert_allclose(np.diff(np.log(ranges)), np.log(4))
+
+
+def test_another_attempt_at_a_round_is_answered_without_training_again(federate, monkeypatch):
+    """And to the bits of sites that were restarted after each answer, and so train again."""
+    monkeypatch.setattr("csasn.federated.quantise.FIRST_RANGE", 1e-5)
+    trained = []
+    monkeypatch.setattr("client.worker.train_locally", lambda *given: trained.append(1) or train_locally(*given))
+    warm = federate("warm", federation={"max_attempts": 12})
+    warm.run()
+    num_repeated = len(warm.events("round-repeated"))
+    assert num_repeated
+    assert len(trained) == 3 * 2
+
+    def restart(site, request, answer):
+        restarted.restart_worker(site)
+        return answer
+
+    restarted = federate("restarted", tamper=restart, federation={"max_attempts": 12})
+    restarted.run()
+    assert len(trained) == 3 * 2 + 3 * (2 + num_repeated)
+    assert restarted.state_hash() == warm.state_hash()
 
 
 def test_class_weights_that_do_not_follow_from_their_sums_are_refused(federate):
