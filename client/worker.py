@@ -29,7 +29,7 @@ from csasn.membership import Membership
 from csasn.metrics import FIXED_POINT
 from csasn.model.network import build_network, image_size
 from csasn.model.state import own_tensors, read_tensors, write_tensors
-from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine
+from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
 from csasn.randomness import fast_generator
 from csasn.site import Site
 from csasn.study import Study
@@ -233,7 +233,7 @@ class SiteWorker:
         if self._trained is None or self._trained.on != on:
             self._load(model, before)
             self.doing(f"round {header.round}: evaluating")
-            counts = count_split(self.network, self._cases, VALIDATION, self.study, weights)
+            counts = self._validate(weights)
             plan = LocalPlan(self.site.site, header.round, self.study.federation.proximal_mu)
             result = self._train_within_memory(plan, LossTerms.of(self.study, weights, self.device), model)
             self.network.zero_grad()  # gradients are as large as the model
@@ -299,10 +299,14 @@ class SiteWorker:
         residual_P = np.zeros_like(update_P) if before is None or before.residual_P is None else before.residual_P
         return quantise(update_P, residual_P, scale, fast_generator(self.study.seed, "rounding", self.site.site, current_round))
 
+    def _validate(self, weights: ClassWeights) -> dict[str, Integers]:
+        renew_statistics(self.network, self._cases, self.study, self.site.site)
+        return count_split(self.network, self._cases, VALIDATION, self.study, weights)
+
     def _evaluate(self, kind: Kind, weights: ClassWeights) -> Answer:
         """Counts of validation cases; to finish, of test cases, and the normalisation moments of the finished model."""
         if kind is Kind.VALIDATE:
-            return Answer(self.contract.counts[kind].pack(count_split(self.network, self._cases, VALIDATION, self.study, weights)))
+            return Answer(self.contract.counts[kind].pack(self._validate(weights)))
         mode, more = self.study.federation.batchnorm, {}
         if mode in MEASURED_MODES:
             more = measure_moments(self.network, self._cases, self.study, self.site.site)

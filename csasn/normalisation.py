@@ -1,8 +1,11 @@
-"""Normalisation statistics of a finished model: exact moments over training images, as integers that add up over sites.
+"""Normalisation statistics of a model, measured: exact moments over training images, as integers that add up over sites.
 
 With `batchnorm: silo` running statistics never leave a site, so the finished model has none of its own. Each site measures
 n, Σx and Σx² of every BatchNorm channel over one image of each training case (mean over positions, each batch normalised by
 itself: Wu & Johnson, "Rethinking batch in BatchNorm", 2021, section 3); the sums over all sites give the model's statistics.
+
+A model that a site has just received has none either: those at the site are of the weights that it trained itself, and with them
+the sum of all sites' updates validates worse than it is. A few cases give its own.
 """
 
 from collections.abc import Callable
@@ -23,6 +26,7 @@ from csasn.training import epoch_batches, load_images, load_maps, run_network
 Integers = NDArray[np.int64]
 FIXED_POINT = 1 << 16
 MEASURED_MODES = ("silo", "fedbn")  # of batchnorm: sites keep their running statistics, so the finished model needs its own
+CASES_TO_VALIDATE = 128  # that a received model's statistics are measured on; more change nothing
 LIMIT = float(1 << 40)  # of one image's fixed-point moment; 2^22 images fit an int64
 
 
@@ -33,8 +37,13 @@ def moments_layout(network: nn.Module) -> Layout:
 
 
 @torch.no_grad()
-def measure_moments(network: nn.Module, data: SiteData, study: Study, site: str) -> dict[str, Integers]:
-    """Fixed-point moments over one image of each training case of a site; leaves the running statistics changed."""
+def measure_moments(
+    network: nn.Module, data: SiteData, study: Study, site: str, num_cases: int | None = None
+) -> dict[str, Integers]:
+    """Fixed-point moments over one image of each training case of a site, or of the batches that make up `num_cases` of them.
+
+    Leaves the running statistics changed.
+    """
     device = next(network.parameters()).device
     layers = dict(normalisation_layers(network))
     if not layers:  # a ViT alone, or frozen branches
@@ -53,10 +62,18 @@ def measure_moments(network: nn.Module, data: SiteData, study: Study, site: str)
             moments_B2C = torch.cat([seen[name] for name in layers], dim=2)
             total += (moments_B2C * FIXED_POINT).round().clamp(-LIMIT, LIMIT).long().sum(0).cpu().numpy()
             num += len(indices)
+            if num_cases is not None and num >= num_cases:
+                break
     finally:
         for hook in hooks:
             hook.remove()
     return {"num": np.array([num]), "moments": total}
+
+
+def renew_statistics(network: nn.Module, data: SiteData, study: Study, site: str) -> None:
+    """Gives a model that was just received the running statistics of its own weights, where the mode leaves them to the site."""
+    if study.federation.batchnorm in MEASURED_MODES:
+        apply_moments(network, measure_moments(network, data, study, site, CASES_TO_VALIDATE))
 
 
 def affine_layout(network: nn.Module) -> Layout:

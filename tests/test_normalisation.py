@@ -19,7 +19,7 @@ from csasn.evaluation import image_logits
 from csasn.loss import LossTerms
 from csasn.model.network import build_network
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
-from csasn.normalisation import FIXED_POINT, apply_moments, measure_moments, moments_layout
+from csasn.normalisation import FIXED_POINT, apply_moments, measure_moments, moments_layout, renew_statistics
 from csasn.study import Study
 from csasn.training import LocalPlan, train_locally
 from csasn.weighting import class_weights
@@ -129,6 +129,31 @@ def test_one_image_of_each_training_case_is_measured_and_no_other():
     known = {picture.tobytes(): case for picture, case in zip(data.images_NHW, data.case_N, strict=True)}
     assert sorted(known[picture.tobytes()] for picture in seen) == list(data.cases(TRAIN))
     assert int(found["num"][0]) == len(data.cases(TRAIN)) == 5
+
+
+@pytest.mark.parametrize(("asked", "measured"), [(1, 4), (4, 4), (5, 7), (8, 10), (128, 10), (None, 10)])
+def test_moments_of_some_cases_are_those_of_the_first_batches_that_make_them_up(asked, measured):
+    data, chosen, seen = synthetic(10), study(batch_size=4), []
+    network = OneLayer()
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0].double().mean(dim=(1, 2, 3)).sum().item()))
+    found = measure_moments(network, data, chosen, "centerA", asked)
+    assert found["num"].tolist() == [measured]
+    assert found["moments"][0, 0] / FIXED_POINT == pytest.approx(sum(seen), abs=measured / FIXED_POINT)
+
+
+@pytest.mark.parametrize(("mode", "renewed"), [("silo", True), ("fedbn", True), ("shared", False), ("frozen", False)])
+def test_a_received_model_gets_statistics_of_its_weights_where_sites_keep_theirs(mode, renewed):
+    data, chosen = synthetic(9), study(batch_size=4, federation={"sites": ["centerA", "centerB"], "batchnorm": mode})
+    network, measured = build_network(chosen), build_network(chosen)
+    for _, layer in normalisation_layers(network):
+        layer.running_mean.fill_(7)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    renew_statistics(network, data, chosen, "centerA")
+    apply_moments(measured, measure_moments(measured, data, chosen, "centerA"))
+    expected = {**before, **{k: v for k, v in measured.state_dict().items() if "running_" in k}} if renewed else before
+    assert [
+        name for name, tensor in network.state_dict().items() if "num_batches" not in name and not tensor.equal(expected[name])
+    ] == []
 
 
 def test_equal_sites_measure_equal_integers_and_the_layout_fits():

@@ -9,17 +9,18 @@ import torch
 import torch.nn.functional as F
 
 from csasn.data.augmentation import augment
-from csasn.data.cases import load_site_data
+from csasn.data.cases import VALIDATION, load_site_data
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, StorageError, TrainingError
-from csasn.evaluation import image_logits
+from csasn.evaluation import count_split, image_logits
 from csasn.federated.messages import Absence, Answer, Kind, Reason
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import image_size
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
 from csasn.model_file import load_model
+from csasn.normalisation import apply_moments, measure_moments
 from csasn.randomness import derive_seed, fast_generator, generator
 from csasn.training import epoch_batches, learning_rate, train_locally
-from csasn.weighting import ClassWeights, difficulty_target
+from csasn.weighting import ClassWeights, class_weights, difficulty_target
 from server.outcome import write_outcome
 from server.run_directory import RunDirectory
 
@@ -412,6 +413,30 @@ def test_error_feedback_commits_only_what_was_accepted(federate):
     third = [r for site, r in federation.requests if r.kind is Kind.TRAIN and r.header.round == 3]
     assert third[0].accepted.sites == ("centerA", "centerB")
     assert federation.workers["centerC"].state.settle(None, "centerC").attempt == federation.directory.load().accepted.attempt
+
+
+@pytest.mark.parametrize("kind", [Kind.TRAIN, Kind.VALIDATE])
+def test_a_site_validates_what_it_received_with_statistics_of_those_weights(federate, kind):
+    """Not with those that its own training left, which are of other weights."""
+    answered = {}
+
+    def listen(site, request, answer):
+        if request.kind is kind:  # of training, the last round
+            answered[site] = request, answer, federation.workers[site]._model.copy()
+        return answer
+
+    federation = federate("run", tamper=listen)
+    federation.run()
+    for site, (request, answer, model) in answered.items():
+        network, study = initial_network(federation.study), federation.study
+        federation.contract.state.write(network, model)
+        data = load_site_data(study, federation.sites[site], image_size(study.model))
+        apply_moments(network, measure_moments(network, data, study, site))
+        weights = class_weights(study.class_weighting, request.weighting.histogram_K, list(request.weighting.history_R3K))
+        found = federation.contract.counts[kind].unpack(answer.counts)
+        for name, expected in count_split(network, data, VALIDATION, study, weights).items():
+            np.testing.assert_array_equal(found[name], expected, err_msg=name)
+    assert len(answered) == 3
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(federate, monkeypatch):
