@@ -20,6 +20,7 @@ from csasn.evaluation import count_split
 from csasn.loss import LossTerms
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network, image_size
+from csasn.normalisation import renew_statistics
 from csasn.randomness import generator
 from csasn.site import find_site
 from csasn.study import Federation, Model, Study, read_study
@@ -146,6 +147,7 @@ def _bare_worker(hospitals: str, sites: tuple[str, ...], gate: "multiprocessing.
     gate.wait()
     for current in range(1, ROUNDS + 1):
         for site in sites:
+            renew_statistics(networks[site], data[site], study, site)
             count_split(networks[site], data[site], VALIDATION, study, weights)
             train_locally(networks[site], data[site], study, LossTerms.of(study, weights), LocalPlan(site, current, 0.01))
         gate.wait()
