@@ -1,0 +1,265 @@
+"""`client doctor` against a real front over real TLS: each planted fault is found, and its fix is named."""
+
+import json
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from client import checks_machine, situation, training_probe
+from client.doctor import CHECKS, first_failure
+from client.training_probe import Measured
+from csasn import __version__
+from csasn.contract import Contract
+from csasn.enrolment import read_request
+from csasn.membership import read_membership
+from doctoring import assert_found, free_port, needing, run, running_front
+
+
+def test_a_site_that_is_ready_is_green(hospital, quick):
+    found = hospital.examine()
+    assert {name: result.finding.message for name, result in found.items() if result.finding.status != "ok"} == {}
+    assert len(found) == len(CHECKS)
+    assert first_failure(list(found.values())) is None
+    assert found["version"].lines() == [f"✓ version: {__version__}, as at the coordinator"]
+
+
+def unknown_key(hospital):
+    hospital.set(colour="blue")
+
+
+def wrong_label(hospital):
+    hospital.manifest.write_text(hospital.manifest.read_text().replace("FTC", "FTX", 1))
+
+
+def unreadable_image(hospital):
+    next(hospital.images.iterdir()).write_bytes(b"\x89PNG")
+
+
+def leakage(hospital):
+    records = hospital.situation().records
+    of_split = {
+        split: next(row for row in records.manifest.rows if records.splits[row.case] == split) for split in ("train", "test")
+    }
+    shutil.copy(hospital.images / of_split["train"].image, hospital.images / of_split["test"].image)
+
+
+def too_few_cases(hospital):
+    hospital.set(policy={"minimum_cases": 100})
+
+
+def open_key(hospital):
+    (hospital.state / "keys/identity.key").chmod(0o644)
+
+
+def missing_key(hospital):
+    (hospital.state / "keys/node.key").unlink()
+
+
+def open_folder_of_keys(hospital):
+    (hospital.state / "keys").chmod(0o755)
+
+
+def changed_kit(hospital):
+    study = hospital.state / "kit/study.yaml"
+    study.write_text(study.read_text() + "\n")
+
+
+def foreign_kit(hospital):
+    shutil.rmtree(hospital.state / "kit")
+    shutil.copytree(hospital.federation.path / "centerB/state/kit", hospital.state / "kit")
+
+
+def another_authority(hospital):
+    """The kit of another coordinator, of the same study at the same address."""
+    path, address = hospital.federation.path, f"127.0.0.1:{hospital.federation.port}"
+    other = str(hospital.path / "other")
+    run("server", "init", path / "study.yaml", "--address", address, "--folder", other, "--passphrase-file", path / "passphrase")
+    fingerprint = read_request(path / "centerA.request.json").enrolment.fingerprint
+    run("server", "enroll", path / "centerA.request.json", "--folder", other, "--fingerprint", fingerprint)
+    run("client", "install", "--site", "centerA", "--config", hospital.site_file, f"{other}/kits/centerA.kit.zip", "--replace")
+
+
+def slow_clock(hospital):
+    hospital.federation.say({"ahead_s": 600})
+
+
+def somewhat_fast_clock(hospital):
+    hospital.federation.say({"ahead_s": -60})
+
+
+def unknown_name(hospital):
+    hospital.set(coordinator="nowhere.invalid:443")
+
+
+def closed_port(hospital):
+    hospital.set(coordinator=f"127.0.0.1:{free_port()}")
+
+
+def other_version(hospital):
+    hospital.federation.say({"software_version": "9.9.9"})
+
+
+def other_study(hospital):
+    hospital.federation.say({"study_hash": "f" * 64})
+
+
+def not_approved(hospital):
+    (hospital.state / "kit/approval.json").unlink()
+
+
+def others_have_not_approved(hospital):
+    hospital.federation.say({"approvals": []})
+
+
+def approved_something_else(hospital):
+    membership = json.loads((hospital.state / "kit/membership.json").read_text())
+    membership["members"][1]["weight_units"] += 1
+    membership["members"][2]["weight_units"] -= 1
+    hospital.federation.say({"membership": membership})
+
+
+def nobody_enrolled(hospital):
+    hospital.federation.say({"membership": None})
+
+
+def small_budget(hospital):
+    hospital.set(policy={"upload_budget_mib": 0.5})
+
+
+def secrecy_required(hospital):
+    hospital.set(policy={"require_secure_aggregation": True})
+
+
+def other_hours(hospital):
+    now = datetime.now()
+    hours = [(now + timedelta(hours=ahead)).strftime("%H:%M") for ahead in (2, 4)]
+    hospital.set(policy={"training_hours": "-".join(hours)})
+
+
+def burned_in_text(hospital):
+    file = sorted(hospital.images.iterdir())[0]
+    page = Image.fromarray(np.random.default_rng(9).normal(70, 8, (80, 100)).clip(0, 255).astype(np.uint8))
+    ImageDraw.Draw(page).text((10, 10), "NAME 1961", fill=230, font=ImageFont.load_default(14))
+    page.save(file)
+
+
+FAULTS = [  # what is planted, the check that finds it, how it ends, and words of the message and of the fix
+    (unknown_key, "configuration", 3, "colour is not a known key", "correct centerA.yaml"),
+    (wrong_label, "labels", 4, "'FTX' is not a class of the study, expected one of benign, PTC, FTC", "correct it"),
+    (unreadable_image, "images", 4, "manifest.csv row", "save it as PNG, JPEG or uncompressed DICOM"),
+    (leakage, "splits", 4, "shows the same picture as row", "remove one of them"),
+    (too_few_cases, "cases", 4, "12 labelled training cases, expected at least 100", "minimum_cases in the site file"),
+    (burned_in_text, "burned-in text", 0, "row 2 shows suspected burned-in text", "crop or mask"),
+    (open_key, "keys", 11, "has mode 0644", "chmod 600"),
+    (missing_key, "keys", 11, "node.key: no such file", "client keygen"),
+    (open_folder_of_keys, "keys", 0, "others may enter", "chmod 700"),
+    (small_budget, "upload budget", 3, "upload_budget_mib is 0.5, an answer has 1.2", "set upload_budget_mib to 2"),
+    (secrecy_required, "secrecy", 3, "secure_aggregation is false in the study", "ask for a study with secure aggregation"),
+    (other_hours, "training hours", 0, "which is not now", "policy.training_hours"),
+    (changed_kit, "kit", 11, "study.yaml of the kit is missing, or not as", "client install"),
+    (foreign_kit, "kit", 11, "the kit is of centerB, expected centerA", "client install"),
+    (another_authority, "connection", 11, "is not of this study's authority", "does a proxy open TLS"),
+    (unknown_name, "connection", 12, "the name in nowhere.invalid:443 cannot be resolved", "DNS"),
+    (closed_port, "connection", 12, "cannot be reached directly", "outbound TCP to that port"),
+    (slow_clock, "clock", 11, "s behind the coordinator's", "NTP"),
+    (somewhat_fast_clock, "clock", 0, "s ahead of the coordinator's", "NTP"),
+    (other_study, "study", 11, "the coordinator runs study ffffffffffff, the kit is of", "new kit"),
+    (other_version, "version", 7, f"runs version 9.9.9, here is {__version__}", "install version 9.9.9"),
+    (not_approved, "approvals", 11, "centerA has not approved", "client approve --site centerA"),
+    (approved_something_else, "approvals", 11, "this site approved", "client approve --site centerA"),
+    (others_have_not_approved, "approvals", 0, "centerB, centerC did not yet", "they run client approve"),
+    (nobody_enrolled, "approvals", 0, "no membership is proposed yet", "every site has enrolled"),
+]
+
+
+@pytest.mark.parametrize(("plant", "check", "code", "says", "fix"), FAULTS, ids=[plant.__name__ for plant, *_ in FAULTS])
+def test_a_planted_fault_is_found_with_its_fix_and_hides_nothing_else(hospital, quick, plant, check, code, says, fix):
+    plant(hospital)
+    assert_found(hospital.examine(), check, code, says, fix)
+
+
+def test_an_expired_certificate_of_the_server_is_found(hospital, quick):
+    port = free_port()
+    hospital.set(coordinator=f"127.0.0.1:{port}")
+    with running_front(hospital.federation.folder, port, hospital.federation.expired_certificate()):
+        assert_found(hospital.examine(), "connection", 11, "is expired", "the coordinator runs server renew")
+
+
+def test_a_disk_that_is_nearly_full_is_found(hospital, quick, monkeypatch):
+    monkeypatch.setattr(checks_machine.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 << 20))
+    assert_found(hospital.examine(), "disk", 9, "4 MiB free for the state folder", "free disk space")
+
+
+def test_out_of_memory_names_the_micro_batch_that_fits(hospital, quick, monkeypatch):
+    monkeypatch.setattr(situation, "measure_training", training_probe.measure_training)
+    fits = {2: Measured("H100", 1.0, 1 << 30, 2)}
+    monkeypatch.setattr(training_probe, "take_step", lambda site, study, micro_batch: fits.get(micro_batch))
+    says = "out of memory on H100 with 8 images at a time, 2 fit"
+    found = hospital.examine()
+    assert_found(found, "training step", 6, says, "micro_batch: 2 in the site file gives the same gradient")
+    fits.clear()
+    assert_found(hospital.examine(), "training step", 6, "out of memory with a single image", "too small for the study's model")
+
+
+def test_a_machine_too_slow_for_the_deadline_is_found(hospital, quick, monkeypatch):
+    monkeypatch.setattr(situation, "measure_training", lambda site, study, wanted: Measured("CPU", 40.0, 1 << 30, wanted))
+    assert_found(hospital.examine(), "round", 6, "2 steps 80 s", "answer_deadline_s")
+
+
+def test_a_fault_of_the_program_in_one_check_hides_no_other_and_shows_no_foreign_text(hospital, quick, monkeypatch):
+    monkeypatch.setattr(checks_machine, "read_public_keys", lambda folder: int("Mustermann"))
+    assert_found(hospital.examine(), "keys", 1, "unexpected ValueError", "report it")
+
+
+def test_another_study_than_the_kits_is_found(hospital, quick):
+    other = hospital.path / "other.yaml"
+    other.write_text((hospital.federation.path / "study.yaml").read_text() + "seed: 2\n")
+    assert_found(hospital.examine(other), "kit", 11, "the study file is", "leave --study away")
+
+
+def test_before_there_is_a_kit_all_but_the_network_is_checked(hospital, quick):
+    shutil.rmtree(hospital.state)
+    found = hospital.examine(hospital.federation.path / "study.yaml")
+    skipped = {
+        name: (result.finding.message, result.finding.fix) for name, result in found.items() if result.finding.status != "ok"
+    }
+    assert set(skipped) == {"keys", "kit"} | needing("kit")
+    assert "client keygen --site centerA" in skipped.pop("keys")[1]
+    assert {message for message, _ in skipped.values()} == {"no kit yet"}
+    assert all("client install --site centerA" in fix for _, fix in skipped.values())
+    assert found["clock"].lines() == ["- clock: no kit yet; client install --site centerA KIT"]
+
+
+def test_without_a_kit_the_study_has_to_be_named(hospital, quick):
+    shutil.rmtree(hospital.state)
+    assert_found(hospital.examine(), "configuration", 3, "which study?", "--study FILE")
+
+
+def test_sizes_of_a_round_are_those_of_its_messages(hospital):
+    from csasn.federated.messages import Kind
+    from csasn.model.network import build_network
+
+    one = hospital.situation()
+    assert one.contract.state == Contract.of(one.study, membership_of(hospital), build_network(one.study)).state
+    values = one.contract.state.num_shared
+    assert one.upload_bytes(1) == 2 * values + 8 * one.contract.counts[Kind.TRAIN].size
+    assert (one.download_bytes(1), one.download_bytes(2)) == (4 * one.contract.state.size, 2 * values)
+
+
+def membership_of(hospital):
+    return read_membership(hospital.state / "kit/membership.json")
+
+
+def test_help_names_what_is_written_and_loads_nothing_heavy(capsys):
+    run("client", "doctor", "--help")
+    said = capsys.readouterr().out
+    assert "fingerprint.json and fingerprint.png" in said
+    assert "exit codes" in said
+    program = "import sys, client.cli; sys.exit(bool({'torch', 'cryptography', 'pydantic', 'httpx', 'rich'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0

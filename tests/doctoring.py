@@ -1,0 +1,148 @@
+"""A coordinator behind a real front, three hospitals that approved, and copies of one of them to plant faults in."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+
+import client.cli
+import server.cli
+from client.doctor import CHECKS, examine, first_failure
+from client.situation import Situation
+from csasn.certificates import load_authority
+
+SITES = ("centerA", "centerB", "centerC")
+PASSPHRASE = "correct horse battery"
+FRONT = """
+import json, sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from csasn.command import run_command
+from server.desk import Desk
+from server.enrolment import Enrolments
+from server.front import FrontSettings, run_front
+folder, port, certificate = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+desk = Desk(Enrolments.open(folder))
+def facts(said):
+    changes = json.loads((folder / "changes.json").read_text())
+    clock = datetime.now(UTC) + timedelta(seconds=changes.pop("ahead_s", 0))
+    return desk.exchange(said) | {"time": clock.isoformat()} | changes
+settings = FrontSettings("127.0.0.1", port, 1, certificate, folder / "keys/server.key")
+sys.exit(run_command(lambda: run_front(settings, facts, bool)))
+"""
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def running_front(folder, port, certificate):
+    with (folder / "front.log").open("a") as log:
+        process = subprocess.Popen([sys.executable, "-P", "-c", FRONT, folder, str(port), certificate], stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < end:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.05)
+        assert process.poll() is None, (folder / "front.log").read_text()
+        yield
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def run(*arguments, code=0):
+    command, *rest = map(str, arguments)
+    main = {"client": client.cli, "server": server.cli}[command].main
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [command, *rest])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert ended.value.code == code
+
+
+class Federation:
+    """A coordinator behind a real front, and three hospitals that approved; tests take copies of the first one."""
+
+    def __init__(self, path, port):
+        self.path, self.port, self.folder = path, port, path / "coordinator"
+        self.say({})
+
+    def say(self, changes):
+        """What the front's facts say instead of the truth."""
+        (self.folder / "changes.json").write_text(json.dumps(changes))
+
+    def expired_certificate(self):
+        """The server's certificate, as it would look a day after its end."""
+        keys = self.folder / "keys"
+        authority = load_authority((keys / "ca.key").read_bytes(), (keys / "ca.crt").read_bytes(), PASSPHRASE)
+        old = x509.load_pem_x509_certificate((keys / "server.crt").read_bytes())
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder(old.issuer, old.subject, old.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(days=30)).not_valid_after(now - timedelta(days=1))
+        for extension in old.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        path = self.folder / "expired.crt"
+        path.write_bytes(builder.sign(authority.key, SHA256()).public_bytes(Encoding.PEM))
+        return path
+
+
+def picture(seed):
+    """Tissue without a mark."""
+    return np.random.default_rng(seed).normal(70, 8, (40, 48)).clip(0, 255).astype(np.uint8)
+
+
+class Hospital:
+    """A copy of centerA, to plant a fault in."""
+
+    def __init__(self, federation, path):
+        self.federation, self.path = federation, path
+        shutil.copytree(federation.path / "centerA", path / "centerA")
+        (path / "sites").mkdir()
+        shutil.copy(federation.path / "sites/centerA.yaml", path / "sites")
+        self.site_file, self.manifest = path / "sites/centerA.yaml", path / "centerA/manifest.csv"
+        self.state, self.images = path / "centerA/state", path / "centerA/images"
+
+    def set(self, **changes):
+        self.site_file.write_text(yaml.safe_dump(yaml.safe_load(self.site_file.read_text()) | changes))
+
+    def situation(self, study_file=None):
+        return Situation("centerA", self.site_file, study_file)
+
+    def examine(self, study_file=None):
+        return {result.check: result for result in examine(self.situation(study_file), lambda _: None)}
+
+
+def needing(name):
+    """The checks that cannot say anything where this one failed."""
+    found = {name}
+    for check in CHECKS:
+        if found & set(check.needs):
+            found.add(check.name)
+    return found - {name}
+
+
+def assert_found(found, check, code, says, fix):
+    finding = found[check].finding
+    assert says in finding.message
+    assert fix in finding.fix
+    assert finding.status == "failed" if code else finding.status in ("warning", "skipped")
+    assert getattr(first_failure(list(found.values())), "exit_code", 0) == code
+    skipped = needing(check) if code else {check} & {"approvals"}
+    others = {name: found[name].finding.message for name in found if name != check and found[name].finding.status != "ok"}
+    assert set(others) == skipped - {check}, others
