@@ -39,7 +39,7 @@ def facts(said):
     changes = json.loads((folder / "changes.json").read_text())
     clock = datetime.now(UTC) + timedelta(seconds=changes.pop("ahead_s", 0))
     return desk.exchange(said) | {"time": clock.isoformat()} | changes
-settings = FrontSettings("127.0.0.1", port, 1, certificate, folder / "keys/server.key")
+settings = FrontSettings("127.0.0.1", port, 1, certificate, folder / "keys/server.key", credits_per_minute=1 << 20)
 sys.exit(run_command(lambda: run_front(settings, facts, bool)))
 """
 

@@ -314,11 +314,10 @@ def test_cells_go_seed_by_seed_and_differ_in_study_or_in_the_way_to_train(tmp_pa
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EVIDENCE.glob("*.yaml")))
 def test_the_grids_of_the_evidence_are_possible(name, tmp_path):
-    """On the packaged study of the phantom; only its numbers of cases decide which one a grid is for."""
-    packaged = Path(sys.modules["csasn"].__file__).parent / "data/phantom/study.yaml"
-    for folder in ("demo", "benchmark", "tuning"):
+    packaged = Path(sys.modules["csasn"].__file__).parent / "data/phantom"
+    for folder, study in (("demo", "study.yaml"), ("benchmark", "benchmark.yaml"), ("tuning", "benchmark.yaml")):
         (tmp_path / folder).mkdir()
-        shutil.copy(packaged, tmp_path / folder / "study.yaml")
+        shutil.copy(packaged / study, tmp_path / folder / "study.yaml")
     (tmp_path / "tests/evidence").mkdir(parents=True)
     cells = checked(Path(shutil.copy(EVIDENCE / f"{name}.yaml", tmp_path / "tests/evidence")))
     assert len({(cell.study.study_hash, cell.method) for cell in cells}) == len(cells)
