@@ -44,11 +44,6 @@ sys.exit(run_command(lambda: run_front(settings, facts, bool)))
 """
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 @contextmanager
 def running_front(folder, port, certificate):
     with (folder / "front.log").open("a") as log:

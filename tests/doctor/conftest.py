@@ -9,7 +9,8 @@ from client import checks_data, link_speed, situation
 from client.training_probe import Measured
 from csasn.enrolment import read_request
 from csasn.membership import read_membership
-from doctoring import PASSPHRASE, SITES, Federation, Hospital, free_port, picture, run, running_front
+from csasn.supervision import free_port
+from doctoring import PASSPHRASE, SITES, Federation, Hospital, picture, run, running_front
 
 
 @pytest.fixture(scope="session")

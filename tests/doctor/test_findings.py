@@ -18,7 +18,8 @@ from csasn import __version__
 from csasn.contract import Contract
 from csasn.enrolment import read_request
 from csasn.membership import read_membership
-from doctoring import assert_found, free_port, needing, run, running_front
+from csasn.supervision import free_port
+from doctoring import assert_found, needing, run, running_front
 
 
 def test_a_site_that_is_ready_is_green(hospital, quick):
@@ -246,14 +247,11 @@ def test_sizes_of_a_round_are_those_of_its_messages(hospital):
     from csasn.model.network import build_network
 
     one = hospital.situation()
-    assert one.contract.state == Contract.of(one.study, membership_of(hospital), build_network(one.study)).state
+    membership = read_membership(hospital.state / "kit/membership.json")
+    assert one.contract.state == Contract.of(one.study, membership, build_network(one.study)).state
     values = one.contract.state.num_shared
     assert one.upload_bytes(1) == 2 * values + 8 * one.contract.counts[Kind.TRAIN].size
     assert (one.download_bytes(1), one.download_bytes(2)) == (4 * one.contract.state.size, 2 * values)
-
-
-def membership_of(hospital):
-    return read_membership(hospital.state / "kit/membership.json")
 
 
 def test_help_names_what_is_written_and_loads_nothing_heavy(capsys):
