@@ -135,7 +135,7 @@ def make_site_report(
     alone = None
     if train_alone:
         trained = _train_alone(study, site, data, on_step)
-        alone = _predict(trained.network, data, cases, trained.weights.adjustment_K)
+        alone = _predict(trained.network, data, cases, trained.adjustment_K)
     tested, alone_tested, gains = compare_models(study, site.site, federated, alone)
     return SiteReport(site.site, info, _count_cases(study, data), tested, right, mistakes, alone_tested, gains)
 

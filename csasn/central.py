@@ -17,16 +17,17 @@ from csasn.model.network import Csasn
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments
 from csasn.study import Study
 from csasn.training import LocalPlan, num_epoch_steps, train_locally
-from csasn.weighting import ClassWeights, class_sums, class_weights
+from csasn.weighting import ClassWeights, Floats, class_sums, class_weights
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, the round it was chosen from, the class weights, and metrics of validation cases by round."""
+    """A trained network, whose logits decide, their adjustment for probabilities (K,), the round it was chosen from, and metrics of
+    validation cases by round."""
 
     network: Csasn
     round: int
-    weights: ClassWeights
+    adjustment_K: Floats
     validation: tuple[Metrics, ...]
 
 
@@ -85,14 +86,17 @@ def train_centrally(
             terms = LossTerms.of(study, weights, torch.device(device))
             train_locally(network, data, study, terms, plan, on_step)
     network.load_state_dict(kept)
+    weights = class_weights(study.class_weighting, histogram_K, history)
+    network.shift_subtype_logits(weights.offset_K)
     if study.federation.batchnorm in MEASURED_MODES:
         apply_moments(network, measure_moments(network, data, study, name))
-    return Trained(network, chosen, weights, tuple(seen))
+    return Trained(network, chosen, weights.adjustment_K, tuple(seen))
 
 
 def count_tests(trained: Trained, study: Study, sites: Mapping[str, SiteData]) -> dict[str, Integers]:
     """Counts of the test cases of all sites together."""
-    counted = [count_split(trained.network, data, TEST, study, trained.weights) for data in sites.values()]
+    weights = ClassWeights.finished(trained.adjustment_K)
+    counted = [count_split(trained.network, data, TEST, study, weights) for data in sites.values()]
     return {name: np.sum([blocks[name] for blocks in counted], axis=0) for name in counted[0]}
 
 

@@ -133,7 +133,7 @@ def _train(arguments: argparse.Namespace) -> None:
         task = bars.add_task("training", total=steps * study.federation.rounds)
         trained = train_centrally(study, pool(data), "+".join(sorted(data)), steps, lambda: bars.advance(task))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    save_model(arguments.out, study, trained.network, trained.round, trained.weights.adjustment_K, "of the training cases")
+    save_model(arguments.out, study, trained.network, trained.round, trained.adjustment_K, "of the training cases")
     auroc = trained.validation[trained.round].macro_auroc
     shown = "unknown" if auroc is None else f"{auroc:.3f}"
     sys.stdout.write(f"model of round {trained.round}, macro AUROC {shown} on its validation cases: {arguments.out}\n")

@@ -53,4 +53,5 @@ def count_split(
     num_classes = len(study.classes)
     logits_CK = case_logits(network, data, cases) if len(cases) else np.zeros((0, num_classes))
     malignant = study.malignant_classes if len(study.malignant) < num_classes else ()
-    return count_cases(logits_CK, logits_CK + weights.adjustment_K, data.class_C[cases], malignant)
+    decision_CK = logits_CK + weights.offset_K
+    return count_cases(decision_CK, decision_CK + weights.adjustment_K, data.class_C[cases], malignant)

@@ -29,14 +29,20 @@ class LossTerms:
 
     @classmethod
     def of(cls, study: Study, weights: ClassWeights, device: torch.device | None = None) -> Self:
-        """Terms for a study; malignancy is adjusted by the log odds of its summed priors, descriptors are not adjusted."""
+        """Terms for a study; malignancy is adjusted by the log odds of its summed priors, descriptors are not adjusted.
+
+        A weighting that acts on the decision leaves the loss as it is.
+        """
+        task_weights = {name: task.weight for name, task in study.tasks.items()}
+        if study.class_weighting.acts_on == "decision":
+            return cls(task_weights, torch.ones(len(study.classes), device=device), {})
         tau = study.class_weighting.tau if study.class_weighting.mode in ("dynamic", "static") else 0.0
         adjustments = {SUBTYPE: torch.as_tensor(weights.adjustment_K, dtype=torch.float32, device=device)}
         if MALIGNANCY in study.tasks:
             share = float(weights.prior_K[list(study.malignant_classes)].sum())
             adjustments[MALIGNANCY] = tau * torch.tensor([1 - share, share], dtype=torch.float32, device=device).log()
         omega_K = torch.as_tensor(weights.omega_K, dtype=torch.float32, device=device)
-        return cls({name: task.weight for name, task in study.tasks.items()}, omega_K, adjustments)
+        return cls(task_weights, omega_K, adjustments)
 
 
 def count_labelled(labels: Mapping[str, Tensor]) -> dict[str, int]:

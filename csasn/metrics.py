@@ -83,7 +83,7 @@ def count_cases(decision_NK: Floats, adjusted_NK: Floats, classes_N: Integers, m
 
     Args:
         decision_NK: logits f, whose largest decides.
-        adjusted_NK: logits f + τ log π, whose softmax is the reported probability.
+        adjusted_NK: logits f + adjustment, whose softmax is the reported probability.
         classes_N: true classes, 0..K-1.
         malignant: indices of the malignant classes; empty where the study knows none.
 

@@ -30,7 +30,7 @@ AGAIN = "copy the file again"
 
 
 class ModelInfo(Configuration):
-    """model.json. `adjustment` is τ log π, added to the subtype logits f before the softmax that gives probabilities.
+    """model.json. `adjustment` is added to the subtype logits f, which decide, before the softmax that gives probabilities.
 
     `files` are those beside it with their SHA-256; `weights_sha256` is of the model.safetensors that all of it was made from.
     `tasks` are the values that each task's logits stand for, in order. `statistics` says where those of normalisation layers come

@@ -1,6 +1,6 @@
 """A finished model as ONNX: `model.onnx` with its weights in `model.onnx.data`, which other programs run without our code.
 
-    image (batch, 1, S, S), grey 0..1 -> probabilities (batch, K) = softmax(f + τ log π), and logits_<task> (batch, values)
+    image (batch, 1, S, S), grey 0..1 -> probabilities (batch, K) = softmax(f + adjustment), and logits_<task> (batch, values)
 
 K classes, S side of the image in pixels; the decision is the largest of logits_subtype, f. A case of several images is decided by
 the mean of their logits. The packages of the extra `export` are imported where they are used: nothing else needs them.

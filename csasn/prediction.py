@@ -93,8 +93,7 @@ def evaluate_sites(network: Csasn, info: ModelInfo, sites: Mapping[str, Site], s
     Raises:
         DataError: a site's data cannot be read.
     """
-    adjustment_K = np.array(info.adjustment)
-    weights = ClassWeights(np.ones_like(adjustment_K), np.ones_like(adjustment_K), adjustment_K)
+    weights = ClassWeights.finished(np.array(info.adjustment))
     counted = []
     for site in sites.values():
         data = load_site_data(info.study, site, info.image_size)

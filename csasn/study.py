@@ -140,9 +140,13 @@ class Federation(Configuration):
 
 
 class ClassWeighting(Configuration):
-    """The global class weighting: csasn/SPEC.md, "Class weighting"."""
+    """The global class weighting: csasn/SPEC.md, "Class weighting".
+
+    On the decision it moves logits after training and leaves training alone; on the loss it weights images and moves logits there.
+    """
 
     mode: Literal["dynamic", "static", "balanced", "none"] = "dynamic"
+    acts_on: Literal["decision", "loss"] = "decision"
     tau: Annotated[float, Field(ge=0, le=2)] = 0.5
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
 

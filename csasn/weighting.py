@@ -1,12 +1,14 @@
 """The global class weighting: pure functions of sums over all sites, the same at the coordinator and at every site.
 
-Two parts. The *prior* π enters the loss as logit adjustment τ log π (Menon et al., "Long-tail learning via logit adjustment",
-ICLR 2021, eq. 10). The *difficulty* enters as class weights ω driven by the summed validation counts of each round.
+Two parts. The *prior* π enters as logit adjustment τ log π, of the decision or of the loss (Menon et al., "Long-tail learning via
+logit adjustment", ICLR 2021, eq. 9 and 10). The *difficulty* enters as class weights ω driven by the summed validation counts of
+each round.
 csasn/SPEC.md, "Class weighting", holds the equations. K is the number of classes; arrays are float64 unless said otherwise.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +30,21 @@ LOWEST, HIGHEST = 0.5, 2.0
 
 @dataclass(frozen=True)
 class ClassWeights:
-    """What a round's loss needs: ω (K,), the prior π (K,) and the logit adjustment τ log π (K,)."""
+    """ω (K,), the prior π (K,), and what makes of the network's logits those that decide, and of these the ones of probabilities.
+
+    The class of the largest logit + offset is decided; its probability is softmax(logit + offset + adjustment).
+    """
 
     omega_K: Floats
     prior_K: Floats
+    offset_K: Floats
     adjustment_K: Floats
+
+    @classmethod
+    def finished(cls, adjustment_K: Floats) -> Self:
+        """Those of a finished model, whose logits decide as they are."""
+        ones_K = np.ones_like(adjustment_K)
+        return cls(ones_K, ones_K / ones_K.size, np.zeros_like(adjustment_K), adjustment_K)
 
 
 def class_prior(histogram_K: Integers) -> Floats:
@@ -132,4 +144,8 @@ def class_weights(settings: ClassWeighting, histogram_K: Integers, history: Sequ
     elif settings.mode == "balanced":
         omega_K = balanced_weights(histogram_K, prior_K, settings.beta)
     tau = settings.tau if settings.mode in ("dynamic", "static") else 0.0
-    return ClassWeights(omega_K, prior_K, tau * np.log(prior_K))
+    adjustment_K = tau * np.log(prior_K)
+    if settings.acts_on == "loss":
+        return ClassWeights(omega_K, prior_K, np.zeros_like(prior_K), adjustment_K)
+    adjustment_K = adjustment_K - np.log(omega_K)
+    return ClassWeights(omega_K, prior_K, -adjustment_K, adjustment_K)

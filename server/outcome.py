@@ -31,6 +31,7 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
     state = directory.load()
     assert state is not None
     weights = class_weights(study.class_weighting, state.histogram_K, state.history)
+    network.shift_subtype_logits(weights.offset_K)
     save_model(directory.path, study, network, finished.round, weights.adjustment_K, statistics)
     final = None if finished.counts is None else final_metrics(study, finished.counts, finished.round)
     weights_sha256 = str(json.loads((directory.path / DESCRIPTION).read_text(encoding="utf-8"))["weights_sha256"])

@@ -14,6 +14,7 @@ from csasn.metrics import metrics_from_counts
 from csasn.model.state import normalisation_layers
 from csasn.site import find_site
 from csasn.study import read_study
+from csasn.weighting import ClassWeights
 
 ROUNDS = 3
 SETTINGS = (f"federation.rounds={ROUNDS}", "optimiser.schedule=constant", "optimiser.learning_rate=0.003", "model.dropout=0.0")
@@ -110,14 +111,15 @@ def test_the_best_round_is_kept_the_earliest_of_equals(trained):
 def test_the_network_returned_is_the_one_of_the_round_that_was_chosen(study, sites):
     """Trained until later rounds are no better: what comes back must give the metrics of its own round again."""
     federation = study.federation.model_copy(update={"batchnorm": "shared", "rounds": 5})
-    chosen = study.model_copy(update={"federation": federation})
+    static = study.class_weighting.model_copy(update={"mode": "static"})  # a dynamic one would decide otherwise at the end
+    chosen = study.model_copy(update={"federation": federation, "class_weighting": static})
     data = sites["centerC"]
     best = train_centrally(chosen, data, "centerC", 8)
     last = train_centrally(chosen.model_copy(update={"model_selection": "last"}), data, "centerC", 8)
     assert best.validation == last.validation
     assert last.round == 5 > best.round
     for result in (best, last):
-        found = metrics_from_counts(count_split(result.network, data, VALIDATION, chosen, result.weights))
+        found = metrics_from_counts(count_split(result.network, data, VALIDATION, chosen, ClassWeights.finished(result.adjustment_K)))
         assert found.confusion == result.validation[result.round].confusion
         assert found.macro_auroc == result.validation[result.round].macro_auroc
     assert not torch.equal(best.network.classifier.skip.weight, last.network.classifier.skip.weight)
@@ -180,15 +182,25 @@ def test_federation_steps_are_those_that_the_sites_take_together(study, sites, i
 
 def test_test_counts_are_summed_over_the_sites(study, sites, trained):
     result, _ = trained
-    parts = [count_split(result.network, data, TEST, study, result.weights) for data in sites.values()]
+    weights = ClassWeights.finished(result.adjustment_K)
+    parts = [count_split(result.network, data, TEST, study, weights) for data in sites.values()]
     found = count_tests(result, study, sites)
     assert set(found) == {"confusion", "loss", "scores", "malignancy"}
     for name, block in found.items():
         assert np.array_equal(block, sum(part[name] for part in parts))
 
 
-def test_the_class_weights_follow_from_the_training_cases_alone(study, sites, trained):
-    pooled = pool(sites)
-    counts = np.bincount(pooled.class_C[pooled.cases(TRAIN)], minlength=3)
-    result, _ = trained
-    np.testing.assert_allclose(result.weights.prior_K, np.maximum(counts, 10) / np.maximum(counts, 10).sum())
+def test_a_weighting_of_the_decision_trains_the_same_network_and_moves_its_logits_by_the_prior(study, sites):
+    data, results = sites["centerA"], []
+    for mode in ("none", "static"):
+        weighting = study.class_weighting.model_copy(update={"mode": mode, "tau": 1.0})
+        chosen = study.model_copy(update={"class_weighting": weighting, "model_selection": "last"})
+        results.append(train_centrally(chosen, data, "centerA", 3))
+    plain, static = results
+    counts = np.maximum(np.bincount(data.class_C[data.cases(TRAIN)], minlength=3), 10)
+    np.testing.assert_allclose(static.adjustment_K, np.log(counts / counts.sum()))
+    assert not plain.adjustment_K.any()
+    bias = "heads.heads.subtype.bias"
+    before, after = (result.network.state_dict() for result in results)
+    np.testing.assert_allclose(after[bias].numpy(), before[bias].numpy() - static.adjustment_K, rtol=1e-5)
+    assert all(torch.equal(before[name], after[name]) for name in before if name != bias)

@@ -26,6 +26,7 @@ from csasn.model_file import load_model, save_model
 from csasn.site import find_site
 from csasn.statistics import Cases
 from csasn.study import read_study
+from csasn.weighting import ClassWeights
 
 SITES = ("centerA", "centerB", "centerC")
 NOTHING_SENT = """
@@ -77,7 +78,7 @@ def test_the_model_alone_makes_as_many_passes_as_the_site_made_in_the_study(run,
     data = load_site_data(study, site, 32)
     steps = []
     trained = train_centrally(study, data, "single/centerA", federation_steps(study, {"x": data}), lambda: steps.append(1))
-    counted = count_split(trained.network, data, TEST, study, trained.weights)
+    counted = count_split(trained.network, data, TEST, study, ClassWeights.finished(trained.adjustment_K))
     assert compared.alone.confusion_KK.tolist() == counted["confusion"].tolist()
     auroc = metrics_from_counts(counted).macro_auroc
     assert compared.alone.measures["macro_auroc"].value == pytest.approx(auroc, abs=2e-3)  # there from histograms

@@ -3,6 +3,7 @@
 N images, C cases, K classes.
 """
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from csasn.evaluation import BATCH_SIZE, case_logits, count_split, image_logits
 from csasn.metrics import FIXED_POINT, NUM_BINS, case_layout, metrics_from_counts
 from csasn.model.network import build_network
 from csasn.study import Study
-from csasn.weighting import class_weights
+from csasn.weighting import ClassWeights, class_weights
 
 SOME = settings(deadline=None, max_examples=20)
 CLASSES = ("benign", "PTC", "FTC")
@@ -37,7 +38,7 @@ def make_study(**changes):
     return validate(Study, values, "study.yaml")
 
 
-STUDY = make_study()
+STUDY = make_study(class_weighting={"acts_on": "loss"})
 WEIGHTS = class_weights(STUDY.class_weighting, np.array([60, 25, 15]), [])
 
 
@@ -146,6 +147,26 @@ def test_the_decision_is_unadjusted_though_scores_are_adjusted():
     plain, adjusted = (count_split(NETWORK, data, TEST, STUDY, weights) for weights in (WEIGHTS, strong))
     assert np.array_equal(plain["confusion"], adjusted["confusion"])
     assert not np.array_equal(plain["scores"], adjusted["scores"])
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static", "balanced"])
+def test_a_weighting_of_the_decision_moves_decisions_and_no_score(mode):
+    data, histogram_K = synthetic(40), np.array([60, 25, 15])
+    history = [np.array([[20, 9, 1], [12, 9, 2], [8, 9, 10]])] * 5
+    chosen = make_study(class_weighting={"mode": mode, "tau": 1.5})
+    weights = class_weights(chosen.class_weighting, histogram_K, history)
+    plain = count_split(NETWORK, data, TEST, STUDY, ClassWeights.finished(np.zeros(3)))
+    moved = count_split(NETWORK, data, TEST, chosen, weights)
+    assert not np.array_equal(plain["confusion"], moved["confusion"])
+    assert all(np.array_equal(plain[name], moved[name]) for name in ("scores", "malignancy", "loss"))
+
+
+def test_a_finished_model_decides_as_the_network_did_with_its_offset():
+    data, weights = synthetic(40), class_weights(make_study().class_weighting, np.array([60, 25, 15]), [])
+    expected = count_split(NETWORK, data, TEST, STUDY, weights)
+    finished = copy.deepcopy(NETWORK)
+    finished.shift_subtype_logits(weights.offset_K)
+    assert_counts_close(count_split(finished, data, TEST, STUDY, ClassWeights.finished(weights.adjustment_K)), expected)
 
 
 def test_counts_of_a_split_without_cases_are_zeros_of_the_layout():

@@ -76,7 +76,7 @@ def study(malignant=(1, 2, 3), **class_weighting):
         "malignant": [classes[c] for c in malignant],
         "tasks": tasks,
         "federation": {"sites": ["centerA"]},
-        "class_weighting": class_weighting,
+        "class_weighting": {"acts_on": "loss"} | class_weighting,
     }
     return validate(Study, values, "study.yaml")
 
@@ -299,6 +299,18 @@ def test_terms_take_task_weights_and_omega_from_study_and_round():
     assert dict(terms.task_weights) == {"subtype": 1.0, "malignancy": 0.5}
     np.testing.assert_allclose(terms.omega_K, weights.omega_K, rtol=1e-6)
     assert terms.omega_K.dtype == torch.float32
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static", "balanced", "none"])
+def test_a_weighting_of_the_decision_leaves_the_loss_alone(mode):
+    chosen = study(mode=mode, acts_on="decision")
+    hard_3K = np.array([[900, 800, 1, 1], [20, 10, 5, 5], [10, 20, 39, 19]])
+    terms = LossTerms.of(chosen, class_weights(chosen.class_weighting, np.array([900, 800, 40, 20]), [hard_3K] * 3))
+    batch = random_batch(11, 9)
+    loss, found = gradients(*batch, terms)
+    plain_loss, plain = gradients(*batch, terms_of({"subtype": 1.0, "malignancy": 0.5}, [1.0] * 4))
+    assert loss == plain_loss
+    assert all(torch.equal(found[task], plain[task]) for task in ("subtype", "malignancy"))
 
 
 @pytest.mark.parametrize("malignant", [(), (0, 1, 2, 3)])

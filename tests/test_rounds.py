@@ -422,14 +422,14 @@ def rewrite_manifest(federation, site, change):
 
 
 def test_a_site_with_one_class_takes_part_and_feels_the_class_weights(federate):
-    federation = federate("run", federation={"rounds": 3})
+    federation = federate("run", class_weighting={"acts_on": "loss"}, federation={"rounds": 3})
     rewrite_manifest(federation, "centerB", lambda header, rows: [header, *(row for row in rows if row.endswith("benign"))])
     federation.run()
     assert all(event["participants"] == ["centerA", "centerB", "centerC"] for event in federation.events("round-finished"))
     worker, (_, request) = federation.workers["centerB"], [r for r in federation.requests if r[1].kind is Kind.TRAIN][-1]
     updates = []
     for more, omega in enumerate((np.ones(3), np.array([1.5, 1, 1])), 1):
-        worker._check_weighting = lambda given, omega=omega: ClassWeights(omega, np.ones(3) / 3, np.zeros(3))
+        worker._check_weighting = lambda given, omega=omega: ClassWeights(omega, np.ones(3) / 3, np.zeros(3), np.zeros(3))
         header = replace(request.header, attempt=request.header.attempt + more)
         updates.append(worker.answer(replace(request, header=header)).update_P)
     assert (updates[0] != updates[1]).any()

@@ -136,7 +136,8 @@ def test_weights_of_each_mode_equal_vector(vector):
     weights = weighting.class_weights(class_weighting(vector["settings"]), integers(vector["histogram"]), rounds)
     np.testing.assert_allclose(weights.omega_K, vector["output"]["omega"], rtol=1e-10)
     np.testing.assert_allclose(weights.prior_K, vector["output"]["prior"], rtol=1e-15)
-    np.testing.assert_allclose(weights.adjustment_K, vector["output"]["adjustment"], rtol=1e-14)
+    for name, found_K in (("offset", weights.offset_K), ("adjustment", weights.adjustment_K)):
+        np.testing.assert_allclose(found_K, vector["output"][name], rtol=1e-10, atol=1e-12)
 
 
 def call_refused(vector):
@@ -388,7 +389,7 @@ def test_order_of_the_classes_does_not_matter(drawn, mode):
     permuted_rounds = [weighting.class_sums(counts[np.ix_(order, order)]) for counts in rounds]
     permuted = weighting.class_weights(chosen, histogram_K[order], permuted_rounds)
     np.testing.assert_allclose(permuted.omega_K, weights.omega_K[order], rtol=1e-9)
-    np.testing.assert_allclose(permuted.adjustment_K, weights.adjustment_K[order], rtol=1e-12)
+    np.testing.assert_allclose(permuted.adjustment_K, weights.adjustment_K[order], rtol=1e-9, atol=1e-9)
 
 
 @SOME
@@ -429,5 +430,23 @@ def test_balanced_weights_have_mean_one_and_favour_the_rarer_class(histogram_K, 
 @given(NUM_CLASSES.flatmap(histograms), st.floats(0, 2))
 def test_adjustment_is_tau_log_prior_where_the_mode_has_one(histogram_K, tau):
     for mode, used in (("dynamic", tau), ("static", tau), ("balanced", 0), ("none", 0)):
-        weights = weighting.class_weights(class_weighting({"mode": mode, "tau": tau}), histogram_K, [])
+        weights = weighting.class_weights(class_weighting({"mode": mode, "tau": tau, "acts_on": "loss"}), histogram_K, [])
         np.testing.assert_allclose(weights.adjustment_K, used * np.log(weights.prior_K), rtol=1e-14)
+        assert not weights.offset_K.any()
+
+
+@SOME
+@given(NUM_CLASSES.flatmap(lambda k: st.tuples(histograms(k), confusions(k, max_size=4))), st.floats(0, 2))
+def test_on_the_decision_probabilities_are_the_network_s_and_prior_and_weights_move_the_logits(drawn, tau):
+    histogram_K, rounds = drawn
+    history = [weighting.class_sums(counts) for counts in rounds]
+    for mode, used in (("dynamic", tau), ("static", tau), ("balanced", 0), ("none", 0)):
+        weights = weighting.class_weights(class_weighting({"mode": mode, "tau": tau}), histogram_K, history)
+        assert not (weights.offset_K + weights.adjustment_K).any()
+        expected_K = np.log(weights.omega_K) - used * np.log(weights.prior_K)
+        np.testing.assert_allclose(weights.offset_K, expected_K, atol=1e-12)
+        assert weights.omega_K.tolist() == on_loss(mode, tau, histogram_K, history).omega_K.tolist()
+
+
+def on_loss(mode, tau, histogram_K, history):
+    return weighting.class_weights(class_weighting({"mode": mode, "tau": tau, "acts_on": "loss"}), histogram_K, history)

@@ -105,7 +105,7 @@ def _train(folder: Path, study: Study, sites: Mapping[str, Site], assignment: As
     name = POOLED if len(assignment.trained_on) > 1 else f"single/{assignment.trained_on[0]}"  # as a simulation's baselines
     trained = train_centrally(study, chosen, name, steps, tell, assignment.device)
     statistics = "of the training cases"
-    save_model(folder, study, trained.network, trained.round, trained.weights.adjustment_K, statistics)
+    save_model(folder, study, trained.network, trained.round, trained.adjustment_K, statistics)
     return folder
 
 

@@ -98,6 +98,12 @@ class Csasn(nn.Module):
         logits_NK: Tensor = self(images)[SUBTYPE]
         return np.asarray(logits_NK.double().cpu().numpy())
 
+    @torch.no_grad()
+    def shift_subtype_logits(self, offset_K: NDArray[np.float64]) -> None:
+        """Adds `offset_K` (K,) to the subtype logits of every image, by the bias of their head."""
+        bias_K = self.heads.heads[SUBTYPE].get_parameter("bias")
+        bias_K.add_(torch.as_tensor(offset_K, dtype=bias_K.dtype, device=bias_K.device))
+
 
 def image_size(model: Model) -> int:
     """Side of the input in pixels."""

@@ -178,10 +178,13 @@ HISTORIES = {
 }
 
 SETTINGS = {
-    "dynamic is the default": {},
+    "dynamic, on the decision, is the default": {},
     "dynamic, recall first": {"mode": "dynamic", "tau": 0.75},
+    "dynamic, on the loss": {"acts_on": "loss"},
     "static": {"mode": "static", "tau": 1.0},
+    "static, on the loss": {"mode": "static", "tau": 1.0, "acts_on": "loss"},
     "balanced": {"mode": "balanced"},
+    "balanced, on the loss": {"mode": "balanced", "acts_on": "loss"},
     "balanced, smaller beta": {"mode": "balanced", "beta": 0.9},
     "balanced by zero beta is none": {"mode": "balanced", "beta": 0.0},
     "none": {"mode": "none", "tau": 1.0},
@@ -195,8 +198,17 @@ def by_settings(settings, histogram, rounds):
         omega = history(histogram, rounds)[-1]
     elif mode == "balanced":
         omega = balanced(histogram, beta)
-    used = tau if mode in ("dynamic", "static") else 0
-    return {"omega": numbers(omega), "prior": numbers(prior(histogram)), "adjustment": numbers(adjustment(histogram, used))}
+    added = adjustment(histogram, tau if mode in ("dynamic", "static") else 0)
+    offset = [0] * len(histogram)
+    if settings.get("acts_on", "decision") == "decision":
+        added = [value - decimal(Fraction(weight)).ln() for value, weight in zip(added, omega, strict=True)]
+        offset = [-value for value in added]
+    return {
+        "omega": numbers(omega),
+        "prior": numbers(prior(histogram)),
+        "offset": numbers(offset),
+        "adjustment": numbers(added),
+    }
 
 
 def accepted_steps():
