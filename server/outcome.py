@@ -35,7 +35,8 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
     save_model(directory.path, study, network, finished.round, weights.adjustment_K, statistics)
     final = None if finished.counts is None else final_metrics(study, finished.counts, finished.round)
     weights_sha256 = str(json.loads((directory.path / DESCRIPTION).read_text(encoding="utf-8"))["weights_sha256"])
-    directory.event("outcome", final=final, state_hash=state.model_hash, round=finished.round, weights_sha256=weights_sha256)
+    facts = {"final": final, "state_hash": state.model_hash, "round": finished.round, "weights_sha256": weights_sha256}
+    directory.event("outcome", **facts, adjustment=weights.adjustment_K.tolist())
 
 
 def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:

@@ -29,6 +29,7 @@ def sample_report(status="complete", classes=CLASSES, sites=SITES, rounds=12):
         "final": final,
         "state_hash": "d0aecff388c5dcca78adde49619fc3f3d4db1e7fc3d59488247cead1eb88f81d" if final else None,
         "weights_sha256": "5c3f9e0b7a" * 6 + "abcd" if final else None,
+        "adjustment": [-0.5 - 0.4 * number for number in range(len(classes))] if final else None,
         "membership_hash": "1f0e3dad99908345f7439f8ffabdffc4" * 2,
         "baselines": {"pooled": _final(classes, 0.88, rounds), **alone} if final else {},
         "absent_at_finish": {sites[-1]: "no answer within the deadline"} if status == "incomplete" else {},

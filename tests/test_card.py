@@ -4,6 +4,7 @@ import re
 import shlex
 from io import StringIO
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -16,8 +17,8 @@ from reports import HELLO, MEMBERSHIP, STUDY, ending, finished_round, report_of,
 
 LATE = "no answer within the deadline"
 TITLES = (
-    "Intended use", "Data", "Participation", "Results on test cases", "Classes not to be concluded from", "Calibration",
-    "What the coordinator saw", "Which model this is", "How to reproduce",
+    "Intended use", "How a case is decided", "Data", "Participation", "Results on test cases", "Classes not to be concluded from",
+    "Calibration", "What the coordinator saw", "Which model this is", "How to reproduce",
 )  # fmt: skip
 BASELINES = ("pooled", "single/centerA", "single/centerB")
 
@@ -80,6 +81,19 @@ def test_results_are_those_of_the_report_with_intervals_and_support():
     assert [name for name in rows if name.startswith("baseline")] == [f"baseline {name}" for name in BASELINES]
     assert final["intervals"] in words_of(report, "Results on test cases")
     assert "400 cases that no site trained on" in words_of(report, "Results on test cases")
+
+
+def test_the_card_says_by_what_probabilities_are_divided_before_the_largest_decides():
+    decided = "How a case is decided"
+    report = whole_report()
+    for name, value in zip(report["classes"], report["adjustment"], strict=True):
+        assert float(rows_of(report, decided)[f"class {name}"]) == pytest.approx(np.exp(value), abs=6e-4)
+    assert "a rare class may be decided where a common one is more probable" in words_of(report, decided)
+    plain = report | {"adjustment": [0.0, 0.0, -0.0]}
+    assert rows_of(plain, decided) == {}
+    assert "most probable" in words_of(plain, decided)
+    older = {key: value for key, value in report.items() if key != "adjustment"}
+    assert "Not known" in words_of(older, decided)
 
 
 def test_data_are_sums_and_few_training_cases_are_not_shown():

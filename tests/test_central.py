@@ -119,7 +119,8 @@ def test_the_network_returned_is_the_one_of_the_round_that_was_chosen(study, sit
     assert best.validation == last.validation
     assert last.round == 5 > best.round
     for result in (best, last):
-        found = metrics_from_counts(count_split(result.network, data, VALIDATION, chosen, ClassWeights.finished(result.adjustment_K)))
+        weights = ClassWeights.finished(result.adjustment_K)
+        found = metrics_from_counts(count_split(result.network, data, VALIDATION, chosen, weights))
         assert found.confusion == result.validation[result.round].confusion
         assert found.macro_auroc == result.validation[result.round].macro_auroc
     assert not torch.equal(best.network.classifier.skip.weight, last.network.classifier.skip.weight)

@@ -20,7 +20,7 @@ from server.outcome import write_outcome, write_report
 KEYS = {
     "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw", "sites",
     "rounds", "final", "baselines", "status", "notice", "study", "membership_hash", "classes", "training_cases", "totals",
-    "absent_at_finish", "state_hash", "weights_sha256",
+    "absent_at_finish", "state_hash", "weights_sha256", "adjustment",
 }  # fmt: skip
 ROUND = {
     "round", "attempts", "participants", "absent", "class_weights", "loss", "macro_auroc", "balanced_accuracy", "recall",
@@ -104,6 +104,7 @@ def test_the_report_names_the_model_that_it_is_about(finished):
     report = write_report(finished.directory, "local")
     _, info = load_model(finished.path)
     assert report["weights_sha256"] == info.weights_sha256
+    assert tuple(report["adjustment"]) == info.adjustment
     assert (report["study"], report["notice"]) == ("small", NOTICE)
     assert report["membership_hash"] == finished.directory.membership.membership_hash
 

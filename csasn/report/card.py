@@ -1,5 +1,6 @@
 """The model card: what a clinical board must know of a model, from report.json, for every way in which a run can end."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Section:
 
 def card_sections(report: Report) -> tuple[Section, ...]:
     """The sections of the card, in order."""
-    parts = _use, _data, _participation, _results, _inconclusive, _calibration, _privacy, _identity, _reproduction
+    parts = _use, _decision, _data, _participation, _results, _inconclusive, _calibration, _privacy, _identity, _reproduction
     return tuple(part(report) for part in parts)
 
 
@@ -61,6 +62,23 @@ def _use(report: Report) -> Section:
             "It knows no other organ and no other class, and nothing is known of it on scanners, "
             "hospitals and patients unlike those below. A benefit to patients was not studied.",
         ),
+    )
+
+
+def _decision(report: Report) -> Section:
+    adjustment = report.get("adjustment")  # which reports of 0.1.0 lack
+    if adjustment is None:
+        return Section("How a case is decided", ("Not known: there is no finished model, or an older version made it.",))
+    if not any(_list(adjustment)):
+        return Section("How a case is decided", ("For the class that is most probable by the mean over its images.",))
+    shares = (f"{math.exp(float(str(value))):.3f}" for value in _list(adjustment))
+    return Section(
+        "How a case is decided",
+        (
+            "For the class whose probability, by the mean over its images, is the largest after division by the number below. So a "
+            "rare class may be decided where a common one is more probable.",
+        ),
+        tuple((f"class {name}", share) for name, share in zip(_list(report["classes"]), shares, strict=True)),
     )
 
 

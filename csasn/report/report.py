@@ -112,6 +112,7 @@ def build_report(study: Study, membership: Membership, engine: str, events: Sequ
         "final": outcome["final"] if outcome else None,
         "state_hash": outcome["state_hash"] if outcome else None,
         "weights_sha256": outcome.get("weights_sha256") if outcome else None,
+        "adjustment": outcome.get("adjustment") if outcome else None,
         "baselines": baselines,
         "status": status,
     }
