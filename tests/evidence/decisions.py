@@ -1,0 +1,101 @@
+"""How weights on the decision do, by rule and τ, on predictions that a grid kept: they move no score, so no training is needed.
+
+    python tests/evidence/decisions.py tests/evidence/recipe/predictions/lr_002-*-own.npz > tests/evidence/decisions.md
+
+Test cases of the tuning draw are parted many times: as many of each class as the federation has validation cases drive the weights
+for ten rounds, the rest are decided. K classes.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from csasn.ablation.predictions import load_predictions
+from csasn.randomness import generator
+from csasn.statistics import Cases, Classes, Floats, case_weights, confusion, confusion_at_recall, decision_measures
+from csasn.weighting import HIGHEST, LOWEST, class_prior, class_sums, step_difficulty
+
+CLASSES = Classes(("benign", "PTC", "FTC", "MTC"), malignant=(1, 2, 3), rare=(2, 3))
+TRAINING, VALIDATION = np.array([260, 530, 61, 23]), np.array([75, 144, 17, 8])  # cases of the benchmark
+PRIOR = class_prior(TRAINING)
+ROUNDS, PARTINGS = 10, 40
+BELIEF = 5  # cases; how slowly "as often" believes few counts
+SHOWN = ("rare_recall", "macro_f1", "balanced_accuracy", "benign_specificity")
+Rule = Callable[[Floats, np.ndarray, Floats], Floats]
+
+
+def as_often(omega_K: Floats, sums_3K: np.ndarray, prior_K: Floats) -> Floats:
+    """Moves a quarter of the way to where each class is decided as often as it occurs."""
+    tp, fp, fn = sums_3K
+    move_K = -np.log((tp + fp + BELIEF) / (tp + fn + BELIEF)) / 4
+    return np.clip(omega_K * np.exp(move_K), LOWEST, HIGHEST)
+
+
+RULES: dict[str, Rule] = {
+    "static": lambda omega_K, _, __: omega_K,
+    "dynamic": step_difficulty,
+    "as often": as_often,
+}
+
+
+def decided(cases: Cases, offset_K: Floats) -> Cases:
+    """The same probabilities under other decisions."""
+    return Cases(cases.class_N, (cases.log_probability_NK + offset_K).argmax(axis=1), cases.log_probability_NK, -offset_K)
+
+
+def offset_of(cases: Cases, rule: Rule, tau: float) -> Floats:
+    """log ω - τ log π after ten rounds of the rule on these cases."""
+    omega_K, once_1N = np.ones(len(PRIOR)), np.ones((1, len(cases.class_N)))
+    for _ in range(ROUNDS):
+        chosen = decided(cases, np.log(omega_K) - tau * np.log(PRIOR))
+        counts_KK = confusion(chosen.class_N, chosen.decision_N, len(PRIOR), once_1N)[0].astype(np.int64)
+        omega_K = rule(omega_K, class_sums(counts_KK), PRIOR)
+    return np.log(omega_K) - tau * np.log(PRIOR)
+
+
+def measured(confusion_1KK: Floats) -> Floats:
+    """(measures,) what is shown."""
+    found = decision_measures(confusion_1KK, CLASSES)
+    return np.array([found[name][0] for name in SHOWN])
+
+
+def compare(cases: Cases, rule: Rule, tau: float, seed: int) -> tuple[Floats, Floats]:
+    """(measures,) of one parting, and their differences from static weights shifted to the same rare recall."""
+    random = generator(seed, "parting")
+    members = [random.permutation(np.flatnonzero(cases.class_N == c)) for c in range(len(PRIOR))]
+    driving = cases.chosen(np.concatenate([m[:n] for m, n in zip(members, VALIDATION, strict=True)]))
+    rest = cases.chosen(np.concatenate([m[n:] for m, n in zip(members, VALIDATION, strict=True)]))
+    weights_1N = case_weights(rest.class_N, np.ones((1, len(rest.class_N))), TRAINING / TRAINING.sum())
+    chosen = decided(rest, offset_of(driving, rule, tau))
+    found = measured(confusion(chosen.class_N, chosen.decision_N, len(PRIOR), weights_1N))
+    static = decided(rest, -tau * np.log(PRIOR))
+    return found, found - measured(confusion_at_recall(static, CLASSES.rare, found[:1], weights_1N))
+
+
+def main(paths: list[str]) -> None:
+    """Prints the table, in Markdown."""
+    models = [load_predictions(Path(path)).cases for path in paths]
+    header = [name.replace("_", " ") for name in SHOWN] + [f"{name.replace('_', ' ')} less static" for name in SHOWN[1:]]
+    lines = [
+        f"Decisions of {len(models)} trained models, {PARTINGS} partings of their cases each: means, and in brackets the middle 90 % of",
+        "differences from static weights at the same recall of FTC and MTC. By tests/evidence/decisions.py.",
+        "",
+        "| τ | rule | " + " | ".join(header) + " |",
+        "|" + "---|" * (len(header) + 2),
+    ]
+    for tau in (0.0, 0.25, 0.5, 0.75, 1.0):
+        for name, rule in RULES.items():
+            pairs = [compare(cases, rule, tau, seed) for cases in models for seed in range(PARTINGS)]
+            found, gained = (np.stack(values) for values in zip(*pairs, strict=True))
+            cells = [f"{value:.3f}" for value in found.mean(axis=0)]
+            low, high = np.percentile(gained, [5, 95], axis=0)
+            if name != "static":
+                cells += [f"{gained[:, i].mean():+.3f} ({low[i]:+.3f} to {high[i]:+.3f})" for i in range(1, len(SHOWN))]
+            lines.append(f"| {tau:g} | {name} | " + " | ".join(cells + [""] * (len(header) - len(cells))) + " |")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
