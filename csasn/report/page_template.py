@@ -132,7 +132,7 @@ mark is a group of cases of similar probability, its size their number.</p>
 {% endfor %}
 </tbody></table></div>
 <p class="remark">Test cases. The darker, the larger the share of the row; right decisions are framed.
-{% if marked.items('adjustment') | select | list %}Decided is the class whose log probability is the largest after subtraction of
+{% if marked.items('adjustment') | map('abs') | sum %}Decided is the class whose log probability is the largest after subtraction of
 {% for name in classes %}
 {{ marked.rate('adjustment', loop.index0) }} for {{ name }}{{ ', ' if not loop.last else '.' }}
 {% endfor %}{% endif %}</p>
