@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from csasn.supervision import free_port
+
 SCRIPT = """
 import json, logging, sys
 from pathlib import Path
@@ -56,11 +58,6 @@ def write_certificate(folder, name):
     (folder / "server.key").write_bytes(key.private_bytes(*plain))
     (folder / "server.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     return certificate.serial_number
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def wait_for(condition, seconds=20.0):

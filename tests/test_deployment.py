@@ -16,7 +16,8 @@ import pytest
 from csasn import __version__
 from csasn.facts import CoordinatorFacts, SiteFacts
 from csasn.identity import load_identity
-from e2e.deployment import COORDINATOR, Deployment, free_port, probe, simulate
+from csasn.supervision import free_port
+from e2e.deployment import COORDINATOR, Deployment, probe, simulate
 from e2e.relay import Relay
 from server.coordinator import find_service
 from server.desk import Desk

@@ -12,10 +12,11 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from csasn.supervision import free_port
 from server.run_directory import read_events
 
 sys.path.append(str(Path(__file__).parent.parent))  # of the tests: what they start real processes with
-from e2e.deployment import COORDINATOR, Deployment, free_port, simulate
+from e2e.deployment import COORDINATOR, Deployment, simulate
 
 Line = dict[str, object]
 SITES = ("centerA", "centerB", "centerC", "centerD")

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -252,12 +251,6 @@ class Deployment:
         texts = [f"== {file.relative_to(self.folder)}\n{file.read_text(errors='replace')[-1500:]}" for file in files]
         events = "\n".join(str(event)[:300] for event in read_events(self.run_path)[-25:])
         return "\n".join([*texts, f"== events\n{events}"])
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def simulate(folder: Path) -> dict[str, object]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from csasn.federated.messages import Kind
-from e2e.deployment import COORDINATOR, Deployment, free_port
+from csasn.supervision import free_port
+from e2e.deployment import COORDINATOR, Deployment
 
 SITES = ("centerA", "centerB", "centerC", "centerD")
 LIARS = str(Path(__file__).parent / "liars")

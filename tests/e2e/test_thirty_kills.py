@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from e2e.deployment import CHILDREN, COORDINATOR, Deployment, free_port, simulate
+from csasn.supervision import free_port
+from e2e.deployment import CHILDREN, COORDINATOR, Deployment, simulate
 
 SITES = ("centerA", "centerB", "centerC", "centerD")
 KILLS = 30
