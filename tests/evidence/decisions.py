@@ -79,8 +79,8 @@ def main(paths: list[str]) -> None:
     models = [load_predictions(Path(path)).cases for path in paths]
     header = [name.replace("_", " ") for name in SHOWN] + [f"{name.replace('_', ' ')} less static" for name in SHOWN[1:]]
     lines = [
-        f"Decisions of {len(models)} models, {PARTINGS} partings of their cases each: means, and in brackets the middle 90 % of",
-        "differences from static weights at the same recall of FTC and MTC. By tests/evidence/decisions.py.",
+        f"Trained models: {len(models)}; partings of their cases: {PARTINGS} each. Means, and in brackets the middle 90 % of",
+        "differences from static weights at the same recall of FTC and MTC. Made by tests/evidence/decisions.py.",
         "",
         "| τ | rule | " + " | ".join(header) + " |",
         "|" + "---|" * (len(header) + 2),
