@@ -43,6 +43,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 EVIDENCE = Path(__file__).parent / "evidence"
 CLASSES = Classes(("benign", "PTC", "FTC"), malignant=(1, 2), rare=(2,))
 SEEDS = (1, 2)
+STATIC = {"class_weighting.mode": "static", "class_weighting.tau": 1.0}
 GRID = {
     "study": "hospitals/study.yaml",
     "seeds": list(SEEDS),
@@ -53,6 +54,8 @@ GRID = {
         "diverging": {"optimiser.learning_rate": 1e20},
         "pooled": {"central": "pooled"},
         "without_centerB": {"leave_out": "centerB"},
+        "decided": {"decided_from": "fedprox"} | STATIC,
+        "decided_from_failed": {"decided_from": "diverging"} | STATIC,
     },
     "comparisons": [
         {"of": "fedprox", "against": "pooled", "metrics": ["macro_auroc", "recall.FTC"], "at_equal_rare_recall": True},
@@ -136,7 +139,7 @@ def ended(hospitals):
 def test_a_stopped_grid_leaves_no_process_and_nothing_half_written(ended):
     code, stderr, left = ended[0]
     assert code == 130
-    assert "4 of 4 cells are to do" in stderr
+    assert "6 of 6 cells are to do" in stderr
     assert "the same command goes on" in stderr
     assert left == []
 
@@ -144,26 +147,27 @@ def test_a_stopped_grid_leaves_no_process_and_nothing_half_written(ended):
 def test_a_failing_cell_is_named_and_the_others_go_on(ended):
     _, done, folder = ended
     assert done.returncode == 10
-    assert "1 of 4 cells failed: diverging-1" in done.stderr
+    assert "2 of 6 cells failed: diverging-1, decided_from_failed-1" in done.stderr
     assert "diverging-1: failed: server simulate ended with exit code" in done.stderr
     records = records_of(folder)
-    assert set(records) == {("fedprox", 1), ("diverging", 1), ("pooled", 1), ("without_centerB", 1)}
-    assert [name for name, record in records.items() if record["error"]] == [("diverging", 1)]
+    assert set(records) == {(name, 1) for name in GRID["variants"]}
+    assert {name for name, record in records.items() if record["error"]} == {("diverging", 1), ("decided_from_failed", 1)}
     assert records["diverging", 1]["values"] == {}
     assert not (folder / ".work").exists()
 
 
 def test_a_table_has_a_row_for_each_measure_of_each_cell(ended):
     rows = list(csv.DictReader((ended[2] / "results.csv").open()))
-    assert {row["variant"] for row in rows} == {"fedprox", "pooled", "without_centerB"}
+    assert {row["variant"] for row in rows} == {"fedprox", "pooled", "without_centerB", "decided"}
     for row in rows:
         record = records_of(ended[2])[row["variant"], int(row["seed"])]
         value = record[row["metric"]] if row["metric"] == "clipped_share" else record["values"][row["statistics"]][row["metric"]]
         assert row["value"] == ("" if value is None else f"{value:.6f}")
         assert record["study_hash"].startswith(row["study_hash"])
         assert (row["grid"], row["device"], row["code_version"]) == ("grid", "cpu", code_version())
-    assert {row["statistics"] for row in rows if row["variant"] == "fedprox"} == {"own", "released"}
-    assert {row["statistics"] for row in rows if row["variant"] != "fedprox"} == {"released"}
+    own = {"fedprox", "decided"}
+    assert {row["statistics"] for row in rows if row["variant"] in own} == {"own", "released"}
+    assert {row["statistics"] for row in rows if row["variant"] not in own} == {"released"}
 
 
 def test_kept_predictions_are_those_of_a_simulation_and_of_its_pooled_baseline(ended, hospitals):
@@ -185,6 +189,22 @@ def test_kept_predictions_are_those_of_a_simulation_and_of_its_pooled_baseline(e
     assert record["study_hash"] == report["study_hash"]
     assert record["clipped_share"] == max(entry["clipped_share"] for entry in report["rounds"])
     assert records_of(ended[2])["pooled", 1]["clipped_share"] is None
+
+
+@pytest.mark.parametrize("statistics", ["own", "released"])
+def test_a_cell_that_is_decided_from_another_has_its_probabilities_and_origin(ended, statistics):
+    decided, trained = (load_predictions(ended[2] / f"predictions/{name}-1-{statistics}.npz") for name in ("decided", "fedprox"))
+    np.testing.assert_array_equal(decided.keys(), trained.keys())
+    np.testing.assert_array_equal(decided.cases.log_probability_NK, trained.cases.log_probability_NK)
+    np.testing.assert_allclose(decided.cases.adjustment_K, np.log([1 / 3] * 3))  # as few cases of each class as are floored
+    record, origin = records_of(ended[2])["decided", 1], records_of(ended[2])["fedprox", 1]
+    assert (record["method"], record["seconds"]) == ("decided from fedprox", 0)
+    assert {key for key in record if record[key] != origin[key]} - {"values"} == {"variant", "method", "study_hash", "seconds"}
+
+
+def test_nothing_is_decided_from_a_cell_that_failed(ended):
+    assert records_of(ended[2])["decided_from_failed", 1]["error"] == "it is decided from diverging-1, which is not done"
+    assert not list((ended[2] / "predictions").glob("decided_from_failed*"))
 
 
 def test_a_site_that_was_left_out_is_what_is_scored(ended):
@@ -224,7 +244,7 @@ def test_the_report_needs_no_data_and_marks_what_cannot_be_concluded(ended, tmp_
     shutil.copy(ended[2].parent / "hospitals/study.yaml", tmp_path / "hospitals/study.yaml")
     done = ablate(write_grid(tmp_path), "--report")
     assert done.returncode == 0, done.stderr
-    assert "3 of 8 cells are done" in done.stdout
+    assert "4 of 12 cells are done" in done.stdout
     text = (tmp_path / "grid/results.md").read_text()
     assert "| fedprox - pooled | all, " in text
     assert "too few cases" in text
@@ -278,6 +298,16 @@ def test_wrong_arguments_say_what_is_possible(tmp_path, hospitals, arguments, co
       "variant fedprox: study.yaml: model.chanel_attention is not a known key"),
      ({"variants": {"fedprox": {"central": "centerZ"}}, "comparisons": []}, "centerZ is no site of the study"),
      ({"variants": {"fedprox": {"central": "pooled", "leave_out": "centerA"}}, "comparisons": []}, "central and leave_out"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "y"}}, "comparisons": []}, "decided_from names y"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "central": "pooled"}}, "comparisons": []}, "decided_from with"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox"} | STATIC, "y": {"decided_from": "x"} | STATIC},
+       "comparisons": []}, "decided_from names x"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "class_weighting.tau": 0.75}}, "comparisons": []},
+      "class_weighting dynamic on the decision cannot be decided"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "class_weighting.acts_on": "loss"} | STATIC},
+       "comparisons": []}, "class_weighting static on the loss cannot be decided"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "model.vit": False} | STATIC}, "comparisons": []},
+      "other changes than of class_weighting"),
      ({"variants": {"../up": {}}, "comparisons": []}, "variants"),
      ({"unheard": 1}, "unheard is not a known key")],
 )  # fmt: skip
@@ -353,9 +383,8 @@ def test_a_record_without_its_predictions_counts_as_not_done(tmp_path, hospitals
     cell = next(cell for cell in cells_of(grid) if cell.variant == "pooled")
     results = Results(tmp_path / "grid", "grid", None)
     (tmp_path / "grid").mkdir()
-    save_predictions(tmp_path / "p.npz", drawn_predictions(60))
     record = Record(variant="pooled", seed=1, method=cell.method, study_hash=cell.study.study_hash, data_hash="d", code_version="c")
-    results.keep(cell, record, {"released": tmp_path / "p.npz"}, CLASSES)
+    results.keep(cell, record, {"released": drawn_predictions(60)}, CLASSES)
     again = Results(tmp_path / "grid", "grid", None)
     assert again.finished(cell).values["released"].keys() == set(measure_names(CLASSES))
     (tmp_path / "grid/predictions/pooled-1-released.npz").unlink()
@@ -395,12 +424,11 @@ def summary_of(tmp_path, hospitals, skills, num_cases):
     (tmp_path / "grid").mkdir()
     results = Results(tmp_path / "grid", "grid", None)
     for cell in cells:
-        save_predictions(tmp_path / "p.npz", drawn_predictions(num_cases, cell.seed, skills[cell.variant]))
         own = {"variant": cell.variant, "seed": cell.seed, "method": cell.method, "study_hash": cell.study.study_hash}
         record = Record(
             **own, data_hash="d", code_version="c", device="cpu", saliency={"gradcam": 0.5, "rollout": None, "area": 0.1}
         )
-        results.keep(cell, record, {"released": tmp_path / "p.npz"}, classes)
+        results.keep(cell, record, {"released": drawn_predictions(num_cases, cell.seed, skills[cell.variant])}, classes)
     return summarise(grid, cells, results, classes, ("centerA", "centerB"))
 
 

@@ -1,7 +1,7 @@
 """A grid as it is run: which cells are missing, what is kept of each, and what a person sees of it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from csasn.ablation.cells import Cell, base_study
-from csasn.ablation.grid import Grid
+from csasn.ablation.deciding import decide, weights_without_rounds
+from csasn.ablation.grid import Grid, Statistics
+from csasn.ablation.predictions import Predictions, load_predictions
 from csasn.ablation.provenance import code_version, data_hash
 from csasn.ablation.results import WORK, Record, Results, classes_of, prevalence_of
 from csasn.ablation.running import Workshop, run_cells, terminated_as_interrupted
@@ -18,6 +20,8 @@ from csasn.ablation.summary import Summary, check_comparisons, summarise
 from csasn.ablation.worker import OUTCOME, predictions_file
 from csasn.site import Site, find_site
 from csasn.statistics import Classes
+
+Came = tuple[Record, Mapping[Statistics, Predictions]]  # of a cell: without predictions it failed
 
 SPEED_OVER_S = 7200.0  # cells take minutes: the time left follows from all of them
 
@@ -85,31 +89,62 @@ class Campaign:
         workshop = Workshop(self.work, self.sites, self.device, self.grid.phantom)
         with terminated_as_interrupted(), bars:
             task = bars.add_task(self.results.name, total=len(cells))
-            finished = partial(self._finished, failed, bars.console)
-            run_cells(workshop, cells, num_jobs, finished, lambda done: bars.update(task, completed=round(done, 2)))
+            keep = partial(self._keep, failed, bars.console)
+            trained = [cell for cell in cells if not cell.decided_from]
+            run_cells(
+                workshop,
+                trained,
+                num_jobs,
+                lambda cell, folder, error: keep(cell, *self._trained(cell, folder, error)),
+                lambda done: bars.update(task, completed=round(done, 2)),
+            )
+            for cell in cells:
+                if cell.decided_from:
+                    keep(cell, *self._decided(cell))
+                    bars.advance(task)
         return failed
 
-    def _finished(self, failed: list[str], console: Console, cell: Cell, folder: Path, error: str) -> None:
-        """Keeps what came of a cell, and says it in a line."""
+    def _trained(self, cell: Cell, folder: Path, error: str) -> Came:
+        """What came of a cell that ran in `folder`."""
+        if error:
+            return self._record(cell).model_copy(update={"error": error}), {}
+        outcome = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+        facts = {key: outcome[key] for key in ("device", "seconds", "clipped_share", "saliency")}
+        predictions = {name: load_predictions(folder / predictions_file(name)) for name in cell.statistics}
+        return self._record(cell).model_copy(update=facts), predictions
+
+    def _decided(self, cell: Cell) -> Came:
+        """What comes of a cell that takes the predictions of another."""
+        (trained,) = (other for other in self.cells if (other.variant, other.seed) == (cell.decided_from, cell.seed))
+        record = self.results.finished(trained) if self.is_done(trained) else None
+        if record is None:
+            return self._record(cell).model_copy(update={"error": f"it is decided from {trained.name}, which is not done"}), {}
+        weights = weights_without_rounds(cell.study, [self.sites[name] for name in cell.trained_on or cell.study.federation.sites])
+        predictions = {name: decide(self.results.predictions_of(trained, name), weights) for name in cell.statistics}
+        facts = {key: getattr(record, key) for key in ("code_version", "device", "clipped_share")}
+        return self._record(cell).model_copy(update=facts), predictions
+
+    def _record(self, cell: Cell) -> Record:
         data, code = self.origin
-        record = Record(
+        return Record(
             variant=cell.variant,
             seed=cell.seed,
             method=cell.method,
             study_hash=cell.study.study_hash,
             data_hash=data,
             code_version=code,
-            error=error,
         )
-        if error:
+
+    def _keep(
+        self, failed: list[str], console: Console, cell: Cell, record: Record, predictions: Mapping[Statistics, Predictions]
+    ) -> None:
+        """Keeps what came of a cell, and says it in a line."""
+        kept = self.results.keep(cell, record, predictions, self.classes)
+        if kept.error:
             failed.append(cell.name)
-            self.results.keep(cell, record, {}, self.classes)
-            console.print(f"{cell.name}: failed: {error}", highlight=False, markup=False)
-            return
-        outcome = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
-        record = record.model_copy(update={key: outcome[key] for key in ("device", "seconds", "clipped_share", "saliency")})
-        files = {statistics: folder / predictions_file(statistics) for statistics in cell.statistics}
-        kept = self.results.keep(cell, record, files, self.classes)
-        values = kept.values[cell.statistics[0]]
-        shown = ", ".join(f"{name} {values[name] or 0:.3f}" for name in ("macro_auroc", "balanced_accuracy"))
-        console.print(f"{cell.name}: {shown} ({kept.seconds:.0f} s)", highlight=False, markup=False)
+            said = f"failed: {kept.error}"
+        else:
+            values = kept.values[cell.statistics[0]]
+            shown = ", ".join(f"{name} {values[name] or 0:.3f}" for name in ("macro_auroc", "balanced_accuracy"))
+            said = f"{shown} ({kept.seconds:.0f} s)"
+        console.print(f"{cell.name}: {said}", highlight=False, markup=False)

@@ -14,7 +14,10 @@ from csasn.study import Study, read_study
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: `trained_on` names sites of a central one, none of a federation; the test cases of `scored_on` are scored."""
+    """One training: `trained_on` names sites of a central one, none of a federation; the test cases of `scored_on` are scored.
+
+    With `decided_from` the training is that variant's.
+    """
 
     variant: str
     seed: int
@@ -22,6 +25,7 @@ class Cell:
     trained_on: tuple[str, ...]
     scored_on: tuple[str, ...]
     statistics: tuple[Statistics, ...]
+    decided_from: str | None = None
 
     @property
     def name(self) -> str:
@@ -31,6 +35,8 @@ class Cell:
     @property
     def method(self) -> str:
         """How it is trained and scored, in words."""
+        if self.decided_from:
+            return f"decided from {self.decided_from}"
         sites = self.study.federation.sites
         if self.trained_on:
             return POOLED if self.trained_on == sites else f"{'+'.join(self.trained_on)} alone"
@@ -67,27 +73,43 @@ def base_study(grid: Grid) -> Study:
 
 
 def _cell(grid: Grid, roster: tuple[str, ...], name: str, variant: Variant, seed: int) -> Cell:
-    changes: dict[str, JsonValue] = {**grid.changes, **variant.changes, "seed": seed}
+    trained = grid.variants[variant.decided_from] if variant.decided_from else variant
+    changes: dict[str, JsonValue] = {**grid.changes, **trained.changes, **variant.changes, "seed": seed}
     try:
         sites = read_study(Path(grid.study), _settings(changes)).federation.sites
-        known = {*sites, variant.central, variant.leave_out} - {None, POOLED}
+        known = {*sites, trained.central, trained.leave_out} - {None, POOLED}
         if unknown := sorted(str(site) for site in known if site not in roster):
             raise ConfigurationError(f"{unknown[0]} is no site of the study", f"choose among {', '.join(roster)}")
-        if variant.leave_out:
-            changes["federation.sites"] = [site for site in sites if site != variant.leave_out]
+        if trained.leave_out:
+            changes["federation.sites"] = [site for site in sites if site != trained.leave_out]
         study = read_study(Path(grid.study), _settings(changes))
+        if variant.decided_from:
+            _require_same_training(study, _cell(grid, roster, variant.decided_from, trained, seed).study)
     except ConfigurationError as error:
         raise ConfigurationError(f"variant {name}: {error.message}", error.hint) from error
-    trained_on = () if variant.central is None else sites if variant.central == POOLED else (variant.central,)
-    own_possible = not trained_on and not variant.leave_out and study.federation.batchnorm == "silo"
+    trained_on = () if trained.central is None else sites if trained.central == POOLED else (trained.central,)
+    own_possible = not trained_on and not trained.leave_out and study.federation.batchnorm == "silo"
     return Cell(
         variant=name,
         seed=seed,
         study=study,
         trained_on=trained_on,
-        scored_on=(variant.leave_out,) if variant.leave_out else sites,
+        scored_on=(trained.leave_out,) if trained.leave_out else sites,
         statistics=grid.statistics if own_possible else ("released",),
+        decided_from=variant.decided_from,
     )
+
+
+def _require_same_training(study: Study, trained: Study) -> None:
+    """Class weights on the decision change nothing in training; only dynamic ones follow from rounds of their own."""
+    weighting = study.class_weighting
+    if study != trained.model_copy(update={"class_weighting": weighting}):
+        raise ConfigurationError("decided_from with other changes than of class_weighting", "these would have to be trained")
+    if not weighting.acts_on == trained.class_weighting.acts_on == "decision" or weighting.mode == "dynamic":
+        raise ConfigurationError(
+            f"class_weighting {weighting.mode} on the {weighting.acts_on} cannot be decided from the other variant",
+            "both act on the decision, and this one's mode is static, balanced or none; others have to be trained",
+        )
 
 
 def _settings(changes: Mapping[str, JsonValue]) -> tuple[str, ...]:

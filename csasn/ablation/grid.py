@@ -9,7 +9,7 @@ from csasn.configuration import Configuration, read_yaml, validate
 from csasn.study import Label, Name, Positive
 
 POOLED = "pooled"
-OWN_KEYS = ("central", "leave_out")
+OWN_KEYS = ("central", "leave_out", "decided_from")
 Statistics = Literal["own", "released"]
 
 
@@ -17,11 +17,13 @@ class Variant(Configuration):
     """One line of the grid. Keys of the study, such as `federation.proximal_mu`, are changes to it.
 
     `central` trains without a federation, on the cases of one site or of all (`pooled`), for as many optimiser steps as the whole
-    federation takes; `leave_out` federates without a site, and is scored on that site's cases.
+    federation takes; `leave_out` federates without a site, and is scored on that site's cases. `decided_from` trains nothing: it
+    takes another variant's predictions, and decides by class weights that need no rounds.
     """
 
     central: Name | None = None
     leave_out: Name | None = None
+    decided_from: Name | None = None
     changes: dict[str, JsonValue] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -37,6 +39,8 @@ class Variant(Configuration):
     def _one_way_to_train(self) -> Self:
         if self.central and self.leave_out:
             raise ValueError("central and leave_out together: training without a federation leaves no site out of one")
+        if self.decided_from and (self.central or self.leave_out):
+            raise ValueError("decided_from with central or leave_out: how it is trained, the other variant says")
         return self
 
 
@@ -102,6 +106,9 @@ class Grid(Configuration):
         named = {name for comparison in self.comparisons for name in (comparison.of, comparison.against)}
         if unknown := sorted(named - set(self.variants)):
             raise ValueError(f"comparisons name {', '.join(unknown)}, expected names of variants")
+        trained = {name for name, variant in self.variants.items() if not variant.decided_from}
+        if unknown := sorted({variant.decided_from for variant in self.variants.values() if variant.decided_from} - trained):
+            raise ValueError(f"decided_from names {', '.join(unknown)}, expected variants that are trained")
         return self
 
 

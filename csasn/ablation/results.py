@@ -17,7 +17,7 @@ from pydantic import Field
 
 from csasn.ablation.cells import Cell
 from csasn.ablation.grid import Statistics
-from csasn.ablation.predictions import Predictions, load_predictions
+from csasn.ablation.predictions import Predictions, load_predictions, save_predictions
 from csasn.configuration import Configuration, validate
 from csasn.errors import ConfigurationError, RunError, StorageError
 from csasn.statistics import Classes, Floats, case_weights, measures, values_of
@@ -90,13 +90,13 @@ class Results:
         """
         return load_predictions(self._file(cell, statistics))
 
-    def keep(self, cell: Cell, record: Record, files: Mapping[Statistics, Path], classes: Classes) -> Record:
+    def keep(self, cell: Cell, record: Record, predictions: Mapping[Statistics, Predictions], classes: Classes) -> Record:
         """Takes in predictions and the record, with the measures that follow from them; the record as it is kept."""
         (self.folder / PREDICTIONS).mkdir(parents=True, exist_ok=True)
         values = {}
-        for statistics, file in files.items():
-            write_atomically(self._file(cell, statistics), file.read_bytes())
-            values[str(statistics)] = point_values(load_predictions(file), classes, self._prevalence)
+        for statistics, found in predictions.items():
+            save_predictions(self._file(cell, statistics), found)
+            values[str(statistics)] = point_values(self.predictions_of(cell, statistics), classes, self._prevalence)
         kept = record.model_copy(update={"values": values})
         self._records[cell.variant, cell.seed] = kept
         self.write()

@@ -1,0 +1,35 @@
+"""Other decisions from kept predictions: class weights on the decision change nothing in training."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from csasn.ablation.predictions import Predictions
+from csasn.data.cases import TRAIN, load_site_data
+from csasn.site import Site
+from csasn.study import Study
+from csasn.weighting import ClassWeights, class_weights
+
+
+def weights_without_rounds(study: Study, sites: Sequence[Site]) -> ClassWeights:
+    """Those that follow from the training cases of the sites alone.
+
+    Raises:
+        DataError: a site's data cannot be read.
+    """
+    from csasn.model.network import image_size  # torch, which a table of results does without
+
+    histogram_K = np.zeros(len(study.classes), np.int64)
+    for site in sites:
+        data = load_site_data(study, site, image_size(study.model))
+        classes = data.class_C[data.cases(TRAIN)]
+        histogram_K += np.bincount(classes[classes >= 0], minlength=len(study.classes))
+    return class_weights(study.class_weighting, histogram_K, [])
+
+
+def decide(predictions: Predictions, weights: ClassWeights) -> Predictions:
+    """The same probabilities under decisions by `weights`."""
+    cases = predictions.cases
+    decision_N = (cases.log_probability_NK + weights.offset_K).argmax(axis=1)
+    return replace(predictions, cases=replace(cases, decision_N=decision_N, adjustment_K=weights.adjustment_K))
