@@ -34,6 +34,11 @@ class Cases:
         """Some of them."""
         return Cases(self.class_N[cases_M], self.decision_N[cases_M], self.log_probability_NK[cases_M], self.adjustment_K)
 
+    def decided(self, adjustment_K: Floats) -> "Cases":
+        """The same probabilities, decided by the largest log probability less `adjustment_K`."""
+        decision_N = (self.log_probability_NK - adjustment_K).argmax(axis=1)
+        return Cases(self.class_N, decision_N, self.log_probability_NK, adjustment_K)
+
 
 @dataclass(frozen=True)
 class Classes:

@@ -30,6 +30,4 @@ def weights_without_rounds(study: Study, sites: Sequence[Site]) -> ClassWeights:
 
 def decide(predictions: Predictions, weights: ClassWeights) -> Predictions:
     """The same probabilities under decisions by `weights`."""
-    cases = predictions.cases
-    decision_N = (cases.log_probability_NK + weights.offset_K).argmax(axis=1)
-    return replace(predictions, cases=replace(cases, decision_N=decision_N, adjustment_K=weights.adjustment_K))
+    return replace(predictions, cases=predictions.cases.decided(weights.adjustment_K))

@@ -42,19 +42,14 @@ RULES: dict[str, Rule] = {
 }
 
 
-def decided(cases: Cases, offset_K: Floats) -> Cases:
-    """The same probabilities under other decisions."""
-    return Cases(cases.class_N, (cases.log_probability_NK + offset_K).argmax(axis=1), cases.log_probability_NK, -offset_K)
-
-
-def offset_of(cases: Cases, rule: Rule, tau: float) -> Floats:
-    """log ω - τ log π after ten rounds of the rule on these cases."""
+def adjustment_of(cases: Cases, rule: Rule, tau: float) -> Floats:
+    """τ log π - log ω after ten rounds of the rule on these cases."""
     omega_K, once_1N = np.ones(len(PRIOR)), np.ones((1, len(cases.class_N)))
     for _ in range(ROUNDS):
-        chosen = decided(cases, np.log(omega_K) - tau * np.log(PRIOR))
+        chosen = cases.decided(tau * np.log(PRIOR) - np.log(omega_K))
         counts_KK = confusion(chosen.class_N, chosen.decision_N, len(PRIOR), once_1N)[0].astype(np.int64)
         omega_K = rule(omega_K, class_sums(counts_KK), PRIOR)
-    return np.log(omega_K) - tau * np.log(PRIOR)
+    return tau * np.log(PRIOR) - np.log(omega_K)
 
 
 def measured(confusion_1KK: Floats) -> Floats:
@@ -70,9 +65,9 @@ def compare(cases: Cases, rule: Rule, tau: float, seed: int) -> tuple[Floats, Fl
     driving = cases.chosen(np.concatenate([m[:n] for m, n in zip(members, VALIDATION, strict=True)]))
     rest = cases.chosen(np.concatenate([m[n:] for m, n in zip(members, VALIDATION, strict=True)]))
     weights_1N = case_weights(rest.class_N, np.ones((1, len(rest.class_N))), TRAINING / TRAINING.sum())
-    chosen = decided(rest, offset_of(driving, rule, tau))
+    chosen = rest.decided(adjustment_of(driving, rule, tau))
     found = measured(confusion(chosen.class_N, chosen.decision_N, len(PRIOR), weights_1N))
-    static = decided(rest, -tau * np.log(PRIOR))
+    static = rest.decided(tau * np.log(PRIOR))
     return found, found - measured(confusion_at_recall(static, CLASSES.rare, found[:1], weights_1N))
 
 
@@ -81,7 +76,7 @@ def ceiling(cases: Cases) -> tuple[Floats, Floats]:
     weights_1N = case_weights(cases.class_N, np.ones((1, len(cases.class_N))), TRAINING / TRAINING.sum())
 
     def best(offsets: Iterable[Floats]) -> Floats:
-        decisions = (decided(cases, offset_K).decision_N for offset_K in offsets)
+        decisions = (cases.decided(-offset_K).decision_N for offset_K in offsets)
         found = [measured(confusion(cases.class_N, decision_N, len(PRIOR), weights_1N)) for decision_N in decisions]
         return max(found, key=lambda values: float(values[SHOWN.index("macro_f1")]))
 
