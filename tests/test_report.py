@@ -109,6 +109,17 @@ def test_the_report_names_the_model_that_it_is_about(finished):
     assert report["membership_hash"] == finished.directory.membership.membership_hash
 
 
+def test_the_finished_model_is_the_chosen_one_with_the_class_weights_in_its_bias(federate):
+    federation, bias = federate("run", federation={"rounds": 1}), "heads.heads.subtype.bias"
+    chosen = federation.run()
+    write_outcome(federation.directory, federation.contract, federation.network, chosen)
+    network, info = load_model(federation.path)
+    saved = network.state_dict()[bias].numpy().copy()
+    federation.contract.state.write(network, chosen.model)
+    np.testing.assert_allclose(saved, network.state_dict()[bias].numpy() - info.adjustment, atol=1e-6)
+    assert np.abs(info.adjustment).min() > 0.1
+
+
 def test_every_rate_lies_in_its_interval_and_few_cases_are_marked():
     final = final_metrics(STUDY, counted(), 1)
     for key in ("macro_auroc", "balanced_accuracy"):
