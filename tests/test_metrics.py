@@ -12,13 +12,12 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 from sklearn import metrics as reference
 
-from csasn.errors import ProtocolError, TrainingError
+from csasn.errors import TrainingError
 from csasn.metrics import (
     FIXED_POINT,
     LOGIT_LIMIT,
     MAX_CASE_LOSS,
     NUM_BINS,
-    Layout,
     auroc,
     case_layout,
     count_cases,
@@ -270,6 +269,13 @@ def test_a_site_without_cases_counts_nothing():
     assert not nothing.any()
 
 
+@pytest.mark.parametrize("malignancy", [False, True])
+def test_counted_cases_fit_their_layout(malignancy):
+    logits_NK, classes_N = simulated(9, 20, 4)
+    counts = count_cases(logits_NK, logits_NK, classes_N, (1, 2, 3) if malignancy else ())
+    assert case_layout(4, malignancy).pack(counts).sum() == sum(block.sum() for block in counts.values())
+
+
 # ---- metrics from counts
 
 
@@ -383,81 +389,3 @@ def test_the_interval_leaves_out_a_class_without_cases_and_is_none_where_none_ha
     without = np.concatenate([scores_K2B, np.stack([scores_K2B[0].sum(axis=0), np.zeros(NUM_BINS, dtype=np.int64)])[None]])
     assert interval(without) == interval(scores_K2B)
     assert interval(without[3:]) is None
-
-
-# ---- layout
-
-
-def random_blocks(layout, seed):
-    random = generator(seed, "blocks")
-    return {name: random.integers(-(2**62), 2**62, shape) for name, shape in layout.shapes}
-
-
-@SOME
-@given(st.integers(2, 5), st.booleans(), SEEDS)
-def test_unpack_returns_what_pack_took(num_classes, malignancy, seed):
-    layout = case_layout(num_classes, malignancy)
-    blocks = random_blocks(layout, seed)
-    vector = layout.pack(blocks)
-    assert vector.shape == (layout.size,)
-    assert vector.dtype == np.int64
-    unpacked = layout.unpack(vector)
-    assert list(unpacked) == [name for name, _ in layout.shapes]
-    for name, shape in layout.shapes:
-        assert unpacked[name].shape == shape
-        assert (unpacked[name] == blocks[name]).all()
-
-
-def test_order_of_the_given_blocks_does_not_matter():
-    layout = case_layout(3, malignancy=True)
-    blocks = random_blocks(layout, 1)
-    assert layout.pack(dict(reversed(blocks.items()))).tolist() == layout.pack(blocks).tolist()
-
-
-@pytest.mark.parametrize("malignancy", [False, True])
-def test_counted_cases_fit_their_layout(malignancy):
-    logits_NK, classes_N = simulated(9, 20, 4)
-    counts = count_cases(logits_NK, logits_NK, classes_N, (1, 2, 3) if malignancy else ())
-    assert case_layout(4, malignancy).pack(counts).sum() == sum(block.sum() for block in counts.values())
-
-
-def test_layout_of_a_number_of_classes():
-    names = ["confusion", "loss", "scores", "malignancy"]
-    assert [name for name, _ in case_layout(4, malignancy=True).shapes] == names
-    assert case_layout(4, malignancy=True).size == 4 * 4 + 1 + 4 * 2 * NUM_BINS + 2 * NUM_BINS
-    assert case_layout(4, malignancy=False).size == 4 * 4 + 1 + 4 * 2 * NUM_BINS
-
-
-SMALL = Layout((("a", (2, 2)), ("b", (3,))))
-
-
-@pytest.mark.parametrize(
-    "blocks",
-    [
-        pytest.param({"a": np.ones((2, 2), dtype=np.int64)}, id="missing"),
-        pytest.param({name: np.ones(3, dtype=np.int64) for name in "ab"}, id="shape"),
-        pytest.param(
-            {"a": np.ones((2, 2), dtype=np.int64), "b": np.ones(3, dtype=np.int64), "c": np.ones(1, dtype=np.int64)}, id="extra"
-        ),
-        pytest.param({"a": np.ones((2, 2), dtype=np.int64), "c": np.ones(3, dtype=np.int64)}, id="name"),
-    ],
-)
-def test_blocks_that_are_not_the_layouts_are_refused(blocks):
-    with pytest.raises(ProtocolError, match="counts do not fit their layout"):
-        SMALL.pack(blocks)
-
-
-@pytest.mark.parametrize(
-    "vector",
-    [
-        pytest.param(np.ones(6, dtype=np.int64), id="short"),
-        pytest.param(np.ones(8, dtype=np.int64), id="long"),
-        pytest.param(np.ones((7, 1), dtype=np.int64), id="table"),
-        pytest.param(np.ones(7, dtype=np.uint64), id="uint64"),
-        pytest.param(np.ones(7, dtype=np.int32), id="int32"),
-        pytest.param(np.ones(7), id="float64"),
-    ],
-)
-def test_a_vector_that_is_not_int64_of_the_layouts_size_is_refused(vector):
-    with pytest.raises(ProtocolError, match="expected 7 of int64"):
-        SMALL.unpack(vector)

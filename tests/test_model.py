@@ -1,4 +1,4 @@
-"""csasn/model: the network against its equations in NumPy, its switches, its seeds, and its state as one vector.
+"""csasn/model: the network against its equations in NumPy, its switches, its seeds.
 
 B images, C channels, H x W positions, D features.
 """
@@ -9,41 +9,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from csasn.configuration import validate
-from csasn.errors import ModelError
 from csasn.model.attention import CascadedAttention, ChannelAttention, SpatialAttention
 from csasn.model.backbones import EfficientNetBranch, VitBranch
 from csasn.model.heads import MultiscaleClassifier, TaskHeads
 from csasn.model.network import PROFILES, build_network, image_size
-from csasn.model.state import StateLayout, normalisation_layers, own_tensors, read_tensors, write_tensors
-from csasn.study import Study
+from model_scene import images, study
 
 SOME = settings(deadline=None, max_examples=25)
 SEEDS = st.integers(0, 2**32 - 1)
 EXACT = {"rtol": 0, "atol": 1e-6}  # of float64; what is found is near 1e-15
 SWITCHES = ("efficientnet", "vit", "channel_attention", "spatial_attention", "attention_residual", "multiscale")
-TASKS = {"subtype": {}, "malignancy": {"weight": 0.5}, "margin": {"values": ["smooth", "lobulated", "irregular"]}}
-
-
-def study(seed=1, tasks=None, batchnorm="silo", **model):
-    values = {
-        "name": "small",
-        "classes": ["benign", "PTC", "FTC", "MTC"],
-        "malignant": ["PTC", "FTC", "MTC"],
-        "tasks": tasks or TASKS,
-        "model": {"profile": "csasn-test", "image_size": 32, **model},
-        "federation": {"sites": ["centerA"], "batchnorm": batchnorm},
-        "seed": seed,
-    }
-    return validate(Study, values, "study.yaml")
-
-
-def images(num, size, seed=0):
-    return torch.rand(num, 1, size, size, generator=torch.Generator().manual_seed(seed))
 
 
 def doubles(*shape, seed=0):
@@ -339,144 +318,3 @@ def test_position_embedding_and_patch_projection_are_frozen_where_the_vit_is_pre
 @pytest.mark.parametrize("weights", [{}, {"efficientnet": {"source": "hub"}}], ids=["none", "efficientnet"])
 def test_nothing_is_frozen_where_the_vit_is_random(weights):
     assert all(parameter.requires_grad for parameter in build_network(study(initial_weights=weights)).parameters())
-
-
-# ---- the state as one vector
-
-
-def frozen_network(batchnorm="silo"):
-    pretrained = {"source": "file", "path": "vit.safetensors", "sha256": "0" * 64}
-    network = build_network(study(initial_weights={"vit": pretrained}))
-    random = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for _, layer in normalisation_layers(network):
-            layer.running_mean.copy_(torch.randn(layer.num_features, generator=random))
-            layer.running_var.copy_(torch.rand(layer.num_features, generator=random) + 0.5)
-            layer.num_batches_tracked.fill_(3)
-    return network, StateLayout.of(network, batchnorm)
-
-
-NETWORK, LAYOUT = frozen_network()
-
-
-@pytest.mark.parametrize("batchnorm", ["silo", "shared"])
-def test_what_is_written_is_read_back_and_every_tensor_is_in_its_place(batchnorm):
-    network, layout = frozen_network(batchnorm)
-    vector = np.random.default_rng(1).uniform(0.1, 1, layout.size).astype(np.float32)
-    layout.write(network, vector)
-    assert np.array_equal(layout.read(network), vector)
-    tensors = network.state_dict()
-    for segment in layout.shared + layout.fixed:
-        expected = vector[segment.start : segment.stop].reshape(segment.shape)
-        assert np.array_equal(tensors[segment.name].numpy(), expected)
-
-
-def test_reading_into_another_network_makes_it_equal():
-    network, layout = frozen_network()
-    other = build_network(study(seed=9, initial_weights={"vit": {"source": "hub"}})).eval()
-    layout.write(other, layout.read(network))
-    with torch.no_grad():
-        for task, logits in network.eval()(images(2, 32)).items():
-            assert torch.equal(other(images(2, 32))[task], logits)
-
-
-@pytest.mark.parametrize("batchnorm", ["silo", "shared"])
-def test_segments_are_sorted_by_name_without_gaps_and_cover_the_float_state(batchnorm):
-    network, layout = frozen_network(batchnorm)
-    for part in (layout.shared, layout.fixed):
-        assert [segment.name for segment in part] == sorted(segment.name for segment in part)
-    everything = layout.shared + layout.fixed
-    assert [segment.start for segment in everything] == [0, *(segment.stop for segment in everything[:-1])]
-    assert layout.num_shared == layout.shared[-1].stop
-    assert layout.size == everything[-1].stop == sum(t.numel() for t in network.state_dict().values() if t.is_floating_point())
-
-
-@pytest.mark.parametrize("batchnorm", ["silo", "shared"])
-def test_running_statistics_are_shared_only_where_the_study_says_so(batchnorm):
-    network, layout = frozen_network(batchnorm)
-    trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-    statistics = set(read_tensors(network, own_tensors(network, "silo")))
-    assert len(frozen) == 3
-    assert len(statistics) == 2 * len(dict(normalisation_layers(network))) > 0
-    shared = {segment.name for segment in layout.shared}
-    assert shared == (trainable | statistics if batchnorm == "shared" else trainable)
-    assert {segment.name for segment in layout.fixed} == (frozen | statistics) - shared
-
-
-def test_without_frozen_parameters_and_with_shared_statistics_nothing_is_fixed():
-    layout = StateLayout.of(build_network(study()), "shared")
-    assert layout.fixed == ()
-    assert layout.size == layout.num_shared
-
-
-def test_num_batches_tracked_is_no_part_of_the_state():
-    network, layout = frozen_network()
-    assert not any("num_batches_tracked" in segment.name for segment in layout.shared + layout.fixed)
-    layout.write(network, np.zeros(layout.size, np.float32))
-    assert {int(layer.num_batches_tracked) for _, layer in normalisation_layers(network)} == {3}
-
-
-@SOME
-@given(st.integers(0, LAYOUT.size - 1))
-@example(0)
-@example(LAYOUT.size - 1)
-def test_hash_changes_with_any_value(index):
-    vector = LAYOUT.read(NETWORK)
-    other = vector.copy()
-    other[index] = np.nextafter(vector[index], np.float32(np.inf))
-    assert LAYOUT.hash(vector) == LAYOUT.hash(vector.copy())
-    assert LAYOUT.hash(other) != LAYOUT.hash(vector)
-
-
-def test_hash_changes_with_names_and_shapes():
-    one, other = nn.Linear(2, 3, bias=False), nn.Linear(3, 2, bias=False)
-    layouts = [StateLayout.of(one, "silo"), StateLayout.of(other, "silo"), StateLayout.of(nn.Sequential(one), "silo")]
-    vector = np.arange(6, dtype=np.float32)
-    assert len({layout.hash(vector) for layout in layouts}) == 3
-
-
-def test_hash_is_of_little_endian_float32_whatever_the_array():
-    vector = LAYOUT.read(NETWORK)
-    assert LAYOUT.hash(vector.astype(">f4")) == LAYOUT.hash(np.repeat(vector, 2)[::2]) == LAYOUT.hash(vector)
-
-
-def test_a_vector_of_another_size_is_refused():
-    for wrong in (np.zeros(LAYOUT.size + 1), np.zeros(LAYOUT.num_shared), np.zeros((1, LAYOUT.size))):
-        with pytest.raises(ModelError, match=f"of {wrong.size} values does not fit, expected {LAYOUT.size}"):
-            LAYOUT.write(NETWORK, wrong.astype(np.float32))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_vector_that_is_not_finite_is_refused_and_nothing_is_written(value):
-    before = LAYOUT.read(NETWORK)
-    vector = np.zeros(LAYOUT.size, np.float32)
-    vector[LAYOUT.size // 2] = value
-    with pytest.raises(ModelError, match="finite"):
-        LAYOUT.write(NETWORK, vector)
-    assert np.array_equal(LAYOUT.read(NETWORK), before)
-
-
-def test_a_negative_variance_becomes_zero_and_nothing_else_is_clamped():
-    network, layout = frozen_network("shared")
-    layout.write(network, np.full(layout.size, -0.5, np.float32))
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point():
-            assert bool((tensor == (0 if name.endswith("running_var") else -0.5)).all()), name
-
-
-def test_running_statistics_are_read_as_copies_and_written_back():
-    network, _ = frozen_network()
-    kept = read_tensors(network, own_tensors(network, "silo"))
-    before = {name: values.copy() for name, values in kept.items()}
-    write_tensors(network, {name: np.ones_like(values) for name, values in kept.items()})
-    assert all(np.array_equal(kept[name], before[name]) for name in kept)
-    assert all(bool((network.state_dict()[name] == 1).all()) for name in kept)
-    write_tensors(network, kept)
-    assert all(np.array_equal(network.state_dict()[name].numpy(), before[name]) for name in kept)
-
-
-def test_normalisation_layers_come_in_the_order_of_their_names():
-    names = [name for name, _ in normalisation_layers(NETWORK)]
-    assert names == sorted(names)
-    assert len(names) == sum(isinstance(module, nn.BatchNorm2d) for module in NETWORK.modules()) > 5

@@ -1,4 +1,4 @@
-"""csasn/training.py: FedProx against autograd and torch's AdamW, epochs, repeatability, augmented batches.
+"""csasn/training.py: epochs and steps, repeatability, learning rates, augmented batches.
 
 B images, S pixels a side, N images and C cases of a site.
 """
@@ -12,21 +12,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from csasn.configuration import validate
 from csasn.data.augmentation import augment
-from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_site_data
+from csasn.data.cases import TRAIN, load_site_data
 from csasn.errors import TrainingError
-from csasn.loss import LossTerms, multitask_loss
+from csasn.loss import multitask_loss
 from csasn.model.network import build_network
-from csasn.model.state import StateLayout, normalisation_layers
+from csasn.model.state import StateLayout
 from csasn.randomness import generator
 from csasn.site import find_site
-from csasn.study import Augmentation, Optimiser, Study, read_study
+from csasn.study import Augmentation, Optimiser, read_study
 from csasn.training import (
     LocalPlan,
-    add_proximal_gradient,
     epoch_batches,
     learning_rate,
     load_images,
@@ -34,173 +31,11 @@ from csasn.training import (
     num_epoch_steps,
     train_locally,
 )
-from csasn.weighting import class_weights
+from training_scene import NO_CHANGE, LinearNetwork, assert_equal_states, seen_batches, state, study, synthetic, terms_of, train
 
 SOME = settings(deadline=None, max_examples=25)
 SEEDS = st.integers(0, 2**32 - 1)
-CLASSES = ("benign", "PTC", "FTC")
-NO_CHANGE = {"flip": False, "shift": 0.0, "scale": 0.0, "rotation_deg": 0.0, "contrast": 0.0, "brightness": 0.0}
 CPU = torch.device("cpu")
-
-
-def study(model=None, federation=None, optimiser=None, **changes):
-    values = {
-        "name": "small",
-        "classes": list(CLASSES),
-        "malignant": ["PTC", "FTC"],
-        "tasks": {"subtype": {}, "malignancy": {"weight": 0.5}},
-        "model": {"profile": "csasn-test", "image_size": 32, **(model or {})},
-        "federation": {"sites": ["centerA", "centerB"], "rounds": 4, **(federation or {})},
-        "optimiser": {"batch_size": 4, **(optimiser or {})},
-        "augmentation": NO_CHANGE,
-        **changes,
-    }
-    return validate(Study, values, "study.yaml")
-
-
-def synthetic(num_cases=9, images_per_case=(1, 3, 2), side=32, seed=0, splits=(TRAIN, TRAIN, VALIDATION, TRAIN, TEST)):
-    """A site whose images all differ; splits and numbers of images repeat over the cases."""
-    counts = np.resize(images_per_case, num_cases)
-    class_C = np.arange(num_cases) % len(CLASSES)
-    case_N = np.repeat(np.arange(num_cases), counts)
-    images = np.random.default_rng(seed).integers(1, 256, (len(case_N), side, side)).astype(np.uint8)
-    labels = {"subtype": class_C[case_N], "malignancy": (class_C[case_N] > 0).astype(np.int64)}
-    return SiteData(images, case_N, labels, np.resize(splits, num_cases).astype(np.int8), class_C, ())
-
-
-class LinearNetwork(nn.Module):
-    """Two linear layers and two heads: small enough to train beside an independent loop."""
-
-    def __init__(self, dropout=0.0):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(3)
-            self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 7), nn.Tanh(), nn.Dropout(dropout))
-            self.heads = nn.ModuleDict({"subtype": nn.Linear(7, 3), "malignancy": nn.Linear(7, 2)})
-
-    def forward(self, x_B1SS):
-        features_BD = self.body(x_B1SS)
-        return {task: head(features_BD) for task, head in self.heads.items()}
-
-
-def terms_of(chosen, histogram=(20, 30, 15)):
-    return LossTerms.of(chosen, class_weights(chosen.class_weighting, np.array(histogram), []))
-
-
-def train(network, data, chosen, site="centerA", current_round=1, mu=0.0, **plan):
-    return train_locally(network, data, chosen, terms_of(chosen), LocalPlan(site, current_round, mu, **plan))
-
-
-def state(network):
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-
-def assert_equal_states(one, other):
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
-
-
-def seen_batches(network, data):
-    """What the network is given from now on: for each call, the indices of its images, found by their pixels."""
-    known = {picture.tobytes(): index for index, picture in enumerate(data.images_NHW)}
-    batches = []
-
-    def record(_, inputs):
-        pixels = (inputs[0][:, 0] * 255).round().to(torch.uint8).numpy()
-        batches.append([known[picture.tobytes()] for picture in pixels])
-
-    network.register_forward_pre_hook(record)
-    return batches
-
-
-# ---- the proximal term
-
-
-@SOME
-@given(SEEDS, st.floats(0, 10))
-def test_proximal_gradient_is_the_gradient_of_half_mu_times_the_squared_distance(seed, mu):
-    random = torch.Generator().manual_seed(seed)
-    shapes = [(3, 4), (5,), (1, 2, 3, 3), ()]
-    parameters = [torch.randn(shape, generator=random, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    received = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes]
-    loss_gradients = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes]
-    penalty = mu / 2 * sum((w - w_r).square().sum() for w, w_r in zip(parameters, received, strict=True))
-    expected = [own + of_penalty for own, of_penalty in zip(loss_gradients, torch.autograd.grad(penalty, parameters), strict=True)]
-    for parameter, own in zip(parameters, loss_gradients, strict=True):
-        parameter.grad = own.clone()
-    add_proximal_gradient(parameters, received, mu)
-    for parameter, gradient in zip(parameters, expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-12)
-        assert not parameter.grad.requires_grad
-
-
-def independent_fedprox(network, batches, data, chosen, mu, rate):
-    """The same minimisation, with the penalty in the loss, its gradient by autograd, and torch's AdamW."""
-    terms = terms_of(chosen)
-    received = [parameter.detach().clone() for parameter in network.parameters()]
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=chosen.optimiser.weight_decay, foreach=False)
-    for batch in batches:
-        indices = np.array(batch)
-        penalty = sum((w - w_r).square().sum() for w, w_r in zip(network.parameters(), received, strict=True))
-        loss = multitask_loss(network(load_images(data, indices, CPU)), load_labels(data, indices, CPU), terms)
-        optimiser.zero_grad()
-        (loss + mu / 2 * penalty).backward()
-        optimiser.step()
-
-
-@pytest.mark.parametrize("mu", [0.0, 0.01, 3.0])
-def test_fedprox_equals_an_independent_loop_with_the_penalty_in_the_loss(mu):
-    data = synthetic(num_cases=20, side=8)
-    chosen = study(federation={"local_epochs": 3}, optimiser={"learning_rate": 0.01, "schedule": "constant", "weight_decay": 0.1})
-    ours, theirs = LinearNetwork(), LinearNetwork()
-    start = state(ours)
-    batches = seen_batches(ours, data)
-    result = train(ours, data, chosen, mu=mu)
-    assert result.num_steps == len(batches) == 9
-    independent_fedprox(theirs, batches, data, chosen, mu, rate=0.01)
-    for name, found in ours.state_dict().items():
-        torch.testing.assert_close(found, theirs.state_dict()[name], rtol=1e-5, atol=1e-6)
-        assert (found - start[name]).abs().max() > 1e-3
-
-
-def test_a_larger_mu_stays_closer_to_the_received_model():
-    data, chosen = synthetic(num_cases=20, side=8), study(federation={"local_epochs": 5})
-    distances = []
-    for mu in (0.0, 1.0, 100.0):
-        network = LinearNetwork()
-        start = state(network)
-        train(network, data, chosen, mu=mu)
-        distances.append(sum(float((tensor - start[name]).square().sum()) for name, tensor in network.state_dict().items()))
-    assert distances[0] > distances[1] > distances[2]
-
-
-def test_the_proximal_gradient_is_exactly_zero_at_the_received_model():
-    """Adam divides by the gradient's size: a rounding error of μw would be a full step where the loss has next to no gradient."""
-    parameter = torch.linspace(-3, 3, 101).requires_grad_()
-    parameter.grad = torch.full((101,), 1e-9)
-    add_proximal_gradient([parameter], [parameter.detach().clone()], 50.0)
-    assert torch.equal(parameter.grad, torch.full((101,), 1e-9))
-
-
-def test_mu_zero_adds_nothing():
-    parameters = [torch.tensor([1.0, -2.0], requires_grad=True)]
-    parameters[0].grad = torch.tensor([0.3, 0.4])
-    add_proximal_gradient(parameters, [torch.tensor([5.0, 5.0])], 0.0)
-    assert torch.equal(parameters[0].grad, torch.tensor([0.3, 0.4]))
-
-
-def test_the_proximal_term_never_touches_buffers():
-    """It is zero in the first step, so both forward passes of two steps are the same whatever μ: only the last step may differ."""
-    data, chosen, states = synthetic(), study(), []
-    for mu in (0.0, 50.0):
-        network = build_network(chosen)
-        parameters, start = dict(network.named_parameters()), state(network)
-        train(network, data, chosen, mu=mu, num_steps=2)
-        states.append(state(network))
-    buffers = start.keys() - parameters.keys()
-    assert len(buffers) == 3 * len(list(normalisation_layers(network)))
-    assert all(not torch.equal(states[0][name], start[name]) for name in buffers)
-    assert_equal_states(*({name: found[name] for name in buffers} for found in states))
-    assert not any(torch.equal(states[0][name], states[1][name]) for name in ("classifier.skip.weight", "vit.net.pos_embed"))
 
 
 # ---- epochs and steps

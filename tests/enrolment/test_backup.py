@@ -12,14 +12,7 @@ from client.approval import read_approved
 from csasn.backup import restore_backup, write_backup
 from csasn.enrolment import read_kit
 from csasn.errors import StorageError
-from enrolling import Federation
 from server.enrolment import Enrolments
-
-
-@pytest.fixture
-def federation(tmp_path, write_small_hospitals, monkeypatch, capsys):
-    write_small_hospitals(tmp_path / "h")
-    return Federation(tmp_path / "h", monkeypatch, capsys)
 
 
 def test_two_names_of_one_file_come_back_as_two_files(tmp_path):

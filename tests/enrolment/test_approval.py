@@ -1,0 +1,147 @@
+"""What a site agrees to: the membership it signs, the kit it installs, and what is no longer approved."""
+
+import json
+import zipfile
+
+import pytest
+
+from client.approval import PLAIN, approve, check_membership, obtain_membership, read_approved, review
+from csasn.enrolment import read_kit
+from csasn.errors import ConfigurationError, TrustError
+from csasn.identity import create_keys, load_identity
+from csasn.membership import sign_membership, verify_approvals
+from csasn.normalisation import MEASURED_MODES
+from enrolling import SITES
+
+
+def test_a_missing_wrong_or_foreign_signature_is_named_by_its_site(federation, tmp_path):
+    membership = federation.enroll_all()
+    for site in SITES:
+        federation.approve(site, membership)
+    good = {site: federation.approval(site) for site in SITES}
+    verify_approvals(membership, good.values())
+    with pytest.raises(TrustError, match=r"not approved by centerB, centerC"):
+        verify_approvals(membership, [good["centerA"]])
+    swapped = good["centerB"].model_copy(update={"signature": good["centerC"].signature})
+    with pytest.raises(TrustError, match="the membership signature of centerB is not valid"):
+        verify_approvals(membership, [good["centerA"], swapped, good["centerC"]])
+    create_keys(tmp_path / "stranger")
+    foreign = sign_membership(membership, "centerD", load_identity(tmp_path / "stranger"))
+    with pytest.raises(TrustError, match="'centerD' approved, but no key of a member"):
+        verify_approvals(membership, [*good.values(), foreign])
+    with pytest.raises(TrustError, match="signature of centerB is not valid"):
+        verify_approvals(membership, [sign_membership(membership, "centerB", load_identity(tmp_path / "stranger"))])
+
+
+def test_a_scripts_yes_to_another_membership_signs_nothing(federation):
+    federation.enroll_all()
+    command = ("client", "approve", "--site", "centerA", "--membership", "coordinator/membership.json")
+    assert "is for another membership" in federation.run(*command, "--yes", "0" * 12, code=11)
+    assert "is no terminal" in federation.run(*command, code=3)
+    assert not (federation.site("centerA").kit_folder / "approval.json").exists()
+    with pytest.raises(TrustError, match="centerA has approved no study"):
+        read_approved(federation.site("centerA"))
+
+
+def test_the_membership_comes_from_a_file_or_from_the_coordinator(federation):
+    membership = federation.enroll_all()
+    site = federation.site("centerA")
+    kit, _ = read_kit(site.kit_folder)
+    assert obtain_membership(site, kit, federation.folder / "membership.json") == membership
+    assert (
+        obtain_membership(site, kit, None, lambda asking, at: membership if at.address == "localhost:9443" else None) == membership
+    )
+    with pytest.raises(ConfigurationError, match="the membership is missing"):
+        obtain_membership(site, kit, None)
+
+
+def test_approval_says_in_plain_words_what_leaves_and_who_takes_part(federation):
+    membership = federation.enroll_all()
+    said = federation.approve("centerA", membership)
+    assert PLAIN in said
+    for words in ("up to 2", "leaves this site in every round", "at most 16 bits", "never leaves: images", "(this site)"):
+        assert words in said
+    for site, enrolment in federation.enrolments.sites().items():
+        assert site in said
+        assert enrolment.fingerprint in said
+    assert ("sums of activations" in said) == ("silo" in MEASURED_MODES)
+
+
+def test_approving_anew_shows_what_changed(federation):
+    before = federation.enroll_all()
+    federation.approve("centerA", before)
+    federation.site("centerB").keys_folder.rename(federation.path / "old")
+    federation.request("centerB")
+    federation.enroll("centerB", "--replace")
+    federation.run("server", "revoke", "centerC")
+    after = federation.enrolments.membership()
+    said = federation.approve("centerA", after)
+    assert "NEW KEY since you approved" in next(line for line in said.splitlines() if "centerB" in line)
+    assert "GONE since you approved" in next(line for line in said.splitlines() if "centerC" in line)
+    assert read_approved(federation.site("centerA"))[1] == after
+
+
+def test_a_site_refuses_a_membership_of_another_study_with_other_keys_or_without_it(federation, tmp_path):
+    membership = federation.enroll_all()
+    site, (_, study) = federation.site("centerA"), read_kit(federation.site("centerA").kit_folder)
+    first, *others = membership.members
+    other_keys = create_keys(tmp_path / "other")
+    with pytest.raises(TrustError, match="the membership is of study 0000"):
+        approve(site, study, membership.model_copy(update={"study_hash": "0" * 64}))
+    for member in (
+        first.model_copy(update={"identity": other_keys.identity}),
+        first.model_copy(update={"node_key": other_keys.node_key}),
+    ):
+        with pytest.raises(TrustError, match="names other keys for centerA"):
+            approve(site, study, membership.model_copy(update={"members": (member, *others)}))
+    with pytest.raises(TrustError, match="does not name centerA"):
+        review(site, study, membership.model_copy(update={"members": tuple(others)}))
+    stranger = others[0].model_copy(update={"site": "centerZ"})
+    with pytest.raises(TrustError, match="names centerZ, who are no sites"):
+        check_membership(site, study, membership.model_copy(update={"members": (first, stranger, others[1])}))
+    assert not (site.kit_folder / "approval.json").exists()
+
+
+def test_a_sites_policy_wins_over_the_study(federation):
+    membership = federation.enroll_all()
+    path = federation.path / "sites/centerA.yaml"
+    path.write_text(path.read_text() + "policy: {require_secure_aggregation: true}\n")
+    assert "this site's policy is require_secure_aggregation: true" in federation.approve("centerA", membership, code=3)
+
+
+def test_what_changed_after_approval_is_no_longer_approved(federation):
+    membership = federation.enroll_all()
+    site = federation.site("centerA")
+    federation.approve("centerA", membership)
+    changed = membership.model_dump(mode="json")
+    changed["members"][1]["weight_units"] += 1
+    changed["members"][2]["weight_units"] -= 1
+    (site.kit_folder / "membership.json").write_text(json.dumps(changed))
+    with pytest.raises(TrustError, match="centerA approved membership"):
+        read_approved(site)
+    (site.kit_folder / "study.yaml").write_text((site.kit_folder / "study.yaml").read_text() + "seed: 2\n")
+    with pytest.raises(TrustError, match=r"study\.yaml of the kit is missing, or not as the coordinator made it"):
+        read_approved(site)
+
+
+def test_a_kit_that_is_changed_another_sites_or_of_another_authority_is_refused(federation):
+    federation.enroll_all()
+    kit = federation.folder / "kits/centerA.kit.zip"
+    command = ("client", "install", "--site", "centerA")
+    assert "is the kit of centerB, expected centerA" in federation.run(*command, "coordinator/kits/centerB.kit.zip", code=11)
+    with zipfile.ZipFile(kit) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    for name, content in (("ca.crt", b"x"), ("study.yaml", files["study.yaml"] + b"\n"), ("study.yaml", b"a" * (1 << 21))):
+        with zipfile.ZipFile(federation.path / "bad.zip", "w") as archive:
+            for each, own in files.items():
+                archive.writestr(each, content if each == name else own)
+        assert f"{name} " in federation.run(*command, "bad.zip", code=11)
+    (federation.path / "bad.zip").write_bytes(kit.read_bytes()[:-40])
+    assert "is damaged, or no kit" in federation.run(*command, "bad.zip", code=11)
+    arguments = ("server", "init", "study.yaml", "--address", "h:1", "--folder", "other", "--passphrase-file", "passphrase")
+    federation.run(*arguments)
+    federation.enroll("centerA", "--folder", "other")
+    assert "is of another authority" in federation.run(*command, "other/kits/centerA.kit.zip", code=11)
+    assert read_kit(federation.site("centerA").kit_folder)[0].address == "localhost:9443"
+    federation.run(*command, "other/kits/centerA.kit.zip", "--replace")
+    assert read_kit(federation.site("centerA").kit_folder)[0].address == "h:1"

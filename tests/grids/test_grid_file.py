@@ -1,0 +1,87 @@
+"""Grid files: which cells they stand for, and which are refused before anything trains."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from csasn.ablation.campaign import Campaign
+from csasn.ablation.cells import cells_of
+from csasn.ablation.grid import read_grid
+from csasn.ablation.results import Results
+from csasn.errors import ConfigurationError
+from grid_scene import GRID, SEEDS, STATIC, write_grid
+
+EVIDENCE = Path(__file__).parent.parent / "evidence"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"seeds": [1, 1]}, "names a seed twice"),
+     ({"variants": {}}, "variants"),
+     ({"comparisons": [{"of": "fedprox", "against": "unheard"}]}, "comparisons name unheard"),
+     ({"comparisons": [{"of": "fedprox", "against": "pooled", "metrics": ["accuracy"]}]}, "name the measure accuracy"),
+     ({"comparisons": [{"of": "fedprox", "against": "pooled", "at_least": {"luck": 0}}]}, "name the measure luck"),
+     ({"comparisons": [{"of": "fedprox", "against": "pooled", "cases": "centerZ"}]}, "the cases of centerZ"),
+     ({"rare": [], "comparisons": GRID["comparisons"][:1], "variants": GRID["variants"]}, "at_equal_rare_recall without rare"),
+     ({"rare": ["MTC"]}, "rare is MTC"),
+     ({"comparisons": [{"of": "without_centerB", "against": "fedprox"}]}, "scored on other cases than all"),
+     ({"variants": {"fedprox": {"federation.sites": ["centerA", "centerZ"]}}, "comparisons": []}, "centerZ is no site"),
+     ({"variants": {"fedprox": {"changes": {"seed": 3}}}, "comparisons": []}, "changes is not a known key"),
+     ({"prevalence": {"benign": 1.0}}, "prevalence names benign"),
+     ({"variants": {"fedprox": {"model.chanel_attention": False}}, "comparisons": []},
+      "variant fedprox: study.yaml: model.chanel_attention is not a known key"),
+     ({"variants": {"fedprox": {"central": "centerZ"}}, "comparisons": []}, "centerZ is no site of the study"),
+     ({"variants": {"fedprox": {"central": "pooled", "leave_out": "centerA"}}, "comparisons": []}, "central and leave_out"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "y"}}, "comparisons": []}, "decided_from names y"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "central": "pooled"}}, "comparisons": []}, "decided_from with"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox"} | STATIC, "y": {"decided_from": "x"} | STATIC},
+       "comparisons": []}, "decided_from names x"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "class_weighting.tau": 0.75}}, "comparisons": []},
+      "class_weighting dynamic on the decision cannot be decided"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "class_weighting.acts_on": "loss"} | STATIC},
+       "comparisons": []}, "class_weighting static on the loss cannot be decided"),
+     ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "model.vit": False} | STATIC}, "comparisons": []},
+      "other changes than of class_weighting"),
+     ({"variants": {"../up": {}}, "comparisons": []}, "variants"),
+     ({"unheard": 1}, "unheard is not a known key")],
+)  # fmt: skip
+def test_a_grid_that_cannot_be_run_is_refused_before_anything_trains(tmp_path, hospitals, changes, says):
+    (tmp_path / "hospitals").mkdir()
+    shutil.copy(hospitals / "hospitals/study.yaml", tmp_path / "hospitals/study.yaml")
+    with pytest.raises(ConfigurationError) as refused:
+        checked(write_grid(tmp_path, **changes))
+    assert says in refused.value.message
+
+
+def checked(path):
+    grid = read_grid(path)
+    cells = cells_of(grid)
+    Campaign.of(grid, Results(path.parent / "grid", "grid", grid.prevalence), cells, "cpu")
+    return cells
+
+
+def test_cells_go_seed_by_seed_and_differ_in_study_or_in_the_way_to_train(tmp_path, hospitals):
+    (tmp_path / "hospitals").mkdir()
+    shutil.copy(hospitals / "hospitals/study.yaml", tmp_path / "hospitals/study.yaml")
+    cells = checked(write_grid(tmp_path))
+    assert [(cell.variant, cell.seed) for cell in cells] == [(name, seed) for seed in SEEDS for name in GRID["variants"]]
+    assert len({(cell.study.study_hash, cell.method) for cell in cells}) == len(cells)
+    fedprox, diverging, pooled, without = cells[:4]
+    assert diverging.study.optimiser.learning_rate == 1e20
+    assert pooled.study == fedprox.study
+    assert (pooled.trained_on, pooled.scored_on) == (pooled.study.federation.sites,) * 2
+    assert "centerB" not in without.study.federation.sites
+    assert (without.trained_on, without.scored_on) == ((), ("centerB",))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EVIDENCE.glob("*.yaml")))
+def test_the_grids_of_the_evidence_are_possible(name, tmp_path):
+    packaged = Path(sys.modules["csasn"].__file__).parent / "data/phantom"
+    for folder, study in (("demo", "study.yaml"), ("benchmark", "benchmark.yaml"), ("tuning", "benchmark.yaml")):
+        (tmp_path / folder).mkdir()
+        shutil.copy(packaged / study, tmp_path / folder / "study.yaml")
+    (tmp_path / "tests/evidence").mkdir(parents=True)
+    cells = checked(Path(shutil.copy(EVIDENCE / f"{name}.yaml", tmp_path / "tests/evidence")))
+    assert len({(cell.study.study_hash, cell.method) for cell in cells}) == len(cells)

@@ -1,0 +1,172 @@
+"""Kept results, and tables that say what can be concluded from them."""
+
+import json
+import shutil
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from csasn.ablation.cells import base_study, cells_of
+from csasn.ablation.estimation import Estimate
+from csasn.ablation.grid import read_grid
+from csasn.ablation.picture import draw_comparisons
+from csasn.ablation.predictions import load_predictions, save_predictions
+from csasn.ablation.provenance import _bare, data_hash
+from csasn.ablation.results import Record, Results, classes_of
+from csasn.ablation.summary import check_comparisons, summarise
+from csasn.ablation.tables import markdown, tables_of
+from csasn.errors import StorageError
+from csasn.site import find_site
+from csasn.statistics import measure_names
+from grid_scene import CLASSES, drawn_predictions, write_grid
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_predictions_are_small_numbers_alone_and_read_back_in_order(tmp_path):
+    predictions = drawn_predictions(1200)
+    save_predictions(tmp_path / "p.npz", predictions)
+    assert (tmp_path / "p.npz").stat().st_size < 15_000
+    with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
+        assert {file[name].dtype.kind for name in file.files} <= {"u", "f"}
+    again = load_predictions(tmp_path / "p.npz")
+    np.testing.assert_array_equal(again.keys(), predictions.keys())
+    np.testing.assert_array_equal(again.cases.decision_N, predictions.cases.decision_N)
+    np.testing.assert_allclose(again.cases.log_probability_NK, predictions.cases.log_probability_NK, rtol=1e-3, atol=1e-6)
+    (tmp_path / "p.npz").write_bytes((tmp_path / "p.npz").read_bytes()[:-200])
+    with pytest.raises(StorageError, match="cannot be read as predictions"):
+        load_predictions(tmp_path / "p.npz")
+
+
+def test_a_record_without_its_predictions_counts_as_not_done(tmp_path, hospitals):
+    grid = read_grid(write_grid(tmp_path, study=str(hospitals / "hospitals/study.yaml")))
+    cell = next(cell for cell in cells_of(grid) if cell.variant == "pooled")
+    results = Results(tmp_path / "grid", "grid", None)
+    (tmp_path / "grid").mkdir()
+    record = Record(variant="pooled", seed=1, method=cell.method, study_hash=cell.study.study_hash, data_hash="d", code_version="c")
+    results.keep(cell, record, {"released": drawn_predictions(60)}, CLASSES)
+    again = Results(tmp_path / "grid", "grid", None)
+    assert again.finished(cell).values["released"].keys() == set(measure_names(CLASSES))
+    (tmp_path / "grid/predictions/pooled-1-released.npz").unlink()
+    assert again.finished(cell) is None
+
+
+def test_the_version_of_the_code_counts_code_alone():
+    source = 'def f(x):\n    """Says."""\n    return x + 1  # why\n'
+    assert _bare(source) == _bare("def f(x):\n    return (x\n            + 1)\n")
+    assert _bare(source) != _bare("def f(x):\n    return x + 2\n")
+
+
+def test_the_hash_of_the_data_counts_manifests_and_pictures(tmp_path, hospitals):
+    shutil.copytree(hospitals / "hospitals", tmp_path / "h")
+    sites = {"centerA": find_site("centerA", folder=tmp_path / "h/sites")}
+    before = data_hash(sites)
+    picture = next((tmp_path / "h/centerA/images").iterdir())
+    whole = picture.read_bytes()
+    picture.write_bytes(whole + b"\0")
+    assert data_hash(sites) != before
+    picture.write_bytes(whole)
+    assert data_hash(sites) == before
+
+
+def summary_of(tmp_path, hospitals, skills, num_cases):
+    """A grid of two variants whose predictions are drawn, as good as `skills` say, over the seeds 1 to 5."""
+    pair = {"of": "good", "against": "bad", "metrics": ["macro_auroc", "brier", "recall.FTC"], "at_equal_rare_recall": True}
+    pair["at_least"] = {"macro_auroc": 0.0, "macro_f1": -0.01, "recall.FTC": 0.9}
+    variants = {"good": {"central": "pooled"}, "bad": {"central": "pooled", "optimiser.batch_size": 4}}
+    path = write_grid(
+        tmp_path, study=str(hospitals / "hospitals/study.yaml"), seeds=[1, 2, 3, 4, 5], variants=variants, comparisons=[pair]
+    )
+    grid = read_grid(path)
+    cells = cells_of(grid)
+    classes = classes_of(base_study(grid), grid.rare)
+    check_comparisons(grid, cells, classes, ("centerA", "centerB"))
+    (tmp_path / "grid").mkdir()
+    results = Results(tmp_path / "grid", "grid", None)
+    for cell in cells:
+        own = {"variant": cell.variant, "seed": cell.seed, "method": cell.method, "study_hash": cell.study.study_hash}
+        record = Record(
+            **own, data_hash="d", code_version="c", device="cpu", saliency={"gradcam": 0.5, "rollout": None, "area": 0.1}
+        )
+        results.keep(cell, record, {"released": drawn_predictions(num_cases, cell.seed, skills[cell.variant])}, classes)
+    return summarise(grid, cells, results, classes, ("centerA", "centerB"))
+
+
+def verdicts(summary, title="Comparisons", column="verdict"):
+    table = next(table for table in tables_of(summary) if table.title == title)
+    return {row[2]: row[table.columns.index(column)] for row in table.rows}
+
+
+def test_a_difference_is_told_where_both_intervals_show_it(tmp_path, hospitals):
+    summary = summary_of(tmp_path, hospitals, {"good": 1.5, "bad": 0.5}, 300)
+    assert verdicts(summary) == dict.fromkeys(("macro AUROC", "brier", "recall FTC", "macro F1"), "better")
+    assert verdicts(summary, "Comparisons at equal rare recall")["macro F1"] == "better"
+    difference = summary.comparisons[0].differences["macro_auroc"]
+    assert isinstance(difference, Estimate)
+    assert len(difference.values) == 5
+    good, bad = (item.measures["macro_auroc"].mean for item in summary.variants)
+    assert difference.mean == pytest.approx(good - bad)
+    assert summary.comparisons[0].differences["brier"].mean < 0
+    text = markdown(summary, tables_of(summary))
+    assert "| good | 0.500 | - | 0.100 |" in text
+    assert "Origin: code c, data d, cpu." in text
+
+
+def test_a_worse_variant_is_called_worse_and_an_equal_one_not_shown(tmp_path, hospitals):
+    (tmp_path / "worse").mkdir()
+    (tmp_path / "equal").mkdir()
+    assert verdicts(summary_of(tmp_path / "worse", hospitals, {"good": 0.5, "bad": 1.5}, 300))["brier"] == "worse"
+    assert set(verdicts(summary_of(tmp_path / "equal", hospitals, {"good": 1.0, "bad": 1.0}, 300)).values()) == {"not shown"}
+
+
+@pytest.mark.parametrize(
+    ("place", "says"), [("surely", "held, also by both intervals"), ("mean", "held by the mean"), ("above", "missed")]
+)
+def test_a_bar_is_held_by_both_intervals_or_by_the_mean_or_missed(tmp_path, hospitals, place, says):
+    summary = summary_of(tmp_path, hospitals, {"good": 1.5, "bad": 0.5}, 300)
+    difference = summary.comparisons[0].differences["macro_f1"]
+    lowest = min(difference.over_cases[0], difference.over_seeds[0])
+    bar = {"surely": lowest, "mean": difference.mean, "above": difference.mean + 0.001}[place]
+    moved = replace(summary, comparisons=(replace(summary.comparisons[0], at_least={"macro_f1": bar}),))
+    found = verdicts(moved, column="bar")
+    assert found["macro F1"] == f"{bar:+.3f}: {says}"
+    assert found["brier"] == "-"
+
+
+def test_the_picture_shows_each_difference_where_it_is(tmp_path, hospitals):
+    summary = summary_of(tmp_path, hospitals, {"good": 1.5, "bad": 0.5}, 300)
+    tree = ElementTree.fromstring(draw_comparisons(summary))
+    texts = {float(text.text): float(text.get("x")) for text in tree.iter(f"{SVG}text") if text.get("text-anchor") == "middle"}
+    (low, first), (high, last) = min(texts.items()), max(texts.items())
+    item = summary.comparisons[0]
+    expected = [estimate.mean for estimate in (*item.differences.values(), *item.at_equal_rare_recall.values())]
+    shown = [low + (float(circle.get("cx")) - first) / (last - first) * (high - low) for circle in tree.iter(f"{SVG}circle")][1:]
+    assert shown == pytest.approx(np.clip(expected, low, high), abs=0.001)
+    bars = [path for path in tree.iter(f"{SVG}path") if path.get("class") == "bar"]
+    assert len(bars) == 1 + len(item.at_least)
+    assert draw_comparisons(replace(summary, comparisons=())) == ""
+
+
+def test_results_of_other_data_are_not_compared(tmp_path, hospitals):
+    (tmp_path / "one").mkdir()
+    summary_of(tmp_path / "one", hospitals, {"good": 1.0, "bad": 0.0}, 60)
+    path = tmp_path / "one/grid/results.json"
+    facts = json.loads(path.read_text())
+    for cell in facts["cells"]:
+        if (cell["variant"], cell["seed"]) in (("good", 1), ("bad", 2)):
+            cell["data_hash"] = "other"
+    path.write_text(json.dumps(facts))
+    grid = read_grid(tmp_path / "one/grid.yaml")
+    classes = classes_of(base_study(grid), grid.rare)
+    summary = summarise(grid, cells_of(grid), Results(path.parent, "grid", None), classes, ("centerA", "centerB"))
+    assert summary.comparisons[0].seeds == (3, 4, 5)
+    assert "of different code, data or devices" in markdown(summary, tables_of(summary))
+
+
+def test_fewer_than_ten_cases_of_a_class_are_nothing_to_conclude_from(tmp_path, hospitals):
+    summary = summary_of(tmp_path, hospitals, {"good": 2.5, "bad": 0.0}, 27)
+    assert set(verdicts(summary).values()) == {"too few cases"}
+    rates = next(table for table in tables_of(summary) if table.title == "Classes")
+    assert all(row[-1] == "9*" and row[3].endswith("*") for row in rates.rows)

@@ -1,0 +1,232 @@
+"""`csasn ablate`: each cell is run once whatever happens, and nothing of it outlives the command."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from csasn.ablation.predictions import load_predictions
+from csasn.ablation.provenance import code_version
+from csasn.statistics import confusion
+from grid_scene import GRID, write_grid
+
+pytestmark = pytest.mark.xdist_group("grid")  # one process of a parallel test run trains the cells, not each
+
+COMMAND = Path(sys.prefix) / "bin"
+SIMULATE = """
+import server.simulate
+server.simulate.NUM_PROCESSES = 1  # and so one thread for the pooled baseline, as in a cell
+from server.cli import main
+if __name__ == "__main__":
+    main()
+"""
+
+
+def command(*arguments):
+    return [str(COMMAND / "csasn"), "ablate", *map(str, arguments)]
+
+
+def ablate(*arguments):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=400, check=False)
+
+
+def records_of(folder):
+    path = folder / "results.json"
+    return {(cell["variant"], cell["seed"]): cell for cell in json.loads(path.read_text())["cells"]} if path.exists() else {}
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def descendants(pid):
+    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found + [inner for child in found for inner in descendants(child)]
+
+
+def begin_and_wait_for_a_worker(grid, *more):
+    """A grid whose first federation is on its way, and all processes below it."""
+    process = subprocess.Popen(
+        command(grid, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    work = grid.parent / "grid" / ".work"
+    deadline = time.monotonic() + 120
+    while not list(work.glob("*/run/events.jsonl")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no federation began"
+        time.sleep(0.05)
+    return process, descendants(process.pid)
+
+
+def wait_until_ended(pids):
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a process outlived the grid"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def ended(hospitals):
+    """A grid that was stopped by SIGTERM in its first cell, and then run to its end: both processes, and the folder."""
+    grid = write_grid(hospitals)
+    process, below = begin_and_wait_for_a_worker(grid, "--seeds", 1)
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)
+    wait_until_ended(below)
+    stopped = (process.returncode, stderr, sorted(path.name for path in (hospitals / "grid").iterdir()))
+    return stopped, ablate(grid, "--jobs", 2, "--seeds", 1), hospitals / "grid"
+
+
+def test_a_stopped_grid_leaves_no_process_and_nothing_half_written(ended):
+    code, stderr, left = ended[0]
+    assert code == 130
+    assert "6 of 6 cells are to do" in stderr
+    assert "the same command goes on" in stderr
+    assert left == []
+
+
+def test_a_failing_cell_is_named_and_the_others_go_on(ended):
+    _, done, folder = ended
+    assert done.returncode == 10
+    assert "2 of 6 cells failed: diverging-1, decided_from_failed-1" in done.stderr
+    assert "diverging-1: failed: server simulate ended with exit code" in done.stderr
+    records = records_of(folder)
+    assert set(records) == {(name, 1) for name in GRID["variants"]}
+    assert {name for name, record in records.items() if record["error"]} == {("diverging", 1), ("decided_from_failed", 1)}
+    assert records["diverging", 1]["values"] == {}
+    assert not (folder / ".work").exists()
+
+
+def test_a_table_has_a_row_for_each_measure_of_each_cell(ended):
+    rows = list(csv.DictReader((ended[2] / "results.csv").open()))
+    assert {row["variant"] for row in rows} == {"fedprox", "pooled", "without_centerB", "decided"}
+    for row in rows:
+        record = records_of(ended[2])[row["variant"], int(row["seed"])]
+        value = record[row["metric"]] if row["metric"] == "clipped_share" else record["values"][row["statistics"]][row["metric"]]
+        assert row["value"] == ("" if value is None else f"{value:.6f}")
+        assert record["study_hash"].startswith(row["study_hash"])
+        assert (row["grid"], row["device"], row["code_version"]) == ("grid", "cpu", code_version())
+    own = {"fedprox", "decided"}
+    assert {row["statistics"] for row in rows if row["variant"] in own} == {"own", "released"}
+    assert {row["statistics"] for row in rows if row["variant"] not in own} == {"released"}
+
+
+def test_kept_predictions_are_those_of_a_simulation_and_of_its_pooled_baseline(ended, hospitals):
+    """Confusion of a federation whose sites use their own statistics, and of the pooled model, to the case."""
+    out = hospitals / "run"
+    study = str(hospitals / "hospitals/study.yaml")
+    arguments = [sys.executable, "-P", "-c", SIMULATE, "simulate", study, "--out", str(out), "--set", "seed=1", "--baselines"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "report.json").read_text())
+    for name, expected in (("fedprox-1-own", report["final"]), ("pooled-1-released", report["baselines"]["pooled"])):
+        cases = load_predictions(ended[2] / f"predictions/{name}.npz").cases
+        found = confusion(cases.class_N, cases.decision_N, 3, np.ones((1, len(cases.class_N))))[0]
+        np.testing.assert_array_equal(found, expected["confusion"], err_msg=name)
+        assert records_of(ended[2])[name.split("-")[0], 1]["values"][name.split("-")[2]]["macro_auroc"] == pytest.approx(
+            expected["macro_auroc"], abs=0.01  # counted in bins there
+        )  # fmt: skip
+    record = records_of(ended[2])["fedprox", 1]
+    assert record["study_hash"] == report["study_hash"]
+    assert record["clipped_share"] == max(entry["clipped_share"] for entry in report["rounds"])
+    assert records_of(ended[2])["pooled", 1]["clipped_share"] is None
+
+
+@pytest.mark.parametrize("statistics", ["own", "released"])
+def test_a_cell_that_is_decided_from_another_has_its_probabilities_and_origin(ended, statistics):
+    decided, trained = (load_predictions(ended[2] / f"predictions/{name}-1-{statistics}.npz") for name in ("decided", "fedprox"))
+    np.testing.assert_array_equal(decided.keys(), trained.keys())
+    np.testing.assert_array_equal(decided.cases.log_probability_NK, trained.cases.log_probability_NK)
+    np.testing.assert_allclose(decided.cases.adjustment_K, np.log([1 / 3] * 3))  # as few cases of each class as are floored
+    record, origin = records_of(ended[2])["decided", 1], records_of(ended[2])["fedprox", 1]
+    assert (record["method"], record["seconds"]) == ("decided from fedprox", 0)
+    assert {key for key in record if record[key] != origin[key]} - {"values"} == {"variant", "method", "study_hash", "seconds"}
+
+
+def test_nothing_is_decided_from_a_cell_that_failed(ended):
+    assert records_of(ended[2])["decided_from_failed", 1]["error"] == "it is decided from diverging-1, which has to be done first"
+    assert not list((ended[2] / "predictions").glob("decided_from_failed*"))
+
+
+def test_a_site_that_was_left_out_is_what_is_scored(ended):
+    predictions = load_predictions(ended[2] / "predictions/without_centerB-1-released.npz")
+    assert set(predictions.site_N) == {1}
+    whole = load_predictions(ended[2] / "predictions/fedprox-1-released.npz").of_site(1)
+    np.testing.assert_array_equal(predictions.keys(), whole.keys())
+
+
+def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(ended):
+    grid = ended[2].parent / "grid.yaml"
+    before = {path: path.stat().st_mtime_ns for path in (ended[2] / "predictions").iterdir()}
+    listed = ablate(grid, "--dry-run")
+    assert listed.returncode == 0, listed.stderr
+    assert [line.split()[:2] for line in listed.stdout.replace("to do", "todo").splitlines()[:4]] == [
+        ["done", "fedprox-1"], ["todo", "diverging-1"], ["done", "pooled-1"], ["done", "without_centerB-1"]
+    ]  # fmt: skip
+    again = ablate(grid, "--seeds", 1, "--only", "fedprox", "--only", "pooled")
+    assert again.returncode == 0, again.stderr
+    assert "2 cells, of which 2 are done" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in (ended[2] / "predictions").iterdir()} == before
+
+
+def test_other_data_make_a_cell_run_again(ended, hospitals):
+    site = hospitals / "hospitals/centerA/manifest.csv"
+    text = site.read_text()
+    try:
+        site.write_text(text.replace("benign", "PTC", 1))
+        assert ablate(hospitals / "grid.yaml", "--dry-run", "--only", "pooled").stdout.startswith("stale  pooled-1")
+    finally:
+        site.write_text(text)
+
+
+def test_the_report_needs_no_data_and_marks_what_cannot_be_concluded(ended, tmp_path):
+    shutil.copytree(ended[2], tmp_path / "grid")
+    (tmp_path / "hospitals").mkdir()
+    shutil.copy(ended[2].parent / "hospitals/study.yaml", tmp_path / "hospitals/study.yaml")
+    done = ablate(write_grid(tmp_path), "--report")
+    assert done.returncode == 0, done.stderr
+    assert "4 of 12 cells are done" in done.stdout
+    text = (tmp_path / "grid/results.md").read_text()
+    assert "| fedprox - pooled | all, " in text
+    assert "too few cases" in text
+    assert "| fedprox - diverging | all | not done yet |" in text
+    assert "## Comparisons at equal rare recall" in text
+    summary = json.loads((tmp_path / "grid/summary.json").read_text())
+    fedprox = summary["variants"][0]
+    assert (fedprox["variant"], fedprox["statistics"], fedprox["seeds"]) == ("fedprox", "own", [1])
+    value = records_of(ended[2])["fedprox", 1]["values"]["own"]["macro_auroc"]
+    assert fedprox["measures"]["macro_auroc"]["mean"] == pytest.approx(value, abs=1e-5)
+
+
+def test_a_killed_grid_takes_its_processes_with_it(tmp_path, hospitals):
+    shutil.copytree(hospitals / "hospitals", tmp_path / "hospitals")
+    process, below = begin_and_wait_for_a_worker(write_grid(tmp_path), "--only", "fedprox")
+    assert len(below) >= 2
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_until_ended(below)
+    assert records_of(tmp_path / "grid") == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [(("--only", "unheard"), 3, "the grid has no variant unheard"), (("--seeds", "7"), 3, "the grid has no seed 7"),
+     (("--jobs", "0"), 3, "--jobs is 0"), (("--report", "--dry-run"), 2, "not allowed with")],
+)  # fmt: skip
+def test_wrong_arguments_say_what_is_possible(tmp_path, hospitals, arguments, code, says):
+    (tmp_path / "hospitals").mkdir()
+    shutil.copy(hospitals / "hospitals/study.yaml", tmp_path / "hospitals/study.yaml")
+    done = ablate(write_grid(tmp_path), *arguments)
+    assert done.returncode == code
+    assert says in done.stderr
