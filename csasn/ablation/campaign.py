@@ -118,9 +118,8 @@ class Campaign:
         (trained,) = (other for other in self.cells if (other.variant, other.seed) == (cell.decided_from, cell.seed))
         record = self.results.finished(trained) if self.is_done(trained) else None
         if record is None:
-            return self._record(cell).model_copy(
-                update={"error": f"it is decided from {trained.name}, which has to be done first"}
-            ), {}
+            error = f"it is decided from {trained.name}, which has to be done first"
+            return self._record(cell).model_copy(update={"error": error}), {}
         weights = weights_without_rounds(cell.study, [self.sites[name] for name in cell.trained_on or cell.study.federation.sites])
         predictions = {name: decide(self.results.predictions_of(trained, name), weights) for name in cell.statistics}
         facts = {key: getattr(record, key) for key in ("code_version", "device", "clipped_share")}
