@@ -27,7 +27,16 @@ from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments
 from csasn.randomness import generator
 from csasn.saliency import gradcam
 from csasn.site import Site
-from csasn.statistics import Cases, Classes, bootstrap_counts, confusion, measures, percentile_interval, values_of
+from csasn.statistics import (
+    RAISED_BY_RESAMPLING,
+    Cases,
+    Classes,
+    bootstrap_counts,
+    confusion,
+    measures,
+    percentile_interval,
+    values_of,
+)
 from csasn.study import Study
 
 MODEL_FOLDER = "model"  # in the state folder: where the coordinator's folder is looked for
@@ -206,7 +215,7 @@ def compare_models(
             counted_KK = confusion(cases.class_N, cases.decision_N, len(study.classes), every_1N)[0]
             found.append((values_of(measures(cases, classes, every_1N)), measures(cases, classes, counts_BN), counted_KK))
     tested = [
-        Tested({name: Measure(values[name], percentile_interval(samples[name])) for name in values}, counted_KK.astype(np.int64))
+        Tested({name: Measure(values[name], _interval(name, samples[name])) for name in values}, counted_KK.astype(np.int64))
         for values, samples, counted_KK in found
     ]
     if alone is None:
@@ -217,6 +226,10 @@ def compare_models(
         for name in first
     }
     return tested[0], tested[1], gains
+
+
+def _interval(name: str, samples_B: Floats) -> tuple[float, float] | None:
+    return None if name in RAISED_BY_RESAMPLING else percentile_interval(samples_B)
 
 
 def _less(first: float | None, second: float | None) -> float | None:

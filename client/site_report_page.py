@@ -162,7 +162,7 @@ def _charts(models: dict[str, Tested]) -> list[Markup]:
 
 
 def _class_rows(report: SiteReport) -> list[ClassRow]:
-    """Recall, precision and AUROC of each class by the federated model, then recall and AUROC of the model alone."""
+    """Recall, precision and AUROC of each class by the federated model, then the same of the model alone."""
     rows = []
     for index, name in enumerate(report.info.study.classes):
         support = report.num_cases[SPLITS[TEST]][name]

@@ -61,7 +61,8 @@ The model is {{ notice }}.</p>
 <p>On the test cases of this site. Intervals are of 95 %, by drawing the test cases of each class
 anew{% if report.alone %}, the same for both models{% endif %}.
 {% if report.alone %}The model alone was trained on this site's own cases, with the study's loss and rounds, and as many passes over
-the cases as this site made in the study. Its own validation cases chose its round.{% endif %}</p>
+the cases as this site made in the study.
+{% if study.model_selection == 'best' %}Its own validation cases chose its round.{% endif %}{% endif %}</p>
 <div class="charts">{% for chart in charts %}{{ chart }}{% endfor %}</div>
 <div class="scroll"><table>
 <thead><tr><th>measure</th><th>federated</th>{% if report.alone %}<th>alone</th><th>difference</th>{% endif %}</tr></thead>

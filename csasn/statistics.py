@@ -18,6 +18,7 @@ Flags = NDArray[np.bool_]
 
 NUM_PROBABILITY_BINS = 10
 LEVEL = 0.95
+RAISED_BY_RESAMPLING = ("ece",)  # each bin's error counts without its sign: drawn anew it rises by more than it spreads
 ROUNDING = 1e-9  # of a sum of weights
 
 
@@ -109,7 +110,11 @@ def measures(cases: Cases, classes: Classes, weights_BN: Floats) -> dict[str, Fl
 
 
 def decision_measures(confusion_BKK: Floats, classes: Classes) -> dict[str, Floats]:
-    """What follows from decisions alone. Benign specificity is the share of benign cases that are decided to be benign."""
+    """What follows from decisions alone.
+
+    Benign specificity is the share of benign cases that are decided to be benign; rare recall the mean recall of rare classes; rare
+    precision the share of decisions for any of them that are right, so that it does not hang on which of them are ever decided.
+    """
     hits_BK = np.diagonal(confusion_BKK, axis1=1, axis2=2)
     support_BK, decided_BK = confusion_BKK.sum(axis=2), confusion_BKK.sum(axis=1)
     recall_BK, precision_BK = _ratio(hits_BK, support_BK), _ratio(hits_BK, decided_BK)
@@ -122,7 +127,8 @@ def decision_measures(confusion_BKK: Floats, classes: Classes) -> dict[str, Floa
         )
     if classes.rare:
         rare = list(classes.rare)
-        found["rare_recall"], found["rare_precision"] = _mean(recall_BK[:, rare]), _mean(precision_BK[:, rare])
+        found["rare_recall"] = _mean(recall_BK[:, rare])
+        found["rare_precision"] = _ratio(hits_BK[:, rare].sum(axis=1), decided_BK[:, rare].sum(axis=1))
     for kind, rate_BK in (("recall", recall_BK), ("precision", precision_BK), ("f1", f1_BK)):
         found |= {f"{kind}.{name}": rate_BK[:, c] for c, name in enumerate(classes.names)}
     return found
@@ -187,9 +193,9 @@ def _shares_shifted(gain_BN: Floats, recall_B1: Floats) -> Floats:
 
 
 def percentile_interval(samples_B: Floats) -> tuple[float, float] | None:
-    """The middle 95 % of bootstrap samples; None where none is defined."""
+    """The middle 95 % of bootstrap samples; None where fewer than 95 % are defined: these would not stand for the others."""
     known = samples_B[np.isfinite(samples_B)]
-    if not len(known):
+    if not len(known) or len(known) < LEVEL * len(samples_B):
         return None
     low, high = np.percentile(known, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)

@@ -19,7 +19,7 @@ from client.site_report import NUM_EXAMPLES, Measure, compare_models, find_model
 from client.site_report_page import gain_in_words, render_site_report
 from csasn.central import federation_steps, train_centrally
 from csasn.data.cases import TEST, load_site_data
-from csasn.errors import ConfigurationError, DataError, ModelError
+from csasn.errors import ConfigurationError, DataError, ModelError, StorageError
 from csasn.evaluation import count_split
 from csasn.metrics import metrics_from_counts
 from csasn.model_file import load_model, save_model
@@ -108,6 +108,7 @@ def test_a_model_gains_nothing_over_itself_in_any_sample(run):
     assert federated.measures == alone.measures
     assert federated.measures["macro_auroc"].interval[0] < federated.measures["macro_auroc"].interval[1]
     assert {measure.interval for measure in gains.values()} == {(0.0, 0.0)}
+    assert federated.measures["ece"].interval is None  # drawn anew it rises: the interval would leave out the value
 
 
 def test_examples_are_the_most_certain_and_named_by_their_row(run, compared):
@@ -140,10 +141,18 @@ def test_the_page_is_one_file_without_script_or_address_and_names_no_case(run, c
     assert all(f"Row {example.row}:" in text for example in (*compared.right, *compared.mistakes))
 
 
-def test_names_of_classes_are_text_on_the_page(run, compared):
-    study = compared.info.study.model_copy(update={"name": "<b>bold</b>"})
-    info = compared.info.model_copy(update={"study": study})
-    assert "<b>bold" not in render_site_report(dataclasses.replace(compared, info=info))
+def page_of_study(compared, **changes):
+    info = compared.info.model_copy(update={"study": compared.info.study.model_copy(update=changes)})
+    return render_site_report(dataclasses.replace(compared, info=info))
+
+
+def test_names_of_classes_are_text_on_the_page(compared):
+    assert "<b>bold" not in page_of_study(compared, name="<b>bold</b>")
+
+
+def test_the_page_says_that_validation_cases_chose_a_round_only_where_they_did(compared):
+    assert "chose its round" in page_of_study(compared, model_selection="best")
+    assert "chose its round" not in page_of_study(compared, model_selection="last")
 
 
 def test_a_class_of_fewer_than_ten_test_cases_is_marked(compared):
@@ -202,6 +211,14 @@ def test_the_model_may_lie_in_the_state_folder_and_the_page_elsewhere(run, tmp_p
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
     finally:
         shutil.rmtree(place)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_model_and_data_are_loaded(tmp_path, write_small_hospitals):
+    write_small_hospitals(tmp_path / "hospitals")
+    (tmp_path / "file").touch()
+    done = report_of(tmp_path, "--model", tmp_path, "--out", tmp_path / "file/page")
+    assert done.returncode == StorageError.exit_code, done.stderr
+    assert "file/page: not a directory" in done.stderr
 
 
 def test_a_site_without_a_model_is_told_where_it_comes_from(run):

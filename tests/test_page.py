@@ -4,12 +4,16 @@ import copy
 import json
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from csasn.report.card import card_sections
+from csasn.report.curves import draw_curves
 from csasn.report.page import render_page, write_page
+from csasn.report.tables import report_tables
 from page_reader import Page, check_page
 from sample_reports import sample_events, sample_report
 from server.run_directory import read_events
@@ -208,6 +212,31 @@ def test_of_very_many_troubles_the_newest_are_shown_and_the_page_says_so():
     assert "events.299.time" in page.places()
     assert "The newest alone" in words(page)
     assert "The newest alone" not in words(checked(report, lost[:200]))
+
+
+def test_weights_that_are_one_up_to_rounding_have_a_chart(tmp_path):
+    """Bisection leaves ω a rounding error away from 1 where nothing moves it, as with few validation cases."""
+    report = sample_report(rounds=2)
+    report["rounds"][0]["class_weights"], report["rounds"][1]["class_weights"] = [1.0] * 4, [0.9999999999999999] * 4
+    checked(report)
+    draw_curves(report, tmp_path / "curves.png")
+
+
+def test_a_class_that_reads_like_a_formula_is_drawn_as_it_is(tmp_path):
+    draw_curves(sample_report(classes=("benign", "$T_{1$", "FTC", "MTC")), tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_where_a_site_was_missing_at_the_end_nothing_is_said_of_the_cases_of_all_sites():
+    report = sample_report("degraded")
+    assert "All on the same test cases, those of all sites, after" in words(checked(report))
+    report["absent_at_finish"] = {"centerD": "no answer within the deadline"}
+    said = words(checked(report))
+    assert "On test cases of the sites that answered at the end, which it was not trained on" in said
+    assert "any other on those of all sites: not the same cases, after" in said
+    console = Console(width=160, file=StringIO())
+    console.print(report_tables(report))
+    assert "Federated on test cases of the sites that answered at the end, others on those of all" in " ".join(console.file.getvalue().split())
 
 
 def test_few_cases_and_guessing_are_named():

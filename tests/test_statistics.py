@@ -201,6 +201,14 @@ def test_variants_scored_on_different_cases_are_not_compared():
         require_same_cases([one], [other], ("a", "b"))
 
 
+def test_rare_precision_is_of_decisions_whichever_rare_class_they_are_for():
+    """FTC decided four times, right twice; MTC never, or once and wrongly: no class drops out of a mean."""
+    never = np.array([[[6, 0, 1, 0], [0, 5, 1, 0], [1, 0, 2, 0], [2, 0, 0, 0]]], float)
+    once_wrong = never + np.array([[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert decision_measures(never, CLASSES)["rare_precision"] == 2 / 4
+    assert decision_measures(once_wrong, CLASSES)["rare_precision"] == 2 / 5
+
+
 def test_the_interval_over_seeds_is_students():
     """Of 1, 2, 3: mean 2, standard error 1/√3, t of two degrees of freedom 4.3027."""
     np.testing.assert_allclose(t_interval(np.array([1.0, 2.0, 3.0])), (2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rtol=1e-6)
@@ -210,6 +218,7 @@ def test_the_interval_over_seeds_is_students():
 def test_the_percentile_interval_leaves_out_a_fortieth_on_each_side_and_what_is_undefined():
     samples = np.concatenate([np.linspace(0, 1, 1001), [np.nan] * 50])
     np.testing.assert_allclose(percentile_interval(samples), (0.025, 0.975))
+    assert percentile_interval(np.concatenate([samples, [np.nan] * 10])) is None  # more than a twentieth has no value
     assert percentile_interval(np.array([np.nan])) is None
 
 

@@ -96,7 +96,11 @@ def _run(campaign: "Campaign", cells: Sequence["Cell"], num_jobs: int) -> list[s
 
 
 def _report(campaign: "Campaign") -> None:
-    """Writes results.csv, results.json, results.md, results.svg and summary.json, and prints the tables."""
+    """Writes results.csv, results.json, results.md, results.svg and summary.json, and prints the tables.
+
+    Raises:
+        RunError: all results are of a study that the grid no longer has.
+    """
     from rich.console import Console
 
     from csasn.ablation.picture import draw_comparisons
@@ -104,6 +108,11 @@ def _report(campaign: "Campaign") -> None:
     from csasn.storage import write_atomically, write_json
 
     summary, folder = campaign.summarise(), campaign.results.folder
+    if not (summary.num_done or campaign.results.is_empty):
+        raise RunError(
+            f"no result in {folder} is of the studies of the grid as they are now, so its tables are left as they are",
+            "run the grid again, or name another --out",
+        )
     tables = tables_of(summary)
     write_json(folder / "summary.json", summary.facts())
     picture = draw_comparisons(summary)

@@ -14,6 +14,7 @@ import numpy as np
 from csasn.ablation.predictions import Predictions
 from csasn.errors import DataError
 from csasn.statistics import (
+    RAISED_BY_RESAMPLING,
     Classes,
     Floats,
     bootstrap_counts,
@@ -26,7 +27,6 @@ from csasn.statistics import (
 )
 
 NUM_SAMPLES, DIGITS = 1000, 5
-RAISED_BY_RESAMPLING = ("ece",)
 Interval = tuple[float, float]
 Measured = Mapping[str, Floats]
 
@@ -73,8 +73,7 @@ class Drawing:
 def estimate(measured_S: Sequence[Measured]) -> dict[str, Estimate]:
     """Every measure of a variant; of each seed (1 + B,) values, the first of each case once.
 
-    A calibration error has no interval over cases: to draw them anew raises it by more than it spreads, since each bin's error
-    counts without its sign. In a difference of two that is taken away.
+    A calibration error has no interval over cases, since drawing them anew raises it; in a difference of two that is taken away.
     """
     found = _estimates(measured_S)
     return found | {name: replace(found[name], over_cases=None) for name in RAISED_BY_RESAMPLING if name in found}

@@ -75,7 +75,7 @@ class Grid(Configuration):
         phantom: folder of the phantom, where saliency inside nodules is measured.
         seeds: each variant is trained with each.
         prevalence: share of each class to which test cases are weighted; as they are found unless given.
-        rare: classes that "rare recall" and "rare precision" are means over.
+        rare: classes of "rare recall", the mean of theirs, and "rare precision", the share of decisions for them that are right.
         statistics: of normalisation with which a federated model is scored: each site's own, as in the report of a simulation,
             or those released with the model, or both.
         changes: to the study, for all variants.

@@ -82,6 +82,11 @@ class Results:
         complete = all(name in record.values and self._file(cell, name).exists() for name in cell.statistics)
         return record if complete else None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept, of this grid as it is or as it was."""
+        return not self._records
+
     def predictions_of(self, cell: Cell, statistics: Statistics) -> Predictions:
         """The cell's predictions.
 

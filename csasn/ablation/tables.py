@@ -156,7 +156,9 @@ def _verdict(measure: str, value: Estimate, few: bool) -> str:
     intervals = (value.over_cases, value.over_seeds)
     if few:
         return "too few cases"
-    if any(interval is None for interval in intervals):
+    if value.over_cases is None:
+        return "too seldom defined"
+    if value.over_seeds is None:
         return "too few seeds"
     above = all(interval is not None and interval[0] > 0 for interval in intervals)
     below = all(interval is not None and interval[1] < 0 for interval in intervals)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from csasn.report.parts import as_dict, as_list
 from csasn.report.rates import show_rate, with_interval
 from csasn.report.report import CONCLUSIVE_CASES, SHOWN_CASES
 
@@ -52,7 +53,7 @@ def model_card(report: Report) -> str:
 
 
 def _use(report: Report) -> Section:
-    classes = ", ".join(str(name) for name in _list(report["classes"]))
+    classes = ", ".join(str(name) for name in as_list(report["classes"]))
     return Section(
         "Intended use",
         (
@@ -69,21 +70,21 @@ def _decision(report: Report) -> Section:
     adjustment = report.get("adjustment")  # which reports of 0.1.0 lack
     if adjustment is None:
         return Section("How a case is decided", ("Not known: there is no finished model, or an older version made it.",))
-    if not any(_list(adjustment)):
+    if not any(as_list(adjustment)):
         return Section("How a case is decided", ("For the class that is most probable by the mean over its images.",))
-    shares = (f"{math.exp(float(str(value))):.3f}" for value in _list(adjustment))
+    shares = (f"{math.exp(float(str(value))):.3f}" for value in as_list(adjustment))
     return Section(
         "How a case is decided",
         (
             "For the class whose probability, by the mean over its images, is the largest after division by the number below. So a "
             "rare class may be decided where a common one is more probable.",
         ),
-        tuple((f"class {name}", share) for name, share in zip(_list(report["classes"]), shares, strict=True)),
+        tuple((f"class {name}", share) for name, share in zip(as_list(report["classes"]), shares, strict=True)),
     )
 
 
 def _data(report: Report) -> Section:
-    training, tested = _dict(report["training_cases"]), _per_class(report)
+    training, tested = as_dict(report["training_cases"]), _per_class(report)
     counted = bool(report["rounds"]) or any(number is not None for number in training.values())
 
     def cases_of(name: str) -> str:
@@ -91,37 +92,37 @@ def _data(report: Report) -> Section:
         shown = few if training[name] is None else str(training[name])
         return f"{shown} training cases, {tested[name]['support'] if tested else 'unknown number of'} test cases"
 
-    sites = tuple((f"site {name}", f"weight {_dict(facts)['weight']:.3f}") for name, facts in _dict(report["sites"]).items())
+    sites = tuple((f"site {name}", f"weight {as_dict(facts)['weight']:.3f}") for name, facts in as_dict(report["sites"]).items())
     return Section(
         "Data",
         (
             "A case is one patient. Cases are counted over all sites together; fewer than "
             f"{SHOWN_CASES} training cases of a class are not shown. A site's weight is its public share of the training cases.",
         ),
-        sites + tuple((f"class {name}", cases_of(str(name))) for name in _list(report["classes"])),
+        sites + tuple((f"class {name}", cases_of(str(name))) for name in as_list(report["classes"])),
     )
 
 
 def _participation(report: Report) -> Section:
-    totals, rounds = _dict(report["totals"]), [_dict(row) for row in _list(report["rounds"])]
+    totals, rounds = as_dict(report["totals"]), [as_dict(row) for row in as_list(report["rounds"])]
     sizes = f"{totals['bytes_up'] / MIB:.1f} MiB went up, {totals['bytes_down'] / MIB:.1f} MiB down"
     summary = (
         f"{totals['rounds']} rounds in {totals['seconds']:.0f} seconds; {totals['partial_rounds']} of them lacked a site, "
         f"{totals['repeated_rounds']} had an attempt that failed. {sizes}."
     )
-    at_the_end = _dict(report["absent_at_finish"] or {})
+    at_the_end = as_dict(report["absent_at_finish"] or {})
     return Section(
         "Participation",
         (f"Status: {report['status']}. {ENDINGS[str(report['status'])]}", summary),
-        tuple((f"site {name}", _attendance(str(name), rounds, at_the_end)) for name in _dict(report["sites"])),
+        tuple((f"site {name}", _attendance(str(name), rounds, at_the_end)) for name in as_dict(report["sites"])),
     )
 
 
 def _attendance(site: str, rounds: Sequence[Mapping[str, object]], at_the_end: Mapping[str, object]) -> str:
     missed: dict[str, list[str]] = {}
     for row in rounds:
-        if site in _dict(row["absent"]):
-            missed.setdefault(str(_dict(row["absent"])[site]), []).append(f"round {row['round']}")
+        if site in as_dict(row["absent"]):
+            missed.setdefault(str(as_dict(row["absent"])[site]), []).append(f"round {row['round']}")
     present = len(rounds) - sum(map(len, missed.values()))
     if site in at_the_end:
         missed.setdefault(str(at_the_end[site]), []).append("the end")
@@ -132,7 +133,7 @@ def _attendance(site: str, rounds: Sequence[Mapping[str, object]], at_the_end: M
 def _results(report: Report) -> Section:
     if not report["final"]:
         return Section("Results on test cases", (_without_results(report),))
-    final = _dict(report["final"])
+    final = as_dict(report["final"])
     whole = (
         ("macro AUROC", with_interval(final, "macro_auroc")),
         ("balanced accuracy", with_interval(final, "balanced_accuracy")),
@@ -142,7 +143,7 @@ def _results(report: Report) -> Section:
     beside = tuple(
         (f"baseline {name}", f"macro AUROC {with_interval(other, 'macro_auroc')}, balanced accuracy "
                              f"{with_interval(other, 'balanced_accuracy')}")
-        for name, other in _dict(report["baselines"]).items()
+        for name, other in as_dict(report["baselines"]).items()
     )  # fmt: skip
     return Section(
         "Results on test cases",
@@ -184,7 +185,7 @@ def _inconclusive(report: Report) -> Section:
 def _calibration(report: Report) -> Section:
     if not report["final"]:
         return Section("Calibration", ("Unknown, as the results.",))
-    final = _dict(report["final"])
+    final = as_dict(report["final"])
     return Section(
         "Calibration",
         (
@@ -234,7 +235,7 @@ def _reproduction(report: Report) -> Section:
 
 
 def _per_class(report: Report) -> dict[str, dict[str, object]]:
-    return _dict(_dict(report["final"])["per_class"]) if report["final"] else {}
+    return as_dict(as_dict(report["final"])["per_class"]) if report["final"] else {}
 
 
 def _sentence(text: object) -> str:
@@ -243,13 +244,3 @@ def _sentence(text: object) -> str:
 
 def _escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", " ".join(text.split()))
-
-
-def _list(value: object) -> list:  # type: ignore[type-arg]
-    assert isinstance(value, list)
-    return value
-
-
-def _dict(value: object) -> dict:  # type: ignore[type-arg]
-    assert isinstance(value, dict)
-    return value

@@ -22,6 +22,7 @@ SHAPES = (
     "M0 -3.6L3.5 2.7L-3.5 2.7z",  # triangle
 )
 MAX_MARKS = 60  # of a line, at most; more would hide it
+RESOLUTION = 1e-4  # of values that an axis tells apart: what differs by less, as by rounding, is shown as equal
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,10 @@ def rounds_axis(rounds: Sequence[float]) -> Axis:
 def value_axis(label: str, values: Sequence[float], low: float | None = None) -> Axis:
     """An axis with round values around those given; `low` fixes its lower end."""
     least, most = (min(values) if low is None else low), max(values)
-    step = _step((most - least or abs(most) or 1) / 4)
+    span, size = most - least, max(abs(least), abs(most))
+    step = _step((span if span > RESOLUTION * size else size or 1) / 4)
     first, last = floor(least / step), max(ceil(most / step), floor(least / step) + 1)
-    ticks = tuple(round(number * step, 10) for number in range(first, last + 1))
+    ticks = tuple(float(f"{number * step:.10g}") for number in range(first, last + 1))
     return Axis(label, ticks[0], ticks[-1], ticks)
 
 

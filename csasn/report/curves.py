@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from csasn.report.parts import as_dict, as_list
+from csasn.report.rates import plain, whose_cases
 from csasn.storage import write_atomically
 
 Report = Mapping[str, object]
@@ -21,7 +23,7 @@ COLOURS = ("#1b7f79", "#c8553d", "#7d5ba6", "#d9a21b", "#4c6e91", "#8a8d3f", "#b
 
 def draw_curves(report: Report, path: Path) -> None:
     """Writes the picture as PNG: validation curves, class weights ω, and test metrics beside the baselines."""
-    rounds, classes = _list(report["rounds"]), [str(name) for name in _list(report["classes"])]
+    rounds, classes = as_list(report["rounds"]), [str(name) for name in as_list(report["classes"])]
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(15, 4.8), layout="constrained")
         left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
@@ -29,7 +31,7 @@ def draw_curves(report: Report, path: Path) -> None:
         _draw_weights(middle, rounds, classes)
         _draw_comparison(right, report)
         figure.suptitle(
-            f"{len(_dict(report['sites']))} sites, {len(rounds)} rounds, {report['profile']}, status {report['status']}"
+            f"{len(as_dict(report['sites']))} sites, {len(rounds)} rounds, {report['profile']}, status {report['status']}"
         )
         buffer = BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
@@ -40,15 +42,15 @@ def _draw_validation(axes: Axes, rounds: Sequence[Mapping[str, object]], classes
     numbers = [float(str(row["round"])) for row in rounds]
     ends: dict[int, float] = {}
     for index, name in enumerate(classes):
-        values = [_number(_dict(row["recall"] or {}).get(name)) for row in rounds]
+        values = [_number(as_dict(row["recall"] or {}).get(name)) for row in rounds]
         axes.plot(numbers, values, color=_colour(index), linewidth=1, alpha=0.55)
         ends[index] = values[-1] if values else float("nan")
     if len(classes) <= MAX_NAMED:
         for index, height in _spread(ends, NAME_HEIGHT).items():
-            axes.text(numbers[-1], height, f"  recall {classes[index]}", fontsize=8, color=_colour(index), va="center")
+            axes.text(numbers[-1], height, f"  recall {plain(classes[index])}", fontsize=8, color=_colour(index), va="center")
     for key, name, marker in (("macro_auroc", "macro AUROC", "o"), ("balanced_accuracy", "balanced accuracy", "D")):
         axes.plot(numbers, [_number(row[key]) for row in rounds], marker=marker, color=FEDERATED, linewidth=2, label=name)
-    axes.set(title="validation cases of all sites", ylim=(0, 1.02))
+    axes.set(title="validation cases", ylim=(0, 1.02))
     axes.grid(axis="y", alpha=0.25)
     _finish(axes, numbers, len(classes))
 
@@ -57,8 +59,8 @@ def _draw_weights(axes: Axes, rounds: Sequence[Mapping[str, object]], classes: S
     known = [row for row in rounds if row["class_weights"]]
     numbers = [float(str(row["round"])) for row in known]
     for index, name in enumerate(classes):
-        label = name if len(classes) <= MAX_NAMED else None
-        axes.plot(numbers, [_list(row["class_weights"])[index] for row in known], marker="o", color=_colour(index), label=label)
+        label = plain(name) if len(classes) <= MAX_NAMED else None
+        axes.plot(numbers, [as_list(row["class_weights"])[index] for row in known], marker="o", color=_colour(index), label=label)
     axes.axhline(1, color="0.7", linewidth=1, zorder=0)
     axes.set(title="global class weights ω")
     _finish(axes, numbers, 0)
@@ -82,8 +84,8 @@ def _legend(axes: Axes) -> None:
 
 def _draw_comparison(axes: Axes, report: Report) -> None:
     """Test metrics of the federated model, its interval, and each baseline."""
-    rows = {"federated": report["final"], **_dict(report["baselines"])}
-    known = {name: _dict(final) for name, final in rows.items() if final}
+    rows = {"federated": report["final"], **as_dict(report["baselines"])}
+    known = {name: as_dict(final) for name, final in rows.items() if final}
     for index, name in enumerate(reversed(known)):
         final, strong = known[name], name == "federated"
         colour = FEDERATED if strong else "0.55"
@@ -97,10 +99,14 @@ def _draw_comparison(axes: Axes, report: Report) -> None:
             label="balanced accuracy" if strong else None,
         )
         if final["macro_auroc_ci95"]:
-            low, high = (_number(value) for value in _list(final["macro_auroc_ci95"]))
+            low, high = (_number(value) for value in as_list(final["macro_auroc_ci95"]))
             axes.hlines(index, low, high, color=colour, linewidth=2, alpha=0.5)
-    axes.set_yticks(range(len(known)), list(reversed(known)))
-    axes.set(title="test cases of all sites (bar: 95 %)", xlim=(0, 1), ylim=(-0.6, max(len(known), 1) - 0.4))
+    axes.set_yticks(range(len(known)), [plain(name) for name in reversed(known)])
+    axes.set(
+        title=f"test cases of {whose_cases(report.get('absent_at_finish'))} (bar: 95 %)",
+        xlim=(0, 1),
+        ylim=(-0.6, max(len(known), 1) - 0.4),
+    )
     axes.grid(axis="x", alpha=0.25)
     _legend(axes)
 
@@ -121,13 +127,3 @@ def _colour(index: int) -> str:
 
 def _number(value: object) -> float:
     return float(str(value)) if value is not None else float("nan")
-
-
-def _list(value: object) -> list:  # type: ignore[type-arg]
-    assert isinstance(value, list)
-    return value
-
-
-def _dict(value: object) -> dict:  # type: ignore[type-arg]
-    assert isinstance(value, dict)
-    return value

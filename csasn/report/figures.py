@@ -86,7 +86,7 @@ def _comparison(marked: Marked, title: str, metric: str, meaning: str) -> Markup
         interval = None if low is None or high is None else (low, high)
         keys = method.key(metric), method.key(spread)
         rows.append(IntervalRow(name, method.number(metric), keys[0], interval, keys[1], strong=name == "federated"))
-    described = f"{title} of each model on the same test cases; the values are in the table below"
+    described = f"{title} of each model on test cases; the values are in the table below"
     return interval_chart(title, described, share_axis(meaning), rows) if rows else Markup()
 
 

@@ -16,6 +16,7 @@ from csasn.data.facts import ImageFacts
 from csasn.data.fingerprint import Fingerprint, scanner_of
 from csasn.data.overlay import Mark
 from csasn.report.curves import COLOURS
+from csasn.report.rates import plain
 from csasn.storage import write_atomically
 
 COLUMNS, MAX_SAMPLES = 4, 12
@@ -52,17 +53,12 @@ def draw_fingerprint(fingerprint: Fingerprint, records: Records, samples: Sequen
         lower.suptitle(_legend(fingerprint, samples), fontsize=11)
         figure.suptitle(
             f"{fingerprint.site}: {fingerprint.num_cases} cases, {fingerprint.num_images} images, "
-            f"for study {_plain(fingerprint.study)}. Shows patients' images: not to leave this site.",
+            f"for study {plain(fingerprint.study)}. Shows patients' images: not to leave this site.",
             fontsize=12,
         )
         buffer = BytesIO()
         figure.savefig(buffer, format="png", dpi=100)
     write_atomically(path, buffer.getvalue(), 0o600)
-
-
-def _plain(text: str) -> str:
-    """Text of which nothing is read as mathematics."""
-    return text.replace("$", r"\$")
 
 
 def _padded(samples: Sequence[Sample]) -> list[Sample | None]:
@@ -89,7 +85,7 @@ def _draw_classes(axes: Axes, fingerprint: Fingerprint) -> None:
         places = np.arange(len(names)) + (number - (len(splits) - 1) / 2) * height
         bars = axes.barh(places, counts, height * 0.9, color=COLOURS[number], label=split)
         axes.bar_label(bars, fontsize=8, padding=2)
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set(title="cases", xlabel="number of cases")
@@ -114,7 +110,7 @@ def _draw_intensity(axes: Axes, fingerprint: Fingerprint, records: Records) -> N
         scanner = scanner_of(row, image)
         means.setdefault(scanner if scanner in own else "others", []).append(image.mean)
     for number, (scanner, values) in enumerate(means.items()):
-        shown = _plain(scanner if len(scanner) <= 28 else scanner[:27] + "…")
+        shown = plain(scanner if len(scanner) <= 28 else scanner[:27] + "…")
         colour = COLOURS[number % len(COLOURS)]
         axes.hist(values, list(range(0, 257, 4)), histtype="stepfilled", alpha=0.55, color=colour,
                   label=f"{shown} ({len(values)})")  # fmt: skip

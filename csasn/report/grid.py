@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure, SubFigure
 
 from csasn.prediction import ImagePrediction
+from csasn.report.rates import plain
 from csasn.storage import write_atomically
 
 COLUMNS = 6
@@ -28,11 +29,11 @@ def draw_grid(predictions: Sequence[ImagePrediction], path: Path, notice: str) -
             axes.set_axis_off()
             if item is not None and item.prediction is not None and item.square is not None:
                 axes.imshow(item.square, cmap="gray", vmin=0, vmax=255)
-                axes.set_title(f"{item.prediction.decision}, highest p {_certainty(item):.2f}", fontsize=9)
+                axes.set_title(f"{plain(item.prediction.decision)}, highest p {_certainty(item):.2f}", fontsize=9)
     figure.text(0.99, 0.995, notice, ha="right", va="top", fontsize=8, color="0.4")
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), 0o600)
 
 
 def _certainty(item: ImagePrediction) -> float:

@@ -12,6 +12,7 @@ from csasn.report.card import card_sections
 from csasn.report.marked import Marked, Report
 from csasn.report.page_style import STYLE
 from csasn.report.page_template import TEMPLATE
+from csasn.report.rates import whose_cases
 from csasn.report.summary import inconclusive, no_metrics, notice, summary
 from csasn.storage import write_atomically
 
@@ -80,6 +81,7 @@ def render_page(report: Report, events: Sequence[Event]) -> str:
         marked=marked,
         style=Markup(STYLE),  # noqa: S704 - our own
         notice=notice(marked),
+        whose=whose_cases(report.get("absent_at_finish")),
         missing=no_metrics(marked),
         summary=summary(marked),
         methods=figures.methods_of(marked),

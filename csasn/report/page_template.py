@@ -50,7 +50,10 @@ TEMPLATE = (
 <section id="comparison">
 <h2>Alone, pooled, federated</h2>
 {% if methods %}
-<p>All on the same test cases, those of all sites{% if methods | length > 1 %}, after the same number of optimiser steps{% endif %}.
+<p>{% if marked.find('absent_at_finish') %}The federated model on test cases of {{ whose }},
+any other on those of all sites: not the same cases
+{%- else %}All on the same test cases, those of all sites{% endif %}
+{%- if methods | length > 1 %}, after the same number of optimiser steps{% endif %}.
 {% if marked.find('final', 'intervals') %}Intervals: {{ marked.text('final', 'intervals') }}.
 {% else %}Intervals are of <span data-constant>95</span> %.{% endif %}</p>
 {{ grid(comparison) }}

@@ -1,8 +1,18 @@
-"""Rates as people read them: three places without the leading zero, the interval in brackets, a dash where there is none."""
+"""How reports say things: rates in three places without the leading zero, intervals in brackets, a dash where there is none."""
 
 from collections.abc import Mapping
 
 Facts = Mapping[str, object]
+
+
+def plain(text: str) -> str:
+    """Text of which matplotlib reads nothing as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def whose_cases(absent_at_finish: object) -> str:
+    """Whose test cases the federated model's metrics count; baselines are always scored on those of all sites."""
+    return "the sites that answered at the end" if absent_at_finish else "all sites"
 
 
 def show_rate(value: object, interval: object = None) -> str:

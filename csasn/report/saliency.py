@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from csasn.model_file import Prediction
+from csasn.report.rates import plain
 from csasn.saliency import Floats, Saliency
 from csasn.storage import write_atomically
 
@@ -28,7 +29,7 @@ def draw_saliency(square: NDArray[np.uint8], saliency: Saliency, prediction: Pre
     _draw_map(gradcam, square, saliency.gradcam, "Grad-CAM for the decision", EFFICIENTNET)
     _draw_map(rollout, square, saliency.rollout, "attention rollout", VIT)
     _draw_probabilities(bars, prediction)
-    figure.suptitle(f"decided for {_plain(prediction.decision)}", x=0.01, ha="left", fontsize=13)
+    figure.suptitle(f"decided for {_name(prediction.decision)}", x=0.01, ha="left", fontsize=13)
     figure.text(0.99, 0.985, notice, ha="right", va="top", fontsize=9, color="0.35")
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI)
@@ -77,14 +78,14 @@ def _draw_probabilities(axes: Axes, prediction: Prediction) -> None:
             fontsize=10,
             color="white" if inside else "black",
         )
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.set_yticks(range(len(names)), [_name(name) for name in names])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), title="probability")
     axes.title.set_fontsize(10)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plain(name: str) -> str:
-    """A class's name short enough, and not taken for a formula."""
+def _name(name: str) -> str:
+    """A class's name, short enough."""
     short = name if len(name) <= MAX_NAME else name[: MAX_NAME - 3] + "..."
-    return short.replace("$", r"\$")
+    return plain(short)

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from csasn.model_file import NOTICE
 from csasn.report.figures import methods_of
 from csasn.report.marked import Marked, constant, listed
+from csasn.report.rates import whose_cases
 from csasn.report.report import CONCLUSIVE_CASES
 
 GUESSING = 0.5  # the macro AUROC of it
@@ -92,10 +93,14 @@ def _quality(marked: Marked) -> list[Markup]:
     final = marked.at("final")
     if not final.find():
         return [Markup("<strong>{}</strong>").format(no_metrics(marked))]
-    tested = Markup("On test cases of all sites, which it was not trained on, the macro AUROC of the model of round {} is {}")
+    tested = Markup("On test cases of {}, which it was not trained on, the macro AUROC of the model of round {} is {}")
     sentences = [
         (tested + Markup(", where {} is perfect and {} is guessing.")).format(
-            final.count("round"), final.rate_and_interval("macro_auroc"), constant("1"), constant("0.5")
+            whose_cases(marked.find("absent_at_finish")),
+            final.count("round"),
+            final.rate_and_interval("macro_auroc"),
+            constant("1"),
+            constant("0.5"),
         ),
         Markup("Its balanced accuracy, the mean recall of all classes, is {}.").format(
             final.rate_and_interval("balanced_accuracy")

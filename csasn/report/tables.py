@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 
 from csasn.prediction import ImagePrediction
-from csasn.report.rates import show_rate, with_interval
+from csasn.report.rates import show_rate, whose_cases, with_interval
 from csasn.report.report import CONCLUSIVE_CASES
 from csasn.saliency import SaliencyShares
 
@@ -17,8 +17,11 @@ def report_tables(report: Report) -> Group:
     """A table per class of the federated model, and one of it beside the baselines."""
     final, baselines = report["final"], report["baselines"]
     methods = {"federated": final, **(baselines if isinstance(baselines, dict) else {})}
-    title = "On the same test cases" + (", after the same number of optimiser steps" if baselines else "")
-    return Group(_class_table(final, "Federated model, test cases of all sites"), _method_table(methods, title))
+    absent = report.get("absent_at_finish")
+    whose = whose_cases(absent)
+    same = f"Federated on test cases of {whose}, others on those of all" if absent else "On the same test cases"
+    title = same + (", after the same number of optimiser steps" if baselines else "")
+    return Group(_class_table(final, f"Federated model, test cases of {whose}"), _method_table(methods, title))
 
 
 def metrics_tables(final: object, title: str) -> Group:

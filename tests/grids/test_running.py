@@ -209,6 +209,17 @@ def test_the_report_needs_no_data_and_marks_what_cannot_be_concluded(ended, tmp_
     assert fedprox["measures"]["macro_auroc"]["mean"] == pytest.approx(value, abs=1e-5)
 
 
+def test_tables_are_left_as_they_are_where_no_result_is_of_the_grids_study(ended, tmp_path):
+    shutil.copytree(ended[2], tmp_path / "grid")
+    (tmp_path / "hospitals").mkdir()
+    shutil.copy(ended[2].parent / "hospitals/study.yaml", tmp_path / "hospitals/study.yaml")
+    before = (tmp_path / "grid/results.md").read_bytes()
+    done = ablate(write_grid(tmp_path, changes={"optimiser.batch_size": 4}), "--report")
+    assert done.returncode == 10
+    assert "is of the studies of the grid as they are now" in done.stderr
+    assert (tmp_path / "grid/results.md").read_bytes() == before
+
+
 def test_a_killed_grid_takes_its_processes_with_it(tmp_path, hospitals):
     shutil.copytree(hospitals / "hospitals", tmp_path / "hospitals")
     process, below = begin_and_wait_for_a_worker(write_grid(tmp_path), "--only", "fedprox")

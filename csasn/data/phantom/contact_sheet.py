@@ -1,7 +1,6 @@
 """One picture that shows the phantom at a glance: classes down, sites across, each nodule plain and below it outlined."""
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from csasn.data.phantom.case import Drawing, draw
 from csasn.data.phantom.nodule import CLASSES, Nodule, draw_nodule
 from csasn.data.phantom.plane import Mask
 from csasn.data.phantom.scanner import SCANNERS
-from csasn.errors import StorageError
 from csasn.randomness import generator
+from csasn.storage import write_atomically
 
 LEFT, HEAD, CAPTION, GAP = 84, 78, 44, 4
 PAPER, INK, FAINT, OUTLINE = (250, 250, 248), (25, 25, 25), (110, 110, 110), (255, 196, 0)
@@ -45,7 +44,9 @@ def draw_contact_sheet(
             pen.multiline_text((left + 1, top + 2 * picture_px + 2), _caption(nodule), fill=INK, font=_font(11), spacing=2)
             if advance:
                 advance(1)
-    _write_png(path, sheet)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())
     return width, height
 
 
@@ -100,17 +101,3 @@ def _edge(mask: Mask) -> Mask:
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
-
-
-def _write_png(path: Path, sheet: Image.Image) -> None:
-    """Writes beside `path` first, so that no half picture is left."""
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(buffer.getvalue())
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}", "check path, permissions and free space") from error
