@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from client.approval import MEMBERSHIP, keep_approvals, read_approved
 from client.coordinator_link import check_same_version, clock_error_s, coordinator_address, exchange_facts, read_authority
+from client.sole_client import is_client_at_work, sole_client
 from csasn.enrolment import KIT, STUDY, Kit, read_kit
 from csasn.errors import NetworkError, StorageError, TrustError
 from csasn.facts import MAX_CLOCK_ERROR_S, CoordinatorFacts, SiteFacts
@@ -30,6 +31,7 @@ ASK_S = 5.0
 STALE_S = 20.0
 WORKER = "worker"
 PAUSE, DOING, TURNS = "paused", "doing.json", "node.json"
+WAITING, CONNECTING = "connected, waiting for work", "connecting"
 FINISHED = "finished"  # in doing.json: the study that has ended
 Say = Callable[[str], None]
 
@@ -62,42 +64,48 @@ class Agent:
             TrustError: the coordinator is not the one of the kit, its membership another than this site approved, or its clock is
             another.
             ProtocolError: its version is another.
+            RunError: another client is at work on this state folder.
         """
         end_on_sigterm()
-        try:
-            while True:
-                self._ask()
-                if self.facts and self.facts.phase == "finished":
-                    break
-                self._turn()
-                line = self.line()
-                self.say(line)
-                self.manager.alive(line)
-                time.sleep(TURN_S)
-        finally:
-            self.manager.stopping()
-            for child in reversed(self.children):
-                child.stop()
-        line = f"the study is finished: {self.facts.run_status}"
-        self.say(line)
-        with suppress(StorageError):  # on a full disk only `client status` does not know
-            write_json(self.state / DOING, {"doing": line, "time": time.time(), FINISHED: self.facts.study_hash}, 0o600)
-        return self.facts
+        with sole_client(self.site.site, self.state):
+            try:
+                facts = self._take_part()
+            finally:
+                self.manager.stopping()
+                for child in reversed(self.children):
+                    child.stop()
+            line = f"the study is finished: {facts.run_status}"
+            self.say(line)
+            with suppress(StorageError):  # on a full disk only `client status` does not know
+                write_json(self.state / DOING, {"doing": line, "time": time.time(), FINISHED: facts.study_hash}, 0o600)
+        return facts
+
+    def _take_part(self) -> CoordinatorFacts:
+        while True:
+            self._ask()
+            if self.facts and self.facts.phase == "finished":
+                return self.facts
+            self._turn()
+            line = self.line()
+            self.say(line)
+            self.manager.alive(line)
+            time.sleep(TURN_S)
 
     def line(self) -> str:
         """What this site is doing, on one line."""
-        if reason := self._why_idle():
+        if reason := why_idle(self.site):
             return reason
         if self.trouble:
             return self.trouble
-        doing = read_json(self.state / DOING)
-        if doing and doing.get("doing"):
-            return str(doing["doing"])
-        return "connected, waiting for work" if self._is_connected() else "connecting"
+        if not self._is_connected():
+            return CONNECTING
+        return str(read_json(self.state / DOING).get("doing") or WAITING)
 
     def _turn(self) -> None:
-        idle = self._why_idle() or self.facts is None  # whose version and membership were not heard yet
+        idle = why_idle(self.site) or self.facts is None  # whose version and membership were not heard yet
         for child in self.children:
+            if child.name == WORKER and not child.is_running:
+                self._forget_doing()
             if idle:
                 child.stop()
             elif message := child.turn():
@@ -109,12 +117,10 @@ class Agent:
         if connected:
             self.manager.ready()
 
-    def _why_idle(self) -> str:
-        if (self.state / PAUSE).exists():
-            return "paused; go on with client pause --resume"
-        if not self.site.policy.may_train_at(datetime.now().time()):
-            return f"outside training hours {self.site.policy.training_hours}"
-        return ""
+    def _forget_doing(self) -> None:
+        """Drops what a worker that is gone noted last; that the study has ended stays."""
+        if not read_json(self.state / DOING).get(FINISHED):
+            (self.state / DOING).unlink(missing_ok=True)
 
     def _ask(self) -> None:
         """Tells the coordinator of this site's approval, and keeps what others approved, where it all holds."""
@@ -177,8 +183,7 @@ class Agent:
             "--auth-supernode-private-key", str(self.site.keys_folder / NODE_KEY), "--isolation", "process",
             "--host", "127.0.0.1", "--port", str(port), "--node-config", " ".join(f"{k}={json.dumps(v)}" for k, v in node.items()),
         ]  # fmt: skip
-        proxy = {"HTTPS_PROXY": self.site.proxy, "NO_PROXY": "127.0.0.1"} if self.site.proxy else {}
-        environment = os.environ | QUIET | proxy
+        environment = children_environment(os.environ, self.site.proxy)
         turns = str(self.state / TURNS)
         return [
             Child("SuperNode", [*python, "node", str(os.getpid()), turns, *arguments], logs / "node.log", environment),
@@ -186,25 +191,51 @@ class Agent:
         ]
 
 
+def children_environment(own: Mapping[str, str], proxy: str | None) -> dict[str, str]:
+    """`own` with the site file's proxy alone on the way to the coordinator, and none to the SuperNode on loopback.
+
+    A proxy that the machine names for other programs (`*_proxy`, in whatever case) counts for nothing, as in `coordinator_link`.
+    """
+    kept = {name: value for name, value in own.items() if not name.lower().endswith("_proxy")}
+    return kept | QUIET | {"NO_PROXY": "127.0.0.1"} | ({"HTTPS_PROXY": proxy} if proxy else {})
+
+
+def why_idle(site: Site) -> str:
+    """Why the site takes no work now, by its own choice; empty where it does."""
+    if (Path(site.state) / PAUSE).exists():
+        return "paused; go on with client pause --resume"
+    if not site.policy.may_train_at(datetime.now().time()):
+        return f"outside training hours {site.policy.training_hours}"
+    return ""
+
+
 def describe_site(site: Site) -> dict[str, object]:
     """What `client status` prints: by the notes of the site's processes, so that it also works while they are down."""
     state = Path(site.state)
     doing, turned = read_json(state / DOING), read_json(state / TURNS)
     silent = time.time() - float(str(turned.get("time", 0)))
-    paused = (state / PAUSE).exists()
-    takes_part = silent <= STALE_S and not paused
+    idle, at_work, paused = why_idle(site), is_client_at_work(state), (state / PAUSE).exists()
+    takes_part = silent <= STALE_S and not idle
+    rests = at_work and bool(idle) and not paused
     finished = doing.pop(FINISHED, "") == read_json(site.kit_folder / KIT).get("study_hash")
-    line = "connected, waiting for work" if takes_part else "paused" if paused else "not running"
+    line = idle if paused or rests else WAITING if takes_part else CONNECTING if at_work else "not running"
     if finished or takes_part:
         line = str(doing.get("doing", line))
     answered = round(silent, 1) if turned else None
-    facts = {"takes_part": takes_part, "finished": finished, **doing, "coordinator_answered_seconds_ago": answered}
-    return {"site": site.site, "line": line, **facts}
+    facts = {"takes_part": takes_part, "outside_training_hours": rests, "finished": finished, **doing}
+    return {"site": site.site, "line": line, **facts, "coordinator_answered_seconds_ago": answered}
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """What a process of this site wrote; nothing where it did not yet."""
-    with suppress(OSError, ValueError):
+    """What a process of this site wrote; nothing where it did not yet.
+
+    Raises:
+        PermissionError: this user may not read it, which is no word on whether it is there.
+    """
+    try:
         value = json.loads(path.read_bytes())
-        return value if isinstance(value, dict) else {}
-    return {}
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

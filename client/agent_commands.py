@@ -24,7 +24,8 @@ def add_commands(commands: Commands) -> None:
         _status,
         "what this site is doing",
         "One line, from what the site's processes noted last; it asks nobody.\n"
-        "Exit code 12 with --check where the site takes no part in a study that goes on, for cron or monitoring.",
+        "Exit code 12 with --check where the site takes no part in a study that goes on, for cron or monitoring; a service that\n"
+        "stands outside its training hours is as it should be.",
         "client status --site centerA --check || mail -s study it@example.org",
     )
     how = status.add_mutually_exclusive_group()
@@ -97,7 +98,7 @@ def _status(arguments: argparse.Namespace) -> None:
 
     status = describe_site(_site(arguments))
     if arguments.check:
-        if not (status["takes_part"] or status["finished"]):
+        if not (status["takes_part"] or status["outside_training_hours"] or status["finished"]):
             raise NetworkError(f"site {arguments.site}: {status['line']}", f"client doctor --site {arguments.site}")
         return
     sys.stdout.write((json.dumps(status, indent=1) if arguments.json else str(status["line"])) + "\n")

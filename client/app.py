@@ -38,6 +38,9 @@ THREADS, DOING_FILE = "threads", "doing-file"
 # keys that Flower's simulation sets in the node configuration, and those of the run configuration that it goes with
 PARTITION, SITES, OUT, RUN_DIRECTORY = "partition-id", "sites", "out", "run-directory"
 
+# all that the coordinator is told of a site file, which holds addresses, folders and values of this hospital alone
+UNUSABLE = "the site file or study cannot be used here; this site's log says why"
+
 T = TypeVar("T")
 
 app = ClientApp()
@@ -132,6 +135,9 @@ def reason_of_failure(answer: Callable[[], T]) -> T | Absence:
         return Absence(Reason.SCALE_TOO_SMALL)
     except TrainingError as error:
         return Absence(Reason.TRAINING, _line(error))
+    except ConfigurationError as error:
+        log.error("this site cannot be used: %s", _line(error))
+        return Absence(Reason.REFUSED, UNUSABLE)
     except CsasnError as error:
         return Absence(Reason.REFUSED, _line(error))
     except Exception as error:  # noqa: BLE001 - the one boundary of this process: a foreign text is never sent or logged

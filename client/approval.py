@@ -181,9 +181,10 @@ def _study_lines(study: Study) -> list[str]:
 
 
 def _statistics(batchnorm: str) -> str:
-    if batchnorm in ("silo", "fedbn"):
-        return ", and sums of activations (n, Σx, Σx²) for normalisation"
-    return ""
+    if batchnorm not in ("silo", "fedbn"):
+        return ""
+    own = ", and this site's own scales and shifts (γ, β) of normalisation" if batchnorm == "fedbn" else ""
+    return f", and sums of activations (n, Σx, Σx²) for normalisation{own}"
 
 
 def _member_lines(site: Site, membership: Membership, before: dict[str, Member]) -> list[str]:

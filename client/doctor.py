@@ -11,6 +11,7 @@ from client.checks_machine import MACHINE_CHECKS
 from client.checks_network import NETWORK_CHECKS
 from client.findings import Check, Finding
 from client.situation import Situation
+from csasn.command import permission_denied
 from csasn.errors import CsasnError
 
 CHECKS = (*DATA_CHECKS, *MACHINE_CHECKS, *NETWORK_CHECKS)
@@ -69,6 +70,8 @@ def _run(check: Check, situation: Situation, before: Mapping[str, Result]) -> Re
         return Result(check.name, check.run(situation))
     except CsasnError as error:
         failure = error
+    except PermissionError as error:
+        failure = permission_denied(error)
     except Exception as error:  # noqa: BLE001 - a fault of one check keeps no other from running; its foreign text is not shown
         failure = CsasnError(
             f"unexpected {type(error).__name__}", "this is a fault of the program: please report it, with --bundle"

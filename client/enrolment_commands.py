@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from csasn.site import Site
 
 
+WITH_IMAGES = ("cache", "fingerprint.png", "report")  # in the state folder: what shows patients' images
+
+
 def add_commands(commands: Commands) -> None:
     """Adds them to the command `client`."""
     keygen = add_command(
@@ -79,7 +82,8 @@ def _add_copies(commands: Commands) -> None:
         "backup",
         _backup,
         "copy this site's keys, kit and state into one file",
-        "Writes FILE (a tar, mode 0600). The image cache is left out; the private keys are in it, so keep it as you keep them.",
+        "Writes FILE (a tar, mode 0600). What shows images of patients is left out: the image cache,\n"
+        "fingerprint.png and report/. The private keys are in it, so keep it as you keep them.",
         "client backup --site centerA centerA-monday.tar",
     )
     add_site_arguments(backup)
@@ -169,7 +173,7 @@ def _backup(arguments: argparse.Namespace) -> None:
     from csasn.backup import write_backup
 
     site = _site(arguments)
-    num_files = write_backup(arguments.file, _folders(site), leave_out=[Path(site.state) / "cache"])
+    num_files = write_backup(arguments.file, _folders(site), leave_out=[Path(site.state) / name for name in WITH_IMAGES])
     _say(f"{num_files} files of {site.site} are in {arguments.file}")
 
 

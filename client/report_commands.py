@@ -48,16 +48,15 @@ def _report(arguments: argparse.Namespace) -> None:
     from client.site_report import find_model, make_site_report
     from client.site_report_page import gain_in_words, render_site_report
     from csasn.site import find_site
-    from csasn.storage import private_folder, write_atomically
+    from csasn.storage import private_folder, writable_folder, write_atomically
 
     site = find_site(arguments.site, arguments.config)
     model = find_model(site, arguments.model)
+    folder = writable_folder(arguments.out or private_folder(Path(site.state)) / FOLDER, 0o700)
     with _bars() as bar:
         report = make_site_report(
             site, model, train_alone=arguments.train_alone, on_image=bar("reading images"), on_step=bar("training alone")
         )
-    folder = arguments.out or private_folder(Path(site.state)) / FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomically(folder / PAGE, render_site_report(report).encode(), 0o600)
     sys.stdout.write(f"{gain_in_words(report)}\nopen {folder / PAGE}: it shows images of patients, keep it here\n")
 

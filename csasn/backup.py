@@ -3,12 +3,14 @@
 Keys lie in it as they lie on disk; keep it as you keep them.
 """
 
+import errno
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -26,20 +28,22 @@ def write_backup(path: Path, folders: Mapping[str, Path], leave_out: Collection[
     short is known for one.
 
     Raises:
-        StorageError: nothing is there to back up, or it cannot be written.
+        StorageError: nothing is there to back up, some of it cannot be read, or the backup cannot be written.
     """
     skipped = {*(place.resolve() for place in leave_out), *(place.resolve() for place in folders.values()), path.resolve()}
     hashes: dict[str, str] = {}
     with atomic_writer(path, MODE) as file, tarfile.open(fileobj=file, mode="w", dereference=True) as archive:
         # two names of one file, such as a run's newest and best checkpoint, are two files in it
         for name, folder in folders.items():
-            for place in _walk(folder, skipped):
+            with _reading(name):
+                places = list(_walk(folder, skipped))
+            for place in places:
                 kept = str(PurePosixPath(name, place.relative_to(folder).as_posix()))
                 if place.is_dir():
                     archive.add(place, kept, recursive=False)
                     continue
-                with place.open("rb") as source:
-                    hashed = _Hashed(source)
+                with _open(place, kept) as source:
+                    hashed = _Hashed(source, kept)
                     archive.addfile(archive.gettarinfo(arcname=kept, fileobj=source), hashed)
                 hashes[kept] = hashed.sha256.hexdigest()
         if not hashes:
@@ -84,15 +88,31 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) ->
         archive.extract(member, folder)
 
 
-class _Hashed:
-    """A file that is hashed as it is read."""
+@contextmanager
+def _reading(kept: str) -> Iterator[None]:
+    """What goes wrong in the block is a fault of what is backed up, which the writer of the archive would take for its own."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno or errno.EIO).lower()
+        raise StorageError(f"cannot read {kept} to back it up: {reason}", "run it as the service's own user") from None
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+
+def _open(place: Path, kept: str) -> BinaryIO:
+    with _reading(kept):
+        return place.open("rb")
+
+
+class _Hashed:
+    """A file that is hashed as it is read; `kept` is its name in the archive."""
+
+    def __init__(self, file: BinaryIO, kept: str) -> None:
+        self._file, self._kept = file, kept
         self.sha256 = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
+        with _reading(self._kept):
+            data = self._file.read(size)
         self.sha256.update(data)
         return data
 

@@ -6,6 +6,7 @@ certificates.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -141,12 +142,15 @@ def _key_usage(digital_signature: bool = False, key_cert_sign: bool = False, crl
 
 
 def _alternative_name(name: str) -> x509.GeneralName:
-    try:
+    with suppress(ValueError):
         return x509.IPAddress(ip_address(name))
-    except ValueError:
-        if ":" in name:
-            raise ConfigurationError(f"{name!r} is neither a host name nor an address", "give --name without a port") from None
+    if ":" in name:
+        raise ConfigurationError(f"{name!r} is neither a host name nor an address", "give --name without a port")
+    try:
         return x509.DNSName(name)
+    except ValueError:
+        hint = "write a name of other letters as DNS has it, such as xn--mller-kva.example for müller.example"
+        raise ConfigurationError(f"{name!r} can stand in no certificate, expected ASCII letters", hint) from None
 
 
 def _load(certificate_pem: bytes) -> x509.Certificate:

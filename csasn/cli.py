@@ -123,20 +123,21 @@ def _train(arguments: argparse.Namespace) -> None:
     from csasn.data.cases import load_site_data
     from csasn.model.network import image_size
     from csasn.model_file import save_model
+    from csasn.storage import writable_folder
     from csasn.study import read_study
 
     study = read_study(arguments.study, tuple(arguments.set))
     sites = _find_sites(arguments.sites or arguments.study.parent / "sites", arguments.site or study.federation.sites)
+    folder = writable_folder(arguments.out)
     data = {name: load_site_data(study, site, image_size(study.model)) for name, site in sites.items()}
     steps = federation_steps(study, data)
     with progress_bars() as bars:
         task = bars.add_task("training", total=steps * study.federation.rounds)
         trained = train_centrally(study, pool(data), "+".join(sorted(data)), steps, lambda: bars.advance(task))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    save_model(arguments.out, study, trained.network, trained.round, trained.adjustment_K, "of the training cases")
+    save_model(folder, study, trained.network, trained.round, trained.adjustment_K, "of the training cases")
     auroc = trained.validation[trained.round].macro_auroc
     shown = "unknown" if auroc is None else f"{auroc:.3f}"
-    sys.stdout.write(f"model of round {trained.round}, macro AUROC {shown} on its validation cases: {arguments.out}\n")
+    sys.stdout.write(f"model of round {trained.round}, macro AUROC {shown} on its validation cases: {folder}\n")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -2,13 +2,15 @@
 
 import argparse
 import logging
+import os
+import pwd
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from csasn.errors import ConfigurationError, CsasnError, Stopped
+from csasn.errors import ConfigurationError, CsasnError, Stopped, StorageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -69,6 +71,9 @@ def run_command(command: Callable[[], None]) -> int:
         return Stopped.exit_code
     except BrokenPipeError:
         return 0
+    except PermissionError as error:
+        print_error(permission_denied(error))
+        return StorageError.exit_code
     except Exception as error:  # noqa: BLE001 - the one boundary of this process
         print_error(
             CsasnError(f"unexpected {type(error).__name__} in {_where(error)}", "this is a fault of the program: please report it")
@@ -100,8 +105,25 @@ def confirm(question: str, flag: str) -> None:
     """
     if not sys.stdin.isatty():
         raise ConfigurationError("this wants a yes, and standard input is no terminal", f"run it in a terminal, or give {flag}")
-    if input(f"{question} [yes/no] ").strip().lower() != "yes":
+    try:
+        answer = input(f"{question} [yes/no] ")
+    except EOFError:  # Ctrl-D, which leaves the cursor behind the question
+        sys.stdout.write("\n")
+        answer = ""
+    if answer.strip().lower() != "yes":
         raise Stopped("not confirmed, nothing was changed")
+
+
+def permission_denied(error: PermissionError) -> StorageError:
+    """What to tell the wrong user, in words of our own: the path may be a patient's image."""
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = str(os.geteuid())
+    return StorageError(
+        f"permission denied to user {user} in {_where(error)}",
+        "run it as the service's own user, such as runuser -u csasn -- COMMAND",
+    )
 
 
 def _where(error: BaseException) -> str:

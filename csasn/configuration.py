@@ -19,6 +19,7 @@ class Configuration(BaseModel):
 
 C = TypeVar("C", bound=Configuration)
 MAX_FILE_BYTES = 512 << 10  # some ten seconds of parsing at worst; 1024 sites and 256 classes take a fifth of it
+_USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://|).*@", re.DOTALL)
 MAX_FAULTS, MAX_SHOWN = 10, 200  # faults of a file, and characters of a text out of it, in one message
 
 
@@ -138,9 +139,21 @@ def _describe(fault: object) -> str:
     if fault["type"] == "missing":
         return f"{key} is missing"
     expected = _shown(str(fault["msg"]).removeprefix("Value error, "))
-    value = repr(fault["input"])
+    value = repr(_without_userinfo(fault["input"]))
     shown = "" if fault["type"] == "value_error" and isinstance(fault["input"], dict) else f" is {value[:80]}:"
     return f"{key}{shown} {expected[0].lower()}{expected[1:]}"
+
+
+def _without_userinfo(value: object) -> object:
+    """`value` with `***` for what stands before an @ in each of its texts, as a name and password do in an address."""
+    match value:
+        case str():
+            return _USERINFO.sub(r"\1***@", value)
+        case list():
+            return [_without_userinfo(item) for item in value]
+        case dict():
+            return {_without_userinfo(key): _without_userinfo(item) for key, item in value.items()}
+    return value
 
 
 def _shown(text: str) -> str:

@@ -84,7 +84,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from csasn.site import find_site
 
     network, info = load_model(arguments.model)
-    sites = {name: find_site(name, folder=arguments.phantom / "sites") for name in info.study.federation.sites}
+    sites = {name: find_site(name, folder=arguments.phantom / "sites", option="--phantom") for name in info.study.federation.sites}
     with progress_bars() as bars:
         task = bars.add_task("measuring", total=None)
         shares = saliency_in_nodule(

@@ -2,8 +2,10 @@
 
 import os
 from datetime import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -26,9 +28,20 @@ def _port_exists(address: str) -> str:
     return address
 
 
+def _proxy_exists(proxy: str) -> str:
+    place = urlsplit(proxy)
+    if ":" in (place.hostname or ""):
+        ip_address(place.hostname or "")
+    if place.port == 0:  # one above 65535 is refused by `port` itself
+        raise ValueError("expected a port from 1 to 65535")
+    return proxy
+
+
 FilePath = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 _HOST = r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
 Address = Annotated[str, Field(pattern=rf"^({_HOST}):[0-9]{{1,5}}$"), AfterValidator(_port_exists)]
+_PROXY_HOST = r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}"
+Proxy = Annotated[str, Field(pattern=rf"^https?://({_PROXY_HOST})(:[0-9]{{1,5}})?/?$"), AfterValidator(_proxy_exists)]
 
 
 class Policy(Configuration):
@@ -68,7 +81,7 @@ class Site(Configuration):
     keys: FilePath | None = None
     kit: FilePath | None = None
     coordinator: Address | None = None
-    proxy: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
+    proxy: Proxy | None = None
     policy: Policy = Policy()
 
     @property
@@ -95,28 +108,32 @@ def read_site(path: Path) -> Site:
     return site.model_copy(update=places)
 
 
-def find_site(name: str, config: Path | None = None, folder: Path = Path("sites")) -> Site:
+def find_site(name: str, config: Path | None = None, folder: Path | None = None, option: str = "--sites") -> Site:
     """The site file of `name`: see `find_site_file`.
 
     Raises:
         ConfigurationError: none exists, or the file found is another site's.
     """
-    path = find_site_file(name, config, folder)
+    path = find_site_file(name, config, folder, option)
     site = read_site(path)
     if site.site != name:
         raise ConfigurationError(f"{path.name}: site is {site.site!r}, expected {name!r}", "is this another site's file?")
     return site
 
 
-def find_site_file(name: str, config: Path | None = None, folder: Path = Path("sites")) -> Path:
-    """`config` if given, else `folder/<name>.yaml`, else `/etc/csasn/<name>.yaml`.
+def find_site_file(name: str, config: Path | None = None, folder: Path | None = None, option: str = "--sites") -> Path:
+    """`config` if given, else `folder/<name>.yaml` if given, else `sites/<name>.yaml`, else `/etc/csasn/<name>.yaml`.
+
+    A folder that the caller names, by the command line's `option`, is the only place: /etc/csasn holds a hospital's real site.
 
     Raises:
         ConfigurationError: none exists.
     """
-    places = [config] if config else [folder / f"{name}.yaml", Path("/etc/csasn") / f"{name}.yaml"]
+    folders = [folder] if folder else [Path("sites"), Path("/etc/csasn")]
+    places = [config] if config else [place / f"{name}.yaml" for place in folders]
     found = next((place for place in places if place.exists()), None)
     if found is None:
         looked = " and ".join(str(place) for place in places)
-        raise ConfigurationError(f"no site file for {name!r}, looked for {looked}", "name the file with --config")
+        hint = f"name its folder with {option}" if folder and not config else "name the file with --config"
+        raise ConfigurationError(f"no site file for {name!r}, looked for {looked}", hint)
     return found

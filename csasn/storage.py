@@ -164,6 +164,26 @@ def private_folder(path: Path) -> Path:
     return path
 
 
+def writable_folder(path: Path, mode: int = 0o777) -> Path:
+    """Makes `path` (and its parents) where it is missing, and writes and removes a file in it: before hours of work, not after.
+
+    Raises:
+        StorageError: it cannot be made, or nothing can be written in it.
+    """
+    try:
+        path.mkdir(mode, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = os.strerror(error.errno or errno.EIO).lower()
+        raise StorageError(f"cannot make folder {path}: {reason}", "name another folder, or see who may write there") from None
+    proof = path / f".{secrets.token_hex(8)}{TEMPORARY}"
+    try:
+        write_atomically(proof, b"written\n", 0o600)
+        proof.unlink()
+    except (OSError, StorageError):
+        raise StorageError(f"nothing can be written in {path}", "name another folder, or see to its owner and disk space") from None
+    return path
+
+
 def _write_all(descriptor: int, data: bytes) -> None:
     while data:
         data = data[os.write(descriptor, data) :]

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from csasn.command import run_command
-from csasn.errors import CsasnError, DataError
+from csasn.command import confirm, run_command
+from csasn.errors import CsasnError, DataError, Stopped, StorageError
 
 COMMAND = Path(sys.prefix) / "bin"
 
@@ -90,6 +91,36 @@ def test_a_foreign_error_shows_its_type_and_our_line_but_never_its_text(capsys):
     assert "Mustermann" not in shown
 
 
+def test_who_may_not_open_a_file_is_told_as_whom_to_run_it_and_not_the_name_of_the_file(capsys):
+    def fail():
+        raise PermissionError(13, "Permission denied", "images/Mustermann.png")
+
+    assert run_command(fail) == StorageError.exit_code
+    shown = capsys.readouterr().err
+    assert "permission denied to user " in shown
+    assert "hint: run it as the service's own user" in shown
+    assert "Mustermann" not in shown
+
+
+def test_an_end_of_input_in_place_of_a_yes_confirms_nothing(monkeypatch):
+    def end(_):
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", end)
+    with pytest.raises(Stopped, match="not confirmed, nothing was changed"):
+        confirm("does centerA take part?", "--yes PREFIX")
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_data_are_loaded(tmp_path, write_small_hospitals):
+    write_small_hospitals(tmp_path / "h")
+    (tmp_path / "h/centerA/manifest.csv").unlink()  # which is looked for first thing after that
+    (tmp_path / "file").touch()
+    done = run("csasn", "train", "study.yaml", "--site", "centerA", "--out", tmp_path / "file/model", cwd=tmp_path / "h")
+    assert done.returncode == StorageError.exit_code, done.stderr
+    assert "file/model: not a directory" in done.stderr
+
+
 def test_an_error_of_ours_shows_message_and_hint(capsys):
     def fail():
         raise DataError("manifest.csv row 7 is empty", "fill it")
@@ -142,6 +173,7 @@ def test_predict_draws_the_most_and_least_certain_images(trained, tmp_path):
     picture = tmp_path / "grid.png"
     done = run("csasn", "predict", trained / "model", trained / "h/centerA/images", "--grid", picture, "--json")
     assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(picture.stat().st_mode) == 0o600  # it shows patients
     with Image.open(picture) as image:
         assert image.size[0] > 1000
 
@@ -179,7 +211,8 @@ def test_doctor_names_the_row_of_a_wrong_label(tmp_path, write_small_hospitals):
     done = run("client", "doctor", "--site", "centerA", "--study", "study.yaml", cwd=tmp_path / "h")
     assert done.returncode == 4
     assert "manifest.csv row" in done.stderr
-    assert "'FTX' is not a class of the study" in done.stderr
+    assert "column label: is not a class of the study" in done.stderr
+    assert "FTX" not in done.stderr
 
 
 def test_a_site_does_not_take_part_with_another_sites_file(tmp_path):

@@ -269,12 +269,56 @@ def test_a_nul_byte_in_a_path_of_a_site_is_refused(tmp_path, key):
         read_site(path)
 
 
-def test_a_site_file_is_looked_for_where_the_help_says(tmp_path):
+def test_a_site_file_is_looked_for_where_the_help_says(tmp_path, monkeypatch):
     site_file(tmp_path / "sites")
     assert find_site("centerA", folder=tmp_path / "sites").site == "centerA"
     assert find_site("centerA", config=site_file(tmp_path / "elsewhere")).site == "centerA"
-    with pytest.raises(ConfigurationError, match=r"looked for .*centerB\.yaml and /etc/csasn/centerB\.yaml"):
-        find_site("centerB", folder=tmp_path / "sites")
+    monkeypatch.chdir(tmp_path)
+    assert find_site("centerA").site == "centerA"
+    with pytest.raises(ConfigurationError, match=r"looked for sites/centerB\.yaml and /etc/csasn/centerB\.yaml$") as caught:
+        find_site("centerB")
+    assert "--config" in caught.value.hint
+
+
+def test_a_folder_of_sites_that_is_named_is_the_only_place(tmp_path):
+    """A simulation does not take a hospital's real site, whatever is in /etc/csasn."""
+    with pytest.raises(ConfigurationError, match=r"looked for [^ ]*/phantom/centerB\.yaml$") as caught:
+        find_site("centerB", folder=tmp_path / "phantom")
+    assert "--sites" in caught.value.hint
+    with pytest.raises(ConfigurationError) as caught:
+        find_site("centerB", folder=tmp_path / "phantom", option="--phantom")
+    assert "--phantom" in caught.value.hint
+
+
+SECRET = "pa55word"
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        *(f"http://user:{SECRET}@proxy:3128", f"user:{SECRET}@proxy:3128", f"http://user:{SECRET}//@proxy"),
+        *(f"http://user:a@{SECRET}@proxy", f"http://user:{SECRET}{'x' * 100}@proxy", f"http://user:{SECRET} @proxy"),
+        *([f"http://user:{SECRET}@proxy"], {"url": f"http://user:{SECRET}@proxy"}, {f"http://user:{SECRET}@proxy": 3128}),
+    ],
+)
+def test_a_password_in_a_refused_value_is_not_shown(tmp_path, proxy):
+    with pytest.raises(ConfigurationError, match=r"proxy is .*\*\*\*@proxy") as caught:
+        read_site(site_file(tmp_path, proxy=proxy))
+    assert SECRET not in caught.value.message + caught.value.hint
+    assert "user" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://proxy:port", "http://proxy:0", "http://proxy:65536", "http://[::::]:1", "http://:80", "ftp://p"]
+)
+def test_a_proxy_that_cannot_be_is_refused(tmp_path, proxy):
+    with pytest.raises(ConfigurationError, match=r"centerA\.yaml: proxy is "):
+        read_site(site_file(tmp_path, proxy=proxy))
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy:3128", "https://my_proxy.example.org/", "http://10.0.0.1", "http://[::1]:3128"])
+def test_a_proxy_that_can_be_is_taken(tmp_path, proxy):
+    assert read_site(site_file(tmp_path, proxy=proxy)).proxy == proxy
 
 
 def test_another_sites_file_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from client.app import reason_of_failure
 from client.outbox import Outbox
 from csasn import wire
 from csasn.contract import Contract
@@ -17,6 +18,7 @@ from csasn.membership import Member, Membership
 from csasn.model.network import build_network
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing
 from csasn.privacy.ledger import Ledger, Occasion
+from csasn.site import read_site
 from csasn.study import read_study
 from csasn.wire.payload import describe, measure_payload
 
@@ -294,6 +296,15 @@ def test_what_is_refused_is_replaced_by_a_line_and_both_are_in_the_ledger(record
     assert [line["outcome"] for line in ledger_lines(outbox)] == ["refused", "sent"]
     assert wire.head_from_records(sent).count == 2
     assert "Jane" not in outbox.ledger.path.read_text() + str(sent["absence"])
+
+
+def test_of_a_site_file_that_cannot_be_used_the_coordinator_is_told_no_more_than_that(tmp_path, caplog):
+    path = tmp_path / "centerA.yaml"
+    path.write_text("{site: centerA, manifest: m.csv, images: i, state: s, proxy: 'http://user:pa55word@proxy.internal'}")
+    absence = reason_of_failure(lambda: read_site(path))
+    assert absence == Absence(Reason.REFUSED, "the site file or study cannot be used here; this site's log says why")
+    assert "centerA.yaml: proxy is 'http://***@proxy.internal'" in caplog.text
+    assert "pa55word" not in caplog.text
 
 
 def test_an_absence_that_the_gate_refuses_is_replaced_too(outbox):

@@ -208,3 +208,9 @@ def test_a_certificate_does_not_outlive_its_authority(monkeypatch):
 def test_what_is_neither_host_name_nor_address_stands_in_no_certificate():
     with pytest.raises(ConfigurationError, match="'host:80' is neither a host name nor an address"):
         create_server_certificate(create_authority("small"), create_server_key(), ["host:80"])
+
+
+def test_a_name_that_is_not_in_ascii_stands_in_no_certificate():
+    with pytest.raises(ConfigurationError, match=r"'müller\.example' can stand in no certificate") as caught:
+        create_server_certificate(create_authority("small"), create_server_key(), ["müller.example"])
+    assert "xn--" in caught.value.hint

@@ -75,7 +75,7 @@ def test_byte_order_mark_crlf_quotes_and_blanks_are_understood(tmp_path: Path) -
 
 
 def test_a_line_break_inside_a_cell_does_not_shift_row_numbers(tmp_path: Path) -> None:
-    assert "row 3, column label: 'PTX'" in fault(tmp_path, f'{HEADER}\n"a\nb",1.png,PTC\nc,2.png,PTX\n').message
+    assert "row 3, column label: is not a class" in fault(tmp_path, f'{HEADER}\n"a\nb",1.png,PTC\nc,2.png,PTX\n').message
 
 
 def test_descriptors_of_the_study_are_labels_and_others_are_ignored(tmp_path: Path) -> None:
@@ -106,9 +106,8 @@ def test_rows_do_not_show_cases_or_images_when_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("a,1.png,PTX", "row 2, column label: 'PTX' is not a class of the study, expected one of benign, PTC, FTC, MTC"),
-        ("a,1.png,ptc", "row 2, column label: 'ptc' is not a class of the study"),
-        (f"a,1.png,{'x' * 90}", f"column label: '{'x' * 40}...' is not a class"),
+        ("a,1.png,PTX", "row 2, column label: is not a class of the study, expected one of benign, PTC, FTC, MTC"),
+        (f"PTC,{IMAGE},{CASE}", "row 2, column label: is not a class of the study"),  # two columns out of order
         (f",{IMAGE},PTC", "row 2, column case_id: is empty"),
         (f"{CASE},,PTC", "row 2, column image: is empty"),
         (f"{CASE},.,PTC", "row 2, column image: is empty"),
@@ -138,7 +137,8 @@ def test_a_fault_names_row_and_column_and_never_a_case(tmp_path: Path, rows: str
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("a,1.png,PTC,Train", "row 2, column split: 'Train' is not a split, expected one of train, validation, test"),
+        ("a,1.png,PTC,Train", "row 2, column split: is not a split, expected one of train, validation, test"),
+        (f"train,{IMAGE},PTC,{CASE}", "row 2, column split: is not a split"),
         (f"{CASE},{IMAGE},PTC,train\n{CASE},2,PTC,test", "row 3, column split: differs from row 2 of the same case"),
         (
             f"{CASE},{IMAGE},PTC,train\n{CASE},2,PTC,",
@@ -152,8 +152,8 @@ def test_a_fault_of_a_split_is_told(tmp_path: Path, rows: str, message: str) -> 
 
 
 def test_a_descriptor_outside_the_study_is_a_fault(tmp_path: Path) -> None:
-    message = fault(tmp_path, f"{HEADER},margin\n{CASE},{IMAGE},PTC,rough\n").message
-    assert message == "manifest.csv row 2, column margin: 'rough' is not a value of the study, expected one of smooth, irregular"
+    message = fault(tmp_path, f"{HEADER},margin\n{CASE},{IMAGE},PTC,{CASE}\n").message
+    assert message == "manifest.csv row 2, column margin: is not a value of the study, expected one of smooth, irregular"
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,10 @@ def test_a_descriptor_outside_the_study_is_a_fault(tmp_path: Path) -> None:
         (f"case_id;image;label\n{CASE};{IMAGE};PTC\n", "has no column case_id, image, label"),
         (f"{HEADER}\n", "has no rows"),
         (f"{HEADER}\n,,\n\n", "has no rows"),
-        (f"{HEADER},age\n{CASE},{IMAGE},PTC,50\n", "has an unknown column 'age'"),
-        (f"{HEADER},\n{CASE},{IMAGE},PTC,\n", "has an unknown column ''"),
-        (f"{HEADER},{'long' * 30}\n", "...'"),
+        (f"{HEADER},age\n{CASE},{IMAGE},PTC,50\n", "row 1, column 4: is unknown"),
+        (f"\n{HEADER},\n{CASE},{IMAGE},PTC,\n", "row 2, column 4: is unknown"),
+        (f"{CASE},{HEADER},{IMAGE}\n", "row 1, column 1: is unknown; row 1, column 5: is unknown"),
+        (f"{HEADER}{f',{CASE}' * 12}\n", "row 1, column 13: is unknown; and 2 more"),
         (f"{HEADER},split,split\n{CASE},{IMAGE},PTC,,\n", "has column split more than once"),
         (f"{HEADER}\n{CASE},{IMAGE},PTC\n".encode("utf-16"), "line 1 is not UTF-8"),
         (f"{HEADER}\na,1.png,PTC\n{CASE}\u00e9,{IMAGE},PTC\n".encode("latin-1"), "line 3 is not UTF-8"),
@@ -201,8 +202,8 @@ def test_ten_faults_are_listed_in_order_and_the_rest_counted(tmp_path: Path) -> 
     rows = [f"{CASE}{number},{IMAGE}{number},{'PTX' if number % 2 else 'PTC'}" for number in range(40)]
     message = fault(tmp_path, "\n".join([HEADER, f"{CASE}1,{IMAGE}1,FTC", *rows, "a,b"])).message
     parts = message.split("; ")
-    assert parts[0].startswith("manifest.csv row 4, column label: 'PTX'")
-    assert parts[1].startswith("row 6, column label: 'PTX'")
+    assert parts[0].startswith("manifest.csv row 4, column label: is not a class")
+    assert parts[1].startswith("row 6, column label: is not a class")
     assert len(parts) == 11
     assert parts[-1] == "and 11 more"
 

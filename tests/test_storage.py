@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 
 from csasn.errors import StorageError
-from csasn.storage import append_line, atomic_writer, link_atomically, private_folder, write_atomically, write_json
+from csasn.storage import (
+    append_line,
+    atomic_writer,
+    link_atomically,
+    private_folder,
+    writable_folder,
+    write_atomically,
+    write_json,
+)
 
 
 @contextmanager
@@ -189,3 +197,13 @@ def test_a_folder_that_cannot_be_private_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Path, "chmod", refuse)
     with pytest.raises(StorageError, match="cannot make folder wide private: operation not permitted"):
         private_folder(tmp_path / "wide")
+
+
+def test_a_folder_for_results_is_made_and_proved_to_be_writable(tmp_path: Path) -> None:
+    assert mode_of(writable_folder(tmp_path / "runs" / "model", 0o700)) == 0o700
+    assert os.listdir(writable_folder(tmp_path / "runs" / "model")) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot make folder .*/file/model: not a directory"):
+        writable_folder(tmp_path / "file" / "model")
+    with pytest.raises(StorageError, match="nothing can be written in /proc/self"):  # not even by root
+        writable_folder(Path("/proc/self"))

@@ -5,7 +5,8 @@ and are ignored otherwise; optional `scanner`, which the fingerprint shows; opti
 missing labels. Blanks around a cell do not count, and rows without any content are skipped. The class belongs to the case: a row
 that leaves it empty has that of the case's other rows.
 
-A fault names the row as a spreadsheet shows it (the header is row 1), never a case or an image.
+A fault names the row as a spreadsheet shows it (the header is row 1), never a case or an image. No cell is quoted: with columns
+out of order, any cell may hold a case.
 """
 
 import csv
@@ -59,7 +60,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong in one cell of the manifest, or with the image that it names."""
+    """What is wrong in one cell of the manifest, or with the image that it names; `column` is a name, or a number from 1."""
 
     row: int
     column: str
@@ -87,7 +88,7 @@ def read_manifest(path: Path, study: Study) -> Manifest:
         DataError: it cannot be read, or rows are at fault; up to ten are named at once.
     """
     records = _records(_read_text(path))
-    header = _check_header(next(records, (1, []))[1], study)
+    header = _check_header(*next(records, (1, [])), study)
     faults: list[Fault] = []
     rows = []
     for number, cells in records:
@@ -141,7 +142,7 @@ def _records(text: str) -> Iterator[tuple[int, list[str]]]:
         ) from None
 
 
-def _check_header(header: list[str], study: Study) -> list[str]:
+def _check_header(number: int, header: list[str], study: Study) -> list[str]:
     known = {*REQUIRED, *OPTIONAL, *study.descriptors}
     if missing := [name for name in REQUIRED if name not in header]:
         semicolons = any(";" in name for name in header)
@@ -149,9 +150,9 @@ def _check_header(header: list[str], study: Study) -> list[str]:
             "separate cells by commas, not semicolons" if semicolons else f"the first row names the columns: {','.join(REQUIRED)}"
         )
         raise DataError(f"manifest.csv has no column {', '.join(missing)}", hint)
-    if unknown := [_shown(name) for name in header if name not in known]:
+    if unknown := [column for column, name in enumerate(header, 1) if name not in known]:
         hint = f"remove it, or rename it; known are {', '.join(sorted(known))}"
-        raise DataError(f"manifest.csv has an unknown column {', '.join(unknown[:MAX_FAULTS])}", hint)
+        raise data_error([Fault(number, str(column), "is unknown", hint) for column in unknown[:ENOUGH_FAULTS]])
     if repeated := sorted(name for name, count in Counter(header).items() if count > 1):
         raise DataError(f"manifest.csv has column {', '.join(repeated)} more than once", "keep one of them")
     return header
@@ -174,7 +175,7 @@ def _parse_row(number: int, cells: Mapping[str, str], study: Study, faults: list
         if value in values:
             labels[column] = values.index(value)
         elif value:
-            faults.append(Fault(number, column, _unknown(column, value, values), "correct it, or leave it empty"))
+            faults.append(Fault(number, column, _unknown(column, values), "correct it, or leave it empty"))
     if len(faults) > num_before:
         return None
     label, _ = labels.pop("label", -1), labels.pop("split", -1)
@@ -202,14 +203,10 @@ def _path_problem(image: str) -> str:
     return "leaves the image root" if ".." in PurePosixPath(image).parts else ""
 
 
-def _unknown(column: str, value: str, values: Sequence[str]) -> str:
+def _unknown(column: str, values: Sequence[str]) -> str:
     what = {"label": "a class of the study", "split": "a split"}.get(column, "a value of the study")
     expected = ", ".join(values[:12]) + (", ..." if len(values) > 12 else "")
-    return f"{_shown(value)} is not {what}, expected one of {expected}"
-
-
-def _shown(value: str) -> str:
-    return repr(value if len(value) <= 40 else value[:40] + "...")
+    return f"is not {what}, expected one of {expected}"
 
 
 def _check_cases(rows: Sequence[Row], faults: list[Fault]) -> tuple[dict[str, int], dict[str, str]]:

@@ -152,7 +152,7 @@ def burned_in_text(hospital):
 
 FAULTS = [  # what is planted, the check that finds it, how it ends, and words of the message and of the fix
     (unknown_key, "configuration", 3, "colour is not a known key", "correct centerA.yaml"),
-    (wrong_label, "labels", 4, "'FTX' is not a class of the study, expected one of benign, PTC, FTC", "correct it"),
+    (wrong_label, "labels", 4, "column label: is not a class of the study, expected one of benign, PTC, FTC", "correct it"),
     (unreadable_image, "images", 4, "manifest.csv row", "save it as PNG, JPEG or uncompressed DICOM"),
     (leakage, "splits", 4, "shows the same picture as row", "remove one of them"),
     (too_few_cases, "cases", 4, "12 labelled training cases, expected at least 100", "minimum_cases in the site file"),
@@ -216,6 +216,14 @@ def test_a_machine_too_slow_for_the_deadline_is_found(hospital, quick, monkeypat
 def test_a_fault_of_the_program_in_one_check_hides_no_other_and_shows_no_foreign_text(hospital, quick, monkeypatch):
     monkeypatch.setattr(checks_machine, "read_public_keys", lambda folder: int("Mustermann"))
     assert_found(hospital.examine(), "keys", 1, "unexpected ValueError", "report it")
+
+
+def test_doctor_by_another_user_than_the_services_is_told_so(hospital, quick, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "", "Mustermann")
+
+    monkeypatch.setattr(checks_machine, "read_public_keys", refuse)
+    assert_found(hospital.examine(), "keys", 9, "permission denied to user", "run it as the service's own user")
 
 
 def test_another_study_than_the_kits_is_found(hospital, quick):

@@ -67,6 +67,14 @@ def test_approval_says_in_plain_words_what_leaves_and_who_takes_part(federation)
     assert ("sums of activations" in said) == ("silo" in MEASURED_MODES)
 
 
+@pytest.mark.parametrize("batchnorm", ["fedbn", "silo"])
+def test_approval_says_whether_scales_and_shifts_of_the_site_leave_it(federation, batchnorm):
+    study = federation.path / "study.yaml"
+    study.write_text(study.read_text().replace("federation:\n", f"federation:\n  batchnorm: {batchnorm}\n"))
+    said = federation.approve("centerA", federation.enroll_all())
+    assert ("this site's own scales and shifts (γ, β) of normalisation" in said) == (batchnorm == "fedbn")
+
+
 def test_approving_anew_shows_what_changed(federation):
     before = federation.enroll_all()
     federation.approve("centerA", before)

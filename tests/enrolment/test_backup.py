@@ -1,5 +1,6 @@
 """csasn/backup.py, and the commands around it: what comes back is what was there, or nothing."""
 
+import errno
 import io
 import shutil
 import stat
@@ -54,17 +55,19 @@ def test_a_coordinators_folder_moves_to_another_machine_by_backup_restore_and_re
     assert "is there and not empty" in federation.run("server", "restore", "c.tar", code=9)
 
 
-def test_a_sites_keys_kit_and_state_come_back_without_the_image_cache(federation):
+def test_a_sites_keys_kit_and_state_come_back_without_what_shows_patients(federation):
     membership = federation.enroll_all()
     federation.approve("centerA", membership)
     site = federation.site("centerA")
-    (Path(site.state) / "cache").mkdir()
-    (Path(site.state) / "cache" / "pixels").write_bytes(b"pixels")
+    shows_patients = ("cache/pixels", "report/report.html", "fingerprint.png")
+    for name in shows_patients:
+        (Path(site.state) / name).parent.mkdir(exist_ok=True)
+        (Path(site.state) / name).write_bytes(b"pixels")
     (Path(site.state) / "run").mkdir()
     (Path(site.state) / "run" / "memory").write_bytes(b"memory")
     federation.run("client", "backup", "--site", "centerA", "a.tar")
     assert b"pixels" not in (federation.path / "a.tar").read_bytes()
-    before = tree(Path(site.state), leave_out="cache")
+    before = tree(Path(site.state), leave_out={"cache", "report", "fingerprint.png"})
     assert "is there and not empty" in federation.run("client", "restore", "--site", "centerA", "a.tar", code=9)
     shutil.rmtree(site.state)
     federation.run("client", "restore", "--site", "centerA", "a.tar")
@@ -72,12 +75,33 @@ def test_a_sites_keys_kit_and_state_come_back_without_the_image_cache(federation
     assert read_approved(site)[1] == membership
 
 
-def tree(folder, leave_out=None):
+@pytest.mark.parametrize("unreadable", ["run", "run/memory"])
+def test_what_cannot_be_read_is_named_and_not_taken_for_a_fault_of_the_backup(tmp_path, monkeypatch, unreadable):
+    (tmp_path / "state/run").mkdir(parents=True)
+    (tmp_path / "state/run/memory").write_bytes(b"memory")
+
+    def refuse(read):  # as root, whom a test may run as, nothing is unreadable
+        def reading(path, *arguments):
+            if path == tmp_path / "state" / unreadable:
+                raise PermissionError(errno.EACCES, "")
+            return read(path, *arguments)
+
+        return reading
+
+    monkeypatch.setattr(Path, "open", refuse(Path.open))
+    monkeypatch.setattr(Path, "iterdir", refuse(Path.iterdir))
+    with pytest.raises(StorageError, match=r"cannot read state.* to back it up: permission denied") as caught:
+        write_backup(tmp_path / "b.tar", {"state": tmp_path / "state"})
+    assert "the service's own user" in caught.value.hint
+    assert not (tmp_path / "b.tar").exists()
+
+
+def tree(folder, leave_out=frozenset()):
     """Name, mode and content of all that is in a folder."""
     return {
         str(path.relative_to(folder)): (stat.S_IMODE(path.stat().st_mode), path.read_bytes() if path.is_file() else None)
         for path in folder.rglob("*")
-        if leave_out not in path.relative_to(folder).parts
+        if not leave_out & set(path.relative_to(folder).parts)
     }
 
 

@@ -1,0 +1,174 @@
+"""`client --site NAME` and `client status`: one client on a state folder, its processes' environment, and what it says it does."""
+
+import fcntl
+import json
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from client.agent import CONNECTING, DOING, FINISHED, TURNS, WAITING, WORKER, Agent, describe_site
+from client.sole_client import LOCK, is_client_at_work, sole_client
+from csasn.errors import RunError
+from csasn.supervision import Child, ServiceManager
+from enrolling import Federation
+
+HOLDS = """
+import sys
+from pathlib import Path
+from client.sole_client import sole_client
+with sole_client("centerA", Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+TRAINING = {"doing": "round 3: training, 40 %", "time": 0.0}
+
+
+@pytest.fixture
+def federation(tmp_path, write_small_hospitals, monkeypatch, capsys):
+    write_small_hospitals(tmp_path / "h")
+    return Federation(tmp_path / "h", monkeypatch, capsys)
+
+
+@pytest.fixture
+def agent(federation):
+    """The agent of centerA, which approved; its processes are others that do nothing."""
+    federation.approve("centerA", federation.enroll_all())
+    agent = Agent(federation.site("centerA"), federation.path / "sites/centerA.yaml", ServiceManager(""), lambda _: None)
+    wait = [sys.executable, "-c", "import time; time.sleep(60)"]
+    agent.children = [Child(name, wait, agent.state / f"logs/{name}.log") for name in ("SuperNode", WORKER)]
+    agent.facts = SimpleNamespace(phase="training")
+    yield agent
+    for child in agent.children:
+        child.stop()
+
+
+def note(path, **facts):
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.write_text(json.dumps(facts))
+
+
+def test_two_clients_do_not_work_on_one_state_folder(agent, federation, monkeypatch):
+    """Two would answer one attempt twice, masked differently."""
+    monkeypatch.setattr("client.agent.end_on_sigterm", lambda: None)
+    monkeypatch.setattr(Agent, "_take_part", lambda _: SimpleNamespace(run_status="complete", study_hash=""))
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, agent.state], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert other.stdout.readline() == b"held\n"
+        said = federation.run("client", "--site", "centerA", code=RunError.exit_code)
+        assert "another client is at work as centerA" in said
+        assert "hint: " in said
+    finally:
+        other.kill()
+        other.communicate()
+    with sole_client("centerA", agent.state):
+        assert (agent.state / LOCK).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_agent_holds_its_folder_as_long_as_it_runs_and_no_longer(agent, monkeypatch):
+    held = []
+    monkeypatch.setattr("client.agent.end_on_sigterm", lambda: None)
+    monkeypatch.setattr(agent, "_ask", lambda: held.append(is_client_at_work(agent.state)))
+    agent.facts = SimpleNamespace(phase="finished", run_status="complete", study_hash=agent.kit.study_hash)
+    agent.run()
+    assert held == [True]
+    assert not is_client_at_work(agent.state)
+
+
+def test_no_child_inherits_the_lock(tmp_path):
+    with sole_client("centerA", tmp_path):
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+        assert is_client_at_work(tmp_path)
+    end = time.monotonic() + 20
+    while is_client_at_work(tmp_path) and time.monotonic() < end:  # a child closes it a moment after its program begins
+        time.sleep(0.01)
+    assert not is_client_at_work(tmp_path)
+    assert child.poll() is None
+    child.communicate(b"\n")
+
+
+def test_a_look_at_the_lock_keeps_no_client_from_starting(tmp_path, monkeypatch):
+    with (tmp_path / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        monkeypatch.setattr("client.sole_client.time.sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
+        with sole_client("centerA", tmp_path):
+            assert is_client_at_work(tmp_path)
+
+
+@pytest.mark.parametrize("proxy", [None, "http://proxy.example.org:3128"])
+def test_the_proxy_is_that_of_the_site_file_whatever_the_environment_says(agent, monkeypatch, proxy):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "http://another.example.org:8080")
+    monkeypatch.setenv("KEPT", "as it is")
+    site = agent.site.model_copy(update={"proxy": proxy})
+    for child in Agent(site, agent.site_file, ServiceManager(""), lambda _: None).children:
+        proxies = {name: value for name, value in child.environment.items() if name.lower().endswith("_proxy")}
+        assert proxies == {"NO_PROXY": "127.0.0.1"} | ({"HTTPS_PROXY": proxy} if proxy else {})
+        assert child.environment["KEPT"] == "as it is"
+
+
+def test_what_a_worker_did_before_it_was_started_anew_is_not_shown(agent):
+    note(agent.state / TURNS, time=time.time())
+    note(agent.state / DOING, **TRAINING)
+    agent._turn()
+    assert all(child.is_running for child in agent.children)
+    assert agent.line() == WAITING
+    note(agent.state / DOING, **TRAINING)
+    agent._turn()
+    assert agent.line() == TRAINING["doing"]  # of the worker that is there
+
+
+def test_that_the_study_has_ended_is_kept_when_a_worker_is_started_anew(agent):
+    note(agent.state / DOING, doing="the study is finished: complete", **{FINISHED: agent.kit.study_hash})
+    agent._turn()
+    assert describe_site(agent.site)["line"] == "the study is finished: complete"
+
+
+def test_without_a_connection_a_site_does_not_say_what_it_did(agent):
+    note(agent.state / DOING, **TRAINING)
+    assert agent.line() == CONNECTING
+    note(agent.state / TURNS, time=time.time())
+    assert agent.line() == TRAINING["doing"]
+
+
+def outside_now(federation):
+    """Training hours in the site file that are not now."""
+    hours = "-".join((datetime.now() + timedelta(hours=ahead)).strftime("%H:%M") for ahead in (2, 4))
+    path = federation.path / "sites/centerA.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"policy": {"training_hours": hours}}))
+    return hours
+
+
+def test_status_of_a_service_outside_its_training_hours_is_as_it_should_be(agent, federation):
+    hours = outside_now(federation)
+    check = ("client", "status", "--site", "centerA", "--check")
+    with sole_client("centerA", agent.state):
+        assert federation.run(*check) == ""
+        assert federation.run(*check[:-1]) == f"outside training hours {hours}\n"
+        status = json.loads(federation.run(*check[:-1], "--json"))
+        assert (status["takes_part"], status["outside_training_hours"]) == (False, True)
+        federation.run("client", "pause", "--site", "centerA")
+        assert "centerA: paused" in federation.run(*check, code=12)
+        federation.run("client", "pause", "--site", "centerA", "--resume")
+    assert "centerA: not running" in federation.run(*check, code=12)
+
+
+def test_status_of_a_service_without_a_connection_does_not_say_that_it_is_not_running(agent):
+    with sole_client("centerA", agent.state):
+        assert describe_site(agent.site)["line"] == CONNECTING
+    assert describe_site(agent.site)["line"] == "not running"
+
+
+def test_who_may_not_read_the_state_folder_is_not_told_that_nothing_runs(agent, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)  # as root, whom a test may run as, nothing is unreadable
+    with pytest.raises(PermissionError):
+        describe_site(agent.site)
