@@ -23,6 +23,7 @@ from csasn.study import Name, Sha256, Study, read_study
 PURPOSE = "enrolment"
 AUTHORITY, STUDY, KIT = "ca.crt", "study.yaml", "kit.json"
 KIT_FILES = (AUTHORITY, STUDY)
+SoftwareVersion = Annotated[str, Field(pattern=r"^[0-9A-Za-z.+!-]{1,40}$")]
 KIT_HINT = "ask the coordinator for the kit again, and install it with client install"
 
 
@@ -32,7 +33,7 @@ class Enrolment(PublicKeys):
     site: Name
     num_training_cases: Annotated[int, Field(ge=1, le=10_000_000)]
     study_hash: Sha256
-    software_version: Annotated[str, Field(pattern=r"^[0-9A-Za-z.+!-]{1,40}$")] = __version__
+    software_version: SoftwareVersion = __version__
 
 
 class EnrolmentRequest(Configuration):

@@ -4,12 +4,13 @@ Nothing here is secret: names, versions, hashes, public keys and signatures. A s
 approval); the rest is for people.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
 from csasn import __version__
 from csasn.configuration import Configuration
+from csasn.enrolment import SoftwareVersion
 from csasn.membership import Approval, Membership
 from csasn.study import Name, Sha256
 
@@ -24,7 +25,7 @@ class SiteFacts(Configuration):
     """What a site says of itself."""
 
     site: Name
-    software_version: Annotated[str, Field(max_length=40)] = __version__
+    software_version: SoftwareVersion = __version__
     study_hash: Sha256
     approval: Approval | None = None
 

@@ -10,11 +10,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from csasn.storage import private_folder
+from csasn.errors import StorageError
+from csasn.storage import private_folder, write_atomically
 
 LONGEST_WAIT_S = 30.0
 HEALTHY_S = 60.0
@@ -28,9 +29,10 @@ QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_
 
 @dataclass
 class Child:
-    """A process to keep running. What it writes goes to `log`, whose last 16 MiB and those before are kept.
+    """A process to keep running. What it writes goes to `log`, whose last 16 MiB and those before, in `log`.1, are kept.
 
-    `environment` is all of its environment, None for that of this process.
+    What it writes in the moment in which a full log is set aside may be lost. `environment` is all of its environment, None for
+    that of this process.
     """
 
     name: str
@@ -48,7 +50,7 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
     def turn(self) -> str:
-        """Starts the process where it is due; what is worth saying, or nothing."""
+        """Starts the process where it is due, and sets its log aside where that is full; what is worth saying, or nothing."""
         now = time.monotonic()
         if self.process is not None and self.process.poll() is not None:
             code, self.process = self.process.returncode, None
@@ -56,7 +58,9 @@ class Child:
             wait = min(2.0 ** (self.num_failures - 1), LONGEST_WAIT_S) if self.num_failures > 1 else 0.0
             self._due = now + wait
             return f"{self.name} ended ({_cause(code)}), started again in {wait:.0f} s; see {self.log.name}"
-        if self.process is None and now >= self._due:
+        if self.process is not None:
+            self._turn_log()
+        elif now >= self._due:
             self._start(now)
         return ""
 
@@ -74,8 +78,9 @@ class Child:
 
     def _start(self, now: float) -> None:
         private_folder(self.log.parent)
-        if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:
-            self.log.replace(self.log.with_name(f"{self.log.name}.1"))
+        if self._log_is_full():
+            self.log.replace(self._log_before)
+        # O_APPEND: after the log was cut short, the process goes on at its new end
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self.process = subprocess.Popen(  # noqa: S603 - commands of our own
@@ -89,6 +94,22 @@ class Child:
         finally:
             os.close(descriptor)
         self._started = now
+
+    @property
+    def _log_before(self) -> Path:
+        return self.log.with_name(f"{self.log.name}.1")
+
+    def _log_is_full(self) -> bool:
+        with suppress(FileNotFoundError):
+            return self.log.stat().st_size > MAX_LOG_BYTES
+        return False
+
+    def _turn_log(self) -> None:
+        """Sets a full log aside while the process holds it open."""
+        if self._log_is_full():
+            with suppress(StorageError):  # a full disk: the process goes on, and the next turn tries again
+                write_atomically(self._log_before, self.log.read_bytes(), 0o600)
+                os.truncate(self.log, 0)
 
 
 def _cause(code: int) -> str:

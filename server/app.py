@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -18,16 +19,18 @@ from csasn.site import find_site
 from csasn.study import read_study
 from server.exchange import Enough, Take, never
 from server.outcome import write_outcome, write_report
+from server.plain_text import plain
 from server.preparation import begin, check_resumable
 from server.receipts import Receipts
 from server.rounds import Coordinator
-from server.run_directory import RunDirectory
+from server.run_directory import RunDirectory, has_outcome
 
 # keys of the run configuration: a run directory and its nodes; or, in Flower's simulation, what to make one from
 RUN_DIRECTORY, NODES, STUDY, SITES, OUT = "run-directory", "nodes", "study", "sites", "out"
 POLL_S = 0.02
 NODES_WITHIN_S, PLACES_WITHIN_S = 30.0, 300.0  # a simulation registers its nodes at once; its processes may take minutes to start
 Pause = Callable[[float], None]
+OnReply = Callable[[Request, str, str], None]  # what was asked, the site, what it said in a word
 
 
 class GridExchange:
@@ -38,7 +41,7 @@ class GridExchange:
         grid: Grid,
         nodes: Mapping[str, int],
         receipts: Receipts,
-        on_reply: Callable[[str, str], None],
+        on_reply: OnReply,
         pause: Pause = time.sleep,
     ) -> None:
         self.grid = grid
@@ -64,7 +67,7 @@ class GridExchange:
                 site = waiting.pop(message.metadata.reply_to_message_id)
                 reply = self._read(site, requests[site], message)
                 take(site, reply)
-                self.on_reply(site, str(reply) if isinstance(reply, Absence) else "answered")
+                self.on_reply(requests[site], site, str(reply) if isinstance(reply, Absence) else "answered")
                 del message, reply  # an update is in the sum by now
             self.pause(POLL_S)
         for site in waiting.values():
@@ -79,7 +82,8 @@ class GridExchange:
             return Absence(Reason.REFUSED, said) if message.error.code == wire.NO_LEDGER else Absence(Reason.FAILED, lost)
         try:
             self.receipts.take(site, request, message.content)
-            return wire.answer_from_records(message.content)
+            reply = wire.answer_from_records(message.content)
+            return replace(reply, text=plain(reply.text)) if isinstance(reply, Absence) else reply
         except ProtocolError as error:
             return Absence(Reason.BROKEN, error.message)
 
@@ -135,7 +139,11 @@ def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pa
     """Runs or resumes a run over a Grid, and writes its outcome. `pause` waits between two looks for replies."""
     contract = Contract.of(directory.study, directory.membership, build_network(directory.study))
     receipts = Receipts(directory.path, directory.membership)
-    exchange = GridExchange(grid, nodes, receipts, lambda site, said: directory.event("reply", site=site, said=said), pause)
+
+    def on_reply(request: Request, site: str, said: str) -> None:
+        directory.event("reply", kind=str(request.kind), round=request.header.round, site=site, said=said)
+
+    exchange = GridExchange(grid, nodes, receipts, on_reply, pause)
     finished = Coordinator(contract, directory, exchange).run(contract.state.read(initial_network(directory.study)))
     write_outcome(directory, contract, build_network(directory.study), finished)
 
@@ -148,9 +156,11 @@ def main(grid: Grid, context: Context) -> None:
     """What Flower starts."""
     config = context.run_config
     directory = RunDirectory(_run_directory(config))
+    directory.drop_report()
     try:
-        nodes = json.loads(str(config[NODES])) if NODES in config else ask_places(grid, directory.membership.sites)
-        coordinate(grid, nodes, directory)
+        if not has_outcome(directory.path):
+            nodes = json.loads(str(config[NODES])) if NODES in config else ask_places(grid, directory.membership.sites)
+            coordinate(grid, nodes, directory)
         directory.event("run-finished")
     except CsasnError as error:
         directory.event("failed", error=error.message)

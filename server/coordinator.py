@@ -6,6 +6,7 @@ on from its directory.
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from csasn.storage import private_folder, write_json
 from csasn.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from server.desk import Desk
 from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
+from server.run_directory import REPORT, RunDirectory, has_outcome, is_finished
 
 SERVICE, LOCK = "service.json", "service.lock"
 RUN = "run"
@@ -32,6 +34,7 @@ TURN_S = 0.5
 RETURNED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10), "MALLOC_ARENA_MAX": "2"}
 POLL_S = 0.15  # between two looks for replies, a request to SuperLink for each site that owes one
 LOOK_S = 30.0
+ANEW = "end the coordinator (server stop), move that folder away, and start it"
 Say = Callable[[str], None]
 
 
@@ -50,6 +53,7 @@ class StartSettings:
     port: int = 0  # 0: the port of the address that sites were given
     with_run: bool = False
     on_trouble: str = ""
+    superlink_port: int = 0  # 0: any that is free
 
 
 def start(
@@ -60,14 +64,16 @@ def start(
     `tell_ready` is told at each turn whether the front runs before a SuperLink that knows the sites.
 
     Raises:
-        ConfigurationError: the folder is none of a coordinator's, or another `server start` is at work on it.
+        ConfigurationError: the folder is none of a coordinator's, another `server start` is at work on it, or what it shall call
+            in trouble is no command.
     """
+    _check_command(settings.on_trouble)
     desk = Desk(Enrolments.open(folder))
     lock = _lock(folder)
     end_on_sigterm()
-    port = free_port()
+    port = settings.superlink_port or free_port()
     if settings.with_run and desk.facts().phase == "failed":
-        (desk.run_path / "report.json").unlink()  # of an attempt that failed, and now goes on
+        (desk.run_path / REPORT).unlink(missing_ok=True)  # of an attempt that failed, and now goes on
     children = _children(desk, settings, port)
     write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=port).model_dump())
     registered: object = None
@@ -89,7 +95,7 @@ def start(
             tell_ready(registered is not None and all(child.is_running for child in children[:2]))
             if settings.on_trouble and time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
-                told = _tell(settings.on_trouble, desk, told)
+                told = _tell(settings.on_trouble, desk, told, say)
             manager.alive(f"{desk.enrolments.study.name}: {len(children)} processes")
             time.sleep(TURN_S)
     finally:
@@ -171,42 +177,18 @@ def run(folder: Path, say: Say) -> Path:
     Raises:
         CsasnError: the run cannot go on.
     """
-    from server.app import coordinate
     from server.outcome import write_report
-    from server.run_directory import RunDirectory, is_finished
-    from server.superlink import LinkLostError, open_link, register_nodes
 
     desk = Desk(Enrolments.open(folder))
     if is_finished(desk.run_path):
-        raise RunError(f"{desk.run_path} holds a finished run", "move that folder away to begin another")
-    _await_approvals(desk, say)
-    membership = desk.enrolments.membership()
-    assert membership is not None
-    if not (desk.run_path / "study.yaml").exists():
-        RunDirectory.create(desk.run_path, desk.enrolments.study, membership)
-    directory = RunDirectory(desk.run_path)
-    (desk.run_path / "report.json").unlink(missing_ok=True)  # of an attempt that stopped
+        raise RunError(f"{desk.run_path} holds a finished run", f"{ANEW} to begin another")
+    if not has_outcome(desk.run_path):
+        _await_approvals(desk, say)
+    directory = _open_run(desk)
+    directory.drop_report()
     try:
-        if directory.membership.membership_hash != membership.membership_hash:
-            raise RunError(
-                f"{desk.run_path} was begun with membership {directory.membership.membership_hash[:12]}, "
-                f"proposed is {membership.membership_hash[:12]}",
-                "set the run aside: move its folder, then run again with the new membership",
-            )
-        keys = {member.site: member.node_key or "" for member in membership.members}
-        while True:
-            service = find_service(folder)
-            try:
-                if service is None:
-                    raise LinkLostError("the coordinator is not started", "server start")
-                nodes = register_nodes(service.superlink_port, keys)
-                with open_link(service.superlink_port) as grid:
-                    coordinate(grid, nodes, directory, lambda _: time.sleep(POLL_S))
-                break
-            except LinkLostError as error:
-                say(f"{error.message}; trying again")
-                directory.event("link-lost")
-                time.sleep(1.0)
+        if not has_outcome(desk.run_path):
+            _carry_out(desk, directory, say)
         directory.event("run-finished")
     except StorageError:
         raise  # no failure: `server start` begins the run again, until there is room
@@ -217,6 +199,47 @@ def run(folder: Path, say: Say) -> Path:
         write_report(directory, "deployment")
         directory.close()
     return desk.run_path
+
+
+def _open_run(desk: Desk) -> RunDirectory:
+    """The run of the study; a new one where there is none yet, once there is a membership."""
+    if not (desk.run_path / "study.yaml").exists():
+        membership = desk.enrolments.membership()
+        assert membership is not None
+        RunDirectory.create(desk.run_path, desk.enrolments.study, membership)
+    return RunDirectory(desk.run_path)
+
+
+def _carry_out(desk: Desk, directory: RunDirectory, say: Say) -> None:
+    """The federation to its outcome, over one link after another.
+
+    Raises:
+        RunError: the run was begun with another membership.
+    """
+    from server.app import coordinate
+    from server.superlink import LinkLostError, open_link, register_nodes
+
+    membership = desk.enrolments.membership()
+    assert membership is not None
+    if directory.membership.membership_hash != membership.membership_hash:
+        begun, proposed = directory.membership.membership_hash[:12], membership.membership_hash[:12]
+        raise RunError(
+            f"{desk.run_path} was begun with membership {begun}, proposed is {proposed}", f"{ANEW} to begin with the new membership"
+        )
+    keys = {member.site: member.node_key or "" for member in membership.members}
+    while True:
+        service = find_service(desk.folder)
+        try:
+            if service is None:
+                raise LinkLostError("the coordinator is not started", "server start")
+            nodes = register_nodes(service.superlink_port, keys)
+            with open_link(service.superlink_port) as grid:
+                coordinate(grid, nodes, directory, lambda _: time.sleep(POLL_S))
+            return
+        except LinkLostError as error:
+            say(f"{error.message}; trying again")
+            directory.event("link-lost")
+            time.sleep(1.0)
 
 
 def _await_approvals(desk: Desk, say: Say) -> None:
@@ -267,14 +290,25 @@ def _register(desk: Desk, port: int, registered: object) -> object:
 
 
 def _run_ended(desk: Desk) -> bool:
-    return (desk.run_path / "report.json").exists() and desk.facts().phase in ("finished", "failed")
+    return desk.facts().phase in ("finished", "failed")
 
 
-def _tell(command: str, desk: Desk, told: set[str]) -> set[str]:
-    """Calls the coordinator's own command, once for each new trouble, with the trouble as its last argument."""
+def _check_command(command: str) -> None:
+    if command and shutil.which(command) is None:
+        raise ConfigurationError(
+            f"--on-trouble is {command!r}, expected the name of a program that may be executed, without arguments",
+            "put arguments into a script of your own, make it executable (chmod +x), and name that",
+        )
+
+
+def _tell(command: str, desk: Desk, told: set[str], say: Say) -> set[str]:
+    """Calls the coordinator's own command, once for each new trouble, with the trouble as its only argument."""
     from server.status import find_troubles
 
     troubles = set(find_troubles(desk))
     for trouble in sorted(troubles - told):
-        subprocess.Popen([command, trouble], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - the operator's own
+        try:
+            subprocess.Popen([command, trouble], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - the operator's own
+        except OSError as error:  # the program went away meanwhile, or there is no process left: the coordinator goes on
+            say(f"warning: {command} cannot be called: {os.strerror(error.errno or 0).lower()}")
     return troubles

@@ -33,10 +33,17 @@ def _add_start(commands: Commands) -> argparse.ArgumentParser:
         "--port", type=int, default=0, metavar="PORT", help="port to listen at, where a router maps another one to it"
     )
     start.add_argument(
+        "--superlink-port",
+        type=int,
+        default=0,
+        metavar="PORT",
+        help="port of SuperLink on 127.0.0.1, where nginx passes requests to it (default: any that is free)",
+    )
+    start.add_argument(
         "--on-trouble",
         default="",
         metavar="COMMAND",
-        help="called with one line of text when a site is away, the run failed, or a certificate expires within 14 days",
+        help="a program, called with one line of text when a site is away, the run failed, or a certificate expires within 14 days",
     )
     add_health(start)
     return start
@@ -110,7 +117,9 @@ def _start(arguments: argparse.Namespace) -> None:
     from csasn.supervision import ServiceManager, told_health
     from server.coordinator import StartSettings, start
 
-    settings = StartSettings(arguments.listen, arguments.port, arguments.run, arguments.on_trouble)
+    settings = StartSettings(
+        arguments.listen, arguments.port, arguments.run, arguments.on_trouble, superlink_port=arguments.superlink_port
+    )
     with told_health(arguments.health) as tell_ready:
         start(arguments.folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say, tell_ready)
 

@@ -6,6 +6,8 @@ processes of their own and agree.
 
 import json
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,7 +23,7 @@ from csasn.facts import CoordinatorFacts, Phase, SiteFacts
 from csasn.storage import private_folder, write_json
 from csasn.study import Name
 from server.enrolment import SERVER_CERTIFICATE, Enrolments
-from server.run_directory import is_finished, read_events
+from server.run_directory import REPORT, finished_rounds, read_events
 
 
 class Seen(Configuration):
@@ -117,12 +119,11 @@ class Desk:
         write_json(path, Seen(site=said.site, time=now, software_version=said.software_version).model_dump(mode="json"))
 
     def _run_status(self) -> tuple[str, int]:
-        """Status of the report, where there is one, and the number of rounds done."""
-        current = max((_round(event) for event in self.events() if event["event"] == "round-finished"), default=0)
-        report = self.run_path / "report.json"
-        if not is_finished(self.run_path) and not report.exists():
-            return "", current
-        return str(json.loads(report.read_text())["status"]), current
+        """Status of the report, empty where there is none, as before a finished run wrote it; and the number of rounds done."""
+        current = max((_round(event) for event in finished_rounds(self.events())), default=0)
+        with suppress(FileNotFoundError):
+            return str(json.loads((self.run_path / REPORT).read_text())["status"]), current
+        return "", current
 
     def events(self) -> list[dict[str, object]]:
         """The events of the run, read again only when there are more."""
@@ -135,6 +136,6 @@ def _events(path: Path, size_bytes: int) -> tuple[dict[str, object], ...]:  # no
     return tuple(read_events(path))
 
 
-def _round(event: dict[str, object]) -> int:
+def _round(event: Mapping[str, object]) -> int:
     value = event.get("round", 0)
     return value if isinstance(value, int) else 0

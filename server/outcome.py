@@ -11,7 +11,7 @@ from csasn.report.report import build_report, final_metrics, run_status
 from csasn.storage import write_atomically, write_json
 from csasn.weighting import class_weights
 from server.rounds import Finished
-from server.run_directory import RunDirectory, read_events
+from server.run_directory import REPORT, RunDirectory, read_events
 
 
 def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, finished: Finished) -> None:
@@ -43,7 +43,7 @@ def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:
     """Writes report.json, MODEL_CARD.md, report.html and curves.png from the events so far; the report."""
     events = read_events(directory.path)
     report = build_report(directory.study, directory.membership, engine, events, run_status(events))
-    write_json(directory.path / "report.json", report)
+    write_json(directory.path / REPORT, report)
     write_atomically(directory.path / "MODEL_CARD.md", model_card(report).encode())
     from csasn.report.curves import draw_curves  # matplotlib, not before there is something to draw: no model is held any more
     from csasn.report.page import write_page

@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
+from csasn.federated.messages import Kind
 from csasn.study import Study
+from server.plain_text import plain
 
 Event = Mapping[str, object]
 
@@ -20,7 +23,8 @@ class Progress:
         self._bars = Bars(*columns, console=console, disable=not console.is_terminal)
         self._task: TaskID | None = None
         self._study: Study | None = None
-        self._answered: set[str] = set()
+        self._exchange = 0  # of those that the bar counts, the one that goes on
+        self._answered: set[str] = set()  # in it
         self._weights = ""
 
     def __enter__(self) -> "Progress":
@@ -31,8 +35,8 @@ class Progress:
         self._bars.stop()
 
     def say(self, line: str) -> None:
-        """One line above the bars."""
-        self.console.print(line, highlight=False, soft_wrap=True)
+        """One line above the bars; a site's word in it is text alone."""
+        self.console.print(Text(plain(line)), soft_wrap=True)
         self.console.file.flush()  # a log file shows each line as it comes
 
     def federation(self, study: Study) -> None:
@@ -64,19 +68,28 @@ class Progress:
             show(event)
 
     def _train_started(self, event: Event) -> None:
-        self._answered = set()
         weights = event["class_weights"]
         if self._study and isinstance(weights, list):
             self._weights = " ".join(f"{name} {value:.2f}" for name, value in zip(self._study.classes, weights, strict=True))
         self._describe(event["round"])
 
     def _reply(self, event: Event) -> None:
-        if event["said"] == "answered":
-            self._answered.add(str(event["site"]))
-            if self._task is not None:
-                self._bars.advance(self._task)
-        else:
+        if event["said"] != "answered":
             self.say(f"  {event['site']}: {event['said']}")
+        elif self._task is not None and (exchange := self._place(str(event["kind"]), int(str(event["round"])))) is not None:
+            self._answered = {str(event["site"])} | (self._answered if exchange == self._exchange else set())
+            self._exchange = exchange
+            self._show_bar()
+
+    def _place(self, kind: str, current: int) -> int | None:
+        """The place of an exchange among those that the bar counts; None for keys, confirmations and shares, which are small."""
+        rounds = self._study.federation.rounds if self._study else 0
+        return {Kind.HELLO: 0, Kind.TRAIN: current, Kind.VALIDATE: rounds + 1, Kind.FINISH: rounds + 2}.get(Kind(kind))
+
+    def _show_bar(self) -> None:
+        if self._task is not None and self._study:
+            done = self._exchange * len(self._study.federation.sites) + len(self._answered)
+            self._bars.update(self._task, completed=done)
 
     def _describe(self, current: object) -> None:
         if self._task is not None and self._study:
@@ -99,9 +112,8 @@ class Progress:
         assert isinstance(absent, dict)
         reasons = "; ".join(f"{site}: {reason}" for site, reason in absent.items())
         self.say(f"  attempt {event['attempt']} is repeated: {reasons}")
-        if self._task is not None and self._study:
-            self._bars.advance(self._task, -len(self._answered))
-            self._answered = set()
+        self._answered = set()
+        self._show_bar()
 
     def _withheld(self, event: Event) -> None:
         self.say(f"  metrics of the model of round {event['round']} are withheld: a site is missing")

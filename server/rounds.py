@@ -80,8 +80,9 @@ class Coordinator:
             elif replies.sum_P is not None:
                 after = self._step(state, replies, request)
                 facts = {"bytes_up": bytes_up, "bytes_down": bytes_down, "seconds": round(time.monotonic() - started, 3)}
-                self.directory.save(after)
+                # first, since a round that is told twice counts once, and one that is in the checkpoint alone would be in no report
                 self.directory.event("round-finished", round=current, attempts=attempts, **self._describe(replies, after), **facts)
+                self.directory.save(after)
                 return after
             else:
                 self._too_few_came(f"round {current}", replies)

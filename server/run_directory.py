@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from csasn.study import Study, read_study
 Event = Mapping[str, object]
 LATEST, BEST, ATTEMPT = "checkpoints/latest.safetensors", "checkpoints/best.safetensors", "checkpoints/attempt.json"
 KEYS, SURVIVORS = "checkpoints/keys.json", "checkpoints/survivors.json"
-RUN = "run.json"
+RUN, REPORT = "run.json", "report.json"
 BEGINNING = {"checkpoints", "sites", "membership.json", RUN}
 
 
@@ -104,6 +104,10 @@ class RunDirectory:
     def events(self) -> list[dict[str, object]]:
         """All events so far; a last line that a crash cut off is left out."""
         return read_events(self.path)
+
+    def drop_report(self) -> None:
+        """The report of an attempt that ended early goes, before the run goes on: without it the run is not taken for finished."""
+        (self.path / REPORT).unlink(missing_ok=True)
 
     def next_attempt(self) -> int:
         """The number of the attempt that begins, on disk before it is sent; never the same twice."""
@@ -193,9 +197,20 @@ def read_events(path: Path) -> list[dict[str, object]]:
     return events
 
 
+def finished_rounds(events: Iterable[Event]) -> list[Event]:
+    """The last word on each round, in order. A coordinator that is killed between this event and the checkpoint repeats the round,
+    and tells of it again."""
+    return list({event["round"]: event for event in events if event["event"] == "round-finished"}.values())
+
+
+def has_outcome(path: Path) -> bool:
+    """Whether the federation of the run in `path` came to its end, and what is left needs no site."""
+    return _has_event(path, "outcome")
+
+
 def is_finished(path: Path) -> bool:
     """Whether the run in `path` came to its report."""
-    return any(event.get("event") == "run-finished" for event in read_events(path))
+    return _has_event(path, "run-finished") and (path / REPORT).exists()
 
 
 def describe(path: Path) -> str:
@@ -204,8 +219,7 @@ def describe(path: Path) -> str:
         return "files that are no run"
     if is_finished(path):
         return "a finished run"
-    rounds = [event["round"] for event in read_events(path) if event["event"] == "round-finished"]
-    return f"an unfinished run ({rounds[-1] if rounds else 0} rounds done)"
+    return f"an unfinished run ({len(finished_rounds(read_events(path)))} rounds done)"
 
 
 def set_aside(path: Path) -> Path | None:
@@ -216,6 +230,10 @@ def set_aside(path: Path) -> Path | None:
     aside = path.with_name(f"{path.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     path.rename(aside)
     return aside
+
+
+def _has_event(path: Path, name: str) -> bool:
+    return any(event.get("event") == name for event in read_events(path))
 
 
 def _lock(path: Path) -> int:

@@ -18,7 +18,7 @@ from server.flower_runtime import LocalGrid, require_ray, run_on_ray
 from server.outcome import write_report
 from server.preparation import begin, check_resumable
 from server.progress import Progress
-from server.run_directory import RunDirectory, describe, set_aside
+from server.run_directory import RunDirectory, describe, finished_rounds, has_outcome, set_aside
 
 CLIENT_APP = "client.app:app"
 NUM_PROCESSES = 2
@@ -53,8 +53,9 @@ def simulate(simulation: Simulation, progress: Progress) -> tuple[dict[str, obje
     sites = {name: find_site(name, folder=simulation.sites_folder) for name in study.federation.sites}
     _prepare(simulation, study, sites, path, progress)
     directory = RunDirectory(path, progress.on_event)
+    directory.drop_report()
     try:
-        if not any(event["event"] == "outcome" for event in directory.events()):
+        if not has_outcome(path):
             federate = _federate_on_ray if simulation.engine == "flower" else _federate
             federate(directory, sites, simulation.sites_folder, progress)
         if simulation.baselines:
@@ -118,9 +119,10 @@ def _federate_on_ray(directory: RunDirectory, sites: Mapping[str, Site], sites_f
 
 def _add_baselines(directory: RunDirectory, sites: Mapping[str, Site], progress: Progress) -> None:
     """The baselines that the run does not hold yet."""
-    done = {event["name"] for event in directory.events() if event["event"] == "baseline"}
+    events = directory.events()
+    done = {event["name"] for event in events if event["event"] == "baseline"}
     missing = [baseline for baseline in baselines_of(directory.study) if baseline.name not in done]
-    steps = sum(int(str(event["steps"])) for event in directory.events() if event["event"] == "round-finished" and "steps" in event)
+    steps = sum(int(str(event.get("steps", 0))) for event in finished_rounds(events))
     advance = progress.baselines(len(missing), steps * len(missing))
     run_baselines(
         directory.study,

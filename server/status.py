@@ -6,11 +6,14 @@ from contextlib import suppress
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from csasn import __version__
 from csasn.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
 from server.coordinator import find_service
 from server.desk import Desk
+from server.plain_text import plain
+from server.run_directory import finished_rounds
 from server.superlink import LinkLostError, nodes_online
 
 Event = Mapping[str, object]
@@ -52,12 +55,12 @@ def find_troubles(desk: Desk) -> list[str]:
     for site, seen in desk.seen().items():
         if seen.software_version != __version__:
             found.append(f"{site} runs version {seen.software_version}, this is {__version__}")
-    return found
+    return [plain(trouble) for trouble in found]
 
 
 def seconds_left(facts: CoordinatorFacts, events: Sequence[Event]) -> float | None:
     """By the mean of the rounds so far; None before the first."""
-    taken = [float(str(event["seconds"])) for event in events if event["event"] == "round-finished"]
+    taken = [float(str(event["seconds"])) for event in finished_rounds(events)]
     if not taken or facts.phase != "running":
         return None
     return round(sum(taken) / len(taken) * (facts.num_rounds - facts.round), 1)
@@ -78,16 +81,21 @@ def status_view(status: Mapping[str, object]) -> Group:
     assert isinstance(sites, dict)
     for site, row in sites.items():
         cells = [row[key] for key in ("enrolled", "approved", "online", "software_version", "rounds_trained", "last_round")]
-        table.add_row(site, *[{True: "yes", False: "no", None: ""}.get(cell, str(cell)) for cell in cells])
+        table.add_row(site, *[Text(_cell(cell)) for cell in cells])
     troubles = status["troubles"]
     assert isinstance(troubles, list)
-    return Group(head, table, *[f"[bold]! {trouble}[/bold]" for trouble in troubles])
+    return Group(Text(head), table, *[Text(f"! {trouble}", style="bold") for trouble in troubles])
+
+
+def _cell(value: object) -> str:
+    """A site's word is text alone: no markup, and nothing that a terminal acts on."""
+    return "yes" if value is True else "no" if value is False else "" if value is None else plain(str(value))
 
 
 def _sites(desk: Desk, facts: CoordinatorFacts, events: Sequence[Event]) -> dict[str, dict[str, object]]:
     enrolled, seen, online = desk.enrolments.sites(), desk.seen(), _online(desk)
     approved = {approval.site for approval in facts.approvals}
-    finished = [event for event in events if event["event"] == "round-finished"]
+    finished = finished_rounds(events)
     rows: dict[str, dict[str, object]] = {}
     for site in desk.enrolments.study.federation.sites:
         took = [event for event in finished if site in _list(event, "participants")]
@@ -106,7 +114,7 @@ def _sites(desk: Desk, facts: CoordinatorFacts, events: Sequence[Event]) -> dict
 
 def _rounds(events: Sequence[Event]) -> list[dict[str, object]]:
     keys = ("round", "attempts", "participants", "absent", "seconds")
-    return [{key: event.get(key) for key in keys} for event in events if event["event"] == "round-finished"]
+    return [{key: event.get(key) for key in keys} for event in finished_rounds(events)]
 
 
 def _away(desk: Desk) -> list[str]:

@@ -192,10 +192,11 @@ class LinkGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that have come whole, one at a time, so that no two updates wait in memory; one request asks for all."""
         self._push_again()
-        keys = {self._flower_id[key]: key for key in message_ids if key in self._pending and key not in self._arriving}
+        wanted = [key for key in message_ids if key in self._pending]
+        keys = {self._flower_id[key]: key for key in wanted if key not in self._arriving}
         if keys:
             self._arriving |= self._find_replies(keys)
-        for key in list(self._arriving):
+        for key in [key for key in wanted if key in self._arriving]:  # an older exchange's reply may be on its way too
             try:
                 with _lost():
                     reply = self._pull(self._arriving[key])

@@ -1,8 +1,6 @@
-"""A front in a process of its own, on loopback, with a certificate made for it."""
+"""A front in a process of its own, on loopback, with a certificate of an authority made for it."""
 
-import datetime
 import http.client
-import ipaddress
 import json
 import re
 import signal
@@ -16,10 +14,8 @@ from pathlib import Path
 
 import httpx
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from csasn.certificates import authority_pem, create_authority, create_server_certificate, create_server_key
 from csasn.supervision import free_port
 
 SCRIPT = """
@@ -37,27 +33,12 @@ sys.exit(run_command(lambda: run_front(settings, facts, accepts)))
 
 
 def write_certificate(folder, name):
-    """A self-signed certificate for 127.0.0.1 and the name in the nginx file; its serial number."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    names = (x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("coordinator.example.org"))
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "server.key").write_bytes(key.private_bytes(*plain))
-    (folder / "server.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return certificate.serial_number
+    """A certificate for 127.0.0.1 and the name in the nginx file, signed by an authority as `server init` makes it; its number."""
+    authority, key = create_authority(name), create_server_key()
+    certificate = create_server_certificate(authority, key, ["127.0.0.1", "coordinator.example.org"])
+    for file, content in (("ca.crt", authority_pem(authority)), ("server.key", key), ("server.crt", certificate)):
+        (folder / file).write_bytes(content)
+    return x509.load_pem_x509_certificate(certificate).serial_number
 
 
 def wait_for(condition, seconds=20.0):
@@ -84,7 +65,7 @@ class RunningFront:
         with self.log.open("w") as log:
             self.process = subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps(settings)], stderr=log, cwd=folder)
         wait_for(lambda: answers(self.port) or self.process.poll() is not None)
-        self.tls = ssl.create_default_context(cafile=folder / "server.crt")
+        self.tls = ssl.create_default_context(cafile=folder / "ca.crt")
         self.url = f"https://127.0.0.1:{self.port}"
 
     def client(self, timeout=20.0):

@@ -27,6 +27,7 @@ import csasn.cli
 import server.cli
 from client.cli import command_parser
 from csasn.site import Policy, Site, read_site
+from csasn.supervision import free_port
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -115,15 +116,13 @@ def test_the_coordinator_tells_systemd_that_it_is_ready_alive_and_stopping_and_l
 ):
     study = write_small_hospitals(tmp_path / "hospitals")
     (tmp_path / "passphrase").write_text("correct horse battery staple\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address, superlink_port = f"127.0.0.1:{free_port()}", free_port()
     folder = tmp_path / "coordinator"
     command = [Path(sys.executable).with_name("server")]
     made = [*command, "init", study, "--address", address, "--folder", folder, "--passphrase-file", tmp_path / "passphrase"]
     subprocess.run(made, check=True, capture_output=True)
     with listen(tmp_path) as receiver:
-        start = [*command, "start", "--listen", "127.0.0.1", "--folder", folder]
+        start = [*command, "start", "--listen", "127.0.0.1", "--superlink-port", str(superlink_port), "--folder", folder]
         environment = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
         process = subprocess.Popen(start, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
@@ -131,6 +130,8 @@ def test_the_coordinator_tells_systemd_that_it_is_ready_alive_and_stopping_and_l
             while "READY=1" not in heard or not any(line.startswith("STATUS=small") for line in heard):
                 heard += receiver.recv(4096).decode().splitlines()
             assert "WATCHDOG=1" in heard
+            assert json.loads((folder / "service.json").read_text())["superlink_port"] == superlink_port
+            socket.create_connection(("127.0.0.1", superlink_port), 5).close()
             children = children_of(process.pid)
             assert len(children) >= 2
             process.send_signal(signal.SIGTERM)
@@ -214,7 +215,58 @@ def test_a_site_in_compose_takes_no_connection_and_cannot_write_where_images_are
     site = compose()["services"]["site"]
     assert site["profiles"] == ["site"]
     assert "ports" not in site
-    assert [volume for volume in site["volumes"] if not volume.endswith(":ro")] == ["site:/data"]
+    assert [volume for volume in site["volumes"] if not volume.endswith(":ro")] == ["site:/var/lib/csasn"]
+
+
+def mounts(service):
+    """Where a service's volumes are in its container, and whether they may be written."""
+    places = [volume.removesuffix(":ro").rpartition(":")[2] for volume in compose()["services"][service]["volumes"]]
+    return dict(zip(places, [not volume.endswith(":ro") for volume in compose()["services"][service]["volumes"]], strict=True))
+
+
+@pytest.mark.parametrize(("service", "image"), [("coordinator", "server"), ("site", "client")])
+def test_a_service_in_compose_runs_in_the_folder_that_its_volume_keeps(service, image):
+    given = dict(reversed(instructions(DEPLOY / f"container/Dockerfile.{image}")))
+    writable = [place for place, may_write in mounts(service).items() if may_write]
+    assert [given["WORKDIR"]] == [given["VOLUME"]] == writable
+    assert f"HOME={writable[0]} " in given["ENV"]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=name)
+def test_an_example_site_can_be_used_in_compose_as_it_is(path):
+    site, places = read_site(path), mounts("site")
+    assert places[str(Path(site.state).parent)] is True
+    for read in (site.manifest, site.images):
+        assert places[str(Path(read).parent)] is False
+    assert places["/etc/csasn"] is False
+
+
+def container_commands(page):
+    """Service and words of each documented `docker compose run` and `up`, and what it takes in and gives out."""
+    text = (DEPLOY / page).read_text()
+    lines = re.findall(r"(?m)^(?:#   )?docker compose -f deploy/compose\.yaml (?:run|exec|up) .*$", text)
+    for line in lines:
+        words = shlex.split(line.lstrip("# "), comments=True)
+        place = next(i for i, word in enumerate(words) if word in ("coordinator", "site"))
+        yield words[place], words[place + 1 :]
+
+
+@pytest.mark.parametrize("page", ["README.md", "compose.yaml"])
+def test_each_file_that_a_container_command_names_was_put_into_its_volume_before_or_made_there(page):
+    made = {"coordinator": set(), "site": set()}
+    begun = set()
+    for service, words in container_commands(page):
+        begun.add((service, *words[:2]))
+        if words[:2] == ["sh", "-c"]:
+            made[service].add(words[2].removeprefix("cat > "))
+            continue
+        if words[:2] == ["client", "enroll"]:
+            made[service].add("centerA.request.json")
+        if words[:2] == ["server", "enroll"]:
+            made[service].add("coordinator/kits/centerA.kit.zip")
+        inside = itertools.takewhile(lambda word: word not in SHELL, words)
+        assert {word for word in inside if Path(word).suffix in (".yaml", ".json", ".zip")} <= made[service]
+    assert {("coordinator", "server", "init"), ("coordinator",), ("site", "client", "keygen"), ("site",)} <= begun
 
 
 # Kubernetes
@@ -288,12 +340,13 @@ def documented_commands():
     """Command lines of fenced blocks, also those that follow another program's arguments."""
     text = "".join((DEPLOY / page).read_text() for page in ("README.md", "DATA_PROTECTION.md"))
     blocks = re.findall(r"(?ms)^```sh\n(.*?)^```", text)
-    blocks += ["".join(line.lstrip("# ") + "\n" for line in (DEPLOY / page).read_text().splitlines() if " server " in line)
-               for page in ("compose.yaml", "kubernetes/coordinator.yaml") ]  # fmt: skip
+    for page in ("compose.yaml", "kubernetes/coordinator.yaml", "nginx/csasn.conf"):
+        lines = [line for line in (DEPLOY / page).read_text().splitlines() if re.match("#   .*(server|client) ", line)]
+        blocks.append("".join(line.lstrip("# ") + "\n" for line in lines))
     for line in "".join(blocks).replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         place = next((i for i, word in enumerate(words) if Path(word).name in ("server", "client", "csasn")), None)
-        if place is not None and (place == 0 or words[place - 1] in ("coordinator", "--", "sudo")):
+        if place is not None and (place == 0 or words[place - 1] in ("coordinator", "site", "--", "sudo")):
             yield Path(words[place]).name, tuple(itertools.takewhile(lambda word: word not in SHELL, words[place + 1 :]))
 
 
@@ -305,6 +358,15 @@ def test_every_command_in_the_readme_exists(command, arguments):
     except SystemExit as refusal:
         pytest.fail(f"{command} {' '.join(arguments)}: exit code {refusal.code}")
     assert isinstance(parsed, argparse.Namespace)
+
+
+def test_nginx_passes_to_where_the_documented_command_puts_superlink_and_front():
+    text = (DEPLOY / "nginx/csasn.conf").read_text()
+    (command,) = re.findall(r"(?m)^#   server (start .*)$", text)
+    started = server.cli._parser().parse_args(shlex.split(command))
+    assert started.listen == "127.0.0.1"
+    assert set(re.findall(r"http://127\.0\.0\.1:(\d+);", text)) == {str(started.superlink_port)}
+    assert set(re.findall(r"https://127\.0\.0\.1:(\d+);", text)) == {str(started.port)}
 
 
 def test_the_readme_goes_all_the_way():

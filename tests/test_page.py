@@ -236,7 +236,8 @@ def test_where_a_site_was_missing_at_the_end_nothing_is_said_of_the_cases_of_all
     assert "any other on those of all sites: not the same cases, after" in said
     console = Console(width=160, file=StringIO())
     console.print(report_tables(report))
-    assert "Federated on test cases of the sites that answered at the end, others on those of all" in " ".join(console.file.getvalue().split())
+    shown = " ".join(console.file.getvalue().split())
+    assert "Federated on test cases of the sites that answered at the end, others on those of all" in shown
 
 
 def test_few_cases_and_guessing_are_named():

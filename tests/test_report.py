@@ -158,6 +158,9 @@ def test_a_round_told_twice_counts_once(finished):
     again = [event for event in events if event["event"] == "round-finished"]
     report = build_report(finished.study, finished.directory.membership, "local", [*events, *again], "complete")
     assert [row["round"] for row in report["rounds"]] == [1, 2, 3]
+    partial = [event | {"absent": {"centerA": "no answer within the deadline"}} for event in again]
+    assert run_status([*partial, *events]) == "complete"  # each round was trained again by all sites
+    assert run_status([*events, *partial]) == "degraded"
 
 
 def test_a_run_that_lost_a_site_is_never_plainly_complete(federate):

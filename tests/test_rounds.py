@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from csasn.federated.messages import Answer, Kind
+from csasn.report.report import build_report
 from csasn.training import train_locally
+from server.run_directory import finished_rounds
 
 
 def test_the_same_study_and_seed_give_the_same_bits_twice(federate):
@@ -57,6 +59,47 @@ def test_a_resumed_run_gives_the_same_bits(federate):
     assert resumed.state_hash() == undisturbed.state_hash()
     attempts = [event["attempt"] for event in resumed.events("train-started")]
     assert attempts == sorted(set(attempts))
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_round_killed_between_its_event_and_its_checkpoint_is_in_the_report_once(federate, monkeypatch, secure):
+    """Whichever of the two is first: the second one is not reached."""
+    study = {"federation": {"secure_aggregation": secure}}
+    undisturbed = federate("undisturbed", **study)
+    undisturbed.run()
+
+    class KilledError(Exception):
+        pass
+
+    disturbed, done = federate("disturbed", **study), []
+    directory, save, event = disturbed.directory, disturbed.directory.save, disturbed.directory.event
+
+    def killed_before_the_second(write):
+        done.append(write)
+        if len(done) == 2:
+            raise KilledError
+
+    def save_state(state):
+        if state.round == 1:
+            killed_before_the_second(save)
+        save(state)
+
+    def write_event(name, /, **facts):
+        if name == "round-finished":
+            killed_before_the_second(event)
+        event(name, **facts)
+
+    monkeypatch.setattr(directory, "save", save_state)
+    monkeypatch.setattr(directory, "event", write_event)
+    with pytest.raises(KilledError):
+        disturbed.run()
+    resumed = federate("disturbed")
+    resumed.run()
+    report = build_report(resumed.study, resumed.directory.membership, "local", resumed.directory.events(), "complete")
+    assert [row["round"] for row in report["rounds"]] == [1, 2]
+    assert [row["participants"] for row in report["rounds"]] == [list(resumed.study.federation.sites)] * 2
+    assert [event["round"] for event in finished_rounds(resumed.directory.events())] == [1, 2]
+    assert resumed.state_hash() == undisturbed.state_hash()
 
 
 def test_a_worker_that_lost_its_memory_gets_the_whole_model_and_gives_the_same_bits(federate):

@@ -1,16 +1,24 @@
 """`server simulate` with real processes: equal bits, kills, Ctrl-C, and errors that an operator can act on."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from server.run_directory import read_events
+from csasn.study import read_study
+from server import simulate as engine
+from server.outcome import write_outcome
+from server.progress import Progress
+from server.run_directory import describe, read_events
+from server.simulate import Simulation
 
 COMMAND = Path(sys.prefix) / "bin"
 ROUNDS = 3
@@ -200,3 +208,69 @@ def test_baselines_and_ten_other_classes_need_no_change_of_code(tmp_path, write_
     assert set(report["baselines"]) == {"pooled", "single/north", "single/south"}
     assert report["final"]["malignancy_auroc"] is None
     assert report == json.loads((tmp_path / "run/report.json").read_text())
+
+
+@pytest.fixture
+def ending(federate):
+    """A run that came to its outcome, and what resumes it."""
+    federation = federate("run")
+    write_outcome(federation.directory, federation.contract, federation.network, federation.run())
+    resumed = Simulation(federation.sites_folder.parent / "study.yaml", federation.sites_folder, federation.path, resume=True)
+    return federation, resumed
+
+
+def quiet():
+    return Progress(Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("before", [None, '{"status": "stopped"}'])
+def test_a_run_killed_before_its_report_gets_it_when_it_is_resumed(ending, monkeypatch, before):
+    """Also where an attempt before that stopped, and left a report."""
+
+    class KilledError(Exception):
+        pass
+
+    def kill(*_):
+        raise KilledError
+
+    federation, resumed = ending
+    if before:
+        (federation.path / "report.json").write_text(before)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "write_report", kill)
+        with pytest.raises(KilledError):
+            engine.simulate(resumed, quiet())
+    assert federation.events("run-finished")
+    assert describe(federation.path) == "an unfinished run (2 rounds done)"
+    found, path = engine.simulate(resumed, quiet())
+    assert found["status"] == "complete"
+    assert json.loads((path / "report.json").read_text()) == found
+    assert describe(path) == "a finished run"
+
+
+def test_a_round_that_was_told_twice_counts_once_for_the_baselines(ending, monkeypatch):
+    federation, resumed = ending
+    rounds = federation.events("round-finished")
+    federation.directory.event("round-finished", **{key: value for key, value in rounds[1].items() if key not in ("event", "time")})
+    asked = []
+    monkeypatch.setattr(Progress, "baselines", lambda _, number, steps: asked.append((number, steps)))
+    monkeypatch.setattr(engine, "run_baselines", lambda *_: None)
+    engine.simulate(replace(resumed, baselines=True), quiet())
+    assert asked == [(4, 4 * sum(event["steps"] for event in rounds))]
+
+
+def test_the_bar_of_a_run_with_secure_aggregation_counts_each_site_once_an_exchange(tmp_path, write_small_hospitals):
+    """Keys and shares are exchanges too, and not counted."""
+    study_file = write_small_hospitals(tmp_path / "hospitals", federation={"rounds": 2, "secure_aggregation": True})
+    done = simulate(tmp_path / "hospitals", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    progress, reached = quiet(), {}
+    progress.federation(read_study(study_file))
+    (bar,) = progress._bars.tasks
+    for event in read_events(tmp_path / "run"):
+        progress.on_event(event)
+        reached[event["event"], event.get("round")] = bar.completed
+    assert bar.total == 3 * (2 + 3)
+    assert [reached["hello", None], reached["round-finished", 1], reached["round-finished", 2]] == [3, 6, 9]
+    assert reached["evaluated", 2] == 12
+    assert max(done for (event, _), done in reached.items() if event == "finish") == 15

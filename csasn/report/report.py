@@ -126,7 +126,7 @@ def run_status(events: Sequence[Event]) -> str:
     if outcome["final"] is None or any(event["event"] == "evaluation-withheld" for event in events):
         return "incomplete"
     finish = _last(events, "finish")
-    partial = any(event["event"] == "round-finished" and event["absent"] for event in events)
+    partial = any((_last(events, "round-finished", number) or {}).get("absent") for number in _rounds(events))
     return "degraded" if partial or (finish and finish["absent"]) else "complete"
 
 

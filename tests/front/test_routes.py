@@ -87,7 +87,7 @@ def test_a_registered_node_works_through_the_front_and_a_stranger_does_not(guard
     protobuf = {"content-type": PROTOBUF_MEDIA_TYPE, "accept": PROTOBUF_MEDIA_TYPE}
     control = f"http://127.0.0.1:{superlink}/v1/control/register-node"
     assert httpx.post(control, content=register, headers=protobuf, trust_env=False).status_code == 200
-    authority = (guarded.folder / "server.crt").read_bytes()
+    authority = (guarded.folder / "ca.crt").read_bytes()
     with http_request_response(f"127.0.0.1:{guarded.port}", False, authority, keys, max_retries=0) as connection:
         node_id, receive = connection[:2]
         assert node_id > 0
@@ -116,7 +116,8 @@ def nginx(tmp_path, superlink):
     with running_front(tmp_path, superlink) as front:
         server = object.__new__(RunningFront)
         server.folder, server.tls, server.port = tmp_path, front.tls, free_port()
-        text = CONFIGURATION.read_text().replace("/etc/csasn", str(tmp_path)).replace("/var/log/nginx", str(tmp_path))
+        text = CONFIGURATION.read_text().replace("/var/log/nginx", str(tmp_path))
+        text = text.replace("/var/lib/csasn/coordinator/keys", str(tmp_path))
         for old, new in {
             "9092": server.port,
             "9093": superlink,

@@ -1,0 +1,152 @@
+"""The coordinator over its folder: what it refuses to start with, a run that was killed at its end, what people are shown."""
+
+import io
+import json
+import shutil
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import ValidationError
+from rich.console import Console
+
+import server.status
+from csasn import __version__, wire
+from csasn.errors import ConfigurationError, RunError
+from csasn.facts import CoordinatorFacts, SiteFacts
+from csasn.federated.messages import Absence, Reason
+from csasn.supervision import ServiceManager
+from reports import finished_round
+from server.app import GridExchange
+from server.coordinator import StartSettings, _run_ended, _tell, run, start
+from server.desk import Desk
+from server.enrolment import Enrolments, initialise
+from server.outcome import write_outcome, write_report
+from server.progress import Progress
+from server.status import _rounds, _sites, find_troubles, seconds_left, status_view
+
+HOSTILE = "[red]\x1b]0;owned\x07\x9b31m\nsecond line :bomb:"
+SHOWN = "[red]?]0;owned??31m?second line :bomb:"
+
+
+@pytest.fixture
+def folder(federate, tmp_path):
+    """A coordinator's folder whose run was killed between its last event and its report."""
+    federation = federate("run")
+    write_outcome(federation.directory, federation.contract, federation.network, federation.run())
+    federation.directory.event("run-finished")
+    initialise(tmp_path / "coordinator", tmp_path / "hospitals-run/study.yaml", "127.0.0.1:1", (), "a long enough passphrase")
+    shutil.copytree(federation.path, tmp_path / "coordinator/runs/small")
+    return tmp_path / "coordinator"
+
+
+# the program that is called in trouble
+
+
+@pytest.mark.parametrize("command", ["no-such-program", "./not-executable", "echo hello"])
+def test_a_coordinator_does_not_start_with_a_command_that_cannot_be_called(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "not-executable").write_text("#!/bin/sh\n")
+    with pytest.raises(ConfigurationError, match="--on-trouble is") as caught:
+        start(tmp_path, StartSettings(on_trouble=command), ServiceManager(""), print)
+    assert "chmod +x" in caught.value.hint
+
+
+def test_a_command_that_went_away_is_a_warning_and_the_coordinator_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(server.status, "find_troubles", lambda _: ["centerA is away"])
+    said = []
+    assert _tell(str(tmp_path / "gone"), None, set(), said.append) == {"centerA is away"}
+    assert said == [f"warning: {tmp_path / 'gone'} cannot be called: no such file or directory"]
+
+
+# a run killed at its end
+
+
+def test_a_finished_run_without_its_report_is_still_running_and_gets_its_report_at_the_next_run(folder):
+    desk = Desk(Enrolments.open(folder))
+    assert (desk.facts().phase, desk.facts().run_status, _run_ended(desk)) == ("running", "", False)
+    assert run(folder, print) == desk.run_path
+    assert (desk.facts().phase, desk.facts().run_status, _run_ended(desk)) == ("finished", "complete", True)
+    with pytest.raises(RunError, match="holds a finished run"):
+        run(folder, print)
+
+
+def test_a_run_killed_after_its_outcome_needs_no_site_to_end(folder):
+    events = folder / "runs/small/events.jsonl"
+    *others, last = events.read_text().splitlines(keepends=True)
+    assert json.loads(last)["event"] == "run-finished"
+    events.write_text("".join(others))
+    run(folder, print)
+    assert Desk(Enrolments.open(folder)).facts().run_status == "complete"
+
+
+# what sites say, and people are shown
+
+
+@pytest.mark.parametrize("version", ["[bold]1.0[/bold]", "1.0\x1b[31m", "1.0 ", "", "1" * 41])
+def test_a_software_version_that_is_none_is_refused(version):
+    with pytest.raises(ValidationError):
+        SiteFacts(site="centerA", study_hash="a" * 64, software_version=version)
+
+
+def test_a_trouble_is_one_line_that_a_terminal_does_not_act_on(folder):
+    (folder / "seen").mkdir()
+    seen = {"site": "centerA", "time": 0.0, "software_version": HOSTILE}
+    (folder / "seen/centerA.json").write_text(json.dumps(seen))
+    (trouble,) = [line for line in find_troubles(Desk(Enrolments.open(folder))) if "centerA" in line]
+    assert trouble == f"centerA runs version {SHOWN}, this is {__version__}"
+
+
+def test_the_status_shows_a_word_of_a_site_as_text_alone():
+    row = {"enrolled": True, "approved": False, "online": True, "software_version": HOSTILE, "rounds_trained": 3,
+           "last_round": f"refused: {HOSTILE}"}  # fmt: skip
+    keys = ("study", "study_hash", "phase", "run_status", "round", "num_rounds", "certificate_days_left")
+    status = dict.fromkeys(keys, "x") | {"seconds_left": None, "sites": {"centerA": row}, "troubles": [HOSTILE[:5]]}
+    console = Console(file=io.StringIO(), width=250)
+    console.print(status_view(status))
+    printed = console.file.getvalue()
+    assert f"refused: {SHOWN}" in printed
+    assert "! [red]" in printed
+    assert "\x1b" not in printed
+
+
+def test_the_progress_shows_a_word_of_a_site_as_text_alone():
+    console = Console(file=io.StringIO())
+    Progress(console).say(f"  centerA: {HOSTILE}")
+    assert console.file.getvalue() == f"  centerA: {SHOWN}\n"
+
+
+def test_a_reason_to_be_absent_is_taken_in_as_printable_text():
+    class Message:
+        content = wire.answer_to_records(Absence(Reason.REFUSED, HOSTILE))
+        has_error = staticmethod(lambda: False)
+
+    class Receipts:
+        take = staticmethod(lambda *_: None)
+
+    exchange = GridExchange(None, {}, Receipts(), lambda *_: None)
+    assert exchange._read("centerA", None, Message()) == Absence(Reason.REFUSED, SHOWN)
+
+
+# a round that was told twice
+
+
+def test_a_round_that_was_told_twice_counts_once(folder):
+    first, second = (finished_round(number) | {"participants": ["centerA"], "seconds": 2.0} for number in (1, 2))
+    events = [first, {"event": "failed"}, first | {"seconds": 8.0}, second]
+    desk = Desk(Enrolments.open(folder))
+    facts = CoordinatorFacts(study_name="small", study_hash="a" * 64, software_version="1", time=datetime.now(UTC),
+                             phase="running", round=2, num_rounds=4)  # fmt: skip
+    assert seconds_left(facts, events) == 10.0
+    assert [(row["round"], row["seconds"]) for row in _rounds(events)] == [(1, 8.0), (2, 2.0)]
+    assert [row["rounds_trained"] for row in _sites(desk, facts, events).values()] == [2, 0, 0]
+
+
+def test_the_report_of_a_failed_attempt_is_gone_while_the_run_goes_on(folder):
+    from server.run_directory import RunDirectory
+
+    directory = RunDirectory(folder / "runs/small")
+    write_report(directory, "deployment")
+    directory.drop_report()
+    directory.drop_report()
+    directory.close()
+    assert Desk(Enrolments.open(folder)).facts().phase == "running"
