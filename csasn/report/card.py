@@ -77,7 +77,8 @@ def _decision(report: Report) -> Section:
         "How a case is decided",
         (
             "For the class whose probability, by the mean over its images, is the largest after division by the number below. So a "
-            "rare class may be decided where a common one is more probable.",
+            "rare class may be decided where a common one is more probable: more of its cases are found, and more of the decisions "
+            "for it are wrong.",
         ),
         tuple((f"class {name}", share) for name, share in zip(as_list(report["classes"]), shares, strict=True)),
     )
