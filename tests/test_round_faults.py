@@ -79,14 +79,21 @@ def test_too_few_sites_stop_the_run_with_their_reasons(federate):
     assert len(federation.events("round-repeated")) == 2
 
 
+def record_waits(federation):
+    """The sites that each exchange waits for, in order, filled while the federation runs."""
+    waited, exchange = [], federation.coordinator.sites.exchange
+
+    def recorded(requests, patient, *rest):
+        waited.append(list(patient))
+        return exchange(requests, patient, *rest)
+
+    federation.coordinator.sites.exchange = recorded
+    return waited
+
+
 def test_a_site_that_stayed_away_is_asked_again_but_not_waited_for(federate):
     federation = federate("run", tamper=lose("centerC", 1), federation={"rounds": 2, "min_sites": 2, "max_partial_rounds": 0.5})
-    waited = []
-    exchange = federation.coordinator.sites.exchange
-    federation.coordinator.sites.exchange = lambda requests, patient, *rest: (
-        waited.append(list(patient)),
-        exchange(requests, patient, *rest),
-    )[1]
+    waited = record_waits(federation)
     federation.run()
     assert waited[1] == ["centerA", "centerB", "centerC"]
     assert waited[2] == ["centerA", "centerB"]
@@ -102,12 +109,7 @@ def test_a_site_that_stayed_away_is_waited_for_where_too_few_are_left_without_it
         return None if lost else answer
 
     federation = federate("run", tamper=tamper, federation={"rounds": 1})
-    waited = []
-    exchange = federation.coordinator.sites.exchange
-    federation.coordinator.sites.exchange = lambda requests, patient, *rest: (
-        waited.append(list(patient)),
-        exchange(requests, patient, *rest),
-    )[1]
+    waited = record_waits(federation)
     federation.run()
     assert waited[1:4] == [["centerA", "centerB", "centerC"]] * 3
     assert federation.events("round-finished")[0]["participants"] == ["centerA", "centerB", "centerC"]
