@@ -1,5 +1,6 @@
 """Grid files: which cells they stand for, and which are refused before anything trains."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -76,12 +77,29 @@ def test_cells_go_seed_by_seed_and_differ_in_study_or_in_the_way_to_train(tmp_pa
     assert (without.trained_on, without.scored_on) == ((), ("centerB",))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in EVIDENCE.glob("*.yaml")))
-def test_the_grids_of_the_evidence_are_possible(name, tmp_path):
+GRIDS = sorted(path.stem for path in EVIDENCE.glob("*.yaml"))
+OF_OLD = ("upload_bits",)  # measured when class weights acted on the loss, as the README of the evidence says; to run again
+
+
+def cells_of_evidence(name, tmp_path):
     packaged = Path(sys.modules["csasn"].__file__).parent / "data/phantom"
     for folder, study in (("demo", "study.yaml"), ("benchmark", "benchmark.yaml"), ("tuning", "benchmark.yaml")):
         (tmp_path / folder).mkdir()
         shutil.copy(packaged / study, tmp_path / folder / "study.yaml")
     (tmp_path / "tests/evidence").mkdir(parents=True)
-    cells = checked(Path(shutil.copy(EVIDENCE / f"{name}.yaml", tmp_path / "tests/evidence")))
+    return checked(Path(shutil.copy(EVIDENCE / f"{name}.yaml", tmp_path / "tests/evidence")))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_grids_of_the_evidence_are_possible(name, tmp_path):
+    cells = cells_of_evidence(name, tmp_path)
     assert len({(cell.study.study_hash, cell.method) for cell in cells}) == len(cells)
+
+
+@pytest.mark.parametrize("name", [name for name in GRIDS if (EVIDENCE / name).exists() and name not in OF_OLD])
+def test_kept_results_are_of_the_studies_that_the_grids_name_today(name, tmp_path):
+    """A default that changes makes another study: what was measured before it says nothing of the study as it is."""
+    cells = {(cell.variant, cell.seed): cell for cell in cells_of_evidence(name, tmp_path)}
+    for record in json.loads((EVIDENCE / name / "results.json").read_text())["cells"]:
+        cell = cells[record["variant"], record["seed"]]
+        assert (record["study_hash"], record["method"]) == (cell.study.study_hash, cell.method), cell.name
