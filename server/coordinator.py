@@ -4,7 +4,6 @@ Each can be killed and started again at any instant: SuperLink holds nothing tha
 on from its directory.
 """
 
-import fcntl
 import os
 import shutil
 import signal
@@ -20,7 +19,7 @@ from csasn.configuration import Configuration
 from csasn.errors import ConfigurationError, RunError, StorageError
 from csasn.membership import verify_approvals
 from csasn.site import split_address
-from csasn.storage import private_folder, write_json
+from csasn.storage import is_locked, private_folder, take_lock, write_json
 from csasn.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from server.desk import Desk
 from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
@@ -28,7 +27,6 @@ from server.run_directory import REPORT, RunDirectory, has_outcome, is_finished
 
 SERVICE, LOCK = "service.json", "service.lock"
 RUN = "run"
-LOCK_TRIES = 5
 TURN_S = 0.5
 # glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes
 RETURNED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10), "MALLOC_ARENA_MAX": "2"}
@@ -110,25 +108,15 @@ def find_service(folder: Path) -> Service | None:
     """The `server start` that is at work on this folder, if any."""
     with suppress(FileNotFoundError, ValueError):
         service = Service.model_validate_json((folder / SERVICE).read_bytes())
-        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return service
-        finally:
-            os.close(descriptor)
+        return service if is_locked(folder / LOCK) else None
     return None
 
 
 def _lock(folder: Path) -> int:
     """Held as long as `server start` lives, however it ends: its number alone may be another process's by now."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for _ in range(LOCK_TRIES):
-        with suppress(BlockingIOError):  # another command may look just now
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        time.sleep(0.1)
-    os.close(descriptor)
+    lock = take_lock(folder / LOCK)
+    if lock is not None:
+        return lock
     running = find_service(folder)
     number = f", process {running.pid}" if running else ""
     raise ConfigurationError(f"the coordinator is started already{number}", "end it with server stop")
