@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,16 +16,15 @@ from client.approval import read_agreed
 from client.outbox import Outbox
 from client.worker import SiteWorker
 from csasn import wire
-from csasn.errors import ConfigurationError, CsasnError, StorageError, TrainingError
-from csasn.federated.messages import Absence, Reason, Request
-from csasn.federated.quantise import ScaleTooSmallError
-from csasn.federated.secagg.messages import Sign
+from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, StorageError
+from csasn.federated.messages import Absence, Reason
+from csasn.federated.secagg.keys import Sign
 from csasn.identity import KEYS_FOLDER, load_identity, sign
 from csasn.membership import read_membership
 from csasn.privacy.gate import Terms
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
 from csasn.privacy.receipt import PURPOSE
-from csasn.site import read_site
+from csasn.site import Site, read_site
 from csasn.storage import private_folder, write_json
 from csasn.study import read_study
 
@@ -38,9 +37,6 @@ THREADS, DOING_FILE = "threads", "doing-file"
 # keys that Flower's simulation sets in the node configuration, and those of the run configuration that it goes with
 PARTITION, SITES, OUT, RUN_DIRECTORY = "partition-id", "sites", "out", "run-directory"
 
-# all that the coordinator is told of a site file, which holds addresses, folders and values of this hospital alone
-UNUSABLE = "the site file or study cannot be used here; this site's log says why"
-
 T = TypeVar("T")
 
 app = ClientApp()
@@ -48,55 +44,43 @@ app = ClientApp()
 
 def _reply(message: Message, context: Context) -> Message:
     torch.set_num_threads(int(context.node_config.get(THREADS, 1)))
+    node = _node(*_files(context), str(context.node_config.get(DOING_FILE, "")))
     request = reason_of_failure(lambda: wire.request_from_message(message))
-    worker = reason_of_failure(lambda: _worker(*_files(context), str(context.node_config.get(DOING_FILE, ""))))
-    if isinstance(request, Absence) or isinstance(worker, Absence):
-        absence = request if isinstance(request, Absence) else worker
-        assert isinstance(absence, Absence)
-        return _send(message, context, lambda outbox: outbox.post(absence, _occasion(request), None))
-    reply = reason_of_failure(lambda: worker.answer(request))
+    if isinstance(request, Absence):
+        return _send(message, node, lambda outbox: outbox.post(request, Occasion(), None))
+    header = request.header
+    occasion = Occasion(header.run, header.round, header.attempt, request.kind.value)
+    reply = reason_of_failure(lambda: node.worker.answer(request))
 
     def post(outbox: Outbox) -> wire.Records:
-        header = request.header
-        left = outbox.bytes_left(worker.site.policy.upload_budget_mib, header.run, header.round)
-        num_survivors = len(request.survivors.sites) if request.survivors else 0
-        terms = Terms(worker.contract, worker.site.site, request.kind, header.round, left, num_survivors)
-        return outbox.post(reply, _occasion(request), terms)
+        if isinstance(reply, Absence):
+            return outbox.post(reply, occasion, None)
+        left = outbox.bytes_left(node.site.policy.upload_budget_mib, header.run, header.round)
+        return outbox.post(reply, occasion, Terms.of(node.worker.contract, node.site.site, request, left))
 
-    return _send(message, context, post)
-
-
-def _occasion(request: Request | Absence) -> Occasion:
-    if isinstance(request, Absence):
-        return Occasion()
-    header = request.header
-    return Occasion(header.run, header.round, header.attempt, request.kind.value)
+    return _send(message, node, post)
 
 
-def _send(message: Message, context: Context, post: Callable[[Outbox], wire.Records]) -> Message:
+def _send(message: Message, node: "Node", post: Callable[[Outbox], wire.Records]) -> Message:
     """The message of what `post` hands over; where the ledger cannot be written, a number and a fixed text are all that leaves."""
     try:
-        site_file, _, membership_file, state_folder = _files(context)
-        signer = reason_of_failure(lambda: _signer(site_file, membership_file, state_folder))
+        signer = reason_of_failure(lambda: node.signer)
         if isinstance(signer, Absence):
-            log.error("the head of the ledger goes unsigned: %s", signer.text)
+            log.error("the head of the ledger goes unsigned")
             signer = None
-        sign_head = partial(signer, PURPOSE) if signer else None
-        return Message(post(Outbox(_ledger(state_folder), sign_head)), reply_to=message)
+        return Message(post(Outbox(node.ledger, partial(signer, PURPOSE) if signer else None)), reply_to=message)
     except CsasnError as error:
-        log.error("nothing is sent: %s", _line(error))
+        log.error("nothing is sent: %s", line_of(error))
     except Exception as error:  # noqa: BLE001 - as in `reason_of_failure`
         log.error("nothing is sent: unexpected %s", type(error).__name__)
     return Message(Error(wire.NO_LEDGER, "no ledger, nothing sent"), reply_to=message)
 
 
-app.query("keys")(_reply)
-app.query("hello")(_reply)
+for asked_by_query in ("hello", "collect"):
+    app.query(asked_by_query)(_reply)
 app.train()(_reply)
-app.evaluate("validate")(_reply)
-app.evaluate("finish")(_reply)
-app.query("confirm")(_reply)
-app.query("unmask")(_reply)
+for evaluated in ("validate", "finish"):
+    app.evaluate(evaluated)(_reply)
 
 
 @app.query("place")
@@ -105,8 +89,8 @@ def _place(message: Message, context: Context) -> Message:
     place = context.node_config.get(PARTITION)
     if isinstance(place, int):
         return Message(wire.place_to_records(place), reply_to=message)
-    refusal = Absence(Reason.REFUSED, "this node is of no simulation")
-    return _send(message, context, lambda outbox: outbox.post(refusal, Occasion(), None))
+    node = _node(*_files(context), "")
+    return _send(message, node, lambda outbox: outbox.post(Absence(Reason.CONTENTS), Occasion(), None))
 
 
 def _files(context: Context) -> tuple[str, str, str, str]:
@@ -128,59 +112,84 @@ def _files(context: Context) -> tuple[str, str, str, str]:
 
 
 def reason_of_failure(answer: Callable[[], T]) -> T | Absence:
-    """What `answer` returns; whatever goes wrong in it becomes a reason and a line of our own, never a foreign text."""
+    """What `answer` returns; whatever goes wrong in it becomes a reason, and a line of our own in this site's log.
+
+    The coordinator learns the reason alone: it is one of a few words, and none depends on what the cases are.
+    """
     try:
         return answer()
-    except ScaleTooSmallError:
-        return Absence(Reason.SCALE_TOO_SMALL)
-    except TrainingError as error:
-        return Absence(Reason.TRAINING, _line(error))
-    except ConfigurationError as error:
-        log.error("this site cannot be used: %s", _line(error))
-        return Absence(Reason.REFUSED, UNUSABLE)
     except CsasnError as error:
-        return Absence(Reason.REFUSED, _line(error))
+        log.error("no answer: %s", line_of(error))
+        return Absence(next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.CONTENTS))
+    except MemoryError:
+        log.error("no answer: out of memory")
+        return Absence(Reason.MEMORY)
     except Exception as error:  # noqa: BLE001 - the one boundary of this process: a foreign text is never sent or logged
         log.error("unexpected %s while answering", type(error).__name__)
-        return Absence(Reason.FAILED, f"unexpected {type(error).__name__} at the site")
+        return Absence(Reason.FAILED)
 
 
-def _line(error: CsasnError) -> str:
-    return (f"{error.message}; {error.hint}" if error.hint else error.message)[: wire.MAX_TEXT]
+_REASONS: tuple[tuple[type[CsasnError], Reason], ...] = (
+    (StorageError, Reason.DISK),
+    (DataError, Reason.IMAGES),
+    (ConfigurationError, Reason.UNUSABLE),
+    (ModelError, Reason.FAILED),
+)
+
+
+def line_of(error: CsasnError) -> str:
+    """What was wrong and what to do, on one line."""
+    return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+class Node:
+    """One site in this process: its files, and what is made of them once."""
+
+    def __init__(self, site_file: str, study_file: str, membership_file: str, state_folder: str, doing_file: str) -> None:
+        self._study_file, self._doing_file = Path(study_file), doing_file
+        self._site_file, self._membership_file = Path(site_file), Path(membership_file)
+        self._state = Path(state_folder)
+
+    @cached_property
+    def site(self) -> Site:
+        """The site file."""
+        return read_site(self._site_file)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger, verified once, when the process starts."""
+        return Ledger(private_folder(self._state) / LEDGER_FILE)
+
+    @cached_property
+    def signer(self) -> Sign | None:
+        """Signs with the identity that the membership names for the site, None where it names none; simulated, it is in the run."""
+        membership = read_membership(self._membership_file)
+        member = next((member for member in membership.members if member.site == self.site.site), None)
+        if member is None or member.identity is None:
+            return None
+        key = load_identity(self.site.keys_folder if membership.of_hospitals else self._state / KEYS_FOLDER)
+        return partial(sign, key)
+
+    @cached_property
+    def worker(self) -> SiteWorker:
+        """The resident worker. A membership with keys, a hospital's, has to be approved by this site and by every other one."""
+        study, membership = read_study(self._study_file), read_membership(self._membership_file)
+        if membership.of_hospitals:
+            study, membership = read_agreed(self.site)
+        if membership.study_hash != study.study_hash or self.site.site not in membership.sites:
+            raise ConfigurationError(
+                f"{self.site.site} is no member of study {study.name}", "ask the coordinator for the membership"
+            )
+        doing = partial(_note, Path(self._doing_file)) if self._doing_file else _ignore
+        worker = SiteWorker(study, membership, self.site, self._state, self.signer, doing, lambda: self.ledger.num_lines)
+        self.ledger.expect(worker.diary.ledger_lines)
+        return worker
 
 
 @lru_cache(maxsize=64)
-def _ledger(state_folder: str) -> Ledger:
-    """The ledger of a site, verified once, when the process starts."""
-    return Ledger(private_folder(Path(state_folder)) / LEDGER_FILE)
-
-
-@lru_cache(maxsize=64)
-def _signer(site_file: str, membership_file: str, state_folder: str) -> Sign | None:
-    """Signs with the identity that the membership names for the site, None where it names none; in simulation it is in the run."""
-    site, membership = read_site(Path(site_file)), read_membership(Path(membership_file))
-    member = next((member for member in membership.members if member.site == site.site), None)
-    if member is None or member.identity is None:
-        return None
-    key = load_identity(site.keys_folder if membership.of_hospitals else Path(state_folder) / KEYS_FOLDER)
-    return partial(sign, key)
-
-
-@lru_cache(maxsize=64)
-def _worker(site_file: str, study_file: str, membership_file: str, state_folder: str, doing_file: str) -> SiteWorker:
-    """The resident worker of a site; a process that serves several sites in simulation keeps one of each.
-
-    A membership with keys, a hospital's, has to be approved by this site and by every other one.
-    """
-    study, membership = read_study(Path(study_file)), read_membership(Path(membership_file))
-    site = read_site(Path(site_file))
-    if membership.of_hospitals:
-        study, membership = read_agreed(site)
-    if membership.study_hash != study.study_hash or site.site not in membership.sites:
-        raise ConfigurationError(f"{site.site} is no member of study {study.name}", "ask the coordinator for the membership")
-    signer = _signer(site_file, membership_file, state_folder)
-    doing = partial(_note, Path(doing_file)) if doing_file else _ignore
-    return SiteWorker(study, membership, site, Path(state_folder), signer, doing)
+def _node(site_file: str, study_file: str, membership_file: str, state_folder: str, doing_file: str) -> Node:
+    """A process that serves several sites in simulation keeps one of each."""
+    return Node(site_file, study_file, membership_file, state_folder, doing_file)
 
 
 def _note(file: Path, doing: str) -> None:

@@ -1,11 +1,15 @@
 """The one way out of a site: a reply becomes records, passes the gate, is a line in the ledger, and only then is a message."""
 
+import logging
+
 from csasn import wire
-from csasn.federated.messages import Absence, Reason, Reply
+from csasn.federated.messages import Absence, Reply
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing, contents_of
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.privacy.receipt import Sign
 from csasn.wire.payload import describe
+
+log = logging.getLogger(__name__)
 
 
 class Outbox:
@@ -16,7 +20,7 @@ class Outbox:
         self.sign = sign
 
     def post(self, reply: Reply, occasion: Occasion, terms: Terms | None) -> wire.Records:
-        """The records of `reply` with the head of the ledger; of an absence that says why, where the gate refuses them.
+        """The records of `reply` with the head of the ledger; of an absence, where the gate refuses them: the site's log says why.
 
         Raises:
             LedgerError: the ledger is broken: nothing may be sent.
@@ -25,8 +29,8 @@ class Outbox:
         try:
             return self._pass(reply, occasion, terms)
         except RefusedError as refusal:
-            text = f"{refusal.message}; {refusal.hint}" if refusal.hint else refusal.message
-            return self._pass(Absence(Reason.REFUSED, text), occasion, None)
+            log.error("%s", f"{refusal.message}; {refusal.hint}" if refusal.hint else refusal.message)
+            return self._pass(Absence(refusal.reason), occasion, None)
 
     def bytes_left(self, budget_mib: float | None, run: str, current_round: int) -> float | None:
         """What a budget for each round still holds, by the ledger: a restart of the site does not fill it again."""

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from client.worker import choose_device
+from client.learner import choose_device
 from csasn.central import Trained, federation_steps, train_centrally
 from csasn.data.cache import Advance
 from csasn.data.cases import SPLITS, TEST, Records, SiteData, load_records, site_data

@@ -100,7 +100,7 @@ def _measure(study: "Study", site: "Site", micro_batch: int) -> Measured:
     import numpy as np
     import torch
 
-    from client.worker import choose_device
+    from client.learner import choose_device
     from csasn.loss import LossTerms
     from csasn.model.network import build_network
     from csasn.training import LocalPlan, train_locally

@@ -11,15 +11,16 @@ from csasn.errors import ProtocolError
 from csasn.federated.aggregate import check_bound
 from csasn.federated.messages import Answer, Kind
 from csasn.federated.quantise import bits_of_round, integer_type, largest_upload
-from csasn.federated.secagg.messages import Roster
+from csasn.federated.secagg.keys import Roster
 from csasn.membership import Membership
-from csasn.metrics import Layout, case_layout
+from csasn.metrics import Integers, Layout, case_layout
 from csasn.model.state import StateLayout
 from csasn.normalisation import MEASURED_MODES, affine_layout, moments_layout
 from csasn.study import Study
 
 # counted by a site in training: sum over its one round of (loss in 2^-16, optimiser steps, values clipped, values sent)
 TRAINING = ("training", (4,))
+FAILED = ("failed", (1,))  # 1 of a site that could not do what was asked; all else of it is 0 then
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Contract:
         moments = moments_layout(network).shapes if mode in MEASURED_MODES else ()
         affine = affine_layout(network).shapes if mode == "fedbn" else ()
         layouts = {
-            Kind.HELLO: Layout((("histogram", (len(study.classes),)),)),
-            Kind.TRAIN: Layout((*cases, TRAINING)),
-            Kind.VALIDATE: Layout(cases),
-            Kind.FINISH: Layout(cases),
+            Kind.HELLO: Layout((("histogram", (len(study.classes),)), FAILED)),
+            Kind.TRAIN: Layout((*cases, TRAINING, FAILED)),
+            Kind.VALIDATE: Layout((*cases, FAILED)),
+            Kind.FINISH: Layout((*cases, FAILED)),
         }
         return cls(study, membership, StateLayout.of(network, mode), layouts, Layout((*moments, *affine)))
 
@@ -63,17 +64,21 @@ class Contract:
 
     @property
     def roster(self) -> Roster:
-        """The sites with their identities, and what the study says of survivors."""
-        federation = self.study.federation
-        identities = {member.site: member.identity or "" for member in self.membership.members}
-        return Roster(identities, federation.min_sites, int(federation.max_partial_rounds * federation.rounds))
+        """The sites with their identities."""
+        return Roster({member.site: member.identity or "" for member in self.membership.members})
+
+    def pack(self, kind: Kind, blocks: Mapping[str, Integers]) -> Integers:
+        """The count vector of an answer; of work that failed, without blocks, zeros but for the mark of it."""
+        layout = self.counts[kind]
+        given = blocks or {name: np.zeros(shape, np.int64) for name, shape in layout.shapes}
+        return layout.pack({**given, FAILED[0]: np.array([not blocks], np.int64)})
 
     def largest_upload(self, site: str, current_round: int) -> int:
         """floor(p L) of a site in a round."""
         return largest_upload(self.bits(current_round), self.num_sites, self.membership.weight_units[site])
 
     def upload(self, kind: Kind, current_round: int) -> tuple[np.dtype[np.signedinteger], int] | None:
-        """Type and number of values of what is summed over survivors, None where there is nothing."""
+        """Type and number of values of what is summed beside counts, None where there is nothing."""
         if kind is Kind.TRAIN:
             return integer_type(self.bits(current_round)), self.state.num_shared
         return (np.dtype("<i8"), self.statistics.size) if kind is Kind.FINISH and self.statistics.shapes else None

@@ -22,11 +22,6 @@ MIN_SECURE_SITES, MAX_SECURE_SITES = 3, 16
 MANIFEST_COLUMNS = ("case_id", "image", "label", "split", "view", "scanner")  # no descriptor may be called so
 
 
-def threshold(num_sites: int) -> int:
-    """t = max(3, ⌊2n/3⌋ + 1): so many sites are enough for a round with secure aggregation, and no fewer."""
-    return max(MIN_SECURE_SITES, 2 * num_sites // 3 + 1)
-
-
 class Task(Configuration):
     """One head. `subtype` and `malignancy` take their labels from the class; any other task names a manifest column."""
 
@@ -90,13 +85,18 @@ def _secure_by_default(values: dict[str, object]) -> bool:
 
 def _enough_by_default(values: dict[str, object]) -> int:
     sites = values["sites"]
-    return threshold(len(sites)) if values["secure_aggregation"] and isinstance(sites, tuple) else 1
+    return len(sites) if values["secure_aggregation"] and isinstance(sites, tuple) else 1
+
+
+def _partial_by_default(values: dict[str, object]) -> float:
+    return 0.0 if values["secure_aggregation"] else 0.1
 
 
 class Federation(Configuration):
     """Who takes part, and how rounds run. `sites` in roster order; deadlines in seconds.
 
-    Of three sites or more sums are masked unless the study says otherwise, and then no fewer than t sites make a round.
+    Of three sites or more sums are masked unless the study says otherwise, and then every round is of all of them: one that is away
+    is waited for. A round whose model has more than `loss_guard` times the validation loss of the best so far is undone once.
     """
 
     sites: tuple[Name, ...] = Field(min_length=1, max_length=1024)
@@ -109,7 +109,8 @@ class Federation(Configuration):
     upload_bits: Literal[8, 16, 32] = 16
     answer_deadline_s: Positive = 3600.0
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 4
-    max_partial_rounds: Share = 0.1
+    max_partial_rounds: Share = Field(default_factory=_partial_by_default)
+    loss_guard: Annotated[float, Field(gt=1)] | None = 2.0
     on_loss: Literal["withhold", "reveal"] = "withhold"
 
     @model_validator(mode="after")
@@ -131,8 +132,12 @@ class Federation(Configuration):
                 f"secure_aggregation true with {len(self.sites)} sites, expected {MIN_SECURE_SITES} to {MAX_SECURE_SITES}; "
                 "say secure_aggregation: false if each site's update and counts may be seen"
             )
-        if self.min_sites < (least := threshold(len(self.sites))):
-            raise ValueError(f"min_sites {self.min_sites} with secure_aggregation, expected {least} or more of {len(self.sites)}")
+        if self.min_sites < len(self.sites) or self.max_partial_rounds:
+            raise ValueError(
+                f"min_sites {self.min_sites} and max_partial_rounds {self.max_partial_rounds} with secure_aggregation, expected "
+                f"{len(self.sites)} and 0: a sum over fewer sites, beside one over all, would show one site's; a site that is away "
+                "is waited for. Leave both out"
+            )
         if self.upload_bits == 32:
             raise ValueError("upload_bits 32 is for comparisons, expected 16 or 8, or secure_aggregation: false")
         if self.on_loss == "reveal":

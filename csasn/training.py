@@ -26,13 +26,22 @@ SMALLEST_RATE_SHARE = 0.05
 
 @dataclass(frozen=True)
 class LocalPlan:
-    """One site's part of one round; `num_steps` None means the study's local epochs."""
+    """One site's part of one round; `num_steps` None means the study's local epochs.
+
+    The rate follows from `round`, randomness from `number`, that of the question, or the round where nothing was asked twice.
+    """
 
     site: str
     round: int
     proximal_mu: float
     num_steps: int | None = None
     micro_batch: int | None = None
+    number: int | None = None
+
+    @property
+    def draws(self) -> int:
+        """What tells the randomness of this training from that of another."""
+        return self.round if self.number is None else self.number
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ def train_locally(
 ) -> LocalResult:
     """Trains the network in place, from the state it holds.
 
-    All randomness derives from (study seed, site, round): a repeated round gives the same update at equal thread counts.
+    All randomness derives from (study seed, site, number): a repeated question gives the same update at equal thread counts.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -113,10 +122,10 @@ def train_locally(
     received = [parameter.detach().clone() for parameter in parameters]
     rate = learning_rate(study.optimiser, plan.round, study.federation.rounds)
     optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=study.optimiser.weight_decay, fused=True)
-    random = generator(study.seed, "train", plan.site, plan.round)
+    random = generator(study.seed, "train", plan.site, plan.draws)
     losses = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(study.seed, "dropout", plan.site, plan.round) % 2**63)
+        torch.manual_seed(derive_seed(study.seed, "dropout", plan.site, plan.draws) % 2**63)
         network.train()
         if study.federation.batchnorm == "frozen":
             for _, layer in normalisation_layers(network):

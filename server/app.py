@@ -2,24 +2,23 @@
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from csasn import wire
 from csasn.contract import Contract
 from csasn.errors import CsasnError, ProtocolError, QuorumError
-from csasn.federated.messages import Absence, Reason, Reply, Request
+from csasn.federated.messages import Absence, Collect, Ready, Reason, Reply, Request
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network
 from csasn.site import find_site
 from csasn.study import read_study
-from server.exchange import Enough, Take, never
 from server.outcome import write_outcome, write_report
-from server.plain_text import plain
 from server.preparation import begin, check_resumable
 from server.receipts import Receipts
 from server.rounds import Coordinator
@@ -27,6 +26,7 @@ from server.run_directory import RunDirectory, has_outcome
 
 # keys of the run configuration: a run directory and its nodes; or, in Flower's simulation, what to make one from
 RUN_DIRECTORY, NODES, STUDY, SITES, OUT = "run-directory", "nodes", "study", "sites", "out"
+READY, ANSWERED = "ready", "answered"  # what a site said, in events
 POLL_S = 0.02
 NODES_WITHIN_S, PLACES_WITHIN_S = 30.0, 300.0  # a simulation registers its nodes at once; its processes may take minutes to start
 Pause = Callable[[float], None]
@@ -34,7 +34,10 @@ OnReply = Callable[[Request, str, str], None]  # what was asked, the site, what 
 
 
 class GridExchange:
-    """An exchange over Flower's Grid. `nodes` says which node is which site: never the message itself."""
+    """An exchange over Flower's Grid. `nodes` says which node is which site: never the message itself.
+
+    `on_reply` is told what came of each site, `on_mark` how a site's ledger does not go on from what was seen of it.
+    """
 
     def __init__(
         self,
@@ -42,50 +45,81 @@ class GridExchange:
         nodes: Mapping[str, int],
         receipts: Receipts,
         on_reply: OnReply,
+        on_mark: Callable[[str, str], None],
         pause: Pause = time.sleep,
     ) -> None:
-        self.grid = grid
-        self.nodes = nodes
-        self.receipts = receipts
-        self.on_reply = on_reply
-        self.pause = pause
+        self.grid, self.nodes, self.receipts = grid, nodes, receipts
+        self.on_reply, self.on_mark, self.pause = on_reply, on_mark, pause
+        self._open: dict[str, _Sent] = {}  # by the number of the message
 
-    def __call__(
-        self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float, take: Take, enough: Enough = never
-    ) -> int:
-        """Requests by site; `take` gets what comes back within the deadline, one at a time."""
-        made = {id(request): wire.request_to_records(request) for request in requests.values()}  # sites share most requests
-        records = {site: made[id(request)] for site, request in requests.items()}
-        messages = [
-            Message(records[site], dst_node_id=self.nodes[site], message_type=wire.MESSAGE_TYPES[request.kind], ttl=deadline_s)
-            for site, request in requests.items()
-        ]
-        waiting = dict(zip(self.grid.push_messages(messages), requests, strict=True))
-        deadline = time.monotonic() + deadline_s
-        while set(waiting.values()) & set(patient_for) and not enough() and time.monotonic() < deadline:
-            for message in self.grid.pull_messages(list(waiting)):
-                site = waiting.pop(message.metadata.reply_to_message_id)
-                reply = self._read(site, requests[site], message)
-                take(site, reply)
-                self.on_reply(requests[site], site, str(reply) if isinstance(reply, Absence) else "answered")
-                del message, reply  # an update is in the sum by now
-            self.pause(POLL_S)
-        for site in waiting.values():
-            take(site, Absence(Reason.DEADLINE))
-        return sum(wire.size_bytes(part) for part in records.values())
+    def send(self, requests: Mapping[str, Request], deadline_s: float) -> int:
+        """Sends each site its request, in place of an earlier one; bytes sent. Sites share most requests, serialised once."""
+        self._open = {key: sent for key, sent in self._open.items() if sent.site not in requests}
+        deadline, num_bytes = time.monotonic() + deadline_s, 0
+        for request, sites in _by_request(requests):
+            records = wire.request_to_records(request)
+            kind = wire.MESSAGE_TYPES[request.kind]
+            messages = [Message(records, dst_node_id=self.nodes[site], message_type=kind, ttl=deadline_s) for site in sites]
+            for key, site in zip(self.grid.push_messages(messages), sites, strict=True):
+                self._open[key] = _Sent(site, request, deadline)
+            num_bytes += len(sites) * wire.size_bytes(records)
+        return num_bytes
 
-    def _read(self, site: str, request: Request, message: Message) -> Reply:
+    def receive(self) -> Iterator[tuple[str, Reply]]:
+        """What has come since, one at a time, so that no two updates wait in memory; absences of sites past their deadline."""
+        self.pause(POLL_S)
+        for message in self.grid.pull_messages(list(self._open)):
+            sent = self._open.pop(message.metadata.reply_to_message_id)
+            reply = self._read(sent, message)
+            self.on_reply(sent.request, sent.site, _said(reply))
+            yield sent.site, reply
+            del message, reply  # an update is in the sum by now
+        now = time.monotonic()
+        for key in [key for key, sent in self._open.items() if sent.deadline < now]:
+            yield self._open.pop(key).site, Absence(Reason.DEADLINE)
+
+    def _read(self, sent: "_Sent", message: Message) -> Reply:
         """What a site's message says, after its receipt is kept."""
         if message.has_error():
-            said = "its ledger is broken or cannot be written, so it sends nothing: see its log, and client audit"
-            lost = f"the site's app ended, code {message.error.code}"
-            return Absence(Reason.REFUSED, said) if message.error.code == wire.NO_LEDGER else Absence(Reason.FAILED, lost)
+            if message.error.code == wire.NO_LEDGER:
+                return Absence(Reason.DISK, text="its ledger is broken or cannot be written: see its log, and client audit")
+            return Absence(Reason.FAILED, text=f"the site's app ended, code {message.error.code}")
         try:
-            self.receipts.take(site, request, message.content)
-            reply = wire.answer_from_records(message.content)
-            return replace(reply, text=plain(reply.text)) if isinstance(reply, Absence) else reply
+            if marked := self.receipts.take(sent.site, sent.request, message.content):
+                self.on_mark(sent.site, marked)
+            return wire.answer_from_records(message.content)
         except ProtocolError as error:
-            return Absence(Reason.BROKEN, error.message)
+            return Absence(Reason.BROKEN, text=error.message)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A request on its way, until the monotonic clock shows `deadline`."""
+
+    site: str
+    request: Request
+    deadline: float
+
+
+def _by_request(requests: Mapping[str, Request]) -> list[tuple[Request, list[str]]]:
+    """Each request object once, with the sites that get it."""
+    groups: list[tuple[Request, list[str]]] = []
+    for site, request in requests.items():
+        same = next((sites for other, sites in groups if other is request), None)
+        if same is None:
+            groups.append((request, [site]))
+        else:
+            same.append(site)
+    return groups
+
+
+def _said(reply: Reply) -> str:
+    match reply:
+        case Absence():
+            return str(reply)
+        case Ready():
+            return READY
+    return ANSWERED
 
 
 def ask_places(grid: Grid, sites: Sequence[str], pause: Pause = time.sleep) -> dict[str, int]:
@@ -137,15 +171,21 @@ def _await_nodes(grid: Grid, number: int, pause: Pause) -> list[int]:
 
 def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pause: Pause = time.sleep) -> None:
     """Runs or resumes a run over a Grid, and writes its outcome. `pause` waits between two looks for replies."""
-    contract = Contract.of(directory.study, directory.membership, build_network(directory.study))
+    study = directory.study
+    with torch.device("meta"):  # shapes alone
+        contract = Contract.of(study, directory.membership, build_network(study))
     receipts = Receipts(directory.path, directory.membership)
 
     def on_reply(request: Request, site: str, said: str) -> None:
-        directory.event("reply", kind=str(request.kind), round=request.header.round, site=site, said=said)
+        kind = request.of if isinstance(request, Collect) else request.kind
+        directory.event("reply", kind=str(kind), round=request.header.round, site=site, said=said)
 
-    exchange = GridExchange(grid, nodes, receipts, on_reply, pause)
-    finished = Coordinator(contract, directory, exchange).run(contract.state.read(initial_network(directory.study)))
-    write_outcome(directory, contract, build_network(directory.study), finished)
+    def on_mark(site: str, marked: str) -> None:
+        directory.event("ledger-marked", site=site, how=marked)
+
+    exchange = GridExchange(grid, nodes, receipts, on_reply, on_mark, pause)
+    finished = Coordinator(contract, directory, exchange).run(lambda: contract.state.read(initial_network(study)))
+    write_outcome(directory, contract, build_network(study), finished)
 
 
 app = ServerApp()

@@ -1,58 +1,61 @@
-"""One exchange with the sites: what each is sent, who holds which model, and who is asked again."""
+"""What the coordinator says to sites and hears of them: who is sent what, who holds which model, who is asked again, and when."""
 
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
 from csasn.contract import Contract
-from csasn.federated.messages import Absence, Kind, ModelUpdate, Reason, Reply, Request, Step
+from csasn.federated.messages import Absence, Finish, Hello, ModelUpdate, Question, Reason, Reply, Request, Step, Train, Validate
 
-MAX_RETRIES = 2  # of a site that failed, or needs the whole model, within one attempt
-
-
-Take = Callable[[str, Reply], None]
-Enough = Callable[[], bool]
-
-
-def never() -> bool:
-    """Every site is waited for."""
-    return False
+MAX_RETRIES = 2  # of a site that failed, where a round may do without it
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0  # before a site that is waited for is asked again
+AT_ONCE = (Reason.NEEDS_MODEL, Reason.DEADLINE)
 
 
 class Exchange(Protocol):
-    """Sends each site its request, and hands over each reply as it comes.
+    """Carries messages to sites and back."""
 
-    Waits until every site of `patient_for` answered, or `enough` says that it is, `deadline_s` at most; a site that has not
-    answered then is absent.
+    def send(self, requests: Mapping[str, Request], deadline_s: float) -> int:
+        """Sends each site its request, in place of an earlier one; bytes sent."""
+        ...
+
+    def receive(self) -> Iterable[tuple[str, Reply]]:
+        """What has come since, after a short wait; a site that let its deadline pass is absent."""
+        ...
+
+
+Take = Callable[[str, Reply], None]
+Again = Callable[[str, Absence, int], float | None]
+
+
+def wait_for_it(_: str, absence: Absence, times: int) -> float | None:
+    """A site that nothing can do without is asked again, for as long as it takes, at growing intervals."""
+    if absence.reason in AT_ONCE:
+        return 0.0
+    return float(min(FIRST_PAUSE_S * 2**times, LONGEST_PAUSE_S))
+
+
+def try_a_few_times(_: str, absence: Absence, times: int) -> float | None:
+    """A site that a round may do without is asked again where that may help at once."""
+    again = absence.reason in (Reason.NEEDS_MODEL, Reason.FAILED) and times < MAX_RETRIES
+    return 0.0 if again else None
+
+
+class SiteChannel:
+    """Asks sites, and remembers which model each holds and which let a deadline pass.
+
+    `on_waiting` is told who is waited for, with why, each time that this changes.
     """
 
-    def __call__(
-        self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float, take: Take, enough: Enough = never
-    ) -> int:
-        """Requests by site; bytes sent. `take` gets one reply of each site that was asked."""
-        ...
-
-
-class Gathering(Protocol):
-    """Takes replies as they come, and says which sites have no usable one yet, and why."""
-
-    absent: dict[str, Absence]
-
-    def take(self, site: str, reply: Reply) -> None:
-        """One reply of a site; a site counts once."""
-        ...
-
-
-class Correspondence:
-    """Asks sites, and remembers which model each holds and which let a deadline pass."""
-
-    def __init__(self, contract: Contract, exchange: Exchange) -> None:
-        self.contract = contract
-        self.exchange = exchange
+    def __init__(self, contract: Contract, exchange: Exchange, on_waiting: Callable[[Mapping[str, str]], None]) -> None:
+        self.contract, self.exchange, self._on_waiting = contract, exchange, on_waiting
         self._step: Step | None = None
         self._step_from = ""
         self._holds: dict[str, str] = {}  # site -> hash of the model that it holds
         self._lost: set[str] = set()  # asked again each time, but not waited for
+        self._waiting: dict[str, str] = {}
 
     def remember_step(self, from_hash: str, step: Step) -> None:
         """The step that leads from the model of `from_hash` to the one that is broadcast next."""
@@ -62,46 +65,68 @@ class Correspondence:
         """Whoever let a deadline pass is waited for again: without it too few are left."""
         self._lost.clear()
 
-    def broadcast(self, request: Request, gathering: Gathering) -> int:
-        """One request to the whole membership, with the whole model or the step to it; bytes sent."""
-        by_step = self._by_step(request)
+    def ask(self, question: Question, sites: Collection[str], take: Take, again: Again) -> int:
+        """One question to sites, each with the whole model or the step to it; bytes sent. See `deliver`."""
+        by_step = self._by_step(question)
 
         def for_site(site: str) -> Request:
-            return by_step if by_step and self._is_near(request, site) else request
+            return by_step if by_step and self._is_near(by_step, site) else question
 
-        num_bytes = self._ask(for_site, self.contract.membership.sites, gathering)
-        if request.model is not None:
-            answered = set(self.contract.membership.sites) - set(gathering.absent)
-            self._holds |= dict.fromkeys(answered, request.model.state_hash)
-        return num_bytes
-
-    def deliver(self, requests: Mapping[str, Request], gathering: Gathering, enough: Enough = never) -> int:
-        """To each site its own request; bytes sent."""
-        return self._ask(requests.__getitem__, tuple(requests), gathering, enough)
-
-    def _ask(self, for_site: Callable[[str], Request], sites: Collection[str], gathering: Gathering, enough: Enough = never) -> int:
-        asked, num_bytes = set(sites), 0
-        for _ in range(MAX_RETRIES + 1):
-            requests = {site: for_site(site) for site in sites}
-            patient_for = [site for site in sites if site not in self._lost] or sites
-            deadline_s = self.contract.study.federation.answer_deadline_s
-            num_bytes += self.exchange(requests, patient_for, deadline_s, gathering.take, enough)
-            again = (Reason.NEEDS_MODEL, Reason.FAILED)
-            sites = [site for site, absence in gathering.absent.items() if absence.reason in again]
-            for site in sites:
+        def take_holding(site: str, reply: Reply) -> None:
+            if isinstance(reply, Absence):
                 self._holds.pop(site, None)
-            if not sites or enough():
-                break
-        late = {site for site, absence in gathering.absent.items() if absence.reason is Reason.DEADLINE and not enough()}
-        self._lost = (self._lost - asked) | late
+            elif not isinstance(question, Hello):
+                self._holds[site] = question.model.state_hash
+            take(site, reply)
+
+        return self.deliver(for_site, sites, take_holding, again)
+
+    def deliver(self, request_for: Callable[[str], Request], sites: Collection[str], take: Take, again: Again) -> int:
+        """Sends each site its request, hands over each reply as it comes, and asks absent ones again when `again` says; bytes sent.
+
+        Ends when each site has answered or will not be asked again. One that let a deadline pass before is not waited for, unless
+        `again` waits for everybody.
+        """
+        num_bytes, times, deadline_s = 0, Counter[str](), self.contract.study.federation.answer_deadline_s
+        due, open_sites = dict.fromkeys(sites, 0.0), set(sites)
+        impatient = self._lost & open_sites if again is not wait_for_it and self._lost < open_sites else set()
+        while open_sites - impatient:
+            now = time.monotonic()
+            if ready := [site for site, when in due.items() if when <= now]:
+                num_bytes += self.exchange.send({site: request_for(site) for site in ready}, deadline_s)
+                due = {site: when for site, when in due.items() if site not in ready}
+            for site, reply in self.exchange.receive():
+                if site not in open_sites:
+                    continue
+                pause = again(site, reply, times[site]) if isinstance(reply, Absence) else None
+                if pause is not None:
+                    times[site] += 1
+                    due[site] = time.monotonic() + pause
+                else:
+                    open_sites.discard(site)
+                self._note(site, reply, asked_again=pause is not None)
+                take(site, reply)
+        for site in open_sites:
+            take(site, Absence(Reason.DEADLINE))
         return num_bytes
 
-    def _by_step(self, request: Request) -> Request | None:
-        """`request` with the last step in place of the whole model; one object for all sites, which is serialised once."""
-        if request.model is None or self._step is None or request.kind is Kind.FINISH:
-            return None
-        return replace(request, model=ModelUpdate(request.model.state_hash, step=self._step))
+    def _note(self, site: str, reply: Reply, *, asked_again: bool) -> None:
+        """Notes who let a deadline pass, and tells who is waited for, where that changed; whoever lacks the model alone is not."""
+        late = isinstance(reply, Absence) and reply.reason is Reason.DEADLINE
+        self._lost = self._lost | {site} if late else self._lost - {site}
+        waiting = {name: why for name, why in self._waiting.items() if name != site}
+        if asked_again and isinstance(reply, Absence) and reply.reason is not Reason.NEEDS_MODEL:
+            waiting[site] = str(reply)
+        if waiting != self._waiting:
+            self._waiting = waiting
+            self._on_waiting(waiting)
 
-    def _is_near(self, request: Request, site: str) -> bool:
+    def _by_step(self, question: Question) -> Train | Validate | None:
+        """`question` with the last step in place of the whole model; one object for all sites, which is serialised once."""
+        if isinstance(question, Hello | Finish) or self._step is None:
+            return None
+        return replace(question, model=ModelUpdate(question.model.state_hash, step=self._step))
+
+    def _is_near(self, question: Train | Validate, site: str) -> bool:
         """Whether the site holds the model before, or this one already."""
-        return request.model is not None and self._holds.get(site) in (self._step_from, request.model.state_hash)
+        return self._holds.get(site) in (self._step_from, question.model.state_hash)

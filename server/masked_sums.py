@@ -1,247 +1,203 @@
-"""Secure aggregation at the coordinator: keys of an epoch, masked answers, and the secrets of one set of survivors.
+"""Secure aggregation at the coordinator: whole sums or none (csasn/SPEC.md, "Secure aggregation").
 
-csasn/SPEC.md, "Secure aggregation"; the arithmetic is csasn/federated/secagg/coordinator.py. What must outlive a crash, the keys of
-the epoch, the survivors of a round and their masked sum, is in the run directory before it is sent.
+Two exchanges: sites say that they are ready, each under a fresh key, and then answer, masked, against the keys of all. Nothing is
+opened, stored or asked for afterwards: a coordinator that was killed asks anew, and gets the same bits.
 """
 
-import os
-import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Generic, TypeVar
+
+import numpy as np
 
 from csasn.contract import Contract
-from csasn.errors import CsasnError, ProtocolError, QuorumError, TrustError
+from csasn.errors import CsasnError, ProtocolError, QuorumError
 from csasn.federated.messages import (
     Absence,
     Answer,
-    Confirmation,
-    Header,
-    Integers,
-    Kind,
+    Collect,
+    Hello,
+    Question,
+    Ready,
     Reason,
     Replies,
     Reply,
-    Request,
-    Shares,
     transcript,
 )
-from csasn.federated.secagg.coordinator import blobs_for, recover, unmask, witness_upload
-from csasn.federated.secagg.messages import (
-    SURVIVORS_PURPOSE,
-    EpochContext,
-    KeySet,
-    Sealing,
-    SignedKey,
-    Survivors,
-    Witness,
-    check_keys,
-)
-from csasn.identity import verify
-from server.exchange import Correspondence
-from server.run_directory import RunDirectory
+from csasn.federated.quantise import SignedIntegers, largest_magnitude, largest_sum
+from csasn.federated.secagg.keys import check_keys, view_of
+from csasn.federated.secagg.sealing import check_sealing
+from server.exchange import SiteChannel, wait_for_it
 from server.sums import Answers, PlainSums, Sums
-from server.unmasking import Unmasking, drop_unmasking, find_unmasking, keep_unmasking, occasion_of
 
-GRACE_S = 2.0  # for the rest, once as many sites revealed as are needed
 MAX_COUNT = 1 << 53  # of a summed count: masks that do not cancel leave more
-LEFT_OUT = Absence(Reason.LEFT_OUT)
-RESUME = "look for a site of another version, then resume"
-T = TypeVar("T", SignedKey, Confirmation, Shares)
+MEND = "mend what the site says, then resume"
+ONE_OF_THEM = "one of the sites, or their versions: compare the versions (server status), and what each site's audit says"
+
+
+class _AskAnewError(Exception):
+    """What was gathered so far is of no use: the question has to be asked as `question`."""
+
+    def __init__(self, question: Question) -> None:
+        super().__init__()
+        self.question = question
 
 
 class MaskedSums:
     """Sums that nobody can see the parts of."""
 
-    def __init__(self, contract: Contract, directory: RunDirectory, sites: Correspondence) -> None:
-        self.contract, self.directory, self.sites = contract, directory, sites
-        self.roster = contract.roster
-        self._keys = directory.load_keys()
+    def __init__(self, contract: Contract, sites: SiteChannel) -> None:
+        self.contract, self.sites, self.roster = contract, sites, contract.roster
 
-    def ask(self, request: Request, least: int) -> Replies:
-        """See `Sums`. What is summed is unmasked for one set of survivors, once; counts for the whole membership alone.
+    def ask(self, question: Question, least: int) -> Replies:
+        """See `Sums`. Every site is waited for, however many are asked for at `least`.
 
-        Where an earlier attempt at the same waits for shares, they are asked for first.
+        Raises:
+            QuorumError: a site refuses, was asked something else, or its answer breaks the contract.
         """
-        if (waiting := find_unmasking(self.directory.path, request)) is not None:
-            self.directory.event("shares-asked-again", attempt=waiting[0].header.attempt)
-            revealed = self._reveal(*waiting)
-            if revealed.sum_P is not None:
-                return revealed
-            drop_unmasking(self.directory.path)
-        if self._keys is None and (failed := self._agree(request.header)) is not None:
-            return failed
-        if self._keys is not None and self._keys.epoch > request.header.attempt:
-            request = replace(request, header=replace(request.header, attempt=self.directory.next_attempt()))
-        request = replace(request, keys=self._keys)
-        fixed = self.directory.survivors_of(occasion_of(request))
-        answers = _MaskedAnswers(self.contract, request, frozenset(fixed or self.roster.sites))
-        bytes_down = self.sites.broadcast(request, answers)
-        if any(absence.reason is Reason.NEEDS_KEYS for absence in answers.absent.values()):
-            self._keys = None
-        replies = Replies(
-            attempt=request.header.attempt,
-            participants=answers.participants,
-            counts=None if answers.absent else _checked(answers.counts, str(request.kind)),
-            absent=answers.absent | dict.fromkeys(answers.answered - answers.wanted, LEFT_OUT),
-            whole=not answers.absent,
-            bytes_up=answers.bytes_up,
-            bytes_down=bytes_down,
-        )
-        least = max(least, self.roster.threshold, len(fixed))
-        if answers.sum_P is None or not answers.may_be_summed(least):
-            return replies
-        return self._unmask(request, answers, replies)
+        assert least <= len(self.roster.sites)
+        bytes_down = 0
+        while True:
+            ready = _ReadySites(question)
+            try:
+                bytes_down += self.sites.ask(question, self.roster.sites, ready.take, wait_for_it)
+                answers = self._collect(question, ready.agreed(), ready.sites)
+            except _AskAnewError as anew:
+                question = anew.question
+                continue
+            return self._checked(question, ready.agreed(), answers, bytes_down)
 
-    def _agree(self, header: Header) -> Replies | None:
-        """The keys of a new epoch, of the whole membership; what came instead, where a site is missing."""
-        header = replace(header, attempt=self.directory.next_attempt())
-        context = EpochContext(header.study_hash, header.membership_hash, header.run, header.attempt)
-        words = _Words(SignedKey)
-        sites = self.roster.sites
-        bytes_down = self.sites.deliver({site: Request(Kind.KEYS, header) for site in sites}, words)
-        if words.absent:
-            return Replies(header.attempt, tuple(sorted(words.words)), absent=words.absent, bytes_down=bytes_down)
-        keys = KeySet(header.attempt, tuple(words.words[site] for site in sites))
+    def _collect(self, question: Question, digest: bytes, ready: Mapping[str, Ready]) -> "_MaskedAnswers":
+        """The masked answers of all sites, summed.
+
+        Raises:
+            _AskAnewError: a site no longer holds what it was ready with.
+        """
+        keys = tuple(ready[site].key for site in self.roster.sites)
         try:
-            check_keys(keys, context, self.roster)
+            check_keys(keys, digest, self.roster)
         except CsasnError as error:
             raise QuorumError(f"the sites agree on no keys: {error.message}", error.hint) from None
-        self.directory.keep_keys(keys)
-        self.directory.event("keys-agreed", epoch=keys.epoch)
-        self._keys = keys
-        return None
+        request = Collect(question.header, question.kind, digest, keys)
+        answers = _MaskedAnswers(self.contract, question, view_of(digest, keys))
+        answers.bytes_down = self.sites.deliver(lambda _: request, self.roster.sites, answers.take, wait_for_it)
+        return answers
 
-    def _unmask(self, request: Request, answers: "_MaskedAnswers", replies: Replies) -> Replies:
-        """`replies` with the sum over their participants; where too few of them go on, without it and with why."""
-        survivors = Survivors.of(replies.participants, answers.witnesses)
-        if len(survivors.sites) < len(self.roster.sites):
-            requests = {site: _about(request.header, Kind.CONFIRM, survivors) for site in survivors.sites}
-            confirmed, replies = self._collect(Confirmation, requests, replies)
-            survivors = replace(survivors, confirmations=self._verified(confirmed, survivors, transcript(request)))
-            if len(survivors.confirmations) < self.roster.threshold:
-                return self._given_up(replies, survivors.confirmations, "too few sites confirmed the survivors")
-        unmasking = Unmasking(
-            occasion=occasion_of(request),
-            header=request.header,
-            survivors=survivors,
-            sealings={site: answers.sealings[site] for site in survivors.sites},
-            absent={site: absence for site, absence in replies.absent.items() if site not in survivors.sites},
+    def _checked(self, question: Question, digest: bytes, answers: "_MaskedAnswers", bytes_down: int) -> Replies:
+        """What was summed, if it can be: masks that did not cancel leave other numbers.
+
+        Raises:
+            QuorumError: it cannot.
+        """
+        header, counts = question.header, answers.counts
+        assert counts is not None
+        if (counts < 0).any() or (counts > MAX_COUNT).any() or self._is_beyond(question, answers.sum_P):
+            raise QuorumError(f"what the sites sum up to for {question.kind} is no sum of updates and counts", ONE_OF_THEM)
+        return Replies(
+            attempt=header.attempt,
+            number=header.number,
+            transcript=digest,
+            participants=answers.participants,
+            counts=counts,
+            whole=True,
+            sum_P=answers.sum_P,
+            num_failed=answers.num_failed,
+            bytes_up=answers.bytes_up,
+            bytes_down=bytes_down + answers.bytes_down,
         )
-        replies = replace(replies, sum_P=answers.sum_P)
-        keep_unmasking(self.directory.path, unmasking, request, replies)
-        self.directory.keep_survivors(unmasking.occasion, survivors.sites)
-        return self._reveal(unmasking, replies)
 
-    def _reveal(self, unmasking: Unmasking, replies: Replies) -> Replies:
-        """`replies`, whose sum is masked, with the shares of its survivors applied; without it where too few reveal them."""
-        sealings, survivors = unmasking.sealings, unmasking.survivors
-        blobs = {site: tuple(blobs_for(site, sealings, survivors, self.roster).values()) for site in survivors.sites}
-        requests = {site: _about(unmasking.header, Kind.UNMASK, survivors, blobs[site]) for site in survivors.sites}
-        shares, replies = self._collect(Shares, requests, replies)
-        try:
-            hashes = {site: sealings[site].hashes for site in survivors.sites}
-            found = recover({site: word.data for site, word in shares.items()}, survivors.sites, hashes, self.roster)
-        except ProtocolError as error:
-            return self._given_up(replies, shares, error.message)
-        if found.wrong:
-            self.directory.event("shares-that-do-not-fit", round=unmasking.header.round, sites=list(found.wrong))
-        assert replies.sum_P is not None
-        unmask(replies.sum_P, found, len(os.sched_getaffinity(0)))
-        return replace(replies, absent=unmasking.absent)
-
-    def _collect(self, kind: type[T], requests: Mapping[str, Request], replies: Replies) -> tuple[dict[str, T], Replies]:
-        """What survivors say to small requests; `replies` with the bytes, and with why others said nothing."""
-        words = _Words(kind, self.roster.threshold)
-        num_bytes = self.sites.deliver(requests, words, words.enough)
-        absent = {**replies.absent, **words.absent}
-        return words.words, replace(replies, absent=absent, bytes_down=replies.bytes_down + num_bytes)
-
-    def _verified(self, words: Mapping[str, Confirmation], survivors: Survivors, digest: bytes) -> dict[str, str]:
-        """The signatures that hold; one that does not is in the events."""
-        confirmations = {}
-        for site, word in words.items():
-            try:
-                identity = self.roster.identities[site]
-                verify(identity, SURVIVORS_PURPOSE, survivors.statement(digest), word.signature, site)
-            except TrustError as error:
-                self.directory.event("wrong-confirmation", site=site, why=error.message)
-            else:
-                confirmations[site] = word.signature
-        return confirmations
-
-    def _given_up(self, replies: Replies, went_on: Collection[str], why: str) -> Replies:
-        absent = {site: str(absence) for site, absence in replies.absent.items()}
-        self.directory.event("nothing-unmasked", attempt=replies.attempt, why=why, absent=absent)
-        went_on = tuple(site for site in self.roster.sites if site in went_on)
-        return replace(replies, participants=went_on, sum_P=None)
+    def _is_beyond(self, question: Question, sum_P: SignedIntegers | None) -> bool:
+        """Whether a sum of updates is above L, which those of sites never are."""
+        if sum_P is None or sum_P.dtype == np.dtype("<i8"):
+            return False
+        return largest_magnitude(sum_P) > largest_sum(self.contract.bits(question.header.round), len(self.roster.sites))
 
 
-def sums_of(contract: Contract, directory: RunDirectory, sites: Correspondence) -> Sums:
+def sums_of(contract: Contract, sites: SiteChannel) -> Sums:
     """As the study has it, masked or plain."""
-    return MaskedSums(contract, directory, sites) if contract.secure else PlainSums(contract, sites)
+    return MaskedSums(contract, sites) if contract.secure else PlainSums(contract, sites)
+
+
+def _refuse(site: str, absence: Absence) -> None:
+    """Stops where asking again would end alike."""
+    if absence.reason.is_refusal:
+        raise QuorumError(f"{site}: {absence}", MEND)
+
+
+class _ReadySites:
+    """Who is ready for a question."""
+
+    def __init__(self, question: Question) -> None:
+        self.question, self.sites = question, dict[str, Ready]()
+        self._plain, self._carried = transcript(question), transcript(question, carried=True)
+
+    def take(self, site: str, reply: Reply) -> None:
+        """One reply of a site.
+
+        Raises:
+            _AskAnewError: the question's number is taken.
+            QuorumError: the site refuses, or was asked something else.
+        """
+        if isinstance(reply, Absence):
+            _refuse(site, reply)
+            if reply.reason is Reason.NUMBER:
+                header = self.question.header
+                if reply.at < header.number:
+                    raise QuorumError(f"{site} answered {self.question.kind} {reply.at} times, as often as it will", USED_UP)
+                raise _AskAnewError(replace(self.question, header=replace(header, number=reply.at + 1)))
+        elif not isinstance(reply, Ready):
+            raise QuorumError(f"{site} sent a {type(reply).__name__} where none was asked for", MEND)
+        elif reply.transcript not in (self._plain, self._carried):
+            raise QuorumError(f"{site} read another question than was asked", "does it run another version? see server status")
+        else:
+            self.sites[site] = reply
+
+    def agreed(self) -> bytes:
+        """The transcript under which all sites are ready.
+
+        Raises:
+            _AskAnewError: some carry on what the last round left over, and some no longer hold it: none shall.
+        """
+        digests = {ready.transcript for ready in self.sites.values()}
+        if len(digests) > 1:
+            assert not isinstance(self.question, Hello)
+            raise _AskAnewError(replace(self.question, accepted=None))
+        return digests.pop()
+
+
+USED_UP = "the questions of this study are used up; go on with another study, whose seed differs"
 
 
 class _MaskedAnswers(Answers):
-    """Answers with what is signed and shared beside them."""
+    """Answers under one view, each signed by its site."""
 
-    def __init__(self, contract: Contract, request: Request, wanted: frozenset[str]) -> None:
-        super().__init__(contract, request, wanted)
-        self.roster, self._transcript = contract.roster, transcript(request)
-        self.witnesses: dict[str, Witness] = {}
-        self.sealings: dict[str, Sealing] = {}
-
-    def check(self, site: str, reply: Reply) -> None:
-        """As `Answers`; then the site's signature over all of it.
-
-        Raises:
-            TrustError: it is not valid.
-        """
-        super().check(site, reply)
-        assert isinstance(reply, Answer)
-        assert reply.sealing is not None
-        sealing = reply.sealing
-        self.witnesses[site] = witness_upload(site, self._transcript, reply.update_P, reply.counts, sealing, self.roster)
-        self.sealings[site] = sealing
-
-
-class _Words(Generic[T]):
-    """Small replies of one kind. `num_needed` of them are enough; the rest is given a moment."""
-
-    def __init__(self, kind: type[T], num_needed: int | None = None) -> None:
-        self.kind: type[T] = kind
-        self.num_needed = num_needed
-        self.words: dict[str, T] = {}
-        self.absent: dict[str, Absence] = {}
-        self._enough_since = 0.0
+    def __init__(self, contract: Contract, question: Question, view: bytes) -> None:
+        super().__init__(contract, question.kind, question.header.round)
+        self._question, self._view = question, view
+        self.bytes_down = 0
 
     def take(self, site: str, reply: Reply) -> None:
-        """One reply of a site; a site counts once."""
-        if isinstance(reply, self.kind):
-            self.absent.pop(site, None)
-            self.words[site] = reply
-        elif site not in self.words:
-            broken = Absence(Reason.BROKEN, f"a {type(reply).__name__} came in place of a {self.kind.__name__}")
-            self.absent[site] = reply if isinstance(reply, Absence) else broken
+        """As `Answers`.
 
-    def enough(self) -> bool:
-        """Whether nobody need be waited for any more."""
-        if self.num_needed is None or len(self.words) < self.num_needed:
-            return False
-        self._enough_since = self._enough_since or time.monotonic()
-        return time.monotonic() > self._enough_since + GRACE_S
+        Raises:
+            _AskAnewError: the site has to work on the question again, or its number is taken.
+            QuorumError: the site refuses, or its answer breaks the contract.
+        """
+        super().take(site, reply)
+        if (absence := self.absent.get(site)) is not None:
+            _refuse(site, absence)
+            if absence.reason in (Reason.NEEDS_KEY, Reason.NUMBER):
+                raise _AskAnewError(self._question)
 
+    def checked(self, site: str, reply: Reply) -> Answer:
+        """As `Answers`; then the view, and the site's signature over all of it.
 
-def _about(header: Header, kind: Kind, survivors: Survivors, blobs: tuple[bytes, ...] = ()) -> Request:
-    return Request(kind, header, survivors=survivors, blobs=blobs)
-
-
-def _checked(counts: Integers | None, what: str) -> Integers | None:
-    """Counts of the whole membership, if they can be any: what is left of masks that did not cancel cannot.
-
-    Raises:
-        QuorumError: they are no counts.
-    """
-    if counts is not None and ((counts < 0).any() or (counts > MAX_COUNT).any()):
-        raise QuorumError(f"the summed counts of {what} are no counts: the sites did not all answer the same request", RESUME)
-    return counts
+        Raises:
+            ProtocolError: it is masked under other keys.
+            TrustError: the signature is not valid.
+        """
+        answer = super().checked(site, reply)
+        assert answer.sealing is not None
+        if answer.sealing.view != self._view:
+            raise ProtocolError("the answer is masked under other keys than those that were sent")
+        check_sealing(answer.sealing, answer.update_P, answer.counts, site, self.contract.roster.identities[site])
+        return answer

@@ -4,6 +4,7 @@ Who took part and why another did not is in the events. The model is never silen
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,16 +12,29 @@ import numpy as np
 from csasn.contract import Contract
 from csasn.errors import QuorumError, TrainingError
 from csasn.federated.aggregate import apply_step
-from csasn.federated.messages import Accepted, Header, Kind, ModelUpdate, Reason, Replies, Request, Step, Weighting
-from csasn.federated.quantise import WIDENING, Floats32, Floats64, first_ranges, next_ranges, step_sizes
+from csasn.federated.messages import (
+    Finish,
+    Header,
+    Hello,
+    Kind,
+    ModelUpdate,
+    Question,
+    Replies,
+    Step,
+    Train,
+    Validate,
+    Weighting,
+)
+from csasn.federated.quantise import Floats32, first_ranges, next_ranges, step_sizes
 from csasn.metrics import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
 from csasn.weighting import class_sums, class_weights
-from server.exchange import Correspondence, Exchange
+from server.exchange import Exchange, SiteChannel
 from server.masked_sums import sums_of
-from server.run_directory import BEST, RunDirectory, RunState
+from server.run_directory import BEFORE, BEST, RunDirectory, RunState
 from server.sums import Sums
 
 MEND = "mend what the sites say, then resume"
+Initial = Callable[[], Floats32]
 
 
 @dataclass(frozen=True)
@@ -36,30 +50,29 @@ class Finished:
 
 
 class Coordinator:
-    """Drives one run. The correspondence carries the messages; the run directory keeps what must survive."""
+    """Drives one run. The exchange carries the messages; the run directory keeps what must survive."""
 
     def __init__(self, contract: Contract, directory: RunDirectory, exchange: Exchange) -> None:
         self.contract, self.study = contract, contract.study
         self.directory = directory
-        self.sites = Correspondence(contract, exchange)
-        self.sums: Sums = sums_of(contract, directory, self.sites)
+        self.sites = SiteChannel(contract, exchange, lambda waiting: directory.event("waiting", sites=waiting))
+        self.sums: Sums = sums_of(contract, self.sites)
 
-    def run(self, initial: Floats32) -> Finished:
-        """Runs or resumes the study.
+    def run(self, initial: Initial) -> Finished:
+        """Runs or resumes the study; `initial` gives the model to begin with, where the run is not begun yet.
 
         Raises:
-            QuorumError: too few sites answered, again and again.
-            TrainingError: sites cannot train with this study.
+            QuorumError: sites refuse, or too few answered again and again.
+            TrainingError: sites cannot train with this study, or training diverges.
         """
-        state = self.directory.load() or self.hello(initial)
-        del initial  # a whole model
-        while state.round < self.study.federation.rounds:
-            state = self.train(state)
-        return self.finish(state if state.validated else self.validate(state))
+        state = self.directory.load() or self.hello(initial())
+        while not state.validated:
+            state = self.train(state) if state.round < self.study.federation.rounds else self.validate(state)
+        return self.finish(state)
 
     def hello(self, initial: Floats32) -> RunState:
         """Sums the class histogram over the whole membership."""
-        histogram_K = self._counts(Kind.HELLO, self._ask_all(Kind.HELLO, None))["histogram"]
+        histogram_K = self._counts(Kind.HELLO, self._ask_all(Hello(self._header(1, 0))))["histogram"]
         self.directory.event("hello", sites=list(self.contract.membership.sites), histogram=histogram_K.tolist())
         state_hash = self.contract.state.hash(initial)
         state = RunState(0, initial, state_hash, first_ranges(self.contract.state.shared, initial), histogram_K)
@@ -67,59 +80,63 @@ class Coordinator:
         return state
 
     def train(self, state: RunState) -> RunState:
-        """One round: broadcast, collect, sum, step; repeated until the study allows what came back."""
+        """One round: broadcast, collect, sum, step; repeated until the study allows what came back, or undone if it made the model
+        worse."""
         current, started = state.round + 1, time.monotonic()
-        ranges, bytes_up, bytes_down = state.ranges, 0, 0
+        bytes_up, bytes_down = 0, 0
         federation = self.study.federation
         for attempts in range(1, federation.max_attempts + 1):
-            request = self._request(Kind.TRAIN, state, ranges)
-            replies = self.sums.ask(request, self._least(state))
+            question = Train(*self._about(Kind.TRAIN, state, state.number + 1), state.ranges)
+            replies = self._ask(question, self._least(state))
             bytes_up, bytes_down = bytes_up + replies.bytes_up, bytes_down + replies.bytes_down
-            if any(absence.reason is Reason.SCALE_TOO_SMALL for absence in replies.absent.values()):
-                ranges = ranges * WIDENING
-            elif replies.sum_P is not None:
-                after = self._step(state, replies, request)
+            if replies.sum_P is not None:
+                evaluated = self._evaluated(state, replies, Kind.TRAIN)
+                if (before := self._undone(evaluated, replies.number)) is not None:
+                    return before
+                after = self._step(evaluated, replies, question)
                 facts = {"bytes_up": bytes_up, "bytes_down": bytes_down, "seconds": round(time.monotonic() - started, 3)}
                 # first, since a round that is told twice counts once, and one that is in the checkpoint alone would be in no report
                 self.directory.event("round-finished", round=current, attempts=attempts, **self._describe(replies, after), **facts)
                 self.directory.save(after)
                 return after
-            else:
-                self._too_few_came(f"round {current}", replies)
+            self._too_few_came(f"round {current}", replies)
             self.directory.event("round-repeated", round=current, attempt=replies.attempt, absent=_reasons(replies))
         raise QuorumError(_too_few(f"round {current}", federation.max_attempts, replies), MEND)
 
     def validate(self, state: RunState) -> RunState:
         """Evaluates the last model on validation cases, as each round does with the model before it; once, also over a crash."""
-        state = replace(self._evaluated(state, self._ask_all(Kind.VALIDATE, state), Kind.VALIDATE), validated=True)
-        self.directory.save(state)
-        return state
+        replies = self._ask_all(Validate(*self._about(Kind.VALIDATE, state, 1)))
+        evaluated = self._evaluated(state, replies, Kind.VALIDATE)
+        after = self._undone(evaluated, state.number) or replace(evaluated, validated=True)
+        self.directory.save(after)
+        return after
 
     def finish(self, state: RunState) -> Finished:
         """Test cases and normalisation moments of the chosen model."""
         best = self.directory.load(BEST) if self.study.model_selection == "best" else None
         chosen = replace(state, model=best.model, model_hash=best.model_hash, round=best.round) if best else state
-        replies = self._ask_all(Kind.FINISH, chosen)
+        replies = self._ask_all(Finish(*self._about(Kind.FINISH, chosen, 1)))
         self.directory.event("finish", round=chosen.round, absent=_reasons(replies))
         counts = None if replies.counts is None else self._counts(Kind.FINISH, replies)
         moments = {} if replies.sum_P is None else self.contract.statistics.unpack(replies.sum_P.astype(np.int64, copy=False))
         return Finished(chosen.round, chosen.model, counts, moments, not replies.absent)
 
-    def _step(self, state: RunState, replies: Replies, request: Request) -> RunState:
-        """The state after a round: the average of the updates that arrived, and what the counts say of the model before."""
-        bits, shared, num_sites = self.contract.bits(request.header.round), self.contract.state.shared, self.contract.num_sites
+    def _step(self, state: RunState, replies: Replies, question: Train) -> RunState:
+        """The state after a round: the average of the updates that arrived."""
+        bits, shared, num_sites = self.contract.bits(question.header.round), self.contract.state.shared, self.contract.num_sites
         arrived = sum(self.contract.membership.weight_units[site] for site in replies.participants)
-        assert request.ranges is not None
         assert replies.sum_P is not None
-        step = Step(replies.sum_P, step_sizes(request.ranges, bits, num_sites), arrived)
+        step = Step(replies.sum_P, step_sizes(question.ranges, bits, num_sites), arrived)
+        self.directory.keep_before()
         largest = apply_step(state.model, step.sum_P, shared, step.sizes, step.arrived_units)  # in place: a copy is a whole model
         self.sites.remember_step(state.model_hash, step)
         return replace(
-            self._evaluated(state, replies, Kind.TRAIN),
+            state,
             round=state.round + 1,
+            number=replies.number,
             model_hash=self.contract.state.hash(state.model),
-            ranges=next_ranges(largest, request.ranges),
-            accepted=Accepted(replies.attempt, replies.participants),
+            ranges=next_ranges(largest, question.ranges),
+            accepted=replies.transcript,
             num_partial=state.num_partial + bool(replies.absent),
         )
 
@@ -133,14 +150,51 @@ class Coordinator:
         metrics = metrics_from_counts(blocks)
         self.directory.event("evaluated", round=state.round, **describe_metrics(metrics, self.study.classes))
         if replies.whole:
-            state = replace(state, history=(*state.history, class_sums(blocks["confusion"])))
+            self._tell_changed_totals(state, blocks["confusion"])
+            state = replace(state, history=(*state.history, class_sums(blocks["confusion"])), loss=metrics.loss)
+        if self._is_worse(state):
+            return state
         score = metrics.macro_auroc
         if (
             state.round > 0 and score is not None and score > state.best_score
         ):  # few validation cases can flatter the untrained model
             state = replace(state, best_round=state.round, best_score=score)
             self.directory.keep_best()
-        return state
+        losses = [loss for loss in (state.loss, state.best_loss) if loss is not None]
+        return replace(state, best_loss=min(losses, default=None))
+
+    def _tell_changed_totals(self, state: RunState, confusion_KK: Integers) -> None:
+        """Validation cases of a class are as many as in the round before, unless a site changed its manifest, or lies."""
+        if not state.history:
+            return
+        hits_K, _, missed_K = state.history[-1]
+        before_K, now_K = hits_K + missed_K, confusion_KK.sum(axis=1)
+        if not np.array_equal(before_K, now_K):
+            self.directory.event("totals-changed", round=state.round, before=before_K.tolist(), now=now_K.tolist())
+
+    def _is_worse(self, state: RunState) -> bool:
+        """Whether the validation loss of a model is beyond what the study allows over the best so far."""
+        guard, loss, best = self.study.federation.loss_guard, state.loss, state.best_loss
+        return guard is not None and loss is not None and best is not None and state.round > 0 and loss > guard * best
+
+    def _undone(self, state: RunState, number: int) -> RunState | None:
+        """The state before the round that made a model much worse, on disk, to train it once more with the randomness of the
+        question after `number`; None where nothing is wrong.
+
+        Raises:
+            TrainingError: it was undone before.
+        """
+        if not self._is_worse(state):
+            return None
+        what = f"validation loss {state.loss:.4g} after round {state.round}, {state.best_loss:.4g} was the best so far"
+        if state.undone == state.round:
+            raise TrainingError(f"{what}, also after the round was undone", "lower optimiser.learning_rate, or see loss_guard")
+        self.directory.event("round-undone", round=state.round, why=what)
+        before = self.directory.load(BEFORE)
+        assert before is not None
+        before = replace(before, number=number, undone=state.round)
+        self.directory.save(before)
+        return before
 
     def _least(self, state: RunState) -> int:
         """How many sites the study asks for in the next round: all, or fewer in one of the few partial rounds that it allows."""
@@ -149,32 +203,42 @@ class Coordinator:
         return federation.min_sites if partial_left > 0 else self.contract.num_sites
 
     def _too_few_came(self, what: str, replies: Replies) -> None:
-        """Before a repeat, in which every site is waited for. Training is deterministic, and a refusal waits for a person: there a
-        repeat would end alike.
+        """Before a repeat, in which every site is waited for. A refusal waits for a person: there a repeat would end alike.
 
         Raises:
-            TrainingError, QuorumError: of these a site said.
+            QuorumError: a site refused.
         """
-        reasons = {absence.reason for absence in replies.absent.values()}
-        if Reason.TRAINING in reasons:
-            raise TrainingError(_too_few(what, 1, replies), "change the study and begin another run")
-        if Reason.REFUSED in reasons:
+        if any(absence.reason.is_refusal for absence in replies.absent.values()):
             raise QuorumError(_too_few(what, 1, replies), MEND)
         self.sites.wait_for_all()
 
-    def _ask_all(self, kind: Kind, state: RunState | None) -> Replies:
+    def _ask(self, question: Question, least: int) -> Replies:
+        """One question to all sites.
+
+        Raises:
+            TrainingError: sites could not do what was asked. Training is deterministic, so a repeat would end alike.
+        """
+        replies = self.sums.ask(question, least)
+        if replies.num_failed:
+            sites = "1 site" if replies.num_failed == 1 else f"{replies.num_failed} sites"
+            what = f"{sites} could not {'train' if question.kind is Kind.TRAIN else 'evaluate the model'}"
+            raise TrainingError(f"{what}; each site's own log says which", "change the study and begin another run")
+        return replies
+
+    def _ask_all(self, question: Question) -> Replies:
         """Asks until the whole membership answered; in the end `min_sites` are enough, but never for hello."""
         federation = self.study.federation
-        all_sites = self.contract.num_sites
+        all_sites, kind = self.contract.num_sites, question.kind
         for attempts in range(1, federation.max_attempts + 1):
             last = attempts == federation.max_attempts and kind is not Kind.HELLO
             least = federation.min_sites if last else all_sites
-            replies = self.sums.ask(self._request(kind, state), least)
+            replies = self._ask(question, least)
             if not replies.absent or (last and self._has_enough(kind, replies)):
                 return replies
             if kind is Kind.HELLO or len(replies.participants) < federation.min_sites:
                 self._too_few_came(str(kind), replies)
             self.directory.event("exchange-repeated", kind=str(kind), attempt=replies.attempt, absent=_reasons(replies))
+            question = replace(question, header=replace(question.header, attempt=self.directory.next_attempt()))
         raise QuorumError(_too_few(str(kind), federation.max_attempts, replies), MEND)
 
     def _has_enough(self, kind: Kind, replies: Replies) -> bool:
@@ -182,22 +246,20 @@ class Coordinator:
         summed = replies.sum_P is not None or self.contract.upload(kind, 0) is None
         return len(replies.participants) >= self.study.federation.min_sites and summed
 
-    def _request(self, kind: Kind, state: RunState | None, ranges: Floats64 | None = None) -> Request:
-        """A new attempt: its number is on disk before it is sent."""
-        current = 0 if state is None else state.round + (kind is Kind.TRAIN)
+    def _header(self, number: int, current_round: int) -> Header:
+        """Of a question, under a new label."""
         hashes = self.study.study_hash, self.contract.membership.membership_hash
-        header = Header(*hashes, self.directory.run_id, current, self.directory.next_attempt())
-        if state is None:
-            return Request(kind, header)
-        weighting = self._weighting(state)
-        facts = {"round": current, "attempt": header.attempt, "class_weights": weighting.omega_K.tolist()}
-        self.directory.event(f"{kind}-started", **facts)
-        return Request(kind, header, ModelUpdate(state.model_hash, state.model), weighting, state.accepted, ranges)
+        return Header(*hashes, number, current_round, self.directory.run_id, self.directory.next_attempt())
 
-    def _weighting(self, state: RunState) -> Weighting:
+    def _about(self, kind: Kind, state: RunState, number: int) -> tuple[Header, ModelUpdate, Weighting, bytes | None]:
+        """What a question about the model of `state` says."""
+        header = self._header(number, state.round + (kind is Kind.TRAIN))
         omega_K = class_weights(self.study.class_weighting, state.histogram_K, state.history).omega_K
         empty = np.zeros((0, 3, len(self.study.classes)), np.int64)
-        return Weighting(omega_K, state.histogram_K, np.stack(state.history) if state.history else empty)
+        weighting = Weighting(omega_K, state.histogram_K, np.stack(state.history) if state.history else empty)
+        facts = {"round": header.round, "attempt": header.attempt, "class_weights": omega_K.tolist()}
+        self.directory.event(f"{kind}-started", **facts)
+        return header, ModelUpdate(state.model_hash, state.model), weighting, state.accepted
 
     def _counts(self, kind: Kind, replies: Replies) -> dict[str, Integers]:
         assert replies.counts is not None

@@ -8,8 +8,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 from csasn.checkpoint import load_arrays, save_arrays
 from csasn.configuration import write_yaml
 from csasn.errors import ModelError, RunError
-from csasn.federated.messages import Accepted
 from csasn.federated.quantise import Floats32, Floats64
-from csasn.federated.secagg.messages import KeySet, SignedKey
 from csasn.identity import KEYS_FOLDER, write_identity
 from csasn.membership import Membership, read_membership
 from csasn.metrics import Integers
@@ -30,8 +28,8 @@ from csasn.storage import TEMPORARY, append_line, link_atomically, write_atomica
 from csasn.study import Study, read_study
 
 Event = Mapping[str, object]
-LATEST, BEST, ATTEMPT = "checkpoints/latest.safetensors", "checkpoints/best.safetensors", "checkpoints/attempt.json"
-KEYS, SURVIVORS = "checkpoints/keys.json", "checkpoints/survivors.json"
+LATEST, BEST, BEFORE = (f"checkpoints/{name}.safetensors" for name in ("latest", "best", "before"))
+ATTEMPT = "checkpoints/attempt.json"
 RUN, REPORT = "run.json", "report.json"
 BEGINNING = {"checkpoints", "sites", "membership.json", RUN}
 
@@ -41,8 +39,10 @@ class RunState:
     """A run between two rounds: all that the next one follows from.
 
     `round` rounds are done and `model` (P + Q,), of hash `model_hash`, came of them; `history` holds the class sums (3, K) of each
-    revealed evaluation; `best_round` is the round whose model scored `best_score` on validation cases. Once the last model was
-    evaluated, `validated`, only the end of the run is left.
+    revealed evaluation; `best_round` is the round whose model scored `best_score` on validation cases. `number` is that of the last
+    train question whose sum was accepted, `accepted` its transcript. `loss` is the validation loss of the last model that was
+    evaluated, `best_loss` the lowest so far; `undone` the last round that was taken back. Once the last model was evaluated,
+    `validated`, only the end of the run is left.
     """
 
     round: int
@@ -51,9 +51,13 @@ class RunState:
     ranges: Floats64
     histogram_K: Integers
     history: tuple[Integers, ...] = ()
-    accepted: Accepted | None = None
+    number: int = 0
+    accepted: bytes | None = None
     best_round: int = 0
     best_score: float = -1.0
+    loss: float | None = None
+    best_loss: float | None = None
+    undone: int = 0
     num_partial: int = 0
     validated: bool = False
 
@@ -116,28 +120,9 @@ class RunDirectory:
         write_json(path, {"attempt": attempt})
         return attempt
 
-    def keep_keys(self, keys: KeySet) -> None:
-        """The sites' public keys of an epoch, before they are sent to anybody."""
-        parts = [[key.public.hex(), key.signature] for key in keys.keys]
-        write_json(self.path / KEYS, {"epoch": keys.epoch, "keys": parts})
-
-    def load_keys(self) -> KeySet | None:
-        """Those of the newest epoch, None before the first."""
-        if not (self.path / KEYS).exists():
-            return None
-        facts = json.loads((self.path / KEYS).read_text())
-        return KeySet(int(facts["epoch"]), tuple(SignedKey(bytes.fromhex(public), sign) for public, sign in facts["keys"]))
-
-    def keep_survivors(self, occasion: str, sites: Sequence[str]) -> None:
-        """For whom the sites are asked to reveal on an occasion, before they are asked: they never do so for others."""
-        write_json(self.path / SURVIVORS, {"occasion": occasion, "sites": list(sites)})
-
-    def survivors_of(self, occasion: str) -> tuple[str, ...]:
-        """The survivors that were kept for the same occasion, none where it is another."""
-        if not (self.path / SURVIVORS).exists():
-            return ()
-        facts = json.loads((self.path / SURVIVORS).read_text())
-        return tuple(map(str, facts["sites"])) if facts["occasion"] == occasion else ()
+    def keep_before(self) -> None:
+        """The newest checkpoint is that before a round: it is kept under a second name, to take the round back."""
+        link_atomically(self.path / LATEST, self.path / BEFORE)
 
     def keep_best(self) -> None:
         """The newest checkpoint is the best so far: it is kept under a second name."""
@@ -151,8 +136,8 @@ class RunDirectory:
         facts = {
             "study_hash": self.study.study_hash, "round": state.round, "model_hash": state.model_hash,
             "best_round": state.best_round, "best_score": state.best_score, "num_partial": state.num_partial,
-            "validated": state.validated,
-            "accepted": [state.accepted.attempt, list(state.accepted.sites)] if state.accepted else None,
+            "number": state.number, "accepted": state.accepted.hex() if state.accepted else None, "undone": state.undone,
+            "loss": state.loss, "best_loss": state.best_loss, "validated": state.validated,
         }  # fmt: skip
         save_arrays(self.path / LATEST, arrays, facts)
 
@@ -167,8 +152,8 @@ class RunDirectory:
         arrays, facts = load_arrays(self.path / name)
         if facts.get("study_hash") != self.study.study_hash:
             raise ModelError(f"{name} is a checkpoint of another study", "resume with the study.yaml that the run began with")
-        accepted = facts["accepted"]
-        state = RunState(
+        accepted, loss, best_loss = facts["accepted"], facts["loss"], facts["best_loss"]
+        return RunState(
             round=_int(facts["round"]),
             model=arrays["model"].astype(np.float32, copy=False),
             model_hash=str(facts["model_hash"]),
@@ -178,11 +163,13 @@ class RunDirectory:
             best_round=_int(facts["best_round"]),
             best_score=float(str(facts["best_score"])),
             num_partial=_int(facts["num_partial"]),
+            number=_int(facts["number"]),
+            accepted=bytes.fromhex(str(accepted)) if accepted else None,
+            loss=None if loss is None else float(str(loss)),
+            best_loss=None if best_loss is None else float(str(best_loss)),
+            undone=_int(facts["undone"]),
             validated=bool(facts["validated"]),
         )
-        if isinstance(accepted, list):
-            state = replace(state, accepted=Accepted(_int(accepted[0]), tuple(accepted[1])))
-        return state
 
 
 def read_events(path: Path) -> list[dict[str, object]]:

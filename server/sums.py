@@ -1,35 +1,36 @@
-"""What the coordinator learns of one request to the sites: sums, and who is in them.
+"""What the coordinator learns of one question to the sites: sums, and who is in them.
 
 In plain mode (`PlainSums`) each site's update and counts pass through this process; with secure aggregation (server/masked_sums.py)
 they are masked. What comes out is the same.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
-from csasn.contract import Contract
+from csasn.contract import FAILED, Contract
 from csasn.errors import CsasnError, ProtocolError
 from csasn.federated.aggregate import add_integers
-from csasn.federated.messages import Absence, Answer, Integers, Reason, Replies, Reply, Request
+from csasn.federated.messages import Absence, Answer, Integers, Kind, Question, Reason, Replies, Reply, transcript
 from csasn.federated.quantise import SignedIntegers
-from server.exchange import Correspondence
+from server.exchange import SiteChannel, try_a_few_times
 
 
 class Sums(Protocol):
     """Asks the whole membership, and sums what comes."""
 
-    def ask(self, request: Request, least: int) -> Replies:
-        """One attempt; `request` carries the whole model. Updates of fewer than `least` sites are not summed."""
+    def ask(self, question: Question, least: int) -> Replies:
+        """One question, with the whole model; updates of fewer than `least` sites are not summed.
+
+        Where sites answered one of this number before, it is asked under a higher one.
+        """
         ...
 
 
 class Answers:
-    """What came of an attempt so far: answers that keep the contract, already summed, and why each other site's does not count.
+    """What came to a question so far: answers that keep the contract, already summed, and why each other site's does not count."""
 
-    `wanted` are the sites whose updates are summed.
-    """
-
-    def __init__(self, contract: Contract, request: Request, wanted: frozenset[str]) -> None:
-        self.contract, self.request, self.wanted = contract, request, wanted
+    def __init__(self, contract: Contract, kind: Kind, current_round: int) -> None:
+        self.contract, self.kind, self.round = contract, kind, current_round
         self.counts: Integers | None = None
         self.sum_P: SignedIntegers | None = None
         self.answered: set[str] = set()
@@ -44,56 +45,67 @@ class Answers:
             self.absent[site] = reply
             return
         try:
-            self.check(site, reply)
+            answer = self.checked(site, reply)
         except CsasnError as error:
-            self.absent[site] = Absence(Reason.BROKEN, error.message)
+            self.absent[site] = Absence(Reason.BROKEN, text=error.message)
             return
-        assert isinstance(reply, Answer)
-        self.bytes_up += reply.num_bytes
+        self.bytes_up += answer.num_bytes
         self.absent.pop(site, None)
         self.answered.add(site)
-        self.counts = add_integers(self.counts, reply.counts)
-        if reply.update_P is not None and site in self.wanted:
-            self.sum_P = add_integers(self.sum_P, reply.update_P)
+        self.counts = add_integers(self.counts, answer.counts)
+        if answer.update_P is not None:
+            self.sum_P = add_integers(self.sum_P, answer.update_P)
 
-    def check(self, site: str, reply: Reply) -> None:
+    def checked(self, site: str, reply: Reply) -> Answer:
         """Refuses a reply that is no answer, or none that the study allows.
 
         Raises:
             ProtocolError: see `Contract.check`.
         """
         if not isinstance(reply, Answer):
-            raise ProtocolError(f"a {type(reply).__name__} came in answer to {self.request.kind}")
-        self.contract.check(self.request.kind, site, self.request.header.round, reply)
+            raise ProtocolError(f"a {type(reply).__name__} came in place of an answer to {self.kind}")
+        self.contract.check(self.kind, site, self.round, reply)
+        return reply
 
     @property
     def participants(self) -> tuple[str, ...]:
-        """The sites that answered and are wanted, in roster order."""
-        return tuple(site for site in self.contract.membership.sites if site in self.answered & self.wanted)
+        """The sites that answered, in roster order."""
+        return tuple(site for site in self.contract.membership.sites if site in self.answered)
 
-    def may_be_summed(self, least: int) -> bool:
-        """Whether there are so many, and none that a repeat would bring back at once."""
-        back_soon = any(absence.reason in (Reason.SCALE_TOO_SMALL, Reason.NEEDS_KEYS) for absence in self.absent.values())
-        return len(self.participants) >= least and not back_soon
+    @property
+    def num_failed(self) -> int:
+        """How many sites say that they could not do what was asked."""
+        return 0 if self.counts is None else int(self.contract.counts[self.kind].unpack(self.counts)[FAILED[0]][0])
 
 
 class PlainSums:
     """Sums of what sites send as it is."""
 
-    def __init__(self, contract: Contract, sites: Correspondence) -> None:
+    def __init__(self, contract: Contract, sites: SiteChannel) -> None:
         self.contract, self.sites = contract, sites
 
-    def ask(self, request: Request, least: int) -> Replies:
+    def ask(self, question: Question, least: int) -> Replies:
         """See `Sums`. Counts of fewer than all sites are withheld, unless the study says reveal."""
-        answers = Answers(self.contract, request, frozenset(self.contract.membership.sites))
-        bytes_down = self.sites.broadcast(request, answers)
+        roster, header = self.contract.membership.sites, question.header
+        bytes_down = 0
+        while True:
+            answers = Answers(self.contract, question.kind, header.round)
+            bytes_down += self.sites.ask(question, roster, answers.take, try_a_few_times)
+            at = max((absence.at for absence in answers.absent.values() if absence.reason is Reason.NUMBER), default=0)
+            if at < header.number:
+                break
+            header = replace(header, number=at + 1)
+            question = replace(question, header=header)
         shown = not answers.absent or self.contract.study.federation.on_loss == "reveal"
         return Replies(
-            attempt=request.header.attempt,
+            attempt=header.attempt,
+            number=header.number,
+            transcript=transcript(question),
             participants=answers.participants,
             counts=answers.counts if shown else None,
             whole=not answers.absent,
-            sum_P=answers.sum_P if answers.may_be_summed(least) else None,
+            sum_P=answers.sum_P if len(answers.participants) >= least else None,
+            num_failed=answers.num_failed,
             absent=answers.absent,
             bytes_up=answers.bytes_up,
             bytes_down=bytes_down,

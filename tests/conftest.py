@@ -2,7 +2,7 @@
 
 import copy
 import signal
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from csasn.membership import Member, Membership, share_weights
 from csasn.model.initial_weights import initial_network
 from csasn.site import find_site
 from csasn.study import Study, read_study
-from server.exchange import Enough, Take, never
 from server.rounds import Coordinator, Finished
 from server.run_directory import RunDirectory
 
@@ -102,6 +101,7 @@ class LocalFederation:
     path: Path
     tamper: Tamper = lambda site, request, answer: answer
     requests: list[tuple[str, Request]] = field(default_factory=list)
+    _waiting: list[tuple[str, Request]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sites = {name: find_site(name, folder=self.sites_folder) for name in self.study.federation.sites}
@@ -114,7 +114,7 @@ class LocalFederation:
         self.network = initial_network(self.study)
         self.contract = Contract.of(self.study, self.directory.membership, self.network)
         self.workers: dict[str, SiteWorker] = {}
-        self.coordinator = Coordinator(self.contract, self.directory, self._exchange)
+        self.coordinator = Coordinator(self.contract, self.directory, self)
 
     def restart_worker(self, site: str) -> None:
         """The worker's process dies: all but its files is gone."""
@@ -122,21 +122,22 @@ class LocalFederation:
 
     def run(self) -> Finished:
         try:
-            return self.coordinator.run(self.contract.state.read(self.network))
+            return self.coordinator.run(lambda: self.contract.state.read(self.network))
         finally:
             self.directory.close()
 
-    def _exchange(
-        self, requests: Mapping[str, Request], patient_for: Collection[str], deadline_s: float, take: Take, enough: Enough = never
-    ) -> int:
-        for site, sent in requests.items():
-            request = copy.deepcopy(sent)  # the coordinator moves its model in place
-            self.requests.append((site, request))
-            reply = self.tamper(
-                site, request, reason_of_failure(lambda site=site, request=request: self._worker(site).answer(request))
-            )
-            take(site, reply or Absence(Reason.DEADLINE))
+    def send(self, requests: Mapping[str, Request], deadline_s: float) -> int:
+        self._waiting = [old for old in self._waiting if old[0] not in requests]
+        # the coordinator moves its model in place
+        self._waiting += [(site, copy.deepcopy(request)) for site, request in requests.items()]
         return 0
+
+    def receive(self) -> Iterator[tuple[str, Reply]]:
+        if self._waiting:
+            site, request = self._waiting.pop(0)
+            self.requests.append((site, request))
+            reply = self.tamper(site, request, reason_of_failure(lambda: self._worker(site).answer(request)))
+            yield site, reply or Absence(Reason.DEADLINE)
 
     def _worker(self, site: str) -> SiteWorker:
         if site not in self.workers:

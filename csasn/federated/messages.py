@@ -4,37 +4,42 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csasn.federated.canonical import canonical
 from csasn.federated.quantise import Floats32, Floats64, SignedIntegers
-from csasn.federated.secagg.messages import KeySet, Sealing, SignedKey, Survivors
+from csasn.federated.secagg.keys import SignedKey
+from csasn.federated.secagg.sealing import Sealing
 
 Integers = NDArray[np.int64]
+CONTRACT_VERSION = 2  # of messages and of what is hashed; sites and coordinator of other versions do not work together
 
 
 class Kind(StrEnum):
     """What a site is asked to do."""
 
-    KEYS = "keys"  # with secure aggregation: make a key for an epoch
     HELLO = "hello"  # count the training cases of each class
     TRAIN = "train"  # evaluate the received model on validation cases, then train
     VALIDATE = "validate"  # evaluate the last model on validation cases
     FINISH = "finish"  # measure normalisation, evaluate the chosen model on test cases
-    CONFIRM = "confirm"  # with secure aggregation, where a site is missing: commit to a set of survivors
-    UNMASK = "unmask"  # with secure aggregation: reveal shares for a set of survivors
+    COLLECT = "collect"  # with secure aggregation: send what a question came to, masked
 
 
 @dataclass(frozen=True)
 class Header:
-    """What every request is bound to. `attempt` rises over the whole run and never repeats."""
+    """What every request is bound to. `number` counts the questions of one kind in a membership; `run` and `attempt` are labels
+    for ledger and receipts, from which nothing is derived."""
 
     study_hash: str
     membership_hash: str
-    run: str
+    number: int
     round: int
+    run: str
     attempt: int
+    version: int = CONTRACT_VERSION
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,6 @@ class Step:
     sum_P: SignedIntegers
     sizes: Floats64
     arrived_units: int
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """The last attempt that became a model, and whose updates are in it: those sites commit what that attempt left over."""
-
-    attempt: int
-    sites: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -73,40 +70,91 @@ class ModelUpdate:
 
 
 @dataclass(frozen=True)
-class Request:
-    """A broadcast. `ranges` (tensors,) go with train.
+class Hello:
+    """Asks for the training cases of each class."""
 
-    With secure aggregation `keys` go with whatever is counted or trained, and `survivors` with confirm and unmask, whose header is
-    that of the attempt; `blobs` are what the other survivors made for the site, in their order.
-    """
-
-    kind: Kind
+    kind: ClassVar[Kind] = Kind.HELLO
     header: Header
-    model: ModelUpdate | None = None
-    weighting: Weighting | None = None
-    accepted: Accepted | None = None
-    ranges: Floats64 | None = None
-    keys: KeySet | None = None
-    survivors: Survivors | None = None
-    blobs: tuple[bytes, ...] = ()
 
 
-def transcript(request: Request) -> bytes:
-    """T: H over all that an answer follows from, whichever way the model travels."""
-    head, weighting = request.header, request.weighting
-    facts = (request.kind, head.study_hash, head.membership_hash, head.run, head.round, head.attempt, request.accepted)
-    digest = hashlib.sha256(repr(facts).encode())
-    digest.update((request.model.state_hash if request.model else "").encode())
-    for array in (weighting.omega_K if weighting else None, request.ranges):
-        digest.update(b"|" if array is None else np.ascontiguousarray(array).tobytes() + b"|")
-    digest.update(request.keys.digest if request.keys else b"")
-    return digest.digest()
+@dataclass(frozen=True)
+class AboutModel:
+    """What questions about a model share. `accepted` is the transcript of the last train question whose sum became a model, None
+    before the first and where no site shall carry on what it left over."""
+
+    header: Header
+    model: ModelUpdate
+    weighting: Weighting
+    accepted: bytes | None
+
+
+@dataclass(frozen=True)
+class Train(AboutModel):
+    """Asks to evaluate and train the model. `ranges` (tensors,) are those of the update."""
+
+    kind: ClassVar[Kind] = Kind.TRAIN
+    ranges: Floats64
+
+
+@dataclass(frozen=True)
+class Validate(AboutModel):
+    """Asks to evaluate the last model on validation cases."""
+
+    kind: ClassVar[Kind] = Kind.VALIDATE
+
+
+@dataclass(frozen=True)
+class Finish(AboutModel):
+    """Asks to evaluate the chosen model on test cases, and to measure its normalisation."""
+
+    kind: ClassVar[Kind] = Kind.FINISH
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Asks for the masked answer to the question of this transcript, under the keys of all sites in roster order."""
+
+    kind: ClassVar[Kind] = Kind.COLLECT
+    header: Header
+    of: Kind
+    transcript: bytes
+    keys: tuple[SignedKey, ...]
+
+
+Question = Hello | Train | Validate | Finish
+Request = Question | Collect
+
+# all that a site reads of a question and that is not in its transcript, and why
+NOT_IN_TRANSCRIPT = {
+    "Header.run": "a label of ledger and receipts; a coordinator that begins anew asks the same question",
+    "Header.attempt": "a label of ledger and receipts; it rises with every repeat of the same question",
+    "ModelUpdate.whole": "the form in which the model travels; its hash is in",
+    "ModelUpdate.step": "the form in which the model travels; its hash is in",
+}
+
+
+def transcript(question: Question, carried: bool = False) -> bytes:
+    """T: H over all that an answer follows from, made by walking the question, so that a new field is in it.
+
+    `carried` says whether the site goes on from what it left over under `accepted`. Since it is in T, all sites do or none does:
+    where a coordinator could have three of four carry on, two sums would give the fourth one's update.
+    """
+    parts = ["csasn question v2", question.kind.value, carried, question]
+    return hashlib.sha256(canonical(parts, frozenset(NOT_IN_TRANSCRIPT))).digest()
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A site has worked on a question, keeps what came of it, and answers under this key."""
+
+    transcript: bytes
+    key: SignedKey
 
 
 @dataclass(frozen=True)
 class Answer:
-    """All that leaves a site: counts, and what t sites are enough to sum: an update of integers (P,) to train, the moments of
-    normalisation to finish. With `sealing` both are masked."""
+    """All that leaves a site of its cases: counts, and what a sum of every site makes of them: an update of integers (P,) to train,
+    the moments of normalisation to finish. With `sealing` both are masked."""
 
     counts: Integers
     update_P: SignedIntegers | None = None
@@ -114,61 +162,62 @@ class Answer:
     num_bytes: int = 0  # as received, framing included
 
 
-@dataclass(frozen=True)
-class Confirmation:
-    """A site's signature (hex) under a set of survivors."""
-
-    signature: str
-
-
-@dataclass(frozen=True)
-class Shares:
-    """What a site reveals for a set of survivors."""
-
-    data: bytes
-
-
 class Reason(StrEnum):
-    """Why a site is not in a round."""
+    """Why a site sends no answer, in a word that never depends on its cases; the line for people is in the site's own log."""
 
     NEEDS_MODEL = "needs the whole model"
-    NEEDS_KEYS = "needs keys"
-    SCALE_TOO_SMALL = "scale too small"
-    TRAINING = "training failed"
-    REFUSED = "refused"
+    NEEDS_KEY = "no longer holds its answer, and works on it again"
+    NUMBER = "answered a later question before"
+    DISK = "its disk is full or cannot be written"
+    MEMORY = "its memory is too small"
+    IMAGES = "its manifest or images cannot be used"
+    UNUSABLE = "its site file or machine cannot be used"
+    BUDGET = "its upload budget is used up"
+    VERSION = "runs another version"
+    CONTENTS = "refuses what it was sent"
     FAILED = "failed"
+    # what the coordinator says of a site
     DEADLINE = "no answer within the deadline"
     BROKEN = "answer breaks the contract"
-    LEFT_OUT = "was absent when the others were asked to reveal, for themselves alone"
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether asking again would end alike: a person has to look."""
+        return self in (Reason.VERSION, Reason.CONTENTS, Reason.BROKEN)
 
 
 @dataclass(frozen=True)
 class Absence:
-    """A site that sent no usable answer: the reason, and a line of our own for people."""
+    """A site that sent no usable answer. `at` goes with NUMBER: the number of the last question of this kind that it answered."""
 
     reason: Reason
-    text: str = ""
+    at: int = 0
+    text: str = ""  # the coordinator's own line; nothing that a site sent
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.text}" if self.text else str(self.reason)
 
 
-Reply = Answer | SignedKey | Confirmation | Shares | Absence
+Reply = Ready | Answer | Absence
 
 
 @dataclass(frozen=True)
 class Replies:
-    """What came of one attempt: whose answers are in it, and why each other site's is not.
+    """What came of one question: whose answers are in it, and why each other site's is not.
 
-    `counts` are summed, None where they are withheld, and `whole` if they are of the whole membership; `sum_P` is the sum of
-    updates, None where there is none to accept. `bytes_up` are those of answers, `bytes_down` of all that was sent.
+    `number` and `transcript` are of the question as it was answered. `counts` are summed, None where they are withheld, and `whole`
+    if they are of the whole membership; `sum_P` is the sum of updates, None where there is none to accept. `num_failed` sites could
+    not do what was asked. `bytes_up` are those of answers, `bytes_down` of all that was sent.
     """
 
     attempt: int
+    number: int
+    transcript: bytes
     participants: tuple[str, ...]
     counts: Integers | None = None
     whole: bool = False
     sum_P: SignedIntegers | None = None
+    num_failed: int = 0
     absent: Mapping[str, Absence] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.errors import ProtocolError, TrainingError
+from csasn.errors import TrainingError
 from csasn.federated.segments import Segment
 
 Floats32 = NDArray[np.float32]
@@ -19,11 +19,9 @@ Floats64 = NDArray[np.float64]
 SignedIntegers = NDArray[np.signedinteger]
 
 WEIGHT_UNITS = 64  # p_k is a multiple of 1/64
-MAX_CLIPPED_SHARE = 0.05
 BLOCK = 1 << 16  # values handled at a time, in buffers that stay in the processor's cache
 FIRST_RANGE = 0.05  # of a parameter's update in round 1
 HEADROOM = 4.0  # a site's update may pass the last step of the sum by this factor
-WIDENING = 4.0  # of every range, when a site answers that the scale is too small
 _DTYPES: dict[int, np.dtype[np.signedinteger]] = {8: np.dtype("int8"), 16: np.dtype("<i2"), 32: np.dtype("<i4")}
 
 
@@ -70,10 +68,6 @@ class Quantised:
     num_clipped: int
 
 
-class ScaleTooSmallError(ProtocolError):
-    """More than 5 % of a tensor would be clipped: the site sends nothing, and the server widens every range in a new attempt."""
-
-
 def quantise(update_P: Floats32, residual_P: Floats32, scale: Scale, random: np.random.Generator) -> Quantised:
     """The upload of one site.
 
@@ -81,17 +75,15 @@ def quantise(update_P: Floats32, residual_P: Floats32, scale: Scale, random: np.
         update_P: local minus received weights; used up, since the left-over is written in its place.
         residual_P: the committed left-over e, already weighted.
         scale: how to write it.
-        random: for stochastic rounding, derived from (study seed, site, round).
+        random: for stochastic rounding, derived from (study seed, site, number of the question).
 
     Raises:
         TrainingError: a value is not finite.
-        ScaleTooSmallError: more than 5 % of a tensor's values would be clipped.
     """
     integers_P = np.empty(update_P.shape, scale.dtype)
     buffers = np.empty((3, BLOCK))
-    total = 0
+    num_clipped = 0
     for segment, step in zip(scale.segments, scale.sizes, strict=True):
-        clipped = 0
         for start in range(segment.start, segment.stop, BLOCK):
             part = slice(start, min(start + BLOCK, segment.stop))
             wanted, rounded, kept = buffers[:, : part.stop - start]
@@ -103,14 +95,11 @@ def quantise(update_P: Floats32, residual_P: Floats32, scale: Scale, random: np.
             rounded += np.divide(wanted, step, out=kept)
             np.floor(rounded, out=rounded)
             np.clip(rounded, -scale.largest, scale.largest, out=kept)
-            clipped += int(np.count_nonzero(kept != rounded))
+            num_clipped += int(np.count_nonzero(kept != rounded))
             integers_P[part] = kept
             kept *= step
             np.subtract(wanted, kept, out=update_P[part], casting="same_kind")
-        if clipped > MAX_CLIPPED_SHARE * (segment.stop - segment.start):
-            raise ScaleTooSmallError(f"scale too small: {clipped} of {segment.stop - segment.start} values clipped in a tensor")
-        total += clipped
-    return Quantised(integers_P, update_P, total)
+    return Quantised(integers_P, update_P, num_clipped)
 
 
 def first_ranges(segments: Sequence[Segment], state: Floats32) -> Floats64:
@@ -124,14 +113,15 @@ def _first_range(segment: Segment, state: Floats32) -> float:
     return FIRST_RANGE
 
 
-def largest_magnitude(values: Floats32) -> float:
+def largest_magnitude(values: Floats32 | SignedIntegers) -> float:
     """max |v|, without a copy of the values."""
-    return float(max(values.max(), -values.min()))
+    return max(float(values.max()), -float(values.min()))
 
 
 def next_ranges(largest: Floats64, ranges: Floats64) -> Floats64:
     """Ranges of the next round, from the largest move of each tensor in the last summed step alone: four times that, or that of the
-    median tensor where it is more (in a bias of a few values the moves of sites can cancel), and at least a quarter of the last."""
+    median tensor where it is more (in a bias of a few values the moves of sites can cancel), and at least a quarter of the last.
+    Where values were clipped the largest move is near the range, so that the next one is nearly four times as wide."""
     return np.asarray(np.maximum(HEADROOM * np.maximum(largest, np.median(largest)), ranges / 4))
 
 

@@ -1,74 +1,68 @@
 """The egress gate: a message leaves a site only if every part of it is in the contract of the approved study.
 
 It judges the records as they will be sent (`payload.describe`), not the object that they were made of. What is allowed is written
-out in full, and compared for equality: an answer is its arrays and their sealing, or a key, a signature or shares, where the
-request asks for them; an absence its reason and one line of text; there is nothing else.
+out in full, and compared for equality: an answer is its arrays and their sealing, or that the site is ready; an absence one of a
+few words and a number; there is nothing else.
 
 Not protected: what the allowed numbers mean. Within its shape, type and bounds an array can hold anything, a masked one any
-integers (their bounds are checked before they are masked), and the text of an absence is checked for its form alone. Nothing in a
-refusal quotes the message: it may hold what must not leave.
+integers (their bounds are checked before they are masked). Nothing in a refusal quotes the message: it may hold what must not
+leave.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from string import hexdigits
-from typing import cast
+from typing import Self, cast
 
 import numpy as np
 
 from csasn.contract import Contract
 from csasn.errors import ProtocolError
-from csasn.federated.messages import Answer, Kind, Reason
+from csasn.federated.messages import Answer, Collect, Kind, Reason, Request
 from csasn.federated.quantise import SignedIntegers
-from csasn.federated.secagg.coordinator import blob_bytes, shares_bytes
-from csasn.federated.secagg.messages import DIGEST_BYTES
-from csasn.federated.secagg.pairs import KEY_BYTES
+from csasn.federated.secagg.keys import DIGEST_BYTES, KEY_BYTES
 from csasn.privacy.ledger import Contents
 from csasn.wire.keys import (
     ABSENCE,
     ARRAYS,
-    BLOBS,
-    CONFIRMATION,
+    AT,
     COUNTS,
-    KEY,
-    MAX_TEXT,
-    PIECES,
     PUBLIC,
+    READY,
     REASON,
     SEALING,
-    SECRET_HASHES,
-    SHARES,
     SIGNATURE,
-    TEXT,
+    TRANSCRIPT,
     UPDATE,
+    VIEW,
 )
 from csasn.wire.payload import Outgoing, OutgoingArray
 from csasn.wire.values import AnyArray
 
 UNKNOWN = "(unknown)"
-SHORT = {Kind.KEYS: KEY, Kind.CONFIRM: CONFIRMATION, Kind.UNMASK: SHARES}  # the one record of an answer without arrays
 KNOWN = {
-    *((ARRAYS, COUNTS), (ARRAYS, UPDATE), (ABSENCE, REASON), (ABSENCE, TEXT)),
-    *((SEALING, BLOBS), (SEALING, SECRET_HASHES), (SEALING, SIGNATURE)),
-    *((KEY, PUBLIC), (KEY, SIGNATURE), (CONFIRMATION, SIGNATURE), (SHARES, PIECES)),
+    *((ARRAYS, COUNTS), (ARRAYS, UPDATE), (SEALING, VIEW), (SEALING, SIGNATURE)),
+    *((READY, TRANSCRIPT), (READY, PUBLIC), (READY, SIGNATURE), (ABSENCE, REASON), (ABSENCE, AT)),
 }
+MAX_NUMBER = 1 << 20  # far above that of any question
 SIGNATURE_SIZE = ("hex", 128)
 Sizes = tuple[int | str, ...]  # of each part of a value in bytes; of text "hex" and its characters
 
 
 class RefusedError(ProtocolError):
-    """The gate does not let a message out."""
+    """The gate does not let a message out; `reason` is all that the coordinator is told."""
 
-    def __init__(self, what: str, hint: str = "") -> None:
+    def __init__(self, what: str, hint: str = "", reason: Reason = Reason.CONTENTS) -> None:
         super().__init__(f"the gate refused the answer: {what}", hint)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What the study allows in one answer: of which site, to which kind of request, in which round, and in how many bytes.
+    """What the study allows in one answer: of which site, to which kind of question, in which round, and in how many bytes.
 
-    `bytes_left` is what the site's own budget for the round still holds, None without one; `num_survivors` is how many the request
-    names, of those kinds that name any.
+    `ready` is whether no more may leave than that the site is ready: the answer itself is collected, masked. `bytes_left` is what
+    the site's own budget for the round still holds, None without one.
     """
 
     contract: Contract
@@ -76,12 +70,19 @@ class Terms:
     kind: Kind
     round: int
     bytes_left: float | None = None
-    num_survivors: int = 0
+    ready: bool = False
+
+    @classmethod
+    def of(cls, contract: Contract, site: str, request: Request, bytes_left: float | None) -> Self:
+        """The terms of the answer to a request."""
+        collects = isinstance(request, Collect)
+        kind = request.of if isinstance(request, Collect) else request.kind
+        return cls(contract, site, kind, request.header.round, bytes_left, contract.secure and not collects)
 
     @property
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Type and shape of each array of the answer, by name."""
-        if self.kind in SHORT:
+        if self.ready:
             return {}
         arrays: dict[str, tuple[str, tuple[int, ...]]] = {COUNTS: ("<i8", (self.contract.counts[self.kind].size,))}
         if (upload := self.contract.upload(self.kind, self.round)) is not None:
@@ -91,21 +92,9 @@ class Terms:
     @property
     def values(self) -> dict[tuple[str, str], Sizes]:
         """The sizes of every other value of the answer, by record and key."""
-        num_sites = self.contract.num_sites
-        match self.kind:
-            case Kind.KEYS:
-                return {(KEY, PUBLIC): (KEY_BYTES,), (KEY, SIGNATURE): SIGNATURE_SIZE}
-            case Kind.CONFIRM:
-                return {(CONFIRMATION, SIGNATURE): SIGNATURE_SIZE}
-            case Kind.UNMASK:
-                return {(SHARES, PIECES): (shares_bytes(num_sites, self.num_survivors),)}
-        if not self.contract.secure:
-            return {}
-        sealing: dict[tuple[str, str], Sizes] = {(SEALING, SIGNATURE): SIGNATURE_SIZE}
-        if UPDATE in self.arrays:
-            sealing[SEALING, BLOBS] = (blob_bytes(num_sites),) * (num_sites - 1)
-            sealing[SEALING, SECRET_HASHES] = (DIGEST_BYTES,) * num_sites
-        return sealing
+        if self.ready:
+            return {(READY, TRANSCRIPT): (DIGEST_BYTES,), (READY, PUBLIC): (KEY_BYTES,), (READY, SIGNATURE): SIGNATURE_SIZE}
+        return {(SEALING, VIEW): (DIGEST_BYTES,), (SEALING, SIGNATURE): SIGNATURE_SIZE} if self.contract.secure else {}
 
 
 def check_outgoing(outgoing: Outgoing, terms: Terms | None) -> None:
@@ -123,14 +112,14 @@ def check_outgoing(outgoing: Outgoing, terms: Terms | None) -> None:
 
 
 def _check_absence(outgoing: Outgoing) -> None:
-    """A known reason, and one printable line. It is bounded, so that no budget can keep a site from saying why it is absent."""
-    if set(outgoing.values) != {(ABSENCE, REASON), (ABSENCE, TEXT)}:
-        raise RefusedError("an absence holds a reason and a text, this one more or less")
+    """A known reason and a small number. No budget can keep a site from saying why it is absent."""
+    if set(outgoing.values) != {(ABSENCE, REASON), (ABSENCE, AT)}:
+        raise RefusedError("an absence holds a reason and a number, this one more or less")
     if outgoing.values[ABSENCE, REASON] not in list(Reason):
         raise RefusedError("the reason of the absence is not a known one")
-    text = outgoing.values[ABSENCE, TEXT]
-    if not isinstance(text, str) or len(text) > MAX_TEXT or not text.isprintable():
-        raise RefusedError(f"the text of the absence is not one printable line of {MAX_TEXT} characters at most")
+    at = outgoing.values[ABSENCE, AT]
+    if type(at) is not int or not 0 <= at <= MAX_NUMBER:
+        raise RefusedError("the number of the absence is not that of a question")
 
 
 def _check_answer(outgoing: Outgoing, terms: Terms) -> None:
@@ -151,6 +140,7 @@ def _check_answer(outgoing: Outgoing, terms: Terms) -> None:
         raise RefusedError(
             f"it has {outgoing.num_bytes} bytes, this site's budget for the round has {max(int(terms.bytes_left), 0)} left",
             "raise policy.upload_budget_mib in the site file, or leave the study",
+            Reason.BUDGET,
         )
 
 

@@ -30,9 +30,10 @@ from csasn.storage import append_line
 
 LEDGER_FILE = "ledger.jsonl"
 START = "0" * 64  # what the first line follows
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _LINE = re.compile(rb'(\{.*),"hash":"([0-9a-f]{64})"\}')
 
-Outcome = Literal["sent", "refused", "cut"]
+Outcome = Literal["sent", "refused", "cut", "restored"]
 
 
 class LedgerError(ProtocolError):
@@ -53,7 +54,8 @@ class Entry(Configuration):
     """A line. `arrays` are [record/name, dtype, shape], `values` record/name; `bytes` and `sha256` are those of the payload.
 
     `why` is why it was refused, or what an absence said.
-    `cut` notes that `bytes` bytes of a line, which a crash cut short, were taken away: its message had not left.
+    `cut` notes that `bytes` bytes of a line, which a crash cut short, were taken away: its message had not left. `restored` begins
+    a new chain of heads: the ledger was missing, or older than the site's diary, as after it was brought back from a copy.
     """
 
     count: int
@@ -124,10 +126,27 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._count, self._hash, self._size = 0, START, 0
+        self._count, self._hash, self._size, self._chain = 0, START, 0, ""
         self._sent: Counter[tuple[str, int]] = Counter()  # bytes by run and round
         with self._locked() as file:
             self._catch_up(file)
+
+    @property
+    def num_lines(self) -> int:
+        """How long it is."""
+        return self._count
+
+    def expect(self, num_lines: int) -> None:
+        """Begins a new chain of heads where the ledger is shorter than it was when the site's last answer left.
+
+        Raises:
+            StorageError: the line that says so cannot be written.
+        """
+        if self._count < num_lines:
+            with self._locked() as file:
+                self._catch_up(file)
+                why = f"the ledger ended at line {self._count}, and had {num_lines} when this site last answered"
+                self._write(file, Occasion(kind=""), Contents((), (), 0, EMPTY_SHA256), "restored", why)
 
     def sent_bytes(self, run: str, current_round: int) -> int:
         """Bytes of payload recorded as sent in a round."""
@@ -144,7 +163,7 @@ class Ledger:
             self._catch_up(file)
             before = self._hash
             self._write(file, occasion, contents, outcome, why)
-            return Head(self._count, self._hash, before, contents.sha256)
+            return Head(self._count, self._hash, before, contents.sha256, self._chain)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -193,6 +212,8 @@ class Ledger:
 
     def _take(self, entry: Entry, size: int) -> None:
         self._count, self._hash, self._size = entry.count, entry.hash, size
+        if entry.outcome == "restored":
+            self._chain = entry.hash
         if entry.outcome == "sent":
             self._sent[entry.run, entry.round] += entry.bytes
 

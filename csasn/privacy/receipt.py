@@ -1,6 +1,5 @@
 """The head of a site's ledger, as it goes with an answer, and the receipt that the coordinator keeps of it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from csasn.configuration import Configuration
+from csasn.federated.canonical import canonical
 
 PURPOSE = "ledger-head"  # of the site's signature
 RECEIVED_FILE = "received.jsonl"
@@ -18,18 +18,23 @@ Sign = Callable[[bytes], str]
 
 @dataclass(frozen=True)
 class Head:
-    """The last line of a ledger, `before` the hash of the one before it; `sha256` is that of the payload that it goes with."""
+    """The last line of a ledger, `before` the hash of the one before it; `sha256` is that of the payload that it goes with.
+
+    `chain` is the hash of the line with which the ledger was last taken up after it was lost or older than the site's diary; empty
+    where it never was.
+    """
 
     count: int
     hash: str
     before: str
     sha256: str
+    chain: str = ""
     signature: str = ""  # hex; empty in simulation, where sites have no identity
 
     @property
     def statement(self) -> bytes:
         """What the site signs."""
-        return json.dumps([self.count, self.hash, self.before, self.sha256]).encode()
+        return canonical(["csasn ledger head v2", self.chain, self.count, self.hash, self.before, self.sha256])
 
     def signed(self, sign: Sign | None) -> Self:
         """This head with the site's signature, where it has an identity."""
@@ -39,7 +44,8 @@ class Head:
 class Receipt(Configuration):
     """A line of the coordinator's `received.jsonl`: what came of a site, and what the site's ledger said with it.
 
-    `refused` says how the head contradicts an earlier one; the answer was not used.
+    `refused` says what is wrong with the head; the answer was not used. `marked` says that the site's ledger does not go on from
+    the heads that came before, as after it was brought back from a copy; the answer was used.
     """
 
     site: str
@@ -53,12 +59,14 @@ class Receipt(Configuration):
     hash: str
     before: str
     signature: str
+    chain: str = ""
     refused: str = ""
+    marked: str = ""
 
     @property
     def head(self) -> Head:
         """The head that came with it."""
-        return Head(self.count, self.hash, self.before, self.sha256, self.signature)
+        return Head(self.count, self.hash, self.before, self.sha256, self.chain, self.signature)
 
 
 def read_receipts(path: Path) -> tuple[list[Receipt], int]:

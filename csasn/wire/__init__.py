@@ -13,14 +13,13 @@ from csasn.wire.answers import (
     place_from_records,
     place_to_records,
 )
-from csasn.wire.keys import ARRAYS, HEADER, MAX_TEXT, MESSAGE_TYPES, NO_LEDGER, PLACE_MESSAGE, STUDY_HASH, UPDATE
+from csasn.wire.keys import ARRAYS, HEADER, MESSAGE_TYPES, NO_LEDGER, PLACE_MESSAGE, STUDY_HASH, UPDATE
 from csasn.wire.requests import request_from_message, request_to_records
 from csasn.wire.values import size_bytes
 
 __all__ = [
     "ARRAYS",
     "HEADER",
-    "MAX_TEXT",
     "MESSAGE_TYPES",
     "NO_LEDGER",
     "PLACE_MESSAGE",

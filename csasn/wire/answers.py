@@ -4,34 +4,32 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from csasn.errors import ProtocolError
-from csasn.federated.messages import Absence, Answer, Confirmation, Reason, Reply, Shares
-from csasn.federated.secagg.messages import Sealing, SignedKey
+from csasn.federated.messages import Absence, Answer, Ready, Reason, Reply
+from csasn.federated.secagg.keys import SignedKey
+from csasn.federated.secagg.sealing import Sealing
 from csasn.privacy.receipt import Head
 from csasn.wire.keys import (
     ABSENCE,
     ARRAYS,
-    BLOBS,
-    CONFIRMATION,
+    AT,
     COUNTS,
     HEADER,
-    KEY,
     LEDGER,
     LEDGER_BEFORE,
+    LEDGER_CHAIN,
     LEDGER_COUNT,
     LEDGER_HASH,
-    MAX_TEXT,
     MAX_VALUE,
     PAYLOAD_SHA256,
-    PIECES,
     PLACE,
     PUBLIC,
+    READY,
     REASON,
     SEALING,
-    SECRET_HASHES,
-    SHARES,
     SIGNATURE,
-    TEXT,
+    TRANSCRIPT,
     UPDATE,
+    VIEW,
 )
 from csasn.wire.values import (
     INTEGERS,
@@ -41,7 +39,6 @@ from csasn.wire.values import (
     read_bytes,
     read_config,
     read_count,
-    read_list,
     read_sums,
     read_text,
     size_bytes,
@@ -50,26 +47,18 @@ from csasn.wire.values import (
 
 
 def answer_to_records(answer: Reply) -> RecordDict:
-    """What a site sends back: {update, counts} with their sealing; a key, a signature or shares; or why it sends nothing."""
+    """What a site sends back: that it is ready, {update, counts} with their sealing, or why it sends nothing."""
     match answer:
-        case Absence(reason, text):
-            return RecordDict({ABSENCE: ConfigRecord({REASON: reason.value, TEXT: text})})
-        case SignedKey(public, signature):
-            return RecordDict({KEY: ConfigRecord({PUBLIC: public, SIGNATURE: signature})})
-        case Confirmation(signature):
-            return RecordDict({CONFIRMATION: ConfigRecord({SIGNATURE: signature})})
-        case Shares(data):
-            return RecordDict({SHARES: ConfigRecord({PIECES: data})})
+        case Absence(reason, at):
+            return RecordDict({ABSENCE: ConfigRecord({REASON: reason.value, AT: at})})
+        case Ready(digest, key):
+            return RecordDict({READY: ConfigRecord({TRANSCRIPT: digest, PUBLIC: key.public, SIGNATURE: key.signature})})
     arrays: dict[str, AnyArray] = {COUNTS: answer.counts}
     if answer.update_P is not None:
         arrays[UPDATE] = answer.update_P
     records = RecordDict({ARRAYS: to_record(arrays)})
     if (sealing := answer.sealing) is not None:
-        records[SEALING] = ConfigRecord({SIGNATURE: sealing.signature})
-        if sealing.blobs:
-            records[SEALING] = ConfigRecord({
-                BLOBS: list(sealing.blobs), SECRET_HASHES: list(sealing.hashes), SIGNATURE: sealing.signature,
-            })  # fmt: skip
+        records[SEALING] = ConfigRecord({VIEW: sealing.view, SIGNATURE: sealing.signature})
     return records
 
 
@@ -81,13 +70,14 @@ def answer_from_records(records: RecordDict) -> Reply:
     """
     names = set(records) - {LEDGER}
     if names == {ABSENCE}:
-        absence = read_config(records, ABSENCE)
+        absence = _record(records, ABSENCE, {REASON, AT})
         try:
-            return Absence(Reason(read_text(absence, REASON)), read_text(absence, TEXT)[:MAX_TEXT])
+            return Absence(Reason(read_text(absence, REASON)), read_count(absence, AT))
         except ValueError as error:
             raise ProtocolError("unknown reason of an absence") from error
-    if names in ({KEY}, {CONFIRMATION}, {SHARES}):
-        return _short_answer(names.pop(), records)
+    if names == {READY}:
+        ready = _record(records, READY, {TRANSCRIPT, PUBLIC, SIGNATURE})
+        return Ready(read_bytes(ready, TRANSCRIPT), SignedKey(read_bytes(ready, PUBLIC), read_text(ready, SIGNATURE)))
     if not {ARRAYS} <= names <= {ARRAYS, SEALING}:
         raise ProtocolError(f"the answer holds {len(names)} records, expected {ARRAYS} and {SEALING} alone")
     arrays = read_arrays(records)
@@ -98,28 +88,23 @@ def answer_from_records(records: RecordDict) -> Reply:
     return Answer(counts, update_P, _sealing(records) if SEALING in names else None, size_bytes(records))
 
 
-def _short_answer(name: str, records: RecordDict) -> SignedKey | Confirmation | Shares:
-    record = read_config(records, name)
-    if set(record) != {KEY: {PUBLIC, SIGNATURE}, CONFIRMATION: {SIGNATURE}, SHARES: {PIECES}}[name]:
-        raise ProtocolError(f"record {name} lacks keys, or holds unknown ones")
-    if name == SHARES:
-        return Shares(read_bytes(record, PIECES))
-    signature = read_text(record, SIGNATURE)
-    return SignedKey(read_bytes(record, PUBLIC), signature) if name == KEY else Confirmation(signature)
-
-
 def _sealing(records: RecordDict) -> Sealing:
-    record = read_config(records, SEALING)
-    if set(record) not in ({SIGNATURE}, {SIGNATURE, BLOBS, SECRET_HASHES}):
-        raise ProtocolError(f"record {SEALING} lacks keys, or holds unknown ones")
-    blobs, hashes = (tuple(read_list(record, key, bytes)) if key in record else () for key in (BLOBS, SECRET_HASHES))
-    return Sealing(blobs, hashes, read_text(record, SIGNATURE))
+    record = _record(records, SEALING, {VIEW, SIGNATURE})
+    return Sealing(read_bytes(record, VIEW), read_text(record, SIGNATURE))
+
+
+def _record(records: RecordDict, name: str, keys: set[str]) -> ConfigRecord:
+    record = read_config(records, name)
+    if set(record) != keys:
+        raise ProtocolError(f"record {name} lacks keys, or holds unknown ones")
+    return record
 
 
 def attach_head(records: RecordDict, head: Head) -> RecordDict:
     """`records` with the head of the site's ledger."""
     record = ConfigRecord({
-        LEDGER_COUNT: head.count, LEDGER_HASH: head.hash, LEDGER_BEFORE: head.before, PAYLOAD_SHA256: head.sha256,
+        LEDGER_CHAIN: head.chain, LEDGER_COUNT: head.count, LEDGER_HASH: head.hash, LEDGER_BEFORE: head.before,
+        PAYLOAD_SHA256: head.sha256,
     })  # fmt: skip
     if head.signature:
         record[SIGNATURE] = head.signature
@@ -135,7 +120,7 @@ def head_from_records(records: RecordDict) -> Head:
     if LEDGER not in records:
         raise ProtocolError("the answer carries no head of the site's ledger")
     record = read_config(records, LEDGER)
-    if set(record) - {SIGNATURE} != {LEDGER_COUNT, LEDGER_HASH, LEDGER_BEFORE, PAYLOAD_SHA256}:
+    if set(record) - {SIGNATURE} != {LEDGER_CHAIN, LEDGER_COUNT, LEDGER_HASH, LEDGER_BEFORE, PAYLOAD_SHA256}:
         raise ProtocolError("the record of the site's ledger lacks keys, or holds unknown ones")
     if any(isinstance(value, str) and len(value) > MAX_VALUE for value in record.values()):
         raise ProtocolError("the record of the site's ledger holds overlong values")
@@ -143,6 +128,7 @@ def head_from_records(records: RecordDict) -> Head:
         count=read_count(record, LEDGER_COUNT),
         hash=read_text(record, LEDGER_HASH),
         before=read_text(record, LEDGER_BEFORE),
+        chain=read_text(record, LEDGER_CHAIN),
         sha256=read_text(record, PAYLOAD_SHA256),
         signature=read_text(record, SIGNATURE) if SIGNATURE in record else "",
     )

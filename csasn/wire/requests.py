@@ -1,29 +1,40 @@
 """What the coordinator sends: requests <-> Flower records."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from csasn.errors import ProtocolError
-from csasn.federated.messages import Accepted, Header, ModelUpdate, Request, Step, Weighting
-from csasn.federated.secagg.messages import KeySet, SignedKey, Survivors, Witness
+from csasn.federated.messages import (
+    AboutModel,
+    Collect,
+    Finish,
+    Header,
+    Hello,
+    Kind,
+    ModelUpdate,
+    Request,
+    Step,
+    Train,
+    Validate,
+    Weighting,
+)
+from csasn.federated.secagg.keys import SignedKey
 from csasn.wire.keys import (
-    ACCEPTED_ATTEMPT,
-    ACCEPTED_SITES,
+    ACCEPTED,
     ARRAYS,
     ARRIVED_UNITS,
     ATTEMPT,
-    BLOBS,
-    CONFIRMATIONS,
-    CONFIRMED,
-    EPOCH,
     HEADER,
-    HEADER_KEYS,
     HISTOGRAM,
     HISTORY,
     KEY_SIGNATURES,
     KEYS,
     MEMBERSHIP_HASH,
     MESSAGE_TYPES,
+    NUMBER,
+    OF,
     OMEGA,
     RANGES,
     ROUND,
@@ -32,16 +43,16 @@ from csasn.wire.keys import (
     STEP_SIZES,
     STEP_SUM,
     STUDY_HASH,
-    SURVIVORS,
+    TRANSCRIPT,
+    VERSION,
     WHOLE,
-    WITNESS_SIGNATURES,
-    WITNESSES,
 )
 from csasn.wire.values import (
     STATES,
     AnyArray,
     read_array,
     read_arrays,
+    read_bytes,
     read_config,
     read_count,
     read_floats,
@@ -52,52 +63,55 @@ from csasn.wire.values import (
     to_record,
 )
 
+_HEAD = frozenset({VERSION, STUDY_HASH, MEMBERSHIP_HASH, NUMBER, ROUND, RUN, ATTEMPT})
+_ABOUT_MODEL = frozenset({STATE_HASH, ARRIVED_UNITS, STEP_SIZES, OMEGA, HISTOGRAM, HISTORY, ACCEPTED})
+_KNOWN = {
+    Kind.HELLO: _HEAD,
+    Kind.TRAIN: _HEAD | _ABOUT_MODEL | {RANGES},
+    Kind.VALIDATE: _HEAD | _ABOUT_MODEL,
+    Kind.FINISH: _HEAD | _ABOUT_MODEL,
+    Kind.COLLECT: _HEAD | {OF, TRANSCRIPT, KEYS, KEY_SIGNATURES},
+}
+
 
 def request_to_records(request: Request) -> RecordDict:
     """A request as Flower records. What is not of the model's size stands in the header, since Flower transfers each array by two
     requests of its own; an empty list is left out, since Flower cannot count its bytes."""
     head = request.header
     header = ConfigRecord({
-        STUDY_HASH: head.study_hash, MEMBERSHIP_HASH: head.membership_hash, RUN: head.run, ROUND: head.round, ATTEMPT: head.attempt,
+        VERSION: head.version, STUDY_HASH: head.study_hash, MEMBERSHIP_HASH: head.membership_hash, NUMBER: head.number,
+        ROUND: head.round, RUN: head.run, ATTEMPT: head.attempt,
     })  # fmt: skip
     arrays: dict[str, AnyArray] = {}
-    if request.model is not None:
-        header[STATE_HASH] = request.model.state_hash
-        if request.model.whole is not None:
-            arrays[WHOLE] = request.model.whole
-        if (step := request.model.step) is not None:
-            header[ARRIVED_UNITS] = step.arrived_units
-            header[STEP_SIZES] = step.sizes.tolist()
-            arrays[STEP_SUM] = step.sum_P
-    if request.accepted is not None:
-        header[ACCEPTED_ATTEMPT] = request.accepted.attempt
-        if request.accepted.sites:
-            header[ACCEPTED_SITES] = list(request.accepted.sites)
-    if (weighting := request.weighting) is not None:
-        header[OMEGA] = weighting.omega_K.tolist()
-        header[HISTOGRAM] = weighting.histogram_K.tolist()
-        if weighting.history_R3K.size:
-            header[HISTORY] = weighting.history_R3K.ravel().tolist()
-    if request.ranges is not None:
+    if isinstance(request, AboutModel):
+        arrays = _write_model(request, header)
+    if isinstance(request, Train):
         header[RANGES] = request.ranges.tolist()
-    _write_secrecy(request, header)
+    if isinstance(request, Collect):
+        header[OF], header[TRANSCRIPT] = request.of.value, request.transcript
+        header[KEYS] = [key.public for key in request.keys]
+        header[KEY_SIGNATURES] = [key.signature for key in request.keys]
     return RecordDict({HEADER: header, ARRAYS: to_record(arrays)})
 
 
-def _write_secrecy(request: Request, header: ConfigRecord) -> None:
-    if (keys := request.keys) is not None:
-        header[EPOCH] = keys.epoch
-        header[KEYS] = [key.public for key in keys.keys]
-        header[KEY_SIGNATURES] = [key.signature for key in keys.keys]
-    if (survivors := request.survivors) is not None:
-        header[SURVIVORS] = list(survivors.sites)
-        header[WITNESSES] = [witness.digest for witness in survivors.witnesses]
-        header[WITNESS_SIGNATURES] = [witness.signature for witness in survivors.witnesses]
-        if survivors.confirmations:
-            header[CONFIRMED] = list(survivors.confirmations)
-            header[CONFIRMATIONS] = list(survivors.confirmations.values())
-    if request.blobs:
-        header[BLOBS] = list(request.blobs)
+def _write_model(request: AboutModel, header: ConfigRecord) -> dict[str, AnyArray]:
+    """Writes model and weighting into the header, but for the arrays of the model's size, which it gives."""
+    arrays: dict[str, AnyArray] = {}
+    header[STATE_HASH] = request.model.state_hash
+    if request.model.whole is not None:
+        arrays[WHOLE] = request.model.whole
+    if (step := request.model.step) is not None:
+        header[ARRIVED_UNITS] = step.arrived_units
+        header[STEP_SIZES] = step.sizes.tolist()
+        arrays[STEP_SUM] = step.sum_P
+    if request.accepted is not None:
+        header[ACCEPTED] = request.accepted
+    weighting = request.weighting
+    header[OMEGA] = weighting.omega_K.tolist()
+    header[HISTOGRAM] = weighting.histogram_K.tolist()
+    if weighting.history_R3K.size:
+        header[HISTORY] = weighting.history_R3K.ravel().tolist()
+    return arrays
 
 
 def request_from_message(message: Message) -> Request:
@@ -111,26 +125,22 @@ def request_from_message(message: Message) -> Request:
     if kind is None:
         raise ProtocolError(f"unknown message type {message.metadata.message_type[:40]!r}")
     header, arrays = _open(message.content, {HEADER, ARRAYS})
-    if unknown := set(header) - HEADER_KEYS:
-        raise ProtocolError(f"{len(unknown)} unknown keys in the header")
-    if unknown := set(arrays) - {WHOLE, STEP_SUM}:
-        raise ProtocolError(f"{len(unknown)} unknown arrays in the request")
-    return Request(
-        kind=kind,
-        header=Header(
-            read_text(header, STUDY_HASH),
-            read_text(header, MEMBERSHIP_HASH),
-            read_text(header, RUN),
-            read_count(header, ROUND),
-            read_count(header, ATTEMPT),
-        ),
-        model=_model(header, arrays) if STATE_HASH in header else None,
-        weighting=_weighting(header) if OMEGA in header else None,
-        accepted=_accepted(header) if ACCEPTED_ATTEMPT in header else None,
-        ranges=read_floats(header, RANGES) if RANGES in header else None,
-        keys=_keys(header) if EPOCH in header else None,
-        survivors=_survivors(header) if SURVIVORS in header else None,
-        blobs=tuple(read_list(header, BLOBS, bytes)) if BLOBS in header else (),
+    if unknown := set(header) - _KNOWN[kind]:
+        raise ProtocolError(f"{len(unknown)} unknown keys in the header of {kind}")
+    if unknown := set(arrays) - ({WHOLE, STEP_SUM} if OMEGA in _KNOWN[kind] else set()):
+        raise ProtocolError(f"{len(unknown)} unknown arrays in the request to {kind}")
+    return _READERS[kind](_header(header), header, arrays)
+
+
+def _header(header: ConfigRecord) -> Header:
+    return Header(
+        study_hash=read_text(header, STUDY_HASH),
+        membership_hash=read_text(header, MEMBERSHIP_HASH),
+        number=read_count(header, NUMBER),
+        round=read_count(header, ROUND),
+        run=read_text(header, RUN),
+        attempt=read_count(header, ATTEMPT),
+        version=read_count(header, VERSION),
     )
 
 
@@ -138,6 +148,10 @@ def _open(records: RecordDict, names: set[str]) -> tuple[ConfigRecord, ArrayReco
     if set(records) != names:
         raise ProtocolError(f"the message holds {len(records)} records, expected {' and '.join(sorted(names))}")
     return read_config(records, HEADER), read_arrays(records)
+
+
+def _about_model(header: ConfigRecord, arrays: ArrayRecord) -> tuple[ModelUpdate, Weighting, bytes | None]:
+    return _model(header, arrays), _weighting(header), read_bytes(header, ACCEPTED) if ACCEPTED in header else None
 
 
 def _model(header: ConfigRecord, arrays: ArrayRecord) -> ModelUpdate:
@@ -158,23 +172,21 @@ def _weighting(header: ConfigRecord) -> Weighting:
     return Weighting(omega_K, histogram_K, history.reshape(-1, 3, omega_K.size))
 
 
-def _accepted(header: ConfigRecord) -> Accepted:
-    return Accepted(
-        read_count(header, ACCEPTED_ATTEMPT), tuple(read_list(header, ACCEPTED_SITES, str) if ACCEPTED_SITES in header else ())
-    )
-
-
-def _keys(header: ConfigRecord) -> KeySet:
+def _collect(head: Header, header: ConfigRecord) -> Collect:
     publics, signatures = read_list(header, KEYS, bytes), read_list(header, KEY_SIGNATURES, str)
     if len(publics) != len(signatures):
         raise ProtocolError(f"{len(publics)} keys with {len(signatures)} signatures")
-    return KeySet(read_count(header, EPOCH), tuple(map(SignedKey, publics, signatures)))
+    of = read_text(header, OF)
+    if of not in (Kind.HELLO, Kind.TRAIN, Kind.VALIDATE, Kind.FINISH):
+        raise ProtocolError(f"{OF} names no question")
+    return Collect(head, Kind(of), read_bytes(header, TRANSCRIPT), tuple(map(SignedKey, publics, signatures)))
 
 
-def _survivors(header: ConfigRecord) -> Survivors:
-    sites, digests = read_list(header, SURVIVORS, str), read_list(header, WITNESSES, bytes)
-    signatures = read_list(header, WITNESS_SIGNATURES, str)
-    confirmed, confirmations = (read_list(header, key, str) if key in header else [] for key in (CONFIRMED, CONFIRMATIONS))
-    if not len(sites) == len(digests) == len(signatures) or len(confirmed) != len(confirmations):
-        raise ProtocolError(f"{len(sites)} survivors with {len(signatures)} signatures, {len(confirmations)} confirmations")
-    return Survivors(tuple(sites), tuple(map(Witness, digests, signatures)), dict(zip(confirmed, confirmations, strict=True)))
+_Reader = Callable[[Header, ConfigRecord, ArrayRecord], Request]
+_READERS: Mapping[Kind, _Reader] = {
+    Kind.HELLO: lambda head, *_: Hello(head),
+    Kind.TRAIN: lambda head, header, arrays: Train(head, *_about_model(header, arrays), read_floats(header, RANGES)),
+    Kind.VALIDATE: lambda head, header, arrays: Validate(head, *_about_model(header, arrays)),
+    Kind.FINISH: lambda head, header, arrays: Finish(head, *_about_model(header, arrays)),
+    Kind.COLLECT: lambda head, header, _: _collect(head, header),
+}

@@ -1,1 +1,1 @@
-"""Secure aggregation (csasn/SPEC.md, "Secure aggregation"): the sites' and the coordinator's parts as pure functions of state."""
+"""Secure aggregation (csasn/SPEC.md, "Secure aggregation"): keys, masks and signatures as pure functions."""

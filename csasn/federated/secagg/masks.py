@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
-SEED_BYTES = 32
 BLOCK_BYTES = 1 << 17  # of keystream at a time, which stay in the processor's cache
 CIPHER_BLOCK = 16
 

@@ -1,0 +1,127 @@
+"""A site's diary: for each kind of question the last one that it answered, by number and transcript.
+
+It is on disk before an answer leaves, for as long as the study and its membership are, and bounds how often and in how many forms a
+coordinator can ask. A coordinator that forgot where it was is told the number, and goes on above it.
+
+Not protected: a site that is brought back from a backup has an older diary; that of every other site still bounds the sums.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from csasn.configuration import Configuration, read_yaml, validate
+from csasn.errors import ConfigurationError, ProtocolError, TrustError
+from csasn.federated.messages import Kind
+from csasn.storage import write_json
+from csasn.study import Sha256
+
+DIARY_FILE, PRIVATE = "diary.json", 0o600
+FEW = 3  # questions of a kind that is asked once, where the coordinator had to begin anew
+
+
+class NumberError(ProtocolError):
+    """A question that comes again with other contents, too late, or once too often; `at` is the number of the last one answered."""
+
+    def __init__(self, message: str, at: int) -> None:
+        super().__init__(message, "a coordinator that was restored asks a later one by itself")
+        self.at = at
+
+
+class Entry(Configuration):
+    """A question that was answered."""
+
+    number: int = Field(ge=1)
+    transcript: Sha256
+
+
+class Hospitals(Configuration):
+    """For what a diary is kept: the sites that answered hello with this one, and the SHA-256 of the manifest that it counted."""
+
+    study_hash: Sha256
+    membership_hash: Sha256
+    sites: tuple[str, ...]
+    manifest_sha256: str = ""
+
+
+class Contents(Configuration):
+    """diary.json. `ledger_lines` is the length of the ledger when the last answer left."""
+
+    hospitals: Hospitals
+    answered: dict[Kind, Entry] = Field(default_factory=dict)
+    ledger_lines: int = 0
+
+
+def highest_number(kind: Kind, num_rounds: int) -> int:
+    """How often a kind of question may be asked: training twice for each round and ten times more, everything else three times."""
+    return 2 * num_rounds + 10 if kind is Kind.TRAIN else FEW
+
+
+class Diary:
+    """The diary in `folder`; a new one where there is none.
+
+    Raises:
+        TrustError: it is damaged, or of another study or membership: the site no longer knows what it answered.
+    """
+
+    def __init__(self, folder: Path, hospitals: Hospitals) -> None:
+        self._path = folder / DIARY_FILE
+        self._contents = read_diary(self._path) or Contents(hospitals=hospitals)
+        kept = self._contents.hospitals
+        if (kept.study_hash, kept.membership_hash) != (hospitals.study_hash, hospitals.membership_hash):
+            raise TrustError(f"{DIARY_FILE} is of another study or membership", "tell the coordinator")
+
+    @property
+    def ledger_lines(self) -> int:
+        """The length of the ledger when the last answer left."""
+        return self._contents.ledger_lines
+
+    def check(self, kind: Kind, number: int, transcript: bytes, num_rounds: int) -> None:
+        """Refuses a question that may not be answered.
+
+        Raises:
+            NumberError: it comes before the last one, is another one of its number, or is above the bound.
+        """
+        last = self._contents.answered.get(kind)
+        at, bound = last.number if last else 0, highest_number(kind, num_rounds)
+        if number > bound:
+            raise NumberError(f"{kind} {number} is asked for, expected {bound} at most", at)
+        if number < at:
+            raise NumberError(f"{kind} {number} is asked for, after {kind} {at} was answered", at)
+        if last and number == at and transcript.hex() != last.transcript:
+            raise NumberError(f"{kind} {number} is asked for with other contents than it was answered with", at)
+
+    def note(self, kind: Kind, number: int, transcript: bytes, ledger_lines: int, manifest_sha256: str | None = None) -> None:
+        """Writes that a question is answered, before its answer leaves.
+
+        Raises:
+            StorageError: it cannot be written: nothing may leave.
+        """
+        before = self._contents
+        hospitals = before.hospitals
+        if manifest_sha256 is not None:
+            hospitals = hospitals.model_copy(update={"manifest_sha256": manifest_sha256})
+        entry = Entry(number=number, transcript=transcript.hex())
+        after = Contents(
+            hospitals=hospitals, answered={**before.answered, kind: entry}, ledger_lines=max(ledger_lines, before.ledger_lines)
+        )
+        if after != before:
+            write_json(self._path, after.model_dump(mode="json"), PRIVATE)
+            self._contents = after
+
+
+def read_diary(path: Path) -> Contents | None:
+    """What a diary says, None where there is none.
+
+    Raises:
+        TrustError: it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return validate(Contents, read_yaml(path), path.name)
+    except ConfigurationError:
+        raise TrustError(
+            f"{DIARY_FILE} is damaged, so that this site no longer knows what it answered",
+            "bring it back from a backup; or, if the coordinator is told, go on with another study seed",
+        ) from None

@@ -1,0 +1,137 @@
+"""What a site keeps between two messages: the answer to a question until it is sent, and what training left over.
+
+`pending` holds the one answer that waits: counts, update and, with secure aggregation, the private key under which it will be
+masked. `left-<transcript>` holds what training a question left over: of quantisation, and the tensors that stay at the site. Both
+are files, written before the coordinator hears of them, so that a site killed at any instant goes on with the same bits. No key
+travels into a backup: pending files are left out (`LEFT_OUT_OF_BACKUPS`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csasn.checkpoint import load_arrays, save_arrays
+from csasn.errors import ModelError
+from csasn.federated.quantise import SignedIntegers
+from csasn.federated.secagg.keys import SignedKey
+from csasn.storage import private_folder
+
+Floats32 = NDArray[np.float32]
+Integers = NDArray[np.int64]
+PENDING, LEFT, SUFFIX, PRIVATE = "pending", "left-", ".safetensors", 0o600
+LEFT_OUT_OF_BACKUPS = f"{PENDING}{SUFFIX}"
+COUNTS, UPDATE, RESIDUAL, OWN = "counts", "update", "residual", "own."
+
+
+@dataclass(frozen=True)
+class LeftOver:
+    """What training leaves at a site: e (P,), already weighted, and the tensors that are never sent, by name."""
+
+    residual_P: Floats32
+    own: dict[str, Floats32] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a question came to; `key` is the public half of `private`, signed."""
+
+    transcript: bytes
+    counts: Integers
+    update_P: SignedIntegers | None = None
+    private: bytes = b""
+    key: SignedKey = field(default_factory=lambda: SignedKey(b"", ""))
+
+
+class Kept:
+    """The files of one membership at one site; the newest left-over and answer are in memory too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = private_folder(folder)
+        self._pending: Pending | None = None
+        self._left: tuple[bytes, LeftOver] | None = None
+
+    def keep(self, pending: Pending, left: LeftOver | None) -> None:
+        """Writes the answer to a question in place of the one before, after what it leaves over."""
+        if left is not None:
+            arrays: dict[str, NDArray[np.generic]] = {RESIDUAL: left.residual_P}
+            arrays |= {OWN + name: array for name, array in left.own.items()}
+            save_arrays(self._left_path(pending.transcript), arrays, {"transcript": pending.transcript.hex()}, PRIVATE)
+            self._left = pending.transcript, left
+        facts = {
+            "transcript": pending.transcript.hex(), "private": pending.private.hex(),
+            "public": pending.key.public.hex(), "signature": pending.key.signature,
+        }  # fmt: skip
+        answer: dict[str, NDArray[np.generic]] = {COUNTS: pending.counts}
+        answer |= {} if pending.update_P is None else {UPDATE: pending.update_P}
+        save_arrays(self._pending_path, answer, facts, PRIVATE)
+        self._pending = pending
+
+    def pending(self, transcript: bytes) -> Pending | None:
+        """What was kept of this question, if it still is."""
+        if self._pending is None or self._pending.transcript != transcript:
+            self._pending = self._read_pending()
+        return self._pending if self._pending is not None and self._pending.transcript == transcript else None
+
+    def forget_arrays(self) -> None:
+        """The arrays of the answer in memory were used up; the file has them."""
+        self._pending = None
+
+    def has_left(self, transcript: bytes | None) -> bool:
+        """Whether something is left over from exactly this question."""
+        return transcript is not None and self._left_path(transcript).exists()
+
+    def left(self, transcript: bytes | None) -> LeftOver | None:
+        """What is left over from exactly this question."""
+        if transcript is None or not self.has_left(transcript):
+            return None
+        if self._left is None or self._left[0] != transcript:  # or another process had this site's last turn (client/app.py)
+            self._left = transcript, _read_left(self._left_path(transcript))
+        return replace(self._left[1])
+
+    def settle(self, accepted: bytes | None) -> None:
+        """Before another question is worked on: the pending answer goes, and what it left over, unless it was accepted; then what
+        all others left over."""
+        pending = self._read_pending()
+        self._pending_path.unlink(missing_ok=True)
+        self._pending = None
+        others = set(self.folder.glob(f"{LEFT}*{SUFFIX}")) - ({self._left_path(accepted)} if accepted else set())
+        if not self.has_left(accepted):
+            others &= {self._left_path(pending.transcript)} if pending else set()
+        for path in others:
+            path.unlink(missing_ok=True)
+
+    @property
+    def _pending_path(self) -> Path:
+        return self.folder / f"{PENDING}{SUFFIX}"
+
+    def _left_path(self, transcript: bytes) -> Path:
+        return self.folder / f"{LEFT}{transcript.hex()}{SUFFIX}"
+
+    def _read_pending(self) -> Pending | None:
+        """What is on disk; a file that is damaged counts for none, and the site works again."""
+        try:
+            arrays, facts = load_arrays(self._pending_path)
+        except ModelError:
+            return None
+        update = arrays.get(UPDATE)
+        transcript, private, public = (bytes.fromhex(str(facts[name])) for name in ("transcript", "private", "public"))
+        return Pending(
+            transcript=transcript,
+            counts=arrays[COUNTS].astype(np.int64, copy=False),
+            update_P=None if update is None else cast(SignedIntegers, update),
+            private=private,
+            key=SignedKey(public, str(facts["signature"])),
+        )
+
+
+def _read_left(path: Path) -> LeftOver:
+    arrays, _ = load_arrays(path)
+    return LeftOver(arrays[RESIDUAL].astype(np.float32, copy=False), _own(arrays.items()))
+
+
+def _own(arrays: Iterable[tuple[str, NDArray[np.generic]]]) -> dict[str, Floats32]:
+    return {name.removeprefix(OWN): array.astype(np.float32) for name, array in arrays if name.startswith(OWN)}

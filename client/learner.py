@@ -1,0 +1,263 @@
+"""What a site does with its cases: it holds model and data warm, evaluates and trains. Of messages, keys and files it knows nothing."""
+
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.kept import LeftOver
+from csasn.contract import Contract
+from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_site_data
+from csasn.errors import ConfigurationError, ProtocolError
+from csasn.evaluation import count_split
+from csasn.feature_cache import with_frozen_maps
+from csasn.federated.aggregate import apply_step
+from csasn.federated.messages import Finish as FinishQuestion
+from csasn.federated.messages import Kind, ModelUpdate, Train, Validate, Weighting
+from csasn.federated.quantise import Quantised, Scale, SignedIntegers, integer_type, quantise, step_sizes
+from csasn.loss import LossTerms
+from csasn.metrics import FIXED_POINT
+from csasn.model.network import build_network, image_size
+from csasn.model.state import own_tensors, read_tensors, write_tensors
+from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
+from csasn.randomness import fast_generator
+from csasn.site import Site
+from csasn.training import LocalPlan, LocalResult, num_epoch_steps, train_locally
+from csasn.weighting import ClassWeights, class_weights
+
+Integers = NDArray[np.int64]
+Floats32 = NDArray[np.float32]
+OMEGA_TOLERANCE = 1e-9
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a question came to: blocks of counts, what is summed beside them, and what training left over."""
+
+    counts: dict[str, Integers]
+    update_P: SignedIntegers | None = None
+    left: LeftOver | None = None
+
+
+class NeedsModelError(ProtocolError):
+    """The site holds another model than the one that the step starts from."""
+
+
+class Learner:
+    """Model and cases of one site; `doing` is told what it does, in words for people."""
+
+    def __init__(self, contract: Contract, site: Site, doing: Callable[[str], None]) -> None:
+        self.contract, self.study, self.site, self.doing = contract, contract.study, site, doing
+        self.device = choose_device(site, self.study.deterministic)
+        self.network = build_network(self.study).to(self.device)
+        self.micro_batch = site.micro_batch
+        self._model: Floats32 | None = None
+        self._model_hash = ""
+        self._data: SiteData | None = None
+        self._cases: SiteData | None = None  # `_cases_of` with the maps of frozen branches
+        self._cases_of: SiteData | None = None
+        self._manifest_stamp = (0, 0)
+
+    def receive(self, update: ModelUpdate) -> Floats32:
+        """The model that a question is about, from the whole state or by the step, checked by its hash.
+
+        Raises:
+            NeedsModelError: the step does not start from the model that is held here, or leads elsewhere.
+            ProtocolError: the whole model is not the one that is announced, or is not finite.
+        """
+        if self._model is not None and update.state_hash == self._model_hash:
+            return self._model
+        if update.whole is not None:
+            model = update.whole.copy()
+        elif self._model is not None and update.step is not None:
+            step, model, self._model = update.step, self._model, None  # where the step leads elsewhere, no model is held
+            apply_step(model, step.sum_P, self.contract.state.shared, step.sizes, step.arrived_units)
+        else:
+            raise NeedsModelError("no model is held here")
+        found = self.contract.state.hash(model) if model.shape == (self.contract.state.size,) else "of another size"
+        if found != update.state_hash:
+            if update.whole is None:
+                raise NeedsModelError("the step leads to another model")
+            raise ProtocolError(f"the received model is {found[:12]}, announced as {update.state_hash[:12]}")
+        if not np.isfinite(model).all():
+            raise ProtocolError("the received model holds values that are not finite")
+        self._model, self._model_hash = model, found
+        return model
+
+    def check_weighting(self, weighting: Weighting) -> ClassWeights:
+        """ω recomputed from the sums it is said to follow from.
+
+        Raises:
+            ProtocolError: they differ.
+        """
+        weights = class_weights(self.study.class_weighting, weighting.histogram_K, list(weighting.history_R3K))
+        if weighting.omega_K.shape != weights.omega_K.shape or np.abs(weighting.omega_K - weights.omega_K).max() > OMEGA_TOLERANCE:
+            raise ProtocolError(f"class weights {weighting.omega_K.tolist()} do not follow from their sums")
+        return weights
+
+    def load_data(self) -> SiteData:
+        """The site's cases, read again when the manifest changed.
+
+        Raises:
+            DataError, StorageError: see `load_site_data`.
+        """
+        manifest = Path(self.site.manifest)
+        status = manifest.stat() if manifest.exists() else None
+        stamp = (status.st_mtime_ns, status.st_size) if status else (0, 0)
+        if self._data is None or stamp != self._manifest_stamp:
+            self._data = load_site_data(self.study, self.site, image_size(self.study.model))
+            self._manifest_stamp = stamp
+        return self._data
+
+    def count_classes(self) -> Integers:
+        """The training cases (K,) of each class."""
+        data = self.load_data()
+        classes = data.class_C[data.cases(TRAIN)]
+        return np.bincount(classes[classes >= 0], minlength=len(self.study.classes)).astype(np.int64)
+
+    def work(
+        self, question: Train | Validate | FinishQuestion, model: Floats32, weights: ClassWeights, before: LeftOver | None
+    ) -> Work:
+        """What a question about a model comes to; `before` is what an earlier one left over.
+
+        Raises:
+            TrainingError: the model, its loss or its logits are not finite on these cases.
+        """
+        current = question.header.round
+        self._load(model, before)
+        self.doing(f"round {current}: evaluating")
+        if isinstance(question, Train):
+            return self._train(question, model, weights, before)
+        return Work(self._validate(weights)) if isinstance(question, Validate) else self._finish(weights)
+
+    def _load(self, model: Floats32, before: LeftOver | None) -> None:
+        """Puts the received model, and what stayed at the site, into the network."""
+        data = self.load_data()
+        self.contract.state.write(self.network, model)
+        if self._cases_of is not data:
+            self._cases_of, self._cases = data, with_frozen_maps(self.network, data, self.study)
+        if before is not None:
+            write_tensors(self.network, before.own)
+
+    @property
+    def _loaded(self) -> SiteData:
+        assert self._cases is not None
+        return self._cases
+
+    def _train(self, question: Train, model: Floats32, weights: ClassWeights, before: LeftOver | None) -> Work:
+        header = question.header
+        counts = self._validate(weights)
+        plan = LocalPlan(self.site.site, header.round, self.study.federation.proximal_mu, number=header.number)
+        result = self._train_within_memory(plan, LossTerms.of(self.study, weights, self.device), model)
+        self.network.zero_grad()  # gradients are as large as the model
+        num_shared = self.contract.state.num_shared
+        update_P = self.contract.state.read(self.network)[:num_shared]
+        update_P -= model[:num_shared]
+        upload = self._quantise(update_P, before, question)
+        own = read_tensors(self.network, own_tensors(self.network, self.study.federation.batchnorm))
+        counts["training"] = _training_counts(result, upload)
+        return Work(counts, upload.integers_P, LeftOver(upload.residual_P, own))
+
+    def _train_within_memory(self, plan: LocalPlan, terms: LossTerms, model: Floats32) -> LocalResult:
+        """Trains, and begins anew with half the micro batch where the GPU's memory is too small."""
+        own = read_tensors(self.network, own_tensors(self.network, self.study.federation.batchnorm))
+        while True:
+            steps = self._count_steps(plan.round)
+            try:
+                return train_locally(
+                    self.network, self._loaded, self.study, terms, replace(plan, micro_batch=self.micro_batch), steps
+                )
+            except torch.OutOfMemoryError:
+                tried = self.micro_batch or self.study.optimiser.batch_size
+                if tried == 1:
+                    raise ConfigurationError(
+                        "the GPU's memory is too small for one image at a time",
+                        "free it, use another GPU, or set device: cpu in the site file",
+                    ) from None
+                self.micro_batch = tried // 2
+            log.warning("out of GPU memory with %d images at once; set micro_batch: %d in the site file", tried, self.micro_batch)
+            self.doing(f"round {plan.round}: out of GPU memory, training {self.micro_batch} images at once")
+            self.contract.state.write(self.network, model)
+            write_tensors(self.network, own)
+            torch.cuda.empty_cache()
+
+    def _count_steps(self, current_round: int) -> Callable[[], None]:
+        """Tells how far training is, at most once for each part in a hundred."""
+        num_cases, settings = len(self._loaded.cases(TRAIN)), self.study.optimiser
+        steps = num_epoch_steps(num_cases, settings.batch_size) * self.study.federation.local_epochs
+        done = itertools.count(1)
+        told = -1
+
+        def step() -> None:
+            nonlocal told
+            share = min(100, 100 * next(done) // max(steps, 1))
+            if share != told:
+                told = share
+                self.doing(f"round {current_round}: training, {share} %")
+
+        return step
+
+    def _quantise(self, update_P: Floats32, before: LeftOver | None, question: Train) -> Quantised:
+        header = question.header
+        bits = self.contract.bits(header.round)
+        scale = Scale(
+            segments=self.contract.state.shared,
+            sizes=step_sizes(question.ranges, bits, self.contract.num_sites),
+            weight_units=self.contract.membership.weight_units[self.site.site],
+            largest=self.contract.largest_upload(self.site.site, header.round),
+            dtype=integer_type(bits),
+        )
+        residual_P = np.zeros_like(update_P) if before is None else before.residual_P
+        return quantise(update_P, residual_P, scale, fast_generator(self.study.seed, "rounding", self.site.site, header.number))
+
+    def _validate(self, weights: ClassWeights) -> dict[str, Integers]:
+        renew_statistics(self.network, self._loaded, self.study, self.site.site)
+        return count_split(self.network, self._loaded, VALIDATION, self.study, weights)
+
+    def _finish(self, weights: ClassWeights) -> Work:
+        """Counts of test cases, and the normalisation moments of the finished model."""
+        mode, more = self.study.federation.batchnorm, {}
+        if mode in MEASURED_MODES:
+            more = measure_moments(self.network, self._loaded, self.study, self.site.site)
+            apply_moments(self.network, more)
+        if mode == "fedbn":
+            more |= read_affine(self.network, self.contract.membership.weight_units[self.site.site])
+        counts = count_split(self.network, self._loaded, TEST, self.study, weights)
+        moments = self.contract.statistics.pack(more) if more else None
+        return Work(counts, cast(SignedIntegers | None, moments))
+
+    def nothing(self, kind: Kind, current_round: int, before: LeftOver | None) -> Work:
+        """What stands for work that failed: zeros of the same shapes, and what was left over before, unchanged."""
+        upload = self.contract.upload(kind, current_round)
+        update_P = None if upload is None else np.zeros(upload[1], upload[0])
+        left = before or LeftOver(np.zeros(self.contract.state.num_shared, np.float32))
+        return Work({}, update_P, left if kind is Kind.TRAIN else None)
+
+
+def _training_counts(result: LocalResult, upload: Quantised) -> Integers:
+    loss = round(min(result.loss, 1e6) * FIXED_POINT)
+    return np.array([loss, result.num_steps, upload.num_clipped, upload.integers_P.size], np.int64)
+
+
+def choose_device(site: Site, deterministic: bool) -> torch.device:
+    """The site's device; `auto` takes a GPU where there is one.
+
+    Raises:
+        ConfigurationError: the site file asks for a GPU and there is none.
+    """
+    if site.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"site {site.site}: device is 'cuda', but torch finds no GPU", "check the driver, or set device: cpu"
+        )
+    name = "cuda" if site.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if name == "cuda" and deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    return torch.device(name)
