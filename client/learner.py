@@ -1,4 +1,4 @@
-"""What a site does with its cases: it holds model and data warm, evaluates and trains. Of messages, keys and files it knows nothing."""
+"""What a site does with its cases: it holds model and data warm, evaluates and trains. Of messages and keys it knows nothing."""
 
 import itertools
 import logging

@@ -31,7 +31,7 @@ class Receipts:
         self._heads = {receipt.site: receipt.head for receipt in read_receipts(self.path)[0] if not receipt.refused}
 
     def take(self, site: str, request: Request, records: wire.Records) -> str:
-        """Keeps the receipt of an answer, on disk before the answer is used; how the site's ledger does not go on, empty where it does.
+        """Keeps the receipt of an answer, on disk before it is used; how the site's ledger does not go on, if it does not.
 
         Raises:
             ProtocolError: the answer carries no head, one of another payload, or one that the site did not sign.

@@ -25,11 +25,10 @@ from pydantic import ValidationError
 
 from csasn.configuration import Configuration
 from csasn.errors import ProtocolError, StorageError
-from csasn.privacy.receipt import Head
+from csasn.privacy.receipt import START, Head
 from csasn.storage import append_line
 
 LEDGER_FILE = "ledger.jsonl"
-START = "0" * 64  # what the first line follows
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _LINE = re.compile(rb'(\{.*),"hash":"([0-9a-f]{64})"\}')
 
@@ -126,7 +125,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._count, self._hash, self._size, self._chain = 0, START, 0, ""
+        self._count, self._hash, self._size, self._chain = 0, START, 0, START
         self._sent: Counter[tuple[str, int]] = Counter()  # bytes by run and round
         with self._locked() as file:
             self._catch_up(file)

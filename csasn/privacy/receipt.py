@@ -12,6 +12,7 @@ from csasn.federated.canonical import canonical
 
 PURPOSE = "ledger-head"  # of the site's signature
 RECEIVED_FILE = "received.jsonl"
+START = "0" * 64  # what the first line of a ledger follows, and the chain of one that was never lost
 
 Sign = Callable[[bytes], str]
 
@@ -20,15 +21,15 @@ Sign = Callable[[bytes], str]
 class Head:
     """The last line of a ledger, `before` the hash of the one before it; `sha256` is that of the payload that it goes with.
 
-    `chain` is the hash of the line with which the ledger was last taken up after it was lost or older than the site's diary; empty
-    where it never was.
+    `chain` is the hash of the line with which the ledger was last taken up after it was lost or older than the site's diary;
+    where it never was, what the first line follows.
     """
 
     count: int
     hash: str
     before: str
     sha256: str
-    chain: str = ""
+    chain: str = START
     signature: str = ""  # hex; empty in simulation, where sites have no identity
 
     @property
@@ -59,7 +60,7 @@ class Receipt(Configuration):
     hash: str
     before: str
     signature: str
-    chain: str = ""
+    chain: str = START
     refused: str = ""
     marked: str = ""
 
