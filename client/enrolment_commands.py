@@ -74,6 +74,11 @@ def _add_approve(commands: Commands) -> None:
     add_site_arguments(approve)
     approve.add_argument("--membership", type=Path, metavar="FILE", help="membership.json, from the coordinator")
     approve.add_argument("--yes", metavar="PREFIX", help="first 12 digits of the membership that you read, instead of the question")
+    approve.add_argument(
+        "--accept-difference",
+        action="store_true",
+        help="approve although the counts of a single hospital follow from sums of before and after, as is shown then",
+    )
 
 
 def _add_copies(commands: Commands) -> None:
@@ -155,12 +160,16 @@ def _install(arguments: argparse.Namespace) -> None:
 def _approve(arguments: argparse.Namespace) -> None:
     from client.approval import approve, check_prefix, obtain_membership, review
     from client.coordinator_link import fetch_membership
+    from client.separability import check_differences, find_differences
     from csasn.enrolment import read_kit
 
     site = _site(arguments)
     kit, study = read_kit(site.kit_folder)
     membership = obtain_membership(site, kit, arguments.membership, fetch_membership)
     _say(*review(site, study, membership), "")
+    for difference in find_differences(site, membership):
+        _say(f"  ! {difference.line}", "")
+    check_differences(site, membership, accepted=arguments.accept_difference)
     if arguments.yes is None:
         confirm(f"does {site.site} take part in this, with these members?", "--yes PREFIX")
     else:
@@ -170,10 +179,14 @@ def _approve(arguments: argparse.Namespace) -> None:
 
 
 def _backup(arguments: argparse.Namespace) -> None:
+    from client.audit import RUN_FOLDER
+    from client.kept import LEFT_OUT_OF_BACKUPS
     from csasn.backup import write_backup
 
     site = _site(arguments)
-    num_files = write_backup(arguments.file, _folders(site), leave_out=[Path(site.state) / name for name in WITH_IMAGES])
+    keys_of_answers = (Path(site.state) / RUN_FOLDER).glob(f"*/{LEFT_OUT_OF_BACKUPS}")
+    left_out = [*(Path(site.state) / name for name in WITH_IMAGES), *keys_of_answers]
+    num_files = write_backup(arguments.file, _folders(site), leave_out=left_out)
     _say(f"{num_files} files of {site.site} are in {arguments.file}")
 
 

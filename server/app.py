@@ -18,6 +18,7 @@ from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network
 from csasn.site import find_site
 from csasn.study import read_study
+from server.exchange import ANSWERED, READY
 from server.outcome import write_outcome, write_report
 from server.preparation import begin, check_resumable
 from server.receipts import Receipts
@@ -26,7 +27,6 @@ from server.run_directory import RunDirectory, has_outcome
 
 # keys of the run configuration: a run directory and its nodes; or, in Flower's simulation, what to make one from
 RUN_DIRECTORY, NODES, STUDY, SITES, OUT = "run-directory", "nodes", "study", "sites", "out"
-READY, ANSWERED = "ready", "answered"  # what a site said, in events
 POLL_S = 0.02
 NODES_WITHIN_S, PLACES_WITHIN_S = 30.0, 300.0  # a simulation registers its nodes at once; its processes may take minutes to start
 Pause = Callable[[float], None]

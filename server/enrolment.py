@@ -35,7 +35,7 @@ from csasn.identity import read_private
 from csasn.membership import Approval, Member, Membership, read_approval, share_weights, verify_approval
 from csasn.site import Address, split_address
 from csasn.storage import atomic_writer, new_folder, private_folder, write_atomically, write_json, write_new
-from csasn.study import Name, Sha256, Study, read_study
+from csasn.study import MIN_SECURE_SITES, Name, Sha256, Study, read_study
 
 AUTHORITY_KEY, SERVER_KEY, SERVER_CERTIFICATE = "keys/ca.key", "keys/server.key", "keys/server.crt"
 AUTHORITY_CERTIFICATE = f"keys/{AUTHORITY}"
@@ -135,8 +135,8 @@ class Enrolments:
 
     def membership(self) -> Membership | None:
         """The membership that follows from who is enrolled; None while a site is awaited or too few are left."""
-        sites = self.sites()
-        if self.waiting_for() or len(sites) < self.study.federation.min_sites:
+        sites, federation = self.sites(), self.study.federation
+        if self.waiting_for() or len(sites) < (MIN_SECURE_SITES if federation.secure_aggregation else federation.min_sites):
             return None
         units = share_weights({site: enrolment.num_training_cases for site, enrolment in sites.items()})
         members = tuple(

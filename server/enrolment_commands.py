@@ -209,7 +209,7 @@ def _membership_lines(enrolments: "Enrolments") -> list[str]:
         ]
     if waiting := enrolments.waiting_for():
         return [f"still to enrol: {', '.join(waiting)}"]
-    return ["no membership is proposed: fewer sites are left than the study's min_sites"]
+    return ["no membership is proposed: fewer sites are left than the study needs"]
 
 
 def _passphrase(file: Path | None, twice: bool = False) -> str:

@@ -11,6 +11,7 @@ from csasn.federated.messages import Absence, Finish, Hello, ModelUpdate, Questi
 
 MAX_RETRIES = 2  # of a site that failed, where a round may do without it
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0  # before a site that is waited for is asked again
+READY, ANSWERED = "ready", "answered"  # what a site said, in events
 AT_ONCE = (Reason.NEEDS_MODEL, Reason.DEADLINE)
 
 

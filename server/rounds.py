@@ -72,7 +72,9 @@ class Coordinator:
 
     def hello(self, initial: Floats32) -> RunState:
         """Sums the class histogram over the whole membership."""
-        histogram_K = self._counts(Kind.HELLO, self._ask_all(Hello(self._header(1, 0))))["histogram"]
+        header = self._header(1, 0)
+        self.directory.event("hello-started", round=0, attempt=header.attempt)
+        histogram_K = self._counts(Kind.HELLO, self._ask_all(Hello(header)))["histogram"]
         self.directory.event("hello", sites=list(self.contract.membership.sites), histogram=histogram_K.tolist())
         state_hash = self.contract.state.hash(initial)
         state = RunState(0, initial, state_hash, first_ranges(self.contract.state.shared, initial), histogram_K)
