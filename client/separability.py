@@ -39,8 +39,8 @@ class Difference:
         alone = len(self.gone) + len(self.joined) == 1
         what = f"are those of {whose}" if alone else f"hold few hospitals beside {whose}"
         return (
-            f"membership {self.before[:12]}, for which this site was counted with the same manifest, is this one {' and '.join(sides)}: "
-            f"whoever has the sums of both has their difference, and its counts {what}"
+            f"this is membership {self.before[:12]}, for which this site was counted with the same manifest, {' and '.join(sides)}: "
+            f"whoever has the sums of both has their difference, and the counts in it {what}"
         )
 
 

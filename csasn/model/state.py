@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from csasn.errors import ModelError
+from csasn.federated.canonical import canonical
 from csasn.federated.segments import Segment, segments_of
 
 Vector = NDArray[np.float32]
@@ -75,8 +76,8 @@ class StateLayout:
             tensors[segment.name].copy_(values.clamp(min=0) if segment.name.endswith("running_var") else values)
 
     def hash(self, vector: Vector) -> str:
-        """SHA-256 (hex) over names, shapes and little-endian float32 bytes."""
-        digest = hashlib.sha256(repr([(s.name, s.shape) for s in self.shared + self.fixed]).encode())
+        """SHA-256 (hex) over the canonical bytes of names and shapes, and little-endian float32 bytes."""
+        digest = hashlib.sha256(canonical([[s.name, s.shape] for s in self.shared + self.fixed]))
         digest.update(np.ascontiguousarray(vector, dtype="<f4").data)
         return digest.hexdigest()
 

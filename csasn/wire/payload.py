@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from numpy.lib import format as npy
 
 from csasn.errors import ProtocolError
+from csasn.federated.canonical import canonical
 from csasn.wire.keys import LEDGER
 from csasn.wire.values import AnyArray, read_npy
 
@@ -61,8 +62,8 @@ def describe(records: RecordDict) -> Outgoing:
 def measure_payload(records: RecordDict) -> tuple[int, str]:
     """Bytes and SHA-256 (hex) of all records but the ledger's, in one form on both sides: records, and keys within, by name.
 
-    A record is the line [name, type]; an array the line [key, type, shape, form, bytes] and its bytes; another value the line
-    [key, type, value]. Lines are Python's repr in UTF-8.
+    A record is [name, type]; an array [key, type, shape, form, bytes] and then its bytes; another value [key, value]: the canonical
+    bytes of each.
     """
     digest, num_bytes = hashlib.sha256(), 0
     for part in _payload_parts(records):
@@ -75,17 +76,13 @@ def _payload_parts(records: RecordDict) -> Iterator[bytes]:
     for name, record in sorted(records.items()):
         if name == LEDGER:
             continue
-        yield _canonical_line(name, type(record).__name__)
+        yield canonical([name, type(record).__name__])
         for key, value in sorted(record.items()):
             if isinstance(value, Array):
-                yield _canonical_line(key, value.dtype, tuple(value.shape), value.stype, len(value.data))
+                yield canonical([key, value.dtype, list(value.shape), value.stype, len(value.data)])
                 yield value.data
             else:
-                yield _canonical_line(key, type(value).__name__, value)
-
-
-def _canonical_line(*values: object) -> bytes:
-    return f"{list(values)!r}\n".encode()
+                yield canonical([key, value])
 
 
 def _numpy_type(name: str) -> str:

@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 
 import torch
-from deployed import deploy_coordinator_peak_gb_94m, deploy_round_overhead_s, deploy_round_overhead_secured_s
+from deployed import (
+    deploy_coordinator_peak_gb_94m,
+    deploy_round_94m_secured_s,
+    deploy_round_overhead_s,
+    deploy_round_overhead_secured_s,
+)
 from masking import (
     secagg_extra_peak_vs_upload,
     secagg_mask_vs_raw_cipher,
@@ -28,6 +33,7 @@ BENCHMARKS = {
     "deploy_round_overhead_s": deploy_round_overhead_s,
     "deploy_round_overhead_secured_s": deploy_round_overhead_secured_s,
     "deploy_coordinator_peak_gb_94m": deploy_coordinator_peak_gb_94m,
+    "deploy_round_94m_secured_s": deploy_round_94m_secured_s,
     "secagg_mask_vs_raw_cipher": secagg_mask_vs_raw_cipher,
     "secagg_unmask_s_94m": secagg_unmask_s_94m,
     "secagg_extra_peak_vs_upload": secagg_extra_peak_vs_upload,
