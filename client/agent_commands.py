@@ -13,6 +13,7 @@ from csasn.command import Commands, add_command
 from csasn.errors import NetworkError
 
 if TYPE_CHECKING:
+    from client.replay import Replayed
     from csasn.site import Site
 
 
@@ -52,13 +53,15 @@ def _add_audit(commands: Commands) -> None:
         _audit,
         "verify this site's ledger, and say what has left",
         "Verifies the chain of ledger.jsonl and says in plain words what has left this site. With the coordinator's\n"
-        "received.jsonl it also says whether that is what arrived. Changes nothing, needs no network.",
+        "received.jsonl it also says whether that is what arrived; with --replay it trains the last round once more and says\n"
+        "whether that gives the answer which left, masked. Changes nothing, needs no network.",
         "client audit --site centerA --received centerA.received.jsonl",
     )
     audit.add_argument("--ledger", type=Path, metavar="FILE", help="ledger.jsonl (default: run/ledger.jsonl in the state folder)")
     audit.add_argument(
         "--received", type=Path, metavar="FILE", help="the lines of this site out of the coordinator's received.jsonl"
     )
+    audit.add_argument("--replay", action="store_true", help="train the last round once more, and compare (minutes)")
     audit.add_argument("--json", action="store_true", help="print the report as JSON")
     add_site_arguments(audit)
 
@@ -113,7 +116,21 @@ def _audit(arguments: argparse.Namespace) -> None:
         report = audit(arguments.ledger, arguments.received, arguments.site)
     else:
         report = audit_site(_site(arguments), arguments.received)
-    sys.stdout.write((json.dumps(asdict(report), indent=1) if arguments.json else "\n".join(report.lines())) + "\n")
+    replayed = _replay(arguments) if arguments.replay else None
+    if arguments.json:
+        facts = asdict(report) | ({} if replayed is None else {"replay": asdict(replayed)})
+        sys.stdout.write(json.dumps(facts, indent=1) + "\n")
+        return
+    sys.stdout.write("\n".join([*report.lines(), *([replayed.line] if replayed else [])]) + "\n")
+
+
+def _replay(arguments: argparse.Namespace) -> "Replayed":
+    from client.approval import read_approved
+    from client.replay import find_replay, replay
+
+    site = _site(arguments)
+    study, membership, _ = read_approved(site)
+    return replay(site, study, membership, find_replay(site))
 
 
 def _pause(arguments: argparse.Namespace) -> None:

@@ -184,8 +184,8 @@ def _backup(arguments: argparse.Namespace) -> None:
     from csasn.backup import write_backup
 
     site = _site(arguments)
-    keys_of_answers = (Path(site.state) / RUN_FOLDER).glob(f"*/{LEFT_OUT_OF_BACKUPS}")
-    left_out = [*(Path(site.state) / name for name in WITH_IMAGES), *keys_of_answers]
+    left_out = [Path(site.state) / name for name in WITH_IMAGES]
+    left_out += [path for name in LEFT_OUT_OF_BACKUPS for path in (Path(site.state) / RUN_FOLDER).glob(f"*/{name}")]
     num_files = write_backup(arguments.file, _folders(site), leave_out=left_out)
     _say(f"{num_files} files of {site.site} are in {arguments.file}")
 

@@ -23,7 +23,7 @@ from csasn.storage import private_folder
 Floats32 = NDArray[np.float32]
 Integers = NDArray[np.int64]
 PENDING, LEFT, SUFFIX, PRIVATE = "pending", "left-", ".safetensors", 0o600
-LEFT_OUT_OF_BACKUPS = f"{PENDING}{SUFFIX}"
+LEFT_OUT_OF_BACKUPS = (f"{PENDING}{SUFFIX}", f"replay*{SUFFIX}")  # the key of an answer; what is large and of no use elsewhere
 COUNTS, UPDATE, RESIDUAL, OWN = "counts", "update", "residual", "own."
 
 
@@ -82,14 +82,19 @@ class Kept:
 
     def has_left(self, transcript: bytes | None) -> bool:
         """Whether something is left over from exactly this question."""
-        return transcript is not None and self._left_path(transcript).exists()
+        return self.left_path(transcript) is not None
+
+    def left_path(self, transcript: bytes | None) -> Path | None:
+        """The file of what is left over from exactly this question."""
+        path = self._left_path(transcript) if transcript is not None else None
+        return path if path is not None and path.exists() else None
 
     def left(self, transcript: bytes | None) -> LeftOver | None:
         """What is left over from exactly this question."""
         if transcript is None or not self.has_left(transcript):
             return None
         if self._left is None or self._left[0] != transcript:  # or another process had this site's last turn (client/app.py)
-            self._left = transcript, _read_left(self._left_path(transcript))
+            self._left = transcript, read_left(self._left_path(transcript))
         return replace(self._left[1])
 
     def settle(self, accepted: bytes | None) -> None:
@@ -128,7 +133,12 @@ class Kept:
         )
 
 
-def _read_left(path: Path) -> LeftOver:
+def read_left(path: Path) -> LeftOver:
+    """What a file says was left over.
+
+    Raises:
+        ModelError: it is damaged.
+    """
     arrays, _ = load_arrays(path)
     return LeftOver(arrays[RESIDUAL].astype(np.float32, copy=False), _own(arrays.items()))
 

@@ -39,7 +39,7 @@ class Difference:
         alone = len(self.gone) + len(self.joined) == 1
         what = f"are those of {whose}" if alone else f"hold few hospitals beside {whose}"
         return (
-            f"this is membership {self.before[:12]}, for which this site was counted with the same manifest, {' and '.join(sides)}: "
+            f"this is membership {self.before[:12]}, for which the cases of today were counted, {' and '.join(sides)}: "
             f"whoever has the sums of both has their difference, and the counts in it {what}"
         )
 

@@ -17,6 +17,7 @@ import torch
 from client.diary import Diary, Hospitals, NumberError
 from client.kept import Kept, Pending
 from client.learner import Learner, NeedsModelError, Work
+from client.replay import keep_replay
 from csasn.contract import Contract
 from csasn.errors import ConfigurationError, CsasnError, ProtocolError
 from csasn.federated.messages import (
@@ -102,7 +103,10 @@ class SiteWorker:
             self.learner.load_data()
             weights = None if isinstance(question, Hello) else self.learner.check_weighting(question.weighting)
             self.kept.settle(accepted)
-            pending = self._keep(question, digest, self._work(question, model, weights))
+            work = self._work(question, model, weights)
+            pending = self._keep(question, digest, work)
+            if isinstance(question, Train) and model is not None and self.site.policy.keep_for_replay:
+                keep_replay(self.kept, question, model, Answer(pending.counts, pending.update_P), Path(self.site.manifest))
         if self.contract.secure:
             return Ready(digest, pending.key)
         self._note(question.kind, header.number, digest)

@@ -20,15 +20,16 @@ Facts = Mapping[str, object]
 _TYPES = {"<f4": "F32", "<f8": "F64", "<i8": "I64", "<i4": "I32", "<i2": "I16", "|i1": "I8", "|u1": "U8"}
 
 
-def save_arrays(path: Path, arrays: Mapping[str, Array], facts: Facts, mode: int = 0o666) -> None:
-    """Writes arrays and facts; the file is whole or absent, and the umask masks `mode`.
+def save_arrays(path: Path, arrays: Mapping[str, Array], facts: Facts, mode: int = 0o666, *, sync: bool = True) -> None:
+    """Writes arrays and facts; the file is whole or absent, and the umask masks `mode`. Without `sync` it may be lost in a crash of
+    the machine.
 
     Raises:
         StorageError: it cannot be written, such as on a full disk; what stood there stays.
     """
     solid = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
     metadata = {"facts": json.dumps(facts, sort_keys=True), "sha256": _digest(solid, facts)}
-    with atomic_writer(path, mode) as file:
+    with atomic_writer(path, mode, sync=sync) as file:
         file.write(_header(solid, metadata))
         for array in solid.values():
             file.write(array.reshape(-1).view(np.uint8).data)

@@ -74,8 +74,10 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_writer(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+def atomic_writer(path: Path, mode: int = 0o666, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A binary file that takes the place of `path` when the block ends, and vanishes when the block raises.
+
+    It is on disk then, unless without `sync`.
 
     It is written as `.NAME.<random>.tmp` beside `path`, so that two writers never share one; a killed process leaves that behind.
     An `OSError` of the block counts as one of writing.
@@ -90,11 +92,13 @@ def atomic_writer(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from None
 

@@ -1,0 +1,123 @@
+"""The last round that this site trained, kept so that it can be trained again: does the answer that left follow from the cases?
+
+`replay.safetensors` holds question and model, and the digests of update and counts before they were masked;
+`replay-left.safetensors` what training went on from. Neither leaves the site; a digest of small counts can be guessed, so no ledger holds it.
+
+Not shown: that the software is the one that it says it is, and anything of rounds before the last.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.audit import RUN_FOLDER
+from client.kept import Kept, LeftOver, read_left
+from client.learner import Learner
+from csasn.checkpoint import load_arrays, save_arrays
+from csasn.contract import Contract
+from csasn.errors import DataError, ModelError
+from csasn.federated.messages import Answer, Header, ModelUpdate, Train, Weighting
+from csasn.federated.quantise import Floats32
+from csasn.membership import Membership
+from csasn.model.network import build_network
+from csasn.site import Site
+from csasn.storage import link_atomically
+from csasn.study import Study
+
+REPLAY, REPLAY_LEFT, PRIVATE = "replay.safetensors", "replay-left.safetensors", 0o600
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came of training a round again."""
+
+    round: int
+    number: int
+    same_update: bool
+    same_counts: bool
+    same_manifest: bool
+
+    @property
+    def line(self) -> str:
+        """The result in plain words."""
+        what = f"round {self.round}, question {self.number}, trained again on this machine"
+        if self.same_update and self.same_counts:
+            return f"{what}: the same update and counts as those that left, masked, to the bit"
+        differs = " and ".join(["update"] * (not self.same_update) + ["counts"] * (not self.same_counts))
+        if not self.same_manifest:
+            return f"{what}: other {differs}; manifest.csv was changed since, so that this says nothing"
+        return f"{what}: OTHER {differs} than what left; a GPU, other threads or another version can be why, or somebody changed it"
+
+
+def keep_replay(kept: Kept, question: Train, model: Floats32, answer: Answer, manifest: Path) -> None:
+    """Keeps a round in place of the one before, before its answer is masked. It is not waited for until it is on disk."""
+    header, weighting = question.header, question.weighting
+    arrays: dict[str, NDArray[np.generic]] = {
+        "model": model, "ranges": question.ranges, "omega": weighting.omega_K, "histogram": weighting.histogram_K,
+        "history": weighting.history_R3K,
+    }  # fmt: skip
+    facts = {
+        "number": header.number, "round": header.round, "state_hash": question.model.state_hash,
+        "update": _digest(answer.update_P), "counts": _digest(answer.counts), "manifest": _file_digest(manifest),
+    }  # fmt: skip
+    before, place = kept.left_path(question.accepted), kept.folder / REPLAY_LEFT
+    place.unlink(missing_ok=True)
+    if before is not None:
+        link_atomically(before, place)
+    save_arrays(kept.folder / REPLAY, arrays, facts, PRIVATE, sync=False)
+
+
+def replay(site: Site, study: Study, membership: Membership, folder: Path) -> Replayed:
+    """Trains the round that is kept in `folder` once more.
+
+    Raises:
+        ModelError: none is kept there, or it is damaged.
+        DataError: the site's cases cannot be read.
+    """
+    arrays, facts = load_arrays(folder / REPLAY)
+    contract = Contract.of(study, membership, build_network(study))
+    learner = Learner(contract, site, lambda _: None)
+    weighting = Weighting(arrays["omega"], arrays["histogram"], arrays["history"])  # type: ignore[arg-type]
+    number, current = int(str(facts["number"])), int(str(facts["round"]))
+    header = Header(study.study_hash, membership.membership_hash, number, current, "", 0)
+    model = cast(Floats32, arrays["model"])
+    question = Train(header, ModelUpdate(str(facts["state_hash"]), model), weighting, None, cast(np.ndarray, arrays["ranges"]))
+    before: LeftOver | None = read_left(folder / REPLAY_LEFT) if (folder / REPLAY_LEFT).exists() else None
+    received = learner.receive(question.model)
+    work = learner.work(question, received, learner.check_weighting(weighting), before)
+    counts = contract.pack(question.kind, work.counts)
+    return Replayed(
+        round=current,
+        number=number,
+        same_update=_digest(work.update_P) == facts["update"],
+        same_counts=_digest(counts) == facts["counts"],
+        same_manifest=_file_digest(Path(site.manifest)) == facts["manifest"],
+    )
+
+
+def find_replay(site: Site) -> Path:
+    """The folder of the newest round that is kept.
+
+    Raises:
+        ModelError: there is none.
+    """
+    found = sorted((Path(site.state) / RUN_FOLDER).glob(f"*/{REPLAY}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ModelError(f"{site.site} keeps no round to train again", "one is kept from the first round on")
+    return found[-1].parent
+
+
+def _digest(array: np.ndarray | None) -> str:
+    return "" if array is None else hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise DataError("manifest.csv cannot be read", "see the site file") from None
