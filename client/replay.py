@@ -3,7 +3,7 @@
 `replay.safetensors` holds question and model, and the digests of update and counts before they were masked;
 `replay-left.safetensors` what training went on from. Neither leaves the site; a digest of small counts can be guessed, so no ledger holds it.
 
-Not shown: that the software is the one that it says it is, and anything of rounds before the last.
+Not shown: that the software is the one that it says it is, or anything of rounds before the last.
 """
 
 import hashlib
