@@ -1,38 +1,31 @@
-"""Processes killed at the instants of a masked round that matter, in one that a site is lost in: real processes, the same bits."""
+"""Processes killed at the instants of a masked round that matter: real processes, no manual step, the same bits."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from csasn.federated.messages import Kind
 from csasn.supervision import free_port
-from e2e.deployment import COORDINATOR, Deployment
+from e2e.deployment import COORDINATOR, Deployment, simulate
 
 SITES = ("centerA", "centerB", "centerC", "centerD")
 LIARS = str(Path(__file__).parent / "liars")
-MASKED = {"secure_aggregation": True, "rounds": 2, "answer_deadline_s": 40.0, "max_partial_rounds": 1.0}
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def enrolled(tmp_path_factory, write_small_hospitals):
     folder = tmp_path_factory.mktemp("masked") / "enrolled"
-    write_small_hospitals(folder, SITES, num_cases=60, federation=MASKED)
+    federation = {"secure_aggregation": True, "rounds": 3, "answer_deadline_s": 300.0}
+    write_small_hospitals(folder, SITES, num_cases=60, federation=federation)
     deployment = Deployment(folder)
     deployment.enrol(f"127.0.0.1:{free_port()}")
     return deployment
 
 
 @pytest.fixture(scope="module")
-def without_one(enrolled, local_federation):
-    """The state hash of an undisturbed run that loses centerD after round 1."""
-    federation = local_federation(enrolled.folder, enrolled.folder / "undisturbed")
-    federation.tamper = lambda site, request, answer: (
-        None if site == "centerD" and (request.header.round == 2 or request.kind in (Kind.VALIDATE, Kind.FINISH)) else answer
-    )
-    federation.run()
-    return federation.state_hash()
+def local(enrolled):
+    return simulate(enrolled.folder)
 
 
 @pytest.fixture
@@ -43,47 +36,32 @@ def deployment(enrolled, tmp_path):
     begun.close()
 
 
-def begin(deployment, dying, point, proof):
-    """Starts all of it, the process that will die among them, and takes centerD away after round 1."""
-    deployment.start(COORDINATOR)
-    for site in SITES:
-        if site != dying:
-            deployment.start(site)
-    if dying != COORDINATOR:
-        deployment.start(dying)
-    deployment.finished_round(1)
-    deployment.kill("centerD")
-    restart(deployment, dying, PYTHONPATH=LIARS, CSASN_TEST_LIE=f"die:{point}:{proof}")
-
-
-def restart(deployment, owner, **environment):
-    """What belongs to `owner` ends and is started anew."""
-    deployment.end(owner)
-    deployment.start(owner, **environment)
-
-
-def check_end(deployment, state_hash):
+def check_end(deployment, local):
     report = deployment.report(400)
-    assert report["status"] == "incomplete"  # of the sites that are left, counts are not shown
-    assert report["rounds"][1]["participants"] == list(SITES[:3])
-    assert report["state_hash"] == state_hash
-    for site in SITES[:3]:
+    assert report["status"] == "complete"
+    assert report["state_hash"] == local["state_hash"]
+    for site in SITES:
         assert deployment.exit_code(site) == 0, deployment.describe()
 
 
-@pytest.mark.parametrize("point", ["answer", "confirmation"])
-def test_a_site_killed_where_it_has_just_committed_is_in_the_sum(deployment, without_one, tmp_path, point):
+@pytest.mark.parametrize("point", ["settled", "left", "pending", "diary"])
+def test_a_site_killed_at_any_write_goes_on_with_the_same_bits(deployment, local, tmp_path, point):
     proof = tmp_path / "died"
-    begin(deployment, "centerB", point, proof)
+    deployment.start(COORDINATOR)
+    for site in SITES:
+        more = {"PYTHONPATH": LIARS, "CSASN_TEST_LIE": f"die:{point}:{proof}"} if site == "centerB" else {}
+        deployment.start(site, **more)
     deployment.wait_for(proof.exists, "the worker dies", 200)
-    check_end(deployment, without_one)
+    check_end(deployment, local)
 
 
-@pytest.mark.parametrize("point", ["survivors", "shares"])
+@pytest.mark.parametrize("point", ["ready", "answers", "before", "checkpoint"])
 @pytest.mark.parametrize("whole", [False, True], ids=["run", "coordinator"])
-def test_a_run_killed_between_answers_and_sum_goes_on_to_the_same_bits(deployment, without_one, tmp_path, point, whole):
+def test_a_coordinator_killed_at_any_step_goes_on_with_the_same_bits(deployment, local, tmp_path, point, whole):
     proof = tmp_path / "died"
-    begin(deployment, COORDINATOR, point, proof)
+    for site in SITES:
+        deployment.start(site)
+    deployment.start(COORDINATOR, PYTHONPATH=LIARS, CSASN_TEST_LIE=f"die:{point}:{proof}")
     deployment.wait_for(proof.exists, "the run dies", 200)
     if whole:
         children = [deployment.pid(COORDINATOR, child) for child in ("server.superlink", "front")]
@@ -91,8 +69,27 @@ def test_a_run_killed_between_answers_and_sum_goes_on_to_the_same_bits(deploymen
         for pid in filter(None, children):
             os.kill(pid, 9)
         deployment.start(COORDINATOR)
-    check_end(deployment, without_one)
-    second = {event["attempt"] for event in deployment.events("train-started") if event["round"] == 2}
-    asked_again = {event["attempt"] for event in deployment.events("shares-asked-again")}
-    # of round 1 too, where `begin` ended the coordinator between that round's event and its checkpoint
-    assert bool(asked_again & second) == (point == "shares")
+    check_end(deployment, local)
+
+
+def test_a_site_restored_from_a_backup_in_mid_run_finishes_it_without_a_person(deployment, tmp_path):
+    """Its ledger is older than what the coordinator saw, its diary too, and what it left over is gone."""
+    deployment.start_all()
+    deployment.finished_round(1, 200)
+    assert deployment.end("centerB") in (0, 130, -15)
+    deployment.run("client", "backup", "--site", "centerB", "centerB.tar")
+    deployment.start("centerB")
+    deployment.finished_round(2, 200)
+    assert deployment.end("centerB") in (0, 130, -15)
+    for path in ("state", "keys", "kit"):
+        place = deployment.folder / "centerB" / path
+        if place.exists():
+            place.rename(tmp_path / path)
+    deployment.run("client", "restore", "--site", "centerB", "centerB.tar")
+    deployment.start("centerB")
+    report = deployment.report(400)
+    assert report["status"] == "complete"
+    marked = [event["site"] for event in deployment.events("ledger-marked")]
+    assert set(marked) <= {"centerB"}
+    for site in SITES:
+        assert deployment.exit_code(site) == 0, deployment.describe()

@@ -78,8 +78,8 @@ def dies(point, proof):
     import signal
     from contextlib import suppress
 
-    from client import secrecy, site_state
-    from server import masked_sums
+    from client import diary, kept
+    from server import masked_sums, run_directory
 
     def die():
         with suppress(FileExistsError):
@@ -98,14 +98,22 @@ def dies(point, proof):
 
         return call
 
-    if point == "answer":  # on the site's disk, and not sent
-        site_state.SiteState.keep = after(site_state.SiteState.keep, lambda _, outcome: outcome.residual_P is not None)
-    elif point == "confirmation":
-        secrecy.SecureSite.confirm = after(secrecy.SecureSite.confirm)
-    elif point == "survivors":  # whom the coordinator has just found
-        masked_sums.MaskedSums._unmask = before(masked_sums.MaskedSums._unmask)
-    elif point == "shares":  # which have come
-        masked_sums.unmask = before(masked_sums.unmask)
+    if point == "pending":  # on the site's disk, and not told
+        kept.Kept.keep = after(kept.Kept.keep, lambda _, pending, left: left is not None)
+    elif point == "left":  # what training left over is on disk, the answer is not
+        kept.save_arrays = after(kept.save_arrays, lambda path, *_: path.name.startswith(kept.LEFT))
+    elif point == "settled":  # the old answer is gone, the new one is not begun
+        kept.Kept.settle = after(kept.Kept.settle, lambda _, accepted: accepted is not None)
+    elif point == "diary":  # the answer is noted, and not sent
+        diary.Diary.note = after(diary.Diary.note, lambda _, kind, *more: kind == "train")
+    elif point == "ready":  # all sites are, and none was asked for its answer
+        masked_sums.MaskedSums._collect = before(masked_sums.MaskedSums._collect)
+    elif point == "answers":  # which have come
+        masked_sums.MaskedSums._checked = before(masked_sums.MaskedSums._checked)
+    elif point == "before":  # kept, and the model not moved
+        run_directory.RunDirectory.keep_before = after(run_directory.RunDirectory.keep_before)
+    elif point == "checkpoint":  # of the round
+        run_directory.RunDirectory.save = after(run_directory.RunDirectory.save, lambda _, state: state.round > 0)
 
 
 def is_process(module, what):

@@ -1,0 +1,58 @@
+"""Who the run waits for and since when, from its events alone."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from server.waits import find_waits
+
+SITES = ("centerA", "centerB", "centerC")
+BEGIN = datetime.fromisoformat("2026-11-29T12:00:00.000+00:00")
+
+
+def events(*facts):
+    """An event a second."""
+    return [{"time": (BEGIN + timedelta(seconds=n)).isoformat(), **fact} for n, fact in enumerate(facts)]
+
+
+def said(site, word):
+    return {"event": "reply", "site": site, "said": word, "kind": "train", "round": 1}
+
+
+def waiting(**sites):
+    return {"event": "waiting", "sites": sites}
+
+
+def seconds(waits):
+    return {site: (wait.since - BEGIN).total_seconds() for site, wait in waits.items()}
+
+
+def test_all_sites_are_awaited_from_the_moment_that_they_are_asked():
+    assert seconds(find_waits(SITES, events({"event": "train-started"}))) == dict.fromkeys(SITES, 0)
+
+
+def test_who_is_ready_is_not_awaited_until_all_are_and_then_for_its_answer():
+    begun = [{"event": "train-started"}, said("centerA", "ready"), said("centerB", "ready")]
+    assert seconds(find_waits(SITES, events(*begun))) == {"centerC": 0}
+    collected = [*begun, said("centerC", "ready"), said("centerA", "answered")]
+    assert seconds(find_waits(SITES, events(*collected))) == {"centerB": 3, "centerC": 3}
+    assert find_waits(SITES, events(*collected, said("centerB", "answered"), said("centerC", "answered"))) == {}
+
+
+def test_a_site_that_is_absent_is_awaited_since_it_said_so_first_with_the_newest_reason():
+    told = [{"event": "train-started"}, said("centerA", "ready"), waiting(centerB="failed"), waiting(centerB="its disk is full")]
+    waits = find_waits(SITES, events(*told))
+    assert seconds(waits) == {"centerB": 2, "centerC": 0}
+    assert waits["centerB"].why == "its disk is full"
+    assert str(waits["centerB"]).startswith("its disk is full, since ")
+    assert waits["centerC"].why == ""
+
+
+def test_a_site_that_came_back_is_no_longer_awaited():
+    told = [{"event": "train-started"}, waiting(centerB="failed"), said("centerB", "ready"), waiting()]
+    assert "centerB" not in find_waits(SITES, events(*told))
+
+
+@pytest.mark.parametrize("end", ["round-finished", "failed", "outcome", "run-finished"])
+def test_where_nothing_is_asked_nobody_is_awaited(end):
+    assert find_waits(SITES, events({"event": "train-started"}, waiting(centerB="failed"), {"event": end})) == {}
