@@ -1,7 +1,8 @@
 """The last round that this site trained, kept so that it can be trained again: does the answer that left follow from the cases?
 
 `replay.safetensors` holds question and model, and the digests of update and counts before they were masked;
-`replay-left.safetensors` what training went on from. Neither leaves the site; a digest of small counts can be guessed, so no ledger holds it.
+`replay-left.safetensors` what training went on from. Neither leaves the site, and no ledger holds the digest of small counts, which
+can be guessed.
 
 Not shown: that the software is the one that it says it is, or anything of rounds before the last.
 """
@@ -23,7 +24,6 @@ from csasn.errors import DataError, ModelError
 from csasn.federated.messages import Answer, Header, ModelUpdate, Train, Weighting
 from csasn.federated.quantise import Floats32
 from csasn.membership import Membership
-from csasn.model.network import build_network
 from csasn.site import Site
 from csasn.storage import link_atomically
 from csasn.study import Study
@@ -79,7 +79,7 @@ def replay(site: Site, study: Study, membership: Membership, folder: Path) -> Re
         DataError: the site's cases cannot be read.
     """
     arrays, facts = load_arrays(folder / REPLAY)
-    contract = Contract.of(study, membership, build_network(study))
+    contract = Contract.of_study(study, membership)
     learner = Learner(contract, site, lambda _: None)
     weighting = Weighting(arrays["omega"], arrays["histogram"], arrays["history"])  # type: ignore[arg-type]
     number, current = int(str(facts["number"])), int(str(facts["round"]))

@@ -39,7 +39,6 @@ from csasn.federated.quantise import Floats32
 from csasn.federated.secagg.keys import Sign, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
 from csasn.membership import Membership
-from csasn.model.network import build_network
 from csasn.site import Site
 from csasn.study import Study
 from csasn.weighting import ClassWeights
@@ -65,7 +64,7 @@ class SiteWorker:
         ledger_lines: Callable[[], int] = lambda: 0,
     ) -> None:
         self.study, self.site, self.sign, self.ledger_lines = study, site, sign, ledger_lines
-        self.contract = Contract.of(study, membership, build_network(study))
+        self.contract = Contract.of_study(study, membership)
         if self.contract.secure and sign is None:
             raise ConfigurationError(f"{site.site} has no identity to sign with", "make it with client keygen")
         self.learner = Learner(self.contract, site, doing)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from torch import nn
 
 from csasn.errors import ProtocolError
@@ -14,12 +15,14 @@ from csasn.federated.quantise import bits_of_round, integer_type, largest_upload
 from csasn.federated.secagg.keys import Roster
 from csasn.membership import Membership
 from csasn.metrics import Integers, Layout, case_layout
+from csasn.model.network import build_network
 from csasn.model.state import StateLayout
 from csasn.normalisation import MEASURED_MODES, affine_layout, moments_layout
 from csasn.study import Study
 
 # counted by a site in training: sum over its one round of (loss in 2^-16, optimiser steps, values clipped, values sent)
 TRAINING = ("training", (4,))
+MAX_COUNT = 1 << 53  # of a sum: masks that do not cancel leave more
 FAILED = ("failed", (1,))  # 1 of a site that could not do what was asked; all else of it is 0 then
 
 
@@ -32,6 +35,12 @@ class Contract:
     state: StateLayout
     counts: Mapping[Kind, Layout]
     statistics: Layout  # what is summed to finish, besides counts; empty where normalisation keeps none
+
+    @classmethod
+    def of_study(cls, study: Study, membership: Membership) -> Self:
+        """The contract of a study, from the shapes of its network alone."""
+        with torch.device("meta"):
+            return cls.of(study, membership, build_network(study))
 
     @classmethod
     def of(cls, study: Study, membership: Membership, network: nn.Module) -> Self:
@@ -117,3 +126,25 @@ class Contract:
         blocks = self.counts[kind].unpack(answer.counts)
         if negative := [name for name, block in blocks.items() if (block < 0).any()]:
             raise ProtocolError(f"counts {negative[0]} are negative")
+
+    def check_sums(self, kind: Kind, num_sites: int, counts: Integers) -> None:
+        """Refuses summed counts that no honest sites have: a lie within these bounds passes.
+
+        Raises:
+            ProtocolError: a count is negative or beyond 2^53, the score histograms or the values sent are not as many as they must
+                be, or more values were clipped than sent.
+        """
+        blocks = self.counts[kind].unpack(counts)
+        if (counts < 0).any() or (counts > MAX_COUNT).any():
+            raise ProtocolError(f"the summed counts of {kind} are no counts")
+        if blocks[FAILED[0]][0]:
+            return  # of work that failed all else is 0
+        if kind is not Kind.HELLO:
+            cases_K = blocks["confusion"].sum(axis=1)
+            sides_K2 = blocks["scores"].sum(axis=2)
+            if not np.array_equal(sides_K2, np.stack([cases_K.sum() - cases_K, cases_K], axis=1)):
+                raise ProtocolError(f"the summed scores of {kind} are of other cases than the confusion")
+        if kind is Kind.TRAIN:
+            _, _, clipped, sent = blocks["training"]
+            if sent != num_sites * self.state.num_shared or clipped > sent:
+                raise ProtocolError(f"{num_sites} sites say that they sent {sent} values, {clipped} of them clipped")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
@@ -172,8 +171,7 @@ def _await_nodes(grid: Grid, number: int, pause: Pause) -> list[int]:
 def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pause: Pause = time.sleep) -> None:
     """Runs or resumes a run over a Grid, and writes its outcome. `pause` waits between two looks for replies."""
     study = directory.study
-    with torch.device("meta"):  # shapes alone
-        contract = Contract.of(study, directory.membership, build_network(study))
+    contract = Contract.of_study(study, directory.membership)
     receipts = Receipts(directory.path, directory.membership)
 
     def on_reply(request: Request, site: str, said: str) -> None:

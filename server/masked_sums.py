@@ -27,11 +27,9 @@ from csasn.federated.quantise import SignedIntegers, largest_magnitude, largest_
 from csasn.federated.secagg.keys import check_keys, view_of
 from csasn.federated.secagg.sealing import check_sealing
 from server.exchange import SiteChannel, wait_for_it
-from server.sums import Answers, PlainSums, Sums
+from server.sums import ONE_OF_THEM, Answers, PlainSums, Sums, check_sums
 
-MAX_COUNT = 1 << 53  # of a summed count: masks that do not cancel leave more
 MEND = "mend what the site says, then resume"
-ONE_OF_THEM = "one of the sites, or their versions: compare the versions (server status), and what each site's audit says"
 
 
 class _AskAnewError(Exception):
@@ -90,8 +88,9 @@ class MaskedSums:
         """
         header, counts = question.header, answers.counts
         assert counts is not None
-        if (counts < 0).any() or (counts > MAX_COUNT).any() or self._is_beyond(question, answers.sum_P):
-            raise QuorumError(f"what the sites sum up to for {question.kind} is no sum of updates and counts", ONE_OF_THEM)
+        check_sums(self.contract, question.kind, len(self.roster.sites), counts)
+        if self._is_beyond(question, answers.sum_P):
+            raise QuorumError(f"the sum of updates of {question.kind} is none that sites can have", ONE_OF_THEM)
         return Replies(
             attempt=header.attempt,
             number=header.number,

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from csasn.contract import FAILED, Contract
-from csasn.errors import CsasnError, ProtocolError
+from csasn.errors import CsasnError, ProtocolError, QuorumError
 from csasn.federated.aggregate import add_integers
 from csasn.federated.messages import Absence, Answer, Integers, Kind, Question, Reason, Replies, Reply, transcript
 from csasn.federated.quantise import SignedIntegers
 from server.exchange import SiteChannel, try_a_few_times
+
+ONE_OF_THEM = "one of the sites, or their versions: compare the versions (server status), and what each site's audit says"
 
 
 class Sums(Protocol):
@@ -78,6 +80,18 @@ class Answers:
         return 0 if self.counts is None else int(self.contract.counts[self.kind].unpack(self.counts)[FAILED[0]][0])
 
 
+def check_sums(contract: Contract, kind: Kind, num_sites: int, counts: Integers) -> None:
+    """Stops where summed counts are none that honest sites have; nobody can say whose they are.
+
+    Raises:
+        QuorumError: see `Contract.check_sums`.
+    """
+    try:
+        contract.check_sums(kind, num_sites, counts)
+    except ProtocolError as error:
+        raise QuorumError(error.message, ONE_OF_THEM) from None
+
+
 class PlainSums:
     """Sums of what sites send as it is."""
 
@@ -96,6 +110,8 @@ class PlainSums:
                 break
             header = replace(header, number=at + 1)
             question = replace(question, header=header)
+        if answers.counts is not None:
+            check_sums(self.contract, question.kind, len(answers.answered), answers.counts)
         shown = not answers.absent or self.contract.study.federation.on_loss == "reveal"
         return Replies(
             attempt=header.attempt,
