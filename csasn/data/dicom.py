@@ -1,7 +1,8 @@
 """One frame of a DICOM object as 8-bit grey, cropped to its B-mode view.
 
 Sources: DICOM PS3.3 C.7.6.3 (pixels) and C.8.5.5 (ultrasound regions), PS3.5 annex A (transfer syntaxes). pydicom reads; Pillow,
-GDCM and openjpeg decode JPEG, JPEG-LS and JPEG 2000. Only the elements listed here are read: a patient's name never reaches memory.
+CharLS and openjpeg decode JPEG, JPEG-LS and JPEG 2000, we ourselves lossless JPEG and that of 12 bits. Only the elements listed
+here are read: a patient's name never reaches memory.
 
 Deflated objects are inflated up to a limit, and a compressed frame goes to a decoder only if its own header claims the size that
 the object claims. That bounds memory against damaged files; decoders are native code and are no sandbox against malicious ones.
@@ -39,7 +40,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from csasn.data import extended_jpeg
+from csasn.data import jpeg_plugin
 from csasn.data.images import CONVERT, UNREADABLE, Picture, require_bounds, require_frame, to_uint8
 from csasn.errors import DataError
 
@@ -50,10 +51,12 @@ MAX_FILE_HEADER_BYTES = 256 << 10  # a real one has a few hundred
 MAX_VALUE_BYTES = 256 << 10  # of one element of the header; a palette has half of it
 CLEARLY_LARGER = 1.5  # of two views by area: the larger one is the picture, the other one a detail
 SMALL_FRAME_PIXELS, MAX_COMPRESSION = 1 << 22, 1000  # a larger frame with more pixels a byte is a bomb, not a picture
-# of several decoders the same one everywhere, so that all sites see the same pixels; pydicom would take whichever is installed
+# the same decoder everywhere, so that all sites see the same pixels; pydicom would take whichever is installed, such
+# as GDCM, which a damaged frame can make end the process
 _DECODERS = {
     **dict.fromkeys([JPEGBaseline8Bit, JPEGExtended12Bit], "pillow"),
-    **dict.fromkeys([JPEGLossless, JPEGLosslessSV1, *JPEGLSTransferSyntaxes], "gdcm"),
+    **dict.fromkeys([JPEGLossless, JPEGLosslessSV1], jpeg_plugin.NAME),
+    **dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls"),
     **dict.fromkeys([*JPEG2000TransferSyntaxes, RLELossless], "pylibjpeg"),
 }
 _DAMAGED = (*UNREADABLE, MemoryError, InvalidDicomError, BytesLengthException)  # a damaged length may ask for any memory
@@ -207,7 +210,7 @@ def _decode(file: BinaryIO, header: pydicom.Dataset, index: int, syntax: UID) ->
 
 def _decoder(syntax: UID, bits: int) -> str:
     """Which of pydicom's decoders; "" leaves it the choice."""
-    return extended_jpeg.NAME if syntax == JPEGExtended12Bit and bits > 8 else _DECODERS.get(syntax, "")
+    return jpeg_plugin.NAME if syntax == JPEGExtended12Bit and bits > 8 else _DECODERS.get(syntax, "")
 
 
 def _coded_frame(file: BinaryIO, header: pydicom.Dataset, index: int) -> bytes:

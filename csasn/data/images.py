@@ -194,7 +194,7 @@ class _Quiet:
     Filters and levels belong to the process: the first thread to enter sets them, the last one to leave puts them back.
     """
 
-    _NAMES = ("PIL", "pydicom", "pylibjpeg", "openjpeg", "rle")
+    _NAMES = ("PIL", "pydicom", "pylibjpeg", "openjpeg", "rle", "jpeg_ls")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -209,7 +209,7 @@ class _Quiet:
                 return
             self._warnings = warnings.catch_warnings()
             self._warnings.__enter__()
-            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|pylibjpeg|openjpeg|rle|csasn\.data\.(images|dicom))\b")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|pylibjpeg|openjpeg|rle|jpeg_ls|csasn\.data\.(images|dicom))\b")
             loggers = [logging.getLogger(name) for name in self._NAMES]
             self._levels = [logger.level for logger in loggers]
             for logger in loggers:
