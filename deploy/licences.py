@@ -79,7 +79,7 @@ def fault(metadata: Message) -> str:
         return ""
     if not said:
         return f"{name} says no licence"
-    wrong = sorted(claim for claim in said if not (is_permissive(claim) or _CUDA.match(name) and _OF_NVIDIA.fullmatch(claim)))
+    wrong = sorted(claim for claim in said if not (is_permissive(claim) or (_CUDA.match(name) and _OF_NVIDIA.fullmatch(claim))))
     return f"{name} is {', '.join(wrong)}, which is not known as permissive" if wrong else ""
 
 
