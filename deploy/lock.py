@@ -3,8 +3,8 @@ SHA-256 of every file that the package index has of it.
 
 python deploy/lock.py
 
-PyTorch is left to requirements-torch.txt, by version alone: whether it is a build for CPUs or for one version of CUDA is up to whoever
-installs, and such builds come from other indexes. Its packages of CUDA are left out with it.
+PyTorch is left to requirements-torch.txt, by version alone: whether it is built for CPUs or for one version of CUDA is for whoever
+installs to say, and such builds come from other indexes. Its packages of CUDA are left out with it.
 """
 
 import re

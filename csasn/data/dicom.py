@@ -59,7 +59,7 @@ _DECODERS = {
     **dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls"),
     **dict.fromkeys([*JPEG2000TransferSyntaxes, RLELossless], "pylibjpeg"),
 }
-_DAMAGED = (*UNREADABLE, MemoryError, InvalidDicomError, BytesLengthException)  # a damaged length may ask for any memory
+_DAMAGED = (*UNREADABLE, InvalidDicomError, BytesLengthException)
 _UNCOMPRESSED = "export it uncompressed (Explicit VR Little Endian)"
 _STORAGE = {
     "1.2.840.10008.5.1.4.1.1.6": "Ultrasound Image (retired)",
@@ -109,7 +109,7 @@ def read_dicom(file: BinaryIO, frame: int | None, marked: bool) -> Picture:
         num_frames = int(header.get("NumberOfFrames") or 1)
         if not (header.get("Rows") and header.get("Columns") and num_frames > 0):
             raise DataError("the image is a DICOM file without pixels", "export the image, not a report")
-        require_bounds(int(header.Rows), int(header.Columns), num_frames)
+        require_bounds(int(header.Rows), int(header.Columns), num_frames, _pixel_bytes(header))
         require_frame(frame, num_frames)
         index = (frame or (num_frames + 1) // 2) - 1
         syntax = UID(header.file_meta.get("TransferSyntaxUID") or _bare_syntax(header))
@@ -190,6 +190,12 @@ def _require_storage(header: pydicom.Dataset, marked: bool) -> None:
         name = UID(kind).name
         shown = "DICOM of an unknown kind" if name == kind else f"DICOM of kind {name}"
         raise DataError(f"the image is {shown}, expected Ultrasound Image, Ultrasound Multi-frame or Secondary Capture", CONVERT)
+
+
+def _pixel_bytes(header: pydicom.Dataset) -> int:
+    """What a pixel takes while it is decoded: pydicom converts colours as three 32-bit floats."""
+    grey = str(header.PhotometricInterpretation).startswith("MONOCHROME")
+    return int(header.BitsAllocated) // 8 if grey else 12
 
 
 def _bare_syntax(header: pydicom.Dataset) -> UID:
