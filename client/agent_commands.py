@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from client.enrolment_commands import add_site_arguments
 from csasn.command import Commands, add_command
 from csasn.errors import NetworkError
+from csasn.plain_text import plain
 
 if TYPE_CHECKING:
     from csasn.site import Site
@@ -82,7 +83,8 @@ class StatusLine:
         self._last = ""
 
     def __call__(self, line: str) -> None:
-        """Shows `line`."""
+        """Shows `line`, which may quote the coordinator."""
+        line = plain(line)
         if line == self._last:
             return
         if sys.stdout.isatty():
@@ -101,7 +103,7 @@ def _status(arguments: argparse.Namespace) -> None:
         if not (status["takes_part"] or status["outside_training_hours"] or status["finished"]):
             raise NetworkError(f"site {arguments.site}: {status['line']}", f"client doctor --site {arguments.site}")
         return
-    sys.stdout.write((json.dumps(status, indent=1) if arguments.json else str(status["line"])) + "\n")
+    sys.stdout.write((json.dumps(status, indent=1) if arguments.json else plain(str(status["line"]))) + "\n")
 
 
 def _audit(arguments: argparse.Namespace) -> None:
@@ -113,7 +115,7 @@ def _audit(arguments: argparse.Namespace) -> None:
         report = audit(arguments.ledger, arguments.received, arguments.site)
     else:
         report = audit_site(_site(arguments), arguments.received)
-    sys.stdout.write((json.dumps(asdict(report), indent=1) if arguments.json else "\n".join(report.lines())) + "\n")
+    sys.stdout.write((json.dumps(asdict(report), indent=1) if arguments.json else "\n".join(map(plain, report.lines()))) + "\n")
 
 
 def _pause(arguments: argparse.Namespace) -> None:
