@@ -39,7 +39,7 @@ _PIXEL_BYTES = {
 UNREADABLE = _ORDINARY + _OWN  # what decoders raise on damaged files, as random damage has shown
 CONVERT = "save it as PNG, JPEG or uncompressed DICOM"
 
-PREPROCESSING_VERSION = 3  # of everything from file to square and facts; a new one rebuilds the caches
+PREPROCESSING_VERSION = 4  # of everything from file to square and facts; a new one rebuilds the caches
 
 
 @dataclass(frozen=True)
