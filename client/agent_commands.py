@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from client.enrolment_commands import add_site_arguments
 from csasn.command import Commands, add_command
 from csasn.errors import NetworkError
+from csasn.plain_text import plain
 
 if TYPE_CHECKING:
     from client.replay import Replayed
@@ -85,7 +86,8 @@ class StatusLine:
         self._last = ""
 
     def __call__(self, line: str) -> None:
-        """Shows `line`."""
+        """Shows `line`, which may quote the coordinator."""
+        line = plain(line)
         if line == self._last:
             return
         if sys.stdout.isatty():
@@ -104,7 +106,7 @@ def _status(arguments: argparse.Namespace) -> None:
         if not (status["takes_part"] or status["outside_training_hours"] or status["finished"]):
             raise NetworkError(f"site {arguments.site}: {status['line']}", f"client doctor --site {arguments.site}")
         return
-    sys.stdout.write((json.dumps(status, indent=1) if arguments.json else str(status["line"])) + "\n")
+    sys.stdout.write((json.dumps(status, indent=1) if arguments.json else plain(str(status["line"]))) + "\n")
 
 
 def _audit(arguments: argparse.Namespace) -> None:
@@ -121,7 +123,7 @@ def _audit(arguments: argparse.Namespace) -> None:
         facts = asdict(report) | ({} if replayed is None else {"replay": asdict(replayed)})
         sys.stdout.write(json.dumps(facts, indent=1) + "\n")
         return
-    sys.stdout.write("\n".join([*report.lines(), *([replayed.line] if replayed else [])]) + "\n")
+    sys.stdout.write("\n".join([*map(plain, report.lines()), *([replayed.line] if replayed else [])]) + "\n")
 
 
 def _replay(arguments: argparse.Namespace) -> "Replayed":

@@ -13,6 +13,7 @@ from client.findings import Check, Finding
 from client.situation import Situation
 from csasn.command import permission_denied
 from csasn.errors import CsasnError
+from csasn.plain_text import plain
 
 CHECKS = (*DATA_CHECKS, *MACHINE_CHECKS, *NETWORK_CHECKS)
 MARKS = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
@@ -28,11 +29,11 @@ class Result:
 
     def lines(self) -> list[str]:
         """For people: a line, and below it what to do; what is skipped takes one line."""
-        finding = self.finding
-        line = f"{MARKS[finding.status]} {self.check}: {finding.message}"
-        if finding.status == "skipped":
-            return [f"{line}; {finding.fix}" if finding.fix else line]
-        return [line, f"    {finding.fix}"] if finding.fix else [line]
+        message, fix = plain(self.finding.message), plain(self.finding.fix)  # they may quote the coordinator
+        line = f"{MARKS[self.finding.status]} {self.check}: {message}"
+        if self.finding.status == "skipped":
+            return [f"{line}; {fix}" if fix else line]
+        return [line, f"    {fix}"] if fix else [line]
 
     def facts(self) -> dict[str, str]:
         """For scripts."""

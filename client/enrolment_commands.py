@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csasn.command import Commands, add_command, confirm
+from csasn.plain_text import plain
 
 if TYPE_CHECKING:
     from csasn.site import Site
@@ -208,4 +209,4 @@ def _site(arguments: argparse.Namespace) -> "Site":
 
 
 def _say(*lines: str) -> None:
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join(map(plain, lines)) + "\n")  # they may quote the coordinator

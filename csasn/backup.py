@@ -1,4 +1,4 @@
-"""Backup of folders as one tar file (0600), and back: modes are kept, links and anything else that is no plain file left out.
+"""Backup of folders as one tar file (0600), and back, for the owner alone: links and whatever is no plain file left out.
 
 Keys lie in it as they lie on disk; keep it as you keep them.
 """
@@ -17,7 +17,7 @@ from typing import BinaryIO
 from csasn.errors import StorageError
 from csasn.storage import TEMPORARY, atomic_writer, new_folder
 
-MODE = 0o600
+MODE, FOLDER_MODE = 0o600, 0o700
 HASHES = "sha256.json"
 
 
@@ -70,9 +70,12 @@ def restore_backup(path: Path, folders: Mapping[str, Path]) -> int:
             for member in members:
                 name, *rest = PurePosixPath(kept := member.name).parts
                 member.name = str(PurePosixPath(*rest)) if rest else "."
+                member.mode = FOLDER_MODE if member.isdir() else MODE  # whatever the archive says
                 _extract(archive, member, staged[name])
                 if member.isfile() and _sha256(staged[name] / member.name) != hashes[kept]:
                     raise _damaged(path)
+            for folder in staged.values():
+                _close(folder)
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise _damaged(path) from error
     except OSError as error:
@@ -86,6 +89,12 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) ->
         archive.extract(member, folder, filter="tar")
     else:
         archive.extract(member, folder)
+
+
+def _close(folder: Path) -> None:
+    """Closes to others the folders in `folder` that the archive did not name, which were made on the way to what is in them."""
+    for place in folder.rglob("*/"):
+        place.chmod(FOLDER_MODE)
 
 
 @contextmanager

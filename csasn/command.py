@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from csasn.errors import ConfigurationError, CsasnError, Stopped, StorageError
+from csasn.plain_text import plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -93,7 +94,7 @@ def log_to_stderr() -> None:
 def print_error(error: CsasnError) -> None:
     """The error on standard error."""
     with suppress(OSError):  # a log on a full disk: the exit code says it too
-        sys.stderr.write(f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        sys.stderr.write(f"error: {plain(error.message)}\n" + (f"hint: {plain(error.hint)}\n" if error.hint else ""))
 
 
 def confirm(question: str, flag: str) -> None:

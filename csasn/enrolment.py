@@ -49,7 +49,7 @@ class Kit(Configuration):
     site: Name
     address: Address
     study_hash: Sha256
-    software_version: str
+    software_version: SoftwareVersion
     files: dict[str, Sha256]
 
 

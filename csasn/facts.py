@@ -4,9 +4,9 @@ Nothing here is secret: names, versions, hashes, public keys and signatures. A s
 approval); the rest is for people.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from csasn import __version__
 from csasn.configuration import Configuration
@@ -18,6 +18,7 @@ FACTS_ROUTE, ECHO_ROUTE = "/csasn/facts", "/csasn/echo"
 MAX_FACTS_BYTES = 8 << 10  # of what a site says
 MAX_CLOCK_ERROR_S = 240.0  # of a site's clock against the coordinator's, which refuses a signature that is 300 s off
 EXPIRES_SOON_DAYS = 14  # of a certificate
+Shown = Annotated[str, Field(max_length=255, pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$")]  # printed as it is; a file's name is no longer
 Phase = Literal["enrolling", "approving", "ready", "running", "finished", "failed"]
 
 
@@ -33,13 +34,13 @@ class SiteFacts(Configuration):
 class CoordinatorFacts(Configuration):
     """What the coordinator answers. `run_status` is report.json's status once the run has ended."""
 
-    study_name: str
+    study_name: Name
     study_hash: Sha256
-    software_version: str
+    software_version: SoftwareVersion
     time: AwareDatetime
     phase: Phase
-    run: str = ""
-    run_status: str = ""
+    run: Shown = ""
+    run_status: Shown = ""
     round: int = 0
     num_rounds: int = 0
     membership: Membership | None = None

@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from csasn.configuration import Configuration, read_yaml, set_keys, validate
+from csasn.labels import check_label, require_distinct
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 # what a manifest can hold: without commas and control characters, and not with a blank at either end, which would be cut off there
-Label = Annotated[str, Field(pattern=r"^[^\s,\p{Cc}](?:[^,\p{Cc}\p{Zl}\p{Zp}]{0,61}[^\s,\p{Cc}])?$")]
+Label = Annotated[str, Field(pattern=r"^[^\s,\p{Cc}](?:[^,\p{Cc}\p{Zl}\p{Zp}]{0,61}[^\s,\p{Cc}])?$"), AfterValidator(check_label)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -210,6 +211,7 @@ class Study(Configuration):
     def _possible(self) -> Self:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes {list(self.classes)} names a class twice")
+        require_distinct(self.classes, "classes")
         if unknown := [name for name in self.malignant if name not in self.classes]:
             raise ValueError(f"malignant {unknown} is not among classes {list(self.classes)}")
         if SUBTYPE not in self.tasks:
@@ -224,6 +226,7 @@ class Study(Configuration):
                 raise ValueError(f"task {name} takes its values from classes, expected no values")
             if not given and len(set(task.values)) < max(2, len(task.values)):
                 raise ValueError(f"task {name} has values {list(task.values)}, expected two or more different ones")
+            require_distinct(task.values, f"values of task {name}")
         return self
 
     @property

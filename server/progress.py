@@ -8,8 +8,8 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from csasn.federated.messages import Kind
+from csasn.plain_text import plain
 from csasn.study import Study
-from server.plain_text import plain
 
 Event = Mapping[str, object]
 

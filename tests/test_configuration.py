@@ -13,6 +13,7 @@ from csasn.configuration import MAX_FILE_BYTES, read_yaml, write_yaml
 from csasn.data.manifest import read_manifest
 from csasn.errors import ConfigurationError, DataError
 from csasn.federated.quantise import WEIGHT_UNITS
+from csasn.labels import skeleton
 from csasn.membership import Member, Membership
 from csasn.site import find_site, read_site
 from csasn.study import Augmentation, Federation, Label, Name, Optimiser, Study, Task, read_study
@@ -102,16 +103,21 @@ def valid(kind, text):
 TRICKY = st.sampled_from(
     ["1e5", "12e03", "yes", "null", "0x1F", "1_0", "12:30", "2026-01-01", "a: b", "a #b", "~", "<<", "=", "\u200c"]
 )
-LABELS = st.one_of(TRICKY, st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)).filter(lambda text: valid(Label, text))
+WORDS = st.one_of(
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=4),
+    *(st.text(st.characters(min_codepoint=first, max_codepoint=last), min_size=1, max_size=20)
+      for first, last in ((0x20, 0x7E), (0x20, 0x17F), (0x391, 0x3C9), (0x410, 0x44F), (0x4E00, 0x9FFF))),
+)  # fmt: skip
+LABELS = st.one_of(TRICKY, WORDS).filter(lambda text: valid(Label, text))
 NAMES = st.one_of(TRICKY, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True)).filter(lambda text: valid(Name, text))
 STUDIES = st.builds(
     Study,
     name=NAMES,
-    classes=st.lists(LABELS, min_size=2, max_size=5, unique=True).map(tuple),
+    classes=st.lists(LABELS, min_size=2, max_size=5, unique_by=skeleton).map(tuple),
     tasks=st.builds(
         lambda weight, values: {"subtype": Task(weight=weight), "halo": Task(values=tuple(values))},
         st.floats(1e-300, 1e300),
-        st.lists(LABELS, min_size=2, max_size=4, unique=True),
+        st.lists(LABELS, min_size=2, max_size=4, unique_by=skeleton),
     ),
     federation=st.builds(
         lambda sites, mu: Federation(sites=tuple(sites), proximal_mu=mu),

@@ -386,11 +386,12 @@ def test_pages_point_to_files_that_exist(page):
 # the wheelhouse
 
 
-def make_wheel(folder, content):
+def make_wheel(folder, content, licence="MIT"):
     """A package of one file, as small as pip takes it."""
+    said = f"Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\nLicense: {licence}\n"
     with zipfile.ZipFile(folder / "tiny_thing-1.0-py3-none-any.whl", "w") as archive:
         archive.writestr("tiny_thing.py", content)
-        archive.writestr("tiny_thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n")
+        archive.writestr("tiny_thing-1.0.dist-info/METADATA", said)
         archive.writestr("tiny_thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("tiny_thing-1.0.dist-info/RECORD", "")
 
@@ -412,3 +413,11 @@ def test_a_wheelhouse_installs_without_an_index_and_a_changed_wheel_is_refused(t
     changed = install(tmp_path, tmp_path / "there")
     assert changed.returncode != 0
     assert "DO NOT MATCH THE HASHES" in changed.stderr
+
+
+def test_no_wheelhouse_is_made_with_a_copyleft_package(tmp_path):
+    make_wheel(tmp_path, "said = 1\n", licence="GPL V3.0")
+    done = subprocess.run([sys.executable, DEPLOY / "wheelhouse.py", tmp_path], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "tiny-thing is gpl v3.0, which is not known as permissive" in done.stderr
+    assert not (tmp_path / "requirements.txt").exists()

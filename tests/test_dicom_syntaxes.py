@@ -12,18 +12,28 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     JPEG2000,
+    JPEG2000MC,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEG2000MCLossless,
+    JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSTransferSyntaxes,
     RLELossless,
 )
 
 from csasn.data import dicom as dicom_module
+from csasn.data import jpeg_plugin
 from csasn.data.images import read_image
-from dicom_objects import CLIP, DAMAGED, LEAVES, SIGNED, ULTRASOUND, dicom, ramp, region, write
+from dicom_objects import CAPTURE, CLIP, DAMAGED, LEAVES, SIGNED, ULTRASOUND, dicom, ramp, recode, region, write
 from image_faults import fault
 
 
@@ -56,6 +66,50 @@ def test_lossless_frames_are_read_as_they_were(tmp_path: Path, syntax: str) -> N
     path = write(tmp_path, dataset, syntax=syntax)
     for number, frame in enumerate(frames, 1):
         np.testing.assert_array_equal(read_image(path, number).pixels_HW, frame)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLELossless])
+def test_lossless_codes_of_another_maker_of_any_depth_are_read_to_the_bit(tmp_path: Path, syntax: str, bits: int) -> None:
+    values = np.linspace(0, (1 << bits) - 1, 2400).reshape(40, 60)
+    path = write(tmp_path, dicom(values.astype(np.uint8 if bits == 8 else np.uint16), bits=bits, sop=CAPTURE))
+    plain = read_image(path).pixels_HW
+    assert pydicom.dcmread(recode(path, syntax)).file_meta.TransferSyntaxUID == syntax
+    np.testing.assert_array_equal(read_image(path).pixels_HW, plain)
+
+
+def test_jpeg_plugin_of_12_bits_is_what_an_independent_decoder_reads() -> None:
+    """The values are of libjpeg of the JPEG committee; decoders of lossy frames may differ by 1."""
+    expected = [
+        [1, 1, 1, 1, 1, 1, 1, 1],
+        [1, 2, 13, 25, 67, 18, 49, 1],
+        [25, 1, 29, 27, 70, 42, 22, 26],
+        [1, 6, 25, 51, 72, 48, 27, 30],
+        [1, 1, 36, 15, 8, 42, 1, 1],
+        [1, 1, 24, 1, 1, 20, 1, 1],
+        [1, 1, 27, 1, 20, 1, 1, 1],
+        [1, 1, 1, 1, 1, 1, 1, 1],
+    ]
+    pixels = pydicom.pixels.pixel_array(shipped("JPGExtended.dcm"), decoding_plugin=jpeg_plugin.NAME)
+    assert np.abs(pixels[64::128, 16::32].astype(int) - expected).max() <= 1
+    assert abs(pixels.mean() - 14.383) < 0.02
+    read = read_image(shipped("JPGExtended.dcm")).pixels_HW
+    np.testing.assert_array_equal(read, (pixels.astype(int) * 255 + 2047) // 4095)
+    np.testing.assert_array_equal(read, read_image(shipped("JPEG-lossy.dcm")).pixels_HW)
+
+
+def test_each_compressed_syntax_has_the_one_decoder_that_is_installed_everywhere() -> None:
+    jpeg = {JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, *JPEGLSTransferSyntaxes}
+    chosen = dicom_module._DECODERS
+    assert set(chosen) == jpeg | {*JPEG2000TransferSyntaxes, RLELossless}
+    assert {chosen[syntax] for syntax in jpeg} == {
+        "pillow",
+        "pyjpegls",
+        jpeg_plugin.NAME,
+    }  # and not pylibjpeg, whose JPEG decoder is GPL
+    for syntax, name in chosen.items() - {(JPEG2000MC, "pylibjpeg"), (JPEG2000MCLossless, "pylibjpeg")}:  # which nobody decodes
+        assert name in get_decoder(syntax).available_plugins
+    assert jpeg_plugin.NAME in get_decoder(JPEGExtended12Bit).available_plugins
 
 
 @pytest.mark.parametrize(
@@ -135,7 +189,7 @@ def shipped(name: str) -> Path:
         ("SC_rgb_small_odd_big_endian.dcm", (3, 3)),
         ("SC_rgb_small_odd_jpeg.dcm", (3, 3)),
         ("JPEG2000.dcm", SIGNED),
-        ("JPEG-lossy.dcm", DAMAGED),  # its scan header breaks the JPEG standard
+        ("JPEG-lossy.dcm", (1024, 256)),  # its scan header breaks the JPEG standard, and the rest of it does not
         ("JPEG2000-embedded-sequence-delimiter.dcm", DAMAGED),  # its frame holds a delimiter on purpose
         ("SC_rgb_jpeg.dcm", DAMAGED),  # its pixels are not encapsulated
     ],

@@ -39,7 +39,7 @@ PURE = (
     "csasn/errors.py",
 )
 LAYERS = (
-    {"errors"},
+    {"errors", "plain_text", "labels"},
     {
         "configuration",
         "study",

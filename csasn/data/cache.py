@@ -21,7 +21,7 @@ import numpy as np
 
 from csasn.configuration import Configuration
 from csasn.data.facts import ImageFacts, measure
-from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, read_image, require_size
+from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, no_memory, read_image, require_size
 from csasn.data.manifest import Fault, data_error
 from csasn.errors import DataError, StorageError
 from csasn.storage import TEMPORARY, atomic_writer, private_folder, write_json
@@ -190,6 +190,8 @@ def _read_one(job: _Job, number: int) -> tuple[_Entry, np.ndarray] | Fault:
             facts, pixels_HW = measure(picture), letterbox(picture_HW, job.image_size)
     except DataError as error:
         return _fault(source, error)
+    except MemoryError:  # in what is measured of it, too
+        return _fault(source, no_memory())
     times = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
     return _Entry(name=_hash(source.name), content=content, pixels=pixels, facts=facts, **times), pixels_HW
 

@@ -1,7 +1,8 @@
 """One frame of a DICOM object as 8-bit grey, cropped to its B-mode view.
 
-Sources: DICOM PS3.3 C.7.6.3 (pixels) and C.8.5.5 (ultrasound regions), PS3.5 annex A (transfer syntaxes). pydicom reads, and its
-plugins decode JPEG, JPEG-LS and JPEG 2000. Only the elements listed here are read: a patient's name never reaches memory.
+Sources: DICOM PS3.3 C.7.6.3 (pixels) and C.8.5.5 (ultrasound regions), PS3.5 annex A (transfer syntaxes). pydicom reads; Pillow,
+CharLS and openjpeg decode JPEG, JPEG-LS and JPEG 2000, we ourselves lossless JPEG and that of 12 bits. Only the elements listed
+here are read: a patient's name never reaches memory.
 
 Deflated objects are inflated up to a limit, and a compressed frame goes to a decoder only if its own header claims the size that
 the object claims. That bounds memory against damaged files; decoders are native code and are no sandbox against malicious ones.
@@ -31,9 +32,15 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSTransferSyntaxes,
     RLELossless,
 )
 
+from csasn.data import jpeg_plugin
 from csasn.data.images import CONVERT, UNREADABLE, Picture, require_bounds, require_frame, to_uint8
 from csasn.errors import DataError
 
@@ -44,7 +51,15 @@ MAX_FILE_HEADER_BYTES = 256 << 10  # a real one has a few hundred
 MAX_VALUE_BYTES = 256 << 10  # of one element of the header; a palette has half of it
 CLEARLY_LARGER = 1.5  # of two views by area: the larger one is the picture, the other one a detail
 SMALL_FRAME_PIXELS, MAX_COMPRESSION = 1 << 22, 1000  # a larger frame with more pixels a byte is a bomb, not a picture
-_DAMAGED = (*UNREADABLE, MemoryError, InvalidDicomError, BytesLengthException)  # a damaged length may ask for any memory
+# the same decoder everywhere, so that all sites see the same pixels; pydicom would take whichever is installed, such
+# as GDCM, which a damaged frame can make end the process
+_DECODERS = {
+    **dict.fromkeys([JPEGBaseline8Bit, JPEGExtended12Bit], "pillow"),
+    **dict.fromkeys([JPEGLossless, JPEGLosslessSV1], jpeg_plugin.NAME),
+    **dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls"),
+    **dict.fromkeys([*JPEG2000TransferSyntaxes, RLELossless], "pylibjpeg"),
+}
+_DAMAGED = (*UNREADABLE, InvalidDicomError, BytesLengthException)
 _UNCOMPRESSED = "export it uncompressed (Explicit VR Little Endian)"
 _STORAGE = {
     "1.2.840.10008.5.1.4.1.1.6": "Ultrasound Image (retired)",
@@ -94,7 +109,7 @@ def read_dicom(file: BinaryIO, frame: int | None, marked: bool) -> Picture:
         num_frames = int(header.get("NumberOfFrames") or 1)
         if not (header.get("Rows") and header.get("Columns") and num_frames > 0):
             raise DataError("the image is a DICOM file without pixels", "export the image, not a report")
-        require_bounds(int(header.Rows), int(header.Columns), num_frames)
+        require_bounds(int(header.Rows), int(header.Columns), num_frames, _pixel_bytes(header))
         require_frame(frame, num_frames)
         index = (frame or (num_frames + 1) // 2) - 1
         syntax = UID(header.file_meta.get("TransferSyntaxUID") or _bare_syntax(header))
@@ -177,6 +192,12 @@ def _require_storage(header: pydicom.Dataset, marked: bool) -> None:
         raise DataError(f"the image is {shown}, expected Ultrasound Image, Ultrasound Multi-frame or Secondary Capture", CONVERT)
 
 
+def _pixel_bytes(header: pydicom.Dataset) -> int:
+    """What a pixel takes while it is decoded: pydicom converts colours as three 32-bit floats."""
+    grey = str(header.PhotometricInterpretation).startswith("MONOCHROME")
+    return int(header.BitsAllocated) // 8 if grey else 12
+
+
 def _bare_syntax(header: pydicom.Dataset) -> UID:
     """Transfer syntax of an object without file header, where the reader could only tell how its elements are written."""
     return ImplicitVRLittleEndian if header.original_encoding[0] else ExplicitVRLittleEndian
@@ -186,10 +207,16 @@ def _decode(file: BinaryIO, header: pydicom.Dataset, index: int, syntax: UID) ->
     try:
         if syntax.is_encapsulated:
             _require_coded_size(_coded_frame(file, header, index), header, syntax)
-        return np.asarray(pixel_array(file, index=index, transfer_syntax_uid=syntax))
+        decoder = _decoder(syntax, int(header.BitsStored))
+        return np.asarray(pixel_array(file, index=index, transfer_syntax_uid=syntax, decoding_plugin=decoder))
     except _DAMAGED:
         problem = f"the image is DICOM whose pixels, in {syntax.name}, are missing, damaged or of a kind that cannot be read"
         raise DataError(problem, _UNCOMPRESSED) from None
+
+
+def _decoder(syntax: UID, bits: int) -> str:
+    """Which of pydicom's decoders; "" leaves it the choice."""
+    return jpeg_plugin.NAME if syntax == JPEGExtended12Bit and bits > 8 else _DECODERS.get(syntax, "")
 
 
 def _coded_frame(file: BinaryIO, header: pydicom.Dataset, index: int) -> bytes:

@@ -25,13 +25,21 @@ from csasn.errors import DataError
 
 MAX_PIXELS = 178_956_970  # of one frame; Pillow's own limit
 MAX_CLIP_PIXELS = 1 << 32  # of all frames of a clip
+MAX_FRAME_BYTES = 128 << 20  # of one frame as it is decoded: 33 million pixels in colour, 67 million of 16 bits
 MAX_IMAGE_BYTES = 4 << 30
+STRIP = 1 << 20  # values that are scaled at once
 _ORDINARY = (OSError, EOFError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError)
 _OWN = (struct.error, zlib.error, Image.DecompressionBombError)
+_PIXEL_BYTES = {
+    "1": 1,
+    "L": 1,
+    "I;16": 2,
+    "I;16B": 2,
+}  # as Pillow holds one; any other mode has four, a palette once it is looked up
 UNREADABLE = _ORDINARY + _OWN  # what decoders raise on damaged files, as random damage has shown
 CONVERT = "save it as PNG, JPEG or uncompressed DICOM"
 
-PREPROCESSING_VERSION = 3  # of everything from file to square and facts; a new one rebuilds the caches
+PREPROCESSING_VERSION = 4  # of everything from file to square and facts; a new one rebuilds the caches
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ def read_image(path: Path, frame: int | None = None) -> Picture:
     the picture is the one that was seen when it was labelled. Whether a file is DICOM is told by its content, or its ending .dcm.
 
     Raises:
-        DataError: it is missing, damaged, too large, of a kind that is not supported, or without contrast.
+        DataError: it is missing, damaged, of a kind that is not supported, without contrast, or larger than we or memory allow.
     """
     check_file(path)
     try:
@@ -68,6 +76,8 @@ def read_image(path: Path, frame: int | None = None) -> Picture:
                     picture = _read_photo(file, frame)
     except OSError:
         raise DataError("the image cannot be read", "check who may read it") from None
+    except MemoryError:
+        raise no_memory() from None
     if not picture.pixels_HW.size:
         raise DataError("the image has no pixels", "export it again")
     if picture.pixels_HW.min() == picture.pixels_HW.max():
@@ -141,9 +151,9 @@ def _read_photo(file: BinaryIO, frame: int | None) -> Picture:
     try:
         with Image.open(file, formats=("PNG", "JPEG")) as image:
             require_frame(frame, 1)
-            require_bounds(image.height, image.width, 1)
-            upright = ImageOps.exif_transpose(image)
-            return Picture(_grey_photo(upright))
+            require_bounds(image.height, image.width, 1, _PIXEL_BYTES.get(image.mode, 4))
+            ImageOps.exif_transpose(image, in_place=True)
+            return Picture(_grey_photo(image))
     except Image.DecompressionBombError:
         raise DataError(f"the image has more than {MAX_PIXELS} pixels", "is this an ultrasound image?") from None
     except UNREADABLE:
@@ -152,10 +162,10 @@ def _read_photo(file: BinaryIO, frame: int | None) -> Picture:
 
 def _grey_photo(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's own conversion would cut them off at 255
-        return to_uint8(np.asarray(image).astype(np.int64), 16)
+        return to_uint8(np.asarray(image), 16)
     if image.mode in ("P", "PA"):
         image = image.convert("RGB")
-    return np.asarray(image.convert("L"))
+    return np.asarray(image if image.mode == "L" else image.convert("L"))
 
 
 def require_frame(frame: int | None, num_frames: int) -> None:
@@ -168,24 +178,36 @@ def require_frame(frame: int | None, num_frames: int) -> None:
         raise DataError(f"frame {frame} is not in the image, expected 1 to {num_frames}", "frames count from 1")
 
 
-def require_bounds(height: int, width: int, num_frames: int) -> None:
-    """Refuses an image too large to decode.
+def require_bounds(height: int, width: int, num_frames: int, pixel_bytes: int) -> None:
+    """Refuses an image too large to decode, where decoding takes `pixel_bytes` a pixel.
 
     Raises:
-        DataError: a frame, or all of them, have too many pixels.
+        DataError: a frame, or all of them, have too many pixels, or a frame takes too much memory.
     """
     if height * width > MAX_PIXELS or height * width * num_frames > MAX_CLIP_PIXELS:
         expected = f"expected at most {MAX_PIXELS} pixels a frame and {MAX_CLIP_PIXELS} in all"
         raise DataError(f"the image is too large: {num_frames} x {width} x {height}, {expected}", "is this an ultrasound image?")
+    if (size := height * width * pixel_bytes) > MAX_FRAME_BYTES:
+        problem = f"the image would take {size >> 20} MiB, expected at most {MAX_FRAME_BYTES >> 20} MiB a frame"
+        raise DataError(problem, "export it at the resolution of the scanner")
+
+
+def no_memory() -> DataError:
+    """What to say where memory ends."""
+    return DataError("the image needs more memory than there is", "end other programs, or export it again if it alone is refused")
 
 
 def to_uint8(values: np.ndarray, bits: int) -> np.ndarray:
-    """Values of `bits` bits scaled to 0..255, rounded."""
+    """Values of `bits` bits scaled to 0..255, rounded; in strips, since 64-bit copies of a large frame take gigabytes."""
     if bits == 8 and values.dtype == np.uint8:
         return values
     top = (1 << bits) - 1
-    scaled = (np.clip(values, 0, top).astype(np.int64) * 255 + top // 2) // top
-    return np.asarray(scaled, np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    num_rows = max(1, STRIP * len(values) // max(1, values.size))
+    for start in range(0, len(values), num_rows):
+        strip = np.clip(values[start : start + num_rows], 0, top).astype(np.int64)
+        scaled[start : start + num_rows] = (strip * 255 + top // 2) // top
+    return scaled
 
 
 class _Quiet:
@@ -194,7 +216,7 @@ class _Quiet:
     Filters and levels belong to the process: the first thread to enter sets them, the last one to leave puts them back.
     """
 
-    _NAMES = ("PIL", "pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle")
+    _NAMES = ("PIL", "pydicom", "pylibjpeg", "openjpeg", "rle", "jpeg_ls")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -209,7 +231,7 @@ class _Quiet:
                 return
             self._warnings = warnings.catch_warnings()
             self._warnings.__enter__()
-            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|pylibjpeg|libjpeg|openjpeg|rle|csasn\.data\.(images|dicom))\b")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|pylibjpeg|openjpeg|rle|jpeg_ls|csasn\.data\.(images|dicom))\b")
             loggers = [logging.getLogger(name) for name in self._NAMES]
             self._levels = [logger.level for logger in loggers]
             for logger in loggers:

@@ -87,6 +87,13 @@ def read_manifest(path: Path, study: Study) -> Manifest:
     Raises:
         DataError: it cannot be read, or rows are at fault; up to ten are named at once.
     """
+    try:
+        return _read_manifest(path, study)
+    except MemoryError:
+        raise DataError("manifest.csv needs more memory than there is", "end other programs, or split the site's data") from None
+
+
+def _read_manifest(path: Path, study: Study) -> Manifest:
     records = _records(_read_text(path))
     header = _check_header(*next(records, (1, [])), study)
     faults: list[Fault] = []

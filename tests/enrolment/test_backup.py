@@ -1,7 +1,10 @@
 """csasn/backup.py, and the commands around it: what comes back is what was there, or nothing."""
 
 import errno
+import hashlib
 import io
+import json
+import os
 import shutil
 import stat
 import tarfile
@@ -97,9 +100,9 @@ def test_what_cannot_be_read_is_named_and_not_taken_for_a_fault_of_the_backup(tm
 
 
 def tree(folder, leave_out=frozenset()):
-    """Name, mode and content of all that is in a folder."""
+    """Name and content of all that is in a folder."""
     return {
-        str(path.relative_to(folder)): (stat.S_IMODE(path.stat().st_mode), path.read_bytes() if path.is_file() else None)
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
         if not leave_out & set(path.relative_to(folder).parts)
     }
@@ -146,3 +149,43 @@ def test_nothing_to_back_up_is_said_and_leaves_no_file(tmp_path):
     with pytest.raises(StorageError, match="nothing to back up"):
         write_backup(tmp_path / "x.tar", {"keys": tmp_path / "none"})
     assert not list(tmp_path.iterdir())
+
+
+def plant(path, members):
+    """A backup whose members have the modes in `members`: (name, mode, content), None for a folder."""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, _, content in members if content is not None}
+    with tarfile.open(path, "w") as archive:
+        for name, mode, content in (*members, ("sha256.json", 0o644, json.dumps(hashes).encode())):
+            info = tarfile.TarInfo(name)
+            info.mode, info.type = mode, tarfile.REGTYPE if content is not None else tarfile.DIRTYPE
+            info.size = len(content or b"")
+            archive.addfile(info, io.BytesIO(content or b""))
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_what_comes_back_is_for_its_owner_alone_whatever_the_archive_says(tmp_path, monkeypatch, early):
+    members = [
+        ("keys", 0o755, None),
+        ("keys/identity.key", 0o644, b"key"),
+        ("keys/tool", 0o4755, b"tool"),
+        ("keys/locked", 0o000, b"locked"),
+        ("keys/open", 0o777, None),
+        ("keys/open/shared", 0o2666, b"shared"),
+        ("keys/unnamed/deep/file", 0o666, b"deep"),  # of folders that the archive does not name
+    ]
+    plant(tmp_path / "b.tar", members)
+    if early:
+        monkeypatch.delattr(tarfile, "tar_filter")
+        extract = tarfile.TarFile.extract
+
+        def without_filters(archive, member, path):
+            return extract(archive, member, path)
+
+        monkeypatch.setattr(tarfile.TarFile, "extract", without_filters)
+    old = os.umask(0o002)
+    try:
+        assert restore_backup(tmp_path / "b.tar", {"keys": tmp_path / "keys"}) == 5
+    finally:
+        os.umask(old)
+    for path in (tmp_path / "keys", *(tmp_path / "keys").rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path.name
