@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from csasn.federated.secagg.coordinator import blob_bytes
+from csasn.federated.secagg.messages import Sealing, SignedKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.app import reason_of_failure
@@ -12,8 +14,6 @@ from client.outbox import Outbox
 from csasn import wire
 from csasn.contract import Contract
 from csasn.federated.messages import Absence, Answer, Confirmation, Kind, Reason, Shares
-from csasn.federated.secagg.coordinator import blob_bytes
-from csasn.federated.secagg.messages import Sealing, SignedKey
 from csasn.membership import Member, Membership
 from csasn.model.network import build_network
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing

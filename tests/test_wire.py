@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from csasn.federated.secagg.messages import KeySet, Sealing, SignedKey, Survivors, Witness
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,6 @@ from csasn.federated.messages import (
     Step,
     Weighting,
 )
-from csasn.federated.secagg.messages import KeySet, Sealing, SignedKey, Survivors, Witness
 from server.flower_runtime import _identify
 
 HEADER = Header("a" * 64, "b" * 64, "run", 3, 7)

@@ -6,12 +6,12 @@ import time
 
 import numpy as np
 import pytest
+from csasn.federated.secagg.messages import Sealing, SignedKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from csasn import wire
 from csasn.errors import CsasnError
 from csasn.federated.messages import Absence, Answer, Confirmation, Reason, Request, Shares, transcript
-from csasn.federated.secagg.messages import Sealing, SignedKey
 from server.flower_runtime import _identify
 from test_wire import REQUESTS, SECURE, message_of
 

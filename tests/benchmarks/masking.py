@@ -20,6 +20,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
+from csasn.federated.secagg.messages import DIGEST_BYTES, Sealing
 from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 from numpy.typing import NDArray
@@ -39,7 +40,6 @@ from csasn.federated.quantise import (
 )
 from csasn.federated.secagg import coordinator
 from csasn.federated.secagg.masks import BLOCK_BYTES, CIPHER_BLOCK, SEED_BYTES, Mask, add_masks
-from csasn.federated.secagg.messages import DIGEST_BYTES, Sealing
 from csasn.federated.segments import Segment
 from csasn.metrics import case_layout
 from csasn.model.network import build_network
