@@ -19,7 +19,8 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from csasn.supervision import free_port
 from running_front import RunningFront, answers, running_front, wait_for
-from server.front import OWN, PASSED
+from server.front import PASSED
+from server.own_routes import OWN
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
