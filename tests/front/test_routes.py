@@ -152,5 +152,6 @@ def test_nginx_passes_the_same_and_nothing_else(nginx):
         found = dict(zip(asked, pool.map(lambda one: nginx.raw(*one, b"Content-Length: 0\r\n"), asked), strict=True))
     passed = {one for one, (status, _, body) in found.items() if status not in (400, 404) or b"<center>nginx</center>" not in body}
     assert passed == PASSED | own
-    assert {found[one][0] for one in own | {("GET", "/health")}} == {200}
+    assert {found[one][0] for one in {("GET", "/csasn/facts"), ("GET", "/health")}} == {200}
+    assert {found[one][0] for one in own - {("GET", "/csasn/facts")}} == {401}  # the front itself: not signed by a site
     assert {found[one][0] for one in PASSED if one[0] == "POST"} == {415}  # SuperLink itself: not a message of Flower
