@@ -15,11 +15,18 @@ from datetime import datetime
 from pathlib import Path
 
 from client.approval import MEMBERSHIP, keep_approvals, read_approved
-from client.coordinator_link import check_same_version, clock_error_s, coordinator_address, exchange_facts, read_authority
+from client.coordinator_link import (
+    check_clock,
+    check_same_version,
+    clock_error_s,
+    coordinator_address,
+    exchange_facts,
+    read_authority,
+)
 from client.sole_client import is_client_at_work, sole_client
 from csasn.enrolment import KIT, STUDY, Kit, read_kit
 from csasn.errors import NetworkError, StorageError, TrustError
-from csasn.facts import MAX_CLOCK_ERROR_S, CoordinatorFacts, SiteFacts
+from csasn.facts import CoordinatorFacts, SiteFacts
 from csasn.identity import NODE_KEY
 from csasn.membership import Approval
 from csasn.site import Site
@@ -134,12 +141,7 @@ class Agent:
         except NetworkError as error:
             self.trouble = f"the coordinator does not answer: {error.message}"
             return
-        if abs(ahead_s := clock_error_s(self.facts)) > MAX_CLOCK_ERROR_S:
-            raise TrustError(
-                f"this machine's clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's, "
-                f"expected at most {MAX_CLOCK_ERROR_S:.0f} s",
-                "set it by NTP (timedatectl set-ntp true); if it is right, the coordinator's is wrong",
-            )
+        check_clock(clock_error_s(self.facts))
         check_same_version(self.facts)
         if self.facts.phase != "finished" and read_json(self.state / DOING).get(FINISHED):
             (self.state / DOING).unlink()  # of an earlier run

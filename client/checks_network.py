@@ -42,9 +42,8 @@ def check_connection(situation: Situation) -> Finding:
     """Name, way, proxy and TLS: the coordinator of the kit answers."""
     address, proxy = coordinator_address(situation.site, situation.kit), situation.site.proxy
     protocol = situation.handshake.protocol
-    phase = situation.facts.phase
     way = f"through the proxy {proxy}" if proxy else "directly"
-    return Finding("ok", f"{address} answers {way} over {protocol}, and is the coordinator of the kit; the study is {phase}")
+    return Finding("ok", f"{address} answers {way} over {protocol}, and is the coordinator of the kit")
 
 
 def check_certificate(situation: Situation) -> Finding:
@@ -55,12 +54,19 @@ def check_certificate(situation: Situation) -> Finding:
 
 def check_clock(situation: Situation) -> Finding:
     """This machine's clock agrees with the coordinator's."""
-    ahead_s = (situation.heard - situation.facts.time).total_seconds()
+    handshake = situation.handshake
+    ahead_s = (handshake.heard - handshake.hello.time).total_seconds()
     message = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's"
     fix = "set this machine's clock by NTP (timedatectl set-ntp true); if it is right, the coordinator's is wrong"
     if abs(ahead_s) > MAX_CLOCK_ERROR_S:
         raise TrustError(f"{message}; it refuses what is signed 300 s away from its own", fix)
     return judge("", {message: fix}) if abs(ahead_s) > CLOCK_WARNING_S else Finding("ok", message)
+
+
+def check_enrolment(situation: Situation) -> Finding:
+    """The coordinator knows this site's key."""
+    phase = situation.facts.phase
+    return Finding("ok", f"the coordinator knows the key of {situation.site.site}; the study is {phase}")
 
 
 def check_study_hash(situation: Situation) -> Finding:
@@ -71,7 +77,7 @@ def check_study_hash(situation: Situation) -> Finding:
 
 def check_version(situation: Situation) -> Finding:
     """Site and coordinator run the same version."""
-    check_same_version(situation.facts)
+    check_same_version(situation.handshake.hello)
     return Finding("ok", f"{__version__}, as at the coordinator")
 
 
@@ -133,15 +139,16 @@ def _seconds(value: float) -> str:
     return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-CONNECTION, BANDWIDTH = "connection", "bandwidth"
+CONNECTION, ENROLMENT, BANDWIDTH = "connection", "enrolment", "bandwidth"
 NETWORK_CHECKS = (
     Check("kit", check_kit, (CONFIGURATION,)),
     Check(CONNECTION, check_connection, ("kit",)),
     Check("certificate", check_certificate, (CONNECTION,)),
     Check("clock", check_clock, (CONNECTION,)),
-    Check("study", check_study_hash, (CONNECTION,)),
     Check("version", check_version, (CONNECTION,)),
-    Check("approvals", check_approvals, (CONNECTION, "keys", "secrecy")),
-    Check(BANDWIDTH, check_bandwidth, (CONNECTION,)),
+    Check(ENROLMENT, check_enrolment, (CONNECTION, "keys", "clock")),
+    Check("study", check_study_hash, (ENROLMENT,)),
+    Check("approvals", check_approvals, (ENROLMENT, "secrecy")),
+    Check(BANDWIDTH, check_bandwidth, (ENROLMENT,)),
     Check("round", check_round, ("images", TRAINING, BANDWIDTH)),
 )

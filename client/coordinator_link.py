@@ -1,25 +1,46 @@
 """Asking the coordinator for its facts over HTTPS: the same way, certificate authority and proxy that the SuperNode uses.
 
-Each thing that can be wrong on the way is an error of its own, with what to do.
+The site's identity signs what it asks; a stranger hears version and clock alone. Each thing that can be wrong on the way is an
+error of its own, with what to do.
 """
 
 import socket
 import ssl
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from csasn import __version__
 from csasn.enrolment import AUTHORITY, Kit
 from csasn.errors import NetworkError, ProtocolError, TrustError
-from csasn.facts import FACTS_ROUTE, CoordinatorFacts, SiteFacts
+from csasn.facts import FACTS_ROUTE, MAX_CLOCK_ERROR_S, CoordinatorFacts, Hello, SiteFacts
+from csasn.identity import load_identity
 from csasn.membership import Membership
+from csasn.request_signature import sign_request
 from csasn.site import Site
 
 TIMEOUT_S = 10.0
+
+
+class SignedBy(httpx.Auth):
+    """Signs each request with a site's identity."""
+
+    requires_request_body = True
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    def auth_flow(self, request: httpx.Request) -> Iterator[httpx.Request]:  # type: ignore[override] # nothing comes back
+        """The request with the headers of its signature."""
+        content = request.url.query if request.method == "GET" else request.content
+        request.headers.update(sign_request(self._key, request.method, request.url.path, content, time.time()))
+        yield request
 
 
 def coordinator_address(site: Site, kit: Kit) -> str:
@@ -27,12 +48,55 @@ def coordinator_address(site: Site, kit: Kit) -> str:
     return site.coordinator or kit.address
 
 
-def open_client(site: Site, kit: Kit, timeout_s: float = TIMEOUT_S) -> httpx.Client:
-    """A client that trusts the study's own authority alone."""
+def open_client(site: Site, kit: Kit, key: Ed25519PrivateKey | None = None) -> httpx.Client:
+    """A client that trusts the study's own authority alone, and signs what it asks with `key`.
+
+    Raises:
+        OSError: the authority's certificate cannot be read.
+    """
     context = ssl.create_default_context(cafile=str(site.kit_folder / AUTHORITY))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    address = coordinator_address(site, kit)
-    return httpx.Client(base_url=f"https://{address}", verify=context, proxy=site.proxy, timeout=timeout_s, trust_env=False)
+    return httpx.Client(
+        base_url=f"https://{coordinator_address(site, kit)}",
+        auth=SignedBy(key) if key else None,
+        verify=context,
+        proxy=site.proxy,
+        timeout=TIMEOUT_S,
+        trust_env=False,
+    )
+
+
+def check_known(answer: httpx.Response, site: Site, client: httpx.Client) -> None:
+    """Refuses the answer to a signature that the coordinator does not accept, and asks what anybody may know for the reason.
+
+    Raises:
+        TrustError: it does not know this site's key, or the clocks differ by too much.
+        httpx.HTTPError: the answer, or that to the question, is another fault.
+    """
+    if answer.status_code != httpx.codes.UNAUTHORIZED:
+        answer.raise_for_status()
+        return
+    hello = client.get(FACTS_ROUTE, auth=None)
+    hello.raise_for_status()
+    check_clock(clock_error_s(Hello.model_validate_json(hello.content)))
+    raise TrustError(
+        f"the coordinator does not know the key of {site.site}: is it enrolled?",
+        "new keys want a new request, client enroll; if none were made, it was revoked: ask the coordinator why",
+    )
+
+
+def check_clock(ahead_s: float) -> None:
+    """Refuses a clock that is so far ahead of the coordinator's that what is signed here is refused there.
+
+    Raises:
+        TrustError: it is, or as far behind.
+    """
+    if abs(ahead_s) > MAX_CLOCK_ERROR_S:
+        raise TrustError(
+            f"this machine's clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's, "
+            f"expected at most {MAX_CLOCK_ERROR_S:.0f} s",
+            "set it by NTP (timedatectl set-ntp true); if it is right, the coordinator's is wrong",
+        )
 
 
 def exchange_facts(site: Site, kit: Kit, said: SiteFacts | None = None) -> CoordinatorFacts:
@@ -40,7 +104,7 @@ def exchange_facts(site: Site, kit: Kit, said: SiteFacts | None = None) -> Coord
 
     Raises:
         NetworkError: name, route, proxy or server do not answer.
-        TrustError: the certificate is not good, or the study is another.
+        TrustError: the certificate is not good, the study is another, or the coordinator does not know this site's key.
     """
     facts = ask_facts(site, kit, said)
     check_study(facts, kit)
@@ -50,11 +114,12 @@ def exchange_facts(site: Site, kit: Kit, said: SiteFacts | None = None) -> Coord
 def ask_facts(site: Site, kit: Kit, said: SiteFacts | None = None) -> CoordinatorFacts:
     """As `exchange_facts`, whatever study the coordinator runs."""
     address = coordinator_address(site, kit)
+    key = load_identity(site.keys_folder)
     try:
-        with open_client(site, kit) as client:
+        with open_client(site, kit, key) as client:
             body = said.model_dump_json().encode() if said else b""
             answer = client.post(FACTS_ROUTE, content=body, headers={"content-type": "application/json"})
-            answer.raise_for_status()
+            check_known(answer, site, client)
             return CoordinatorFacts.model_validate_json(answer.content)
     except (httpx.HTTPError, ValidationError, OSError) as error:
         raise explain(error, address, site.proxy) from None
@@ -72,7 +137,7 @@ def check_study(facts: CoordinatorFacts, kit: Kit) -> None:
         )
 
 
-def check_same_version(facts: CoordinatorFacts) -> None:
+def check_same_version(facts: CoordinatorFacts | Hello) -> None:
     """Refuses a coordinator whose software is of another version.
 
     Raises:
@@ -99,14 +164,19 @@ def fetch_membership(site: Site, kit: Kit) -> Membership:
 
 @dataclass(frozen=True)
 class Handshake:
-    """What a TLS handshake with the coordinator showed: the protocol, and when the server's certificate ends."""
+    """What a stranger learns of the coordinator: the protocol of TLS, when the server's certificate ends, version and clock.
+
+    `heard` is when, by this machine's clock, the coordinator said so.
+    """
 
     protocol: str
     certificate_ends: datetime
+    hello: Hello
+    heard: datetime
 
 
 def shake_hands(site: Site, kit: Kit) -> Handshake:
-    """Opens one connection to the coordinator.
+    """Opens one connection to the coordinator, and asks what anybody may; no key is needed.
 
     Raises:
         NetworkError, TrustError: see `exchange_facts`.
@@ -114,13 +184,16 @@ def shake_hands(site: Site, kit: Kit) -> Handshake:
     try:
         with open_client(site, kit) as client, client.stream("GET", FACTS_ROUTE) as answer:
             tls = answer.extensions["network_stream"].get_extra_info("ssl_object")
-            ends = ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"])
-            return Handshake(tls.version(), datetime.fromtimestamp(ends, UTC))
-    except (httpx.HTTPError, OSError) as error:
+            ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"]), UTC)
+            protocol = tls.version()
+            answer.read()
+            answer.raise_for_status()
+            return Handshake(protocol, ends, Hello.model_validate_json(answer.content), datetime.now(UTC) - answer.elapsed / 2)
+    except (httpx.HTTPError, ValidationError, OSError) as error:
         raise explain(error, coordinator_address(site, kit), site.proxy) from None
 
 
-def clock_error_s(facts: CoordinatorFacts) -> float:
+def clock_error_s(facts: CoordinatorFacts | Hello) -> float:
     """By how many seconds this machine's clock is ahead of the coordinator's."""
     return (datetime.now(UTC) - facts.time).total_seconds()
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import httpx
 
-from client.coordinator_link import coordinator_address, explain, open_client
+from client.coordinator_link import check_known, coordinator_address, explain, open_client
 from csasn.enrolment import Kit
 from csasn.errors import NetworkError
 from csasn.facts import ECHO_ROUTE
+from csasn.identity import load_identity
 from csasn.site import Site
 
 FIRST_BYTES, MOST_BYTES, GROWTH = 16 << 10, 8 << 20, 8
@@ -33,12 +34,13 @@ def measure_link(site: Site, kit: Kit) -> LinkSpeed:
     """Measures both ways over one connection, which is open already when the clock starts.
 
     Raises:
-        NetworkError, TrustError: the coordinator does not answer, or not with what was asked.
+        NetworkError, TrustError: the coordinator does not answer, or not with what was asked, or does not know this site's key.
     """
     address = coordinator_address(site, kit)
+    key = load_identity(site.keys_folder)
     try:
-        with open_client(site, kit) as client:
-            _upload(client, 1)
+        with open_client(site, kit, key) as client:
+            check_known(client.post(ECHO_ROUTE, content=b"?"), site, client)
             return LinkSpeed(measure_rate(lambda size: _upload(client, size)), measure_rate(lambda size: _download(client, size)))
     except (httpx.HTTPError, ValueError, KeyError, TypeError, OSError) as error:
         raise explain(error, address, site.proxy) from None

@@ -1,6 +1,5 @@
 """What the checks of `client doctor` look at: each part is read or measured once, when the first check asks for it."""
 
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -118,19 +117,8 @@ class Situation:
 
     @cached_property
     def facts(self) -> CoordinatorFacts:
-        """What the coordinator says, and when it said so."""
-        return self._answer[0]
-
-    @cached_property
-    def heard(self) -> datetime:
-        """When, by this machine's clock, the coordinator said its facts."""
-        return self._answer[1]
-
-    @cached_property
-    def _answer(self) -> tuple[CoordinatorFacts, datetime]:
-        begin = datetime.now().astimezone()
-        facts = ask_facts(self.site, self.kit)
-        return facts, begin + (datetime.now().astimezone() - begin) / 2
+        """What the coordinator says to a site whose key it knows."""
+        return ask_facts(self.site, self.kit)
 
     @cached_property
     def link(self) -> LinkSpeed:

@@ -23,7 +23,8 @@ from csasn.study import Name, Sha256, Study, read_study
 PURPOSE = "enrolment"
 AUTHORITY, STUDY, KIT = "ca.crt", "study.yaml", "kit.json"
 KIT_FILES = (AUTHORITY, STUDY)
-SoftwareVersion = Annotated[str, Field(pattern=r"^[0-9A-Za-z.+!-]{1,40}$")]
+# a release with what Python's versions (PEP 440) may have after it; a person may be called because of one
+SoftwareVersion = Annotated[str, Field(pattern=r"^[0-9]{1,4}(\.[0-9]{1,4}){1,3}([.+-]?[a-z0-9]{1,12}){0,2}$", max_length=40)]
 KIT_HINT = "ask the coordinator for the kit again, and install it with client install"
 
 

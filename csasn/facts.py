@@ -1,7 +1,7 @@
 """What a site and the coordinator tell each other beside the rounds: POST /csasn/facts, a small JSON either way.
 
-Nothing here is secret: names, versions, hashes, public keys and signatures. A site's word in it counts only where it is signed (its
-approval); the rest is for people.
+Only an enrolled site is answered, whose identity signed the request (csasn/request_signature.py), and its word counts for itself
+alone. `GET /csasn/facts` tells anybody the coordinator's version and clock, `Hello`.
 """
 
 from typing import Annotated, Literal
@@ -29,6 +29,13 @@ class SiteFacts(Configuration):
     software_version: SoftwareVersion = __version__
     study_hash: Sha256
     approval: Approval | None = None
+
+
+class Hello(Configuration):
+    """What the coordinator tells anybody."""
+
+    software_version: str
+    time: AwareDatetime
 
 
 class CoordinatorFacts(Configuration):

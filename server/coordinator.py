@@ -5,9 +5,7 @@ on from its directory.
 """
 
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from csasn.storage import is_locked, private_folder, take_lock, write_json
 from csasn.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from server.desk import Desk
 from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
+from server.message_bounds import MESSAGES_HELD, message_bytes
 from server.run_directory import REPORT, RunDirectory, has_outcome, is_finished
 
 SERVICE, LOCK = "service.json", "service.lock"
@@ -32,6 +31,7 @@ TURN_S = 0.5
 RETURNED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10), "MALLOC_ARENA_MAX": "2"}
 POLL_S = 0.15  # between two looks for replies, a request to SuperLink for each site that owes one
 LOOK_S = 30.0
+SITE_CONNECTIONS = 16  # of one site to the front, at most; all sites may come from one proxy
 ANEW = "end the coordinator (server stop), move that folder away, and start it"
 Say = Callable[[str], None]
 
@@ -65,7 +65,9 @@ def start(
         ConfigurationError: the folder is none of a coordinator's, another `server start` is at work on it, or what it shall call
             in trouble is no command.
     """
-    _check_command(settings.on_trouble)
+    from server.trouble_calls import TroubleCalls, check_command
+
+    check_command(settings.on_trouble)
     desk = Desk(Enrolments.open(folder))
     lock = _lock(folder)
     end_on_sigterm()
@@ -75,7 +77,7 @@ def start(
     children = _children(desk, settings, port)
     write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=port).model_dump())
     registered: object = None
-    told: set[str] = set()
+    calls = TroubleCalls(settings.on_trouble, say)
     looked = 0.0
     try:
         while True:
@@ -93,7 +95,7 @@ def start(
             tell_ready(registered is not None and all(child.is_running for child in children[:2]))
             if settings.on_trouble and time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
-                told = _tell(settings.on_trouble, desk, told, say)
+                calls.tell(desk)
             manager.alive(f"{desk.enrolments.study.name}: {len(children)} processes")
             time.sleep(TURN_S)
     finally:
@@ -142,10 +144,13 @@ def stop(folder: Path, within_s: float = 60.0) -> None:
 
 def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None:
     """The process of the front."""
-    from server.front import FrontSettings, run_front
+    from server.front import FrontSettings, Office, run_front
     from server.node_signature import NodeSignatures
+    from server.site_signature import SiteSignatures
 
     desk = Desk(Enrolments.open(folder))
+    study, enrolled = desk.enrolments.study, desk.enrolments.sites
+    per_address = max(FrontSettings.connections_per_address, SITE_CONNECTIONS * len(study.federation.sites))
     run_front(
         FrontSettings(
             host=host,
@@ -153,9 +158,16 @@ def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None
             superlink_port=superlink_port,
             certificate=folder / SERVER_CERTIFICATE,
             key=folder / SERVER_KEY,
+            max_body_bytes=message_bytes(study.model),
+            max_node_bytes=message_bytes(study.model),
+            connections_per_address=per_address,
+            max_connections=max(FrontSettings.max_connections, 2 * per_address),
         ),
-        desk.exchange,
-        NodeSignatures(lambda: [enrolment.node_key for enrolment in desk.enrolments.sites().values()]).accepts,
+        Office(
+            find_node=NodeSignatures(lambda: {site: enrolment.node_key for site, enrolment in enrolled().items()}).find,
+            find_site=SiteSignatures(lambda: {site: enrolment.identity for site, enrolment in enrolled().items()}).find,
+            facts=desk.exchange,
+        ),
     )
 
 
@@ -255,9 +267,10 @@ def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[
     logs = private_folder(folder / "logs")
     python, parent = [sys.executable, "-P", "-m"], str(os.getpid())
     environment = os.environ | QUIET | RETURNED_MEMORY
+    held = str(MESSAGES_HELD * message_bytes(desk.enrolments.study.model))
     listen = [settings.host, str(settings.port), str(superlink_port)]
     children = [
-        Child("SuperLink", [*python, "server.superlink", str(superlink_port), parent], logs / "superlink.log", environment),
+        Child("SuperLink", [*python, "server.superlink", str(superlink_port), parent, held], logs / "superlink.log", environment),
         Child("front", [*python, "server.processes", "front", parent, str(folder), *listen], logs / "front.log", environment),
     ]
     if settings.with_run and not _run_ended(desk):
@@ -279,24 +292,3 @@ def _register(desk: Desk, port: int, registered: object) -> object:
 
 def _run_ended(desk: Desk) -> bool:
     return desk.facts().phase in ("finished", "failed")
-
-
-def _check_command(command: str) -> None:
-    if command and shutil.which(command) is None:
-        raise ConfigurationError(
-            f"--on-trouble is {command!r}, expected the name of a program that may be executed, without arguments",
-            "put arguments into a script of your own, make it executable (chmod +x), and name that",
-        )
-
-
-def _tell(command: str, desk: Desk, told: set[str], say: Say) -> set[str]:
-    """Calls the coordinator's own command, once for each new trouble, with the trouble as its only argument."""
-    from server.status import find_troubles
-
-    troubles = set(find_troubles(desk))
-    for trouble in sorted(troubles - told):
-        try:
-            subprocess.Popen([command, trouble], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - the operator's own
-        except OSError as error:  # the program went away meanwhile, or there is no process left: the coordinator goes on
-            say(f"warning: {command} cannot be called: {os.strerror(error.errno or 0).lower()}")
-    return troubles

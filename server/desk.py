@@ -18,16 +18,17 @@ from pydantic import ValidationError
 from csasn import __version__
 from csasn.certificates import days_left
 from csasn.configuration import Configuration
-from csasn.errors import ProtocolError
+from csasn.errors import ProtocolError, TrustError
 from csasn.facts import CoordinatorFacts, Phase, SiteFacts
 from csasn.storage import private_folder, write_json
 from csasn.study import Name
 from server.enrolment import SERVER_CERTIFICATE, Enrolments
 from server.run_directory import REPORT, finished_rounds, read_events
+from server.site_signature import Signer
 
 
 class Seen(Configuration):
-    """When a site last spoke, and with which software."""
+    """When a site last spoke, by its clock, and with which software."""
 
     site: Name
     time: float
@@ -50,24 +51,25 @@ class Desk:
         """The run directory of the study."""
         return self.folder / "runs" / self.enrolments.study.name
 
-    def exchange(self, body: bytes) -> dict[str, object]:
-        """Takes what a site says, and answers; the answer to nothing is the same.
+    def exchange(self, body: bytes, signer: Signer) -> dict[str, object]:
+        """Takes what a site says of itself, and answers; the answer to nothing is the same.
 
         Raises:
             ProtocolError: it is not what a site says.
-            TrustError: an approval in it does not hold.
+            TrustError: it is of another site than signed, or an approval in it does not hold.
         """
         if body:
             try:
                 said = SiteFacts.model_validate_json(body)
             except ValidationError:
                 raise ProtocolError("a site's facts cannot be read") from None
-            if said.site in self.enrolments.study.federation.sites:
-                self._remember(said)
+            if said.site != signer.site or (said.approval is not None and said.approval.site != signer.site):
+                raise TrustError(f"{signer.site} signed facts of another site", "each site speaks for itself alone")
+            self._remember(said, signer.time_s)
         return self.facts().model_dump(mode="json")
 
     def facts(self) -> CoordinatorFacts:
-        """What is told to anybody who asks."""
+        """What is told to the sites that are enrolled."""
         study, membership = self.enrolments.study, self.enrolments.membership()
         approvals = tuple(self.enrolments.approvals())
         phase: Phase = "ready"
@@ -105,18 +107,18 @@ class Desk:
         """Days until the server's certificate is refused."""
         return days_left((self.folder / SERVER_CERTIFICATE).read_bytes())
 
-    def _remember(self, said: SiteFacts) -> None:
-        enrolled = self.enrolments.sites().get(said.site)
-        if enrolled is None:
+    def _remember(self, said: SiteFacts, time_s: float) -> None:
+        """Keeps what a site said, unless it was signed before what it said last: a request that is sent again changes nothing."""
+        path = private_folder(self.folder / "seen") / f"{said.site}.json"
+        if path.exists() and Seen.model_validate_json(path.read_bytes()).time >= time_s:
             return
         membership, approval = self.enrolments.membership(), said.approval
         is_current = membership and approval and approval.membership_hash == membership.membership_hash  # else it asks its people
         is_same_version = said.software_version == __version__  # else no run begins with it
         if approval is not None and is_current and is_same_version and approval not in self.enrolments.approvals():
             self.enrolments.record(approval)
-        now = datetime.now(UTC).timestamp()
-        path = private_folder(self.folder / "seen") / f"{said.site}.json"
-        write_json(path, Seen(site=said.site, time=now, software_version=said.software_version).model_dump(mode="json"))
+        seen = Seen(site=said.site, time=time_s, software_version=said.software_version)
+        write_json(path, seen.model_dump(mode="json"))
 
     def _run_status(self) -> tuple[str, int]:
         """Status of the report, empty where there is none, as before a finished run wrote it; and the number of rounds done."""

@@ -1,7 +1,12 @@
-"""What stands under the front: a TLS context that follows its files, a listening socket, and an end to connections that idle."""
+"""What stands under the front: a TLS context that follows its files, a listening socket, and an end to connections that idle.
 
+Connections are counted where they are accepted, before TLS (server/connections.py): asyncio would hold 1,000 of them for a minute.
+"""
+
+import errno
 import logging
 import os
+import resource
 import socket
 import ssl
 import time
@@ -12,7 +17,11 @@ from pathlib import Path
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from csasn.errors import ConfigurationError
+from server.connections import Connections
 
+MOST_DESCRIPTORS = 1 << 16
+SPARE_DESCRIPTORS = 64  # for all but connections: the listener, the log, files that facts are read from
+SHED_AT_ONCE = 64  # connections that are refused between two turns of the event loop
 log = logging.getLogger(__name__)
 
 
@@ -59,18 +68,89 @@ def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-def open_listener(host: str, port: int) -> socket.socket:
+class Listener(socket.socket):
+    """A listening socket that gives out only connections that `connections` admits, and closes the others before TLS.
+
+    Out of descriptors it goes on: one is kept in hand, by which a connection is taken and closed.
+    """
+
+    connections: Connections
+    _spare = -1
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """The next connection that is admitted."""
+        for _ in range(SHED_AT_ONCE):
+            try:
+                connection, peer = super().accept()
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._shed()
+                continue
+            if self.connections.admit(connection, peer[:2]):
+                return connection, peer
+            connection.close()
+        raise ConnectionAbortedError  # for asyncio: nothing to take now; it comes back
+
+    def keep_spare(self) -> None:
+        """Takes a descriptor in hand, where there is none."""
+        if self._spare < 0:
+            with suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Closes the socket, and what it kept in hand."""
+        self._drop_spare()
+        super().close()
+
+    def _shed(self) -> None:
+        """Takes a connection and closes it; without one, BlockingIOError, which the system says only where a descriptor is free."""
+        self._drop_spare()
+        try:
+            super().accept()[0].close()
+        finally:
+            self.keep_spare()
+
+    def _drop_spare(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+
+
+def open_listener(host: str, port: int, connections: Connections) -> Listener:
     """A socket that listens at exactly this address.
 
     Raises:
         ConfigurationError: it is taken, or cannot be had on this machine.
     """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128)
+        plain = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         reason = (error.strerror or "no such address").lower()
         hint = "see with `ss -ltnp` what holds the port, or choose another address or port"
         raise ConfigurationError(f"cannot listen on {host} port {port}: {reason}", hint) from None
+    listener = Listener(family, socket.SOCK_STREAM, plain.proto, fileno=plain.detach())
+    listener.connections = connections
+    listener.keep_spare()
+    return listener
+
+
+def most_connections(wanted: int) -> int:
+    """How many connections this process may have open, at most `wanted`: each needs a descriptor, and one more to SuperLink.
+
+    The limit of descriptors is raised to what the system allows, which systemd and container engines set high and a shell 1,024.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    allowed = wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, (soft - SPARE_DESCRIPTORS) // 2))
+    if allowed < wanted:
+        log.warning("%d descriptors are allowed, which is enough for %d connections, not %d", soft, allowed, wanted)
+    return allowed
 
 
 Waiting = dict[tuple[H11Protocol, object], float]
@@ -86,3 +166,10 @@ def cut_idle(connections: Set[object], waiting: Waiting, patience_s: float) -> W
         if now - since > patience_s:
             connection.transport.abort()
     return waiting
+
+
+def find_open(connections: Set[object]) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
+    """Address and port of the peers that have finished TLS, and of those whose request is open."""
+    found = [each for each in connections if isinstance(each, H11Protocol) and each.client]
+    secured = {each.client for each in found if each.client}
+    return secured, {each.client for each in found if each.client and each.cycle and not each.cycle.response_complete}

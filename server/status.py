@@ -52,10 +52,16 @@ def find_troubles(desk: Desk) -> list[str]:
     if facts.phase == "failed":
         last = next((event for event in reversed(events) if event["event"] == "failed"), {})
         found.append(f"the run failed: {last.get('error', 'see run.log')}")
-    for site, seen in desk.seen().items():
-        if seen.software_version != __version__:
-            found.append(f"{site} runs version {seen.software_version}, this is {__version__}")
-    return [plain(trouble) for trouble in found]
+    return [plain(trouble) for trouble in found] + list(find_version_troubles(desk).values())
+
+
+def find_version_troubles(desk: Desk) -> dict[str, str]:
+    """Of the sites whose software is of another version, which is their own word: the trouble, by site."""
+    return {
+        site: plain(f"{site} runs version {seen.software_version}, this is {__version__}")
+        for site, seen in desk.seen().items()
+        if seen.software_version != __version__
+    }
 
 
 def seconds_left(facts: CoordinatorFacts, events: Sequence[Event]) -> float | None:

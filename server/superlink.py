@@ -56,10 +56,12 @@ from flwr.superlink.routers.fleet import node_auth
 
 from csasn.errors import CsasnError
 from csasn.supervision import end_with_parent
+from server.fleet_guard import FleetGuard
 
 LOOPBACK = "127.0.0.1"
 LOOK_S = 1.0  # between two looks at which nodes came back
 CLOCK_TOLERANCE_S = 300  # of a node's clock, either way
+DEFAULT_NODE_BYTES = 1 << 30
 PATIENCE_S = 20.0  # with a SuperLink that does not answer; then the link is lost
 # of Flower's errors, those that say that a node went away with the message, and not that its app failed
 LOST = {
@@ -87,11 +89,12 @@ class LinkLostError(CsasnError):
     """The SuperLink went away, or was started anew; open another link and go on from the run directory."""
 
 
-def serve(port: int, parent: int | None = None) -> None:
+def serve(port: int, parent: int | None = None, max_node_bytes: int = DEFAULT_NODE_BYTES) -> None:
     """Runs a SuperLink until it is ended; it ends with its parent.
 
     A node that a killed SuperNode left online may come back at once, since it proves its key with each request; Flower itself
-    would refuse it for a minute. A node's clock may be as far ahead as behind; Flower itself refuses one that is 5 s ahead.
+    would refuse it for a minute. A node's clock may be as far ahead as behind; Flower itself refuses one that is 5 s ahead. A node
+    touches its own messages alone, and has at most `max_node_bytes` lying here (server/fleet_guard.py).
     """
     if parent is not None:
         end_with_parent(parent)
@@ -103,6 +106,7 @@ def serve(port: int, parent: int | None = None) -> None:
 
     InMemoryLinkState.activate_node = activate_again  # type: ignore[assignment]
     vars(node_auth).update(SYSTEM_TIME_TOLERANCE=CLOCK_TOLERANCE_S, TIMESTAMP_TOLERANCE=0)
+    FleetGuard(max_node_bytes).install()
     _run_superlink_http_api(
         SuperLinkLifespanConfig(
             control_address="", health_server_address=None, host=LOOPBACK, port=port, insecure=True, certificates=None,
@@ -365,4 +369,4 @@ def _bundle() -> bytes:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    serve(*map(int, sys.argv[1:]))

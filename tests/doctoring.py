@@ -29,18 +29,26 @@ FRONT = """
 import json, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from csasn import __version__
 from csasn.command import run_command
 from server.desk import Desk
 from server.enrolment import Enrolments
-from server.front import FrontSettings, run_front
+from server.front import FrontSettings, Office, run_front
+from server.site_signature import SiteSignatures
 folder, port, certificate = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 desk = Desk(Enrolments.open(folder))
-def facts(said):
+def hello():
     changes = json.loads((folder / "changes.json").read_text())
     clock = datetime.now(UTC) + timedelta(seconds=changes.pop("ahead_s", 0))
-    return desk.exchange(said) | {"time": clock.isoformat()} | changes
+    return {"software_version": changes.get("software_version", __version__), "time": clock.isoformat()}
+def facts(said, signer):
+    changes = json.loads((folder / "changes.json").read_text())
+    changes.pop("ahead_s", None)
+    return desk.exchange(said, signer) | hello() | changes
+sites = SiteSignatures(lambda: {site: enrolment.identity for site, enrolment in desk.enrolments.sites().items()})
+office = Office(lambda _: None, sites.find, facts, hello)
 settings = FrontSettings("127.0.0.1", port, 1, certificate, folder / "keys/server.key", credits_per_minute=1 << 20)
-sys.exit(run_command(lambda: run_front(settings, facts, bool)))
+sys.exit(run_command(lambda: run_front(settings, office)))
 """
 
 

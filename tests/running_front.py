@@ -14,22 +14,56 @@ from pathlib import Path
 
 import httpx
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from csasn.certificates import authority_pem, create_authority, create_server_certificate, create_server_key
+from csasn.identity import public_hex
+from csasn.request_signature import sign_request
 from csasn.supervision import free_port
 
 SCRIPT = """
 import json, logging, sys
 from pathlib import Path
 from csasn.command import run_command
-from server.front import FrontSettings, run_front
+from server.front import FrontSettings, Office, run_front
+from server.node_signature import NodeSignatures
+from server.site_signature import SiteSignatures
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 given = json.loads(sys.argv[1])
 settings = FrontSettings(**given | {name: Path(given[name]) for name in ("certificate", "key")})
-facts = lambda said: {"study": "a" * 64, "said": said.decode()}
-accepts = lambda headers: b"flwr-refused" not in headers
-sys.exit(run_command(lambda: run_front(settings, facts, accepts)))
+identities = json.loads(sys.argv[2])
+facts = lambda said, signer: {"site": signer.site, "said": said.decode()}
+nodes = json.loads(sys.argv[3])
+def node(headers):
+    return None if b"flwr-refused" in headers else headers.get(b"flwr-node", b"centerA").decode()
+office = Office(NodeSignatures(lambda: nodes).find if nodes else node, SiteSignatures(lambda: identities).find, facts)
+sys.exit(run_command(lambda: run_front(settings, office)))
 """
+
+
+KEYS = {site: Ed25519PrivateKey.from_private_bytes(site.encode().ljust(32)) for site in ("centerA", "centerB")}
+
+
+class SignedAs(httpx.Auth):
+    """Signs as a site does; `changes` replace headers afterwards."""
+
+    requires_request_body = True
+
+    def __init__(self, key, late_s=0.0, **changes):
+        self.key, self.late_s, self.changes = key, late_s, changes
+
+    def auth_flow(self, request):
+        content = request.url.query if request.method == "GET" else request.content
+        request.headers.update(sign_request(self.key, request.method, request.url.path, content, time.time() - self.late_s))
+        request.headers.update(self.changes)
+        yield request
+
+
+def signed_head(method, route, content, length, key=KEYS["centerA"], query=""):
+    """The head of a signed request, as bytes, for a body that is sent by hand."""
+    headers = sign_request(key, method, route, content, time.time()) | {"Host": "a", "Content-Length": str(length)}
+    lines = [f"{method} {route}{query} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def write_certificate(folder, name):
@@ -57,22 +91,31 @@ def answers(port):
 class RunningFront:
     """A front in a process of its own, and how to speak to it."""
 
-    def __init__(self, folder, superlink_port, **changes):
+    def __init__(self, folder, superlink_port, nodes, **changes):
         self.folder, self.port = folder, free_port()
         files = {"certificate": str(folder / "server.crt"), "key": str(folder / "server.key")}
         settings = {"host": "127.0.0.1", "port": self.port, "superlink_port": superlink_port} | files | changes
         self.log = folder / f"front-{self.port}.log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps(settings)], stderr=log, cwd=folder)
+            identities = json.dumps({site: public_hex(key) for site, key in KEYS.items()})
+            words = [sys.executable, "-c", SCRIPT, json.dumps(settings), identities, json.dumps(nodes or {})]
+            self.process = subprocess.Popen(words, stderr=log, cwd=folder)
         wait_for(lambda: answers(self.port) or self.process.poll() is not None)
         self.tls = ssl.create_default_context(cafile=folder / "ca.crt")
         self.url = f"https://127.0.0.1:{self.port}"
 
-    def client(self, timeout=20.0):
-        return httpx.Client(base_url=self.url, verify=self.tls, timeout=timeout, trust_env=False)
+    def client(self, timeout=20.0, site=None, source="127.0.0.1"):
+        """A client of a site that signs, or of a stranger, at an address of loopback."""
+        transport = httpx.HTTPTransport(verify=self.tls, trust_env=False, local_address=source)
+        auth = SignedAs(KEYS[site]) if site else None
+        return httpx.Client(base_url=self.url, transport=transport, timeout=timeout, trust_env=False, auth=auth)
 
-    def connect(self, timeout=10.0):
-        return self.tls.wrap_socket(socket.create_connection(("127.0.0.1", self.port), timeout), server_hostname="127.0.0.1")
+    def reach(self, timeout=10.0, source="127.0.0.1"):
+        """A connection without TLS."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout, (source, 0))
+
+    def connect(self, timeout=10.0, source="127.0.0.1"):
+        return self.tls.wrap_socket(self.reach(timeout, source), server_hostname="127.0.0.1")
 
     def raw(self, method, target, extra=b""):
         """Status, headers and body of a request whose target goes out as it is written."""
@@ -92,11 +135,12 @@ class RunningFront:
 
 
 @contextmanager
-def running_front(folder, superlink_port, **changes):
+def running_front(folder, superlink_port, nodes=None, **changes):
+    """`nodes` gives the node keys of sites in OpenSSH's form; without them a fleet request is centerA's, or as it says itself."""
     folder.mkdir(exist_ok=True)
     if not (folder / "server.crt").exists():
         write_certificate(folder, "front")
-    front = RunningFront(folder, superlink_port, **changes)
+    front = RunningFront(folder, superlink_port, nodes, **changes)
     try:
         yield front
     finally:

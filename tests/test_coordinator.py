@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
-import server.status
+import server.trouble_calls
 from csasn import __version__, wire
 from csasn.errors import ConfigurationError, RunError
 from csasn.facts import CoordinatorFacts, SiteFacts
@@ -17,12 +17,13 @@ from csasn.federated.messages import Absence, Reason
 from csasn.supervision import ServiceManager
 from reports import finished_round
 from server.app import GridExchange
-from server.coordinator import StartSettings, _run_ended, _tell, run, start
+from server.coordinator import StartSettings, _run_ended, run, start
 from server.desk import Desk
 from server.enrolment import Enrolments, initialise
 from server.outcome import write_outcome, write_report
 from server.progress import Progress
 from server.status import _rounds, _sites, find_troubles, seconds_left, status_view
+from server.trouble_calls import TroubleCalls
 
 HOSTILE = "[red]\x1b]0;owned\x07\x9b31m\nsecond line :bomb:"
 SHOWN = "[red]?]0;owned??31m?second line :bomb:"
@@ -52,9 +53,10 @@ def test_a_coordinator_does_not_start_with_a_command_that_cannot_be_called(tmp_p
 
 
 def test_a_command_that_went_away_is_a_warning_and_the_coordinator_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(server.status, "find_troubles", lambda _: ["centerA is away"])
+    monkeypatch.setattr(server.trouble_calls, "find_troubles", lambda _: ["centerA is away"])
+    monkeypatch.setattr(server.trouble_calls, "find_version_troubles", lambda _: {})
     said = []
-    assert _tell(str(tmp_path / "gone"), None, set(), said.append) == {"centerA is away"}
+    TroubleCalls(str(tmp_path / "gone"), said.append).tell(None)
     assert said == [f"warning: {tmp_path / 'gone'} cannot be called: no such file or directory"]
 
 

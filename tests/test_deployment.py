@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from e2e.relay import Relay
 from server.coordinator import find_service
 from server.desk import Desk
 from server.enrolment import Enrolments
+from server.site_signature import Signer
 
 SITES = ("centerA", "centerB", "centerC")
 ROUNDS = 14
@@ -153,7 +155,8 @@ def test_a_site_that_approved_an_older_membership_is_told_the_new_one(tmp_path, 
     desk = Desk(Enrolments.open(deployment.folder / "coordinator"))
     desk.enrolments.revoke("centerC")
     said = SiteFacts(site="centerA", study_hash=approval["study_hash"], approval=approval)
-    answer = CoordinatorFacts.model_validate_json(json.dumps(desk.exchange(said.model_dump_json().encode())))
+    signer = Signer("centerA", time.time(), "")
+    answer = CoordinatorFacts.model_validate_json(json.dumps(desk.exchange(said.model_dump_json().encode(), signer)))
     assert answer.membership.sites == ("centerA", "centerB")
     assert answer.membership.membership_hash != approval["membership_hash"]
     assert answer.approvals == ()
@@ -165,7 +168,8 @@ def test_no_run_begins_with_a_site_of_another_version(enrolled, tmp_path):
     desk = Desk(Enrolments.open(deployment.folder / "coordinator"))
     for version, approved in (("9.9.9", []), (__version__, ["centerA"])):
         said = SiteFacts(site="centerA", study_hash=approval["study_hash"], approval=approval, software_version=version)
-        desk.exchange(said.model_dump_json().encode())
+        desk.exchange(said.model_dump_json().encode(), Signer("centerA", time.time(), ""))
+        time.sleep(0.002)
         assert [approval.site for approval in desk.facts().approvals] == approved
         assert desk.seen()["centerA"].software_version == version
 

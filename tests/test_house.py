@@ -25,8 +25,9 @@ FLOWER = {
     "server/flower_runtime.py",
     "client/flower_runtime.py",
     "server/superlink.py",
+    "server/fleet_guard.py",
 }
-PRIVATE = {"server/flower_runtime.py", "server/superlink.py", "client/flower_runtime.py"}
+PRIVATE = {"server/flower_runtime.py", "server/superlink.py", "server/fleet_guard.py", "client/flower_runtime.py"}
 PUBLIC_FLOWER = {"flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.clientapp"}
 PURE = (
     "csasn/federated",
@@ -48,6 +49,7 @@ LAYERS = (
         "storage",
         "command",
         "identity",
+        "request_signature",
         "encrypted_key",
         "certificates",
         "backup",

@@ -1,4 +1,4 @@
-"""A fleet request is accepted with the signature of an enrolled node over the time, as Flower's own client makes it, else not."""
+"""A fleet request is an enrolled site's by its node's signature over the time, as Flower's own client makes it, else nobody's."""
 
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
@@ -28,12 +28,12 @@ def headers(key=NODE, late_s=0.0, signer=None):
 
 @pytest.fixture
 def signatures():
-    return NodeSignatures(lambda: [line(NODE)])
+    return NodeSignatures(lambda: {"centerA": line(NODE)})
 
 
 @pytest.mark.parametrize("late_s", [0.0, 290.0, -290.0])
 def test_an_enrolled_node_is_accepted_as_long_as_superlink_would_accept_it(signatures, late_s):
-    assert signatures.accepts(headers(late_s=late_s))
+    assert signatures.find(headers(late_s=late_s)) == "centerA"
 
 
 @pytest.mark.parametrize(
@@ -53,17 +53,17 @@ def test_an_enrolled_node_is_accepted_as_long_as_superlink_would_accept_it(signa
     ],
 )
 def test_anything_else_is_not(signatures, made):
-    assert not signatures.accepts(made())
+    assert signatures.find(made()) is None
 
 
 def test_a_site_that_enrols_or_is_revoked_is_known_within_seconds(monkeypatch):
-    lines, now = [], [0.0]
+    lines, now = {}, [0.0]
     signatures = NodeSignatures(lambda: lines)
     monkeypatch.setattr("server.node_signature.time.monotonic", lambda: now[0])
-    assert not signatures.accepts(headers())
-    lines.append(line(NODE))
+    assert signatures.find(headers()) is None
+    lines["centerB"] = line(NODE)
     now[0] = 3.0
-    assert signatures.accepts(headers())
+    assert signatures.find(headers()) == "centerB"
     lines.clear()
     now[0] = 6.0
-    assert not signatures.accepts(headers())
+    assert signatures.find(headers()) is None

@@ -19,7 +19,8 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from csasn.supervision import free_port
 from running_front import RunningFront, answers, running_front, wait_for
-from server.front import OWN, PASSED
+from server.front import PASSED
+from server.own_routes import OWN
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
@@ -151,5 +152,6 @@ def test_nginx_passes_the_same_and_nothing_else(nginx):
         found = dict(zip(asked, pool.map(lambda one: nginx.raw(*one, b"Content-Length: 0\r\n"), asked), strict=True))
     passed = {one for one, (status, _, body) in found.items() if status not in (400, 404) or b"<center>nginx</center>" not in body}
     assert passed == PASSED | own
-    assert {found[one][0] for one in own | {("GET", "/health")}} == {200}
+    assert {found[one][0] for one in {("GET", "/csasn/facts"), ("GET", "/health")}} == {200}
+    assert {found[one][0] for one in own - {("GET", "/csasn/facts")}} == {401}  # the front itself: not signed by a site
     assert {found[one][0] for one in PASSED if one[0] == "POST"} == {415}  # SuperLink itself: not a message of Flower

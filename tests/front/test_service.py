@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -14,16 +15,17 @@ from cryptography import x509
 from csasn.errors import ConfigurationError
 from csasn.facts import MAX_FACTS_BYTES
 from csasn.supervision import free_port
-from running_front import answers, running_front, wait_for, write_certificate
-from server.front import MAX_ECHO_BYTES, FrontSettings, run_front
+from running_front import answers, running_front, signed_head, wait_for, write_certificate
+from server.front import FrontSettings, Office, run_front
+from server.own_routes import MAX_ECHO_BYTES
 
 MB = 1 << 20
+NOBODY = Office(lambda _: None, lambda *_: None, lambda *_: {})
 
 
 def test_facts_and_echo(front):
-    with front.client() as client:
-        assert client.get("/csasn/facts").json() == {"study": "a" * 64, "said": ""}
-        assert client.post("/csasn/facts", content=b"a site").json() == {"study": "a" * 64, "said": "a site"}
+    with front.client(site="centerA") as client:
+        assert client.post("/csasn/facts", content=b"a word").json() == {"site": "centerA", "said": "a word"}
         assert client.post("/csasn/facts", content=b"x" * (MAX_FACTS_BYTES + 1)).status_code == 413
         data = os.urandom(MB + 1)
         answer = client.post("/csasn/echo", content=data).json()
@@ -32,18 +34,20 @@ def test_facts_and_echo(front):
             assert len(client.get("/csasn/echo", params={"bytes": size}).content) == size
         for query in ("", "bytes=-1", f"bytes={MAX_ECHO_BYTES + 1}", "bytes=1&bytes=2", "bytes=1e3"):
             assert client.get("/csasn/echo?" + query).status_code == 400
-    assert front.raw("POST", "/csasn/echo", b"Content-Length: %d\r\n" % (MAX_ECHO_BYTES + 1))[0] == 413
+    with front.connect() as link:
+        link.sendall(signed_head("POST", "/csasn/echo", b"", MAX_ECHO_BYTES + 1))
+        assert link.recv(100)[9:12] == b"413"
 
 
 def test_the_log_has_a_line_for_each_request_without_query_or_unknown_path(front):
-    with front.client() as client:
+    with front.client(site="centerA") as client:
         client.get("/csasn/echo?bytes=5")
         client.post("/v1/fleet/push-object?secret", content=b"body", headers={"flwr-signature": "secret"})
         client.post("/v1/fleet/pull-messages", content=b"poll")
         client.get("/secret")
     wait_for(lambda: "INFO other 404" in front.log.read_text())
     text = front.log.read_text()
-    assert "INFO GET /csasn/echo 200, 0 bytes in, 5 out" in text
+    assert re.search(r"INFO GET /csasn/echo 200, 0 bytes in, 5 out, \d\.\d\d s, centerA\n", text)
     assert "INFO POST /v1/fleet/push-object 200, 4 bytes in, 64 out" in text
     assert "pull-messages 200" not in text  # sites ask several times a second
     assert "secret" not in text
@@ -107,7 +111,7 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         port = holder.getsockname()[1]
         settings = FrontSettings("127.0.0.1", port, 1, tmp_path / "server.crt", tmp_path / "server.key")
         with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1 port {port}: address already in use") as caught:
-            run_front(settings, dict, bool)
+            run_front(settings, NOBODY)
     assert "choose another" in caught.value.hint
 
 
@@ -117,4 +121,4 @@ def test_a_key_that_cannot_be_used_is_named(tmp_path, key):
     (tmp_path / "server.key").write_bytes(key) if key else (tmp_path / "server.key").unlink()
     settings = FrontSettings("127.0.0.1", free_port(), 1, tmp_path / "server.crt", tmp_path / "server.key")
     with pytest.raises(ConfigurationError, match=r"cannot use server\.crt with server\.key"):
-        run_front(settings, dict, bool)
+        run_front(settings, NOBODY)

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from csasn.supervision import free_port
-from running_front import running_front, wait_for
-from server.front import MAX_ECHO_BYTES, PASSED
+from running_front import running_front, signed_head, wait_for
+from server.front import PASSED
+from server.own_routes import MAX_ECHO_BYTES
 
 MB = 1 << 20
 
@@ -108,7 +109,7 @@ def test_without_a_superlink_a_site_hears_503_at_once(tmp_path):
             answer = client.request(method, path, content=bytes(MB) if method == "POST" else None)
             assert (answer.status_code, answer.headers["retry-after"], answer.content) == (503, "5", b"")
             assert time.monotonic() - begin < 2
-        assert client.get("/csasn/facts").status_code == 200
+        assert client.get("/csasn/facts").status_code == 200  # the front's own
 
 
 def test_health_is_200_only_if_superlink_says_so(front, upstream):
@@ -175,7 +176,7 @@ def test_slow_clients_are_cut(tmp_path, upstream):
 
 def test_a_body_that_drips_is_cut_as_well(tmp_path, upstream):
     with running_front(tmp_path, upstream.port, idle_timeout_s=1.0, head_timeout_s=1.0) as front, front.connect() as link:
-        link.sendall(b"POST /csasn/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        link.sendall(signed_head("POST", "/csasn/echo", b"a" * 1000, 1000))
         begin = time.monotonic()
         with suppress(OSError):
             while time.monotonic() - begin < 8:
@@ -186,25 +187,20 @@ def test_a_body_that_drips_is_cut_as_well(tmp_path, upstream):
 
 def test_a_client_that_does_not_read_its_answer_is_let_go(tmp_path, upstream):
     with running_front(tmp_path, upstream.port, idle_timeout_s=1.0) as front, front.connect() as link:
-        link.sendall(b"GET /csasn/echo?bytes=60000000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        link.sendall(signed_head("GET", "/csasn/echo", b"bytes=60000000", 0, query="?bytes=60000000"))
         wait_for(lambda: "GET /csasn/echo 200" in front.log.read_text(), 6)
 
 
-def test_more_connections_than_allowed_hear_503_and_the_idle_ones_go_first(tmp_path, upstream):
-    with running_front(tmp_path, upstream.port, max_connections=8) as front:
-        links = [front.connect() for _ in range(12)]
-        assert front.raw("GET", "/health")[0] == 503
-        wait_for(lambda: front.raw("GET", "/health")[0] == 200, 6)
-        for link in links:
-            link.close()
-
-
-def test_own_routes_are_limited_for_each_address(tmp_path, upstream):
-    with running_front(tmp_path, upstream.port, credits_per_minute=10) as front, front.client() as client:
+def test_own_routes_are_limited_for_each_site_and_for_the_strangers_of_an_address(tmp_path, upstream):
+    with running_front(tmp_path, upstream.port, credits_per_minute=10) as front, front.client(site="centerA") as client:
         time.sleep(max(0.0, 3 - 60 + time.monotonic() % 60) and 3)  # not over the end of a minute
         assert client.get("/csasn/echo", params={"bytes": MAX_ECHO_BYTES}).status_code == 200
-        assert client.get("/csasn/facts").status_code == 200
-        answer = client.get("/csasn/facts")
+        assert client.post("/csasn/facts").status_code == 200
+        answer = client.post("/csasn/facts")
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
         assert client.post("/csasn/echo", content=b"a").status_code == 429
         assert client.get("/health").status_code == 200
+        with front.client(site="centerB") as other, front.client() as stranger:
+            assert [stranger.get("/csasn/facts").status_code for _ in range(11)] == [200] * 10 + [429]
+            assert stranger.post("/csasn/facts").status_code == 429
+            assert other.post("/csasn/facts").status_code == 200
