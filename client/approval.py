@@ -23,7 +23,7 @@ from csasn.membership import (
 )
 from csasn.site import Site
 from csasn.storage import write_json
-from csasn.study import Study
+from csasn.study import Federation, Study
 
 MEMBERSHIP, APPROVAL, APPROVALS = "membership.json", "approval.json", "approvals.json"
 PREFIX_DIGITS = 12
@@ -160,7 +160,6 @@ def check_prefix(membership: Membership, prefix: str) -> None:
 def _study_lines(study: Study) -> list[str]:
     federation, tasks = study.federation, ", ".join(study.tasks)
     secure = federation.secure_aggregation
-    withheld = "withheld" if federation.on_loss == "withhold" else "shown"
     return [
         f"study {study.name}, {study.study_hash[:PREFIX_DIGITS]}",
         f"  trains {study.model.profile} to tell {', '.join(study.classes)}; tasks: {tasks}",
@@ -169,15 +168,25 @@ def _study_lines(study: Study) -> list[str]:
         f"    - the change of the model, at most {max(16, federation.upload_bits)} bits a weight",
         "    - counts over the validation cases: confusion, score histograms, sums of losses",
         "    - of its training: the loss, the number of steps, and of values cut off or sent",
-        "    - where it cannot train, the reason, which may name a row of manifest.csv and never a case",
+        "    - where it cannot answer, a reason out of a fixed list, which never depends on what a case shows",
         "  leaves this site once:",
         "    - the number of training cases, in all (in the request) and of each class",
         "    - at the end, counts over the test cases" + _statistics(federation.batchnorm),
         "  never leaves: images, labels of a case, names of cases or files, content of the manifest",
         f"  secure aggregation: {SECURE if secure else PLAIN}",
-        f"  a round counts with {federation.min_sites} site(s) or more; at most {federation.max_partial_rounds:.0%} of rounds "
-        f"may lack one; if a site is lost for good, results are {withheld}",
+        f"  {_who_counts(federation)}",
     ]
+
+
+def _who_counts(federation: Federation) -> str:
+    """What happens where a site is missing."""
+    if federation.secure_aggregation:
+        return "a round counts with every site or not at all: one that is away is waited for, however long"
+    withheld = "withheld" if federation.on_loss == "withhold" else "shown"
+    return (
+        f"a round counts with {federation.min_sites} site(s) or more; at most {federation.max_partial_rounds:.0%} of rounds "
+        f"may lack one; if a site is lost for good, results are {withheld}"
+    )
 
 
 def _statistics(batchnorm: str) -> str:

@@ -2,6 +2,10 @@
 
 It trusts neither side: the ledger's chain is verified line by line, and each receipt must name a line that is there. What it cannot
 find without receipts: lines cut off the end, and a ledger that was written anew from the start.
+
+A ledger that was brought back from a copy, or lost, lacks lines that the coordinator has receipts of. Where the ledger says so
+itself (a line `restored`), or the coordinator marked it when it came, these receipts are counted and told, and are no fault; what
+they were of can then be read at the coordinator alone.
 """
 
 from collections import Counter
@@ -12,11 +16,12 @@ from pathlib import Path
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.identity import IDENTITY_KEY, read_public_keys, verify
 from csasn.privacy.ledger import LEDGER_FILE, Entry, read_chain
-from csasn.privacy.receipt import PURPOSE, Receipt, read_receipts
+from csasn.privacy.receipt import PURPOSE, START, Receipt, read_receipts
 from csasn.site import Site
 
 RUN_FOLDER = "run"  # in a hospital's state folder: what client/app.py gets for its state
-SENT, REFUSED, CUT = "sent", "refused", "cut"
+SENT, REFUSED, CUT, RESTORED = "sent", "refused", "cut", "restored"
+OF_THE_LEDGER = (CUT, RESTORED)  # lines about the ledger itself, of no message
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,42 @@ class RunAudit:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """Messages that the coordinator received under one chain of heads, from line `first` to `last`, whose lines this ledger no
+    longer holds."""
+
+    chain: str
+    messages: int
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, receipts: Sequence[Receipt]) -> "Lost":
+        """Of receipts of one chain."""
+        counts = [receipt.count for receipt in receipts]
+        return cls(receipts[0].chain, len(receipts), min(counts), max(counts))
+
+    def __str__(self) -> str:
+        of_chain = "of the first chain" if self.chain == START else f"of chain {self.chain[:16]}"
+        lines = f"line {self.first}" if self.first == self.last else f"lines {self.first} to {self.last}"
+        return f"{_times(self.messages, 'message')} {of_chain}, {lines}"
+
+
+@dataclass(frozen=True)
 class AuditReport:
-    """What a ledger says of a site, after its chain was found whole and no receipt contradicted it."""
+    """What a ledger says of a site, after its chain was found whole and no receipt contradicted it.
+
+    `restored` is, by line, why a new chain of heads begins there; `receipts` are those whose lines are in the ledger, None where
+    none were given, and `lost` those whose lines no longer are.
+    """
 
     site: str
     num_lines: int
     head: str
     cut_lines: int
+    restored: Mapping[int, str]
     receipts: int | None
+    lost: Sequence[Lost]
     signatures_checked: bool
     unreadable_receipts: int
     runs: Sequence[RunAudit]
@@ -52,6 +85,10 @@ class AuditReport:
         lines = [f"{self.site}: the ledger has {self.num_lines} lines and its chain is whole; its head is {self.head[:16]}"]
         if self.cut_lines:
             lines.append(f"  {_times(self.cut_lines, 'line')} cut short by a crash: nothing of those messages had left")
+        lines += [
+            f"  line {number} begins a new chain, since the ledger was brought back from a copy, or lost: {why}"
+            for number, why in self.restored.items()
+        ]
         if self.receipts is None:
             lines.append("  not compared with the coordinator: give its received.jsonl with --received")
         else:
@@ -59,6 +96,10 @@ class AuditReport:
             lines.append(
                 f"  the heads in its receipts are {'' if self.signatures_checked else 'not checked to be '}signed by this site"
             )
+        lines += [
+            f"  the coordinator has {lost}, which this ledger no longer holds: it was brought back from a copy, or lost"
+            for lost in self.lost
+        ]
         if self.unreadable_receipts:
             lines.append(f"  {_times(self.unreadable_receipts, 'line')} of received.jsonl cannot be read, as after a crash")
         for run in self.runs:
@@ -87,32 +128,66 @@ def audit(ledger: Path, received: Path | None = None, site: str = "", identity: 
         entries = [item for item in read_chain(file) if isinstance(item, Entry)]
     receipts, unreadable = read_receipts(received) if received else ([], 0)
     receipts = [receipt for receipt in receipts if receipt.site == site]
-    for receipt in receipts:
-        _reconcile(receipt, entries, identity)
+    held, lost = _reconcile(receipts, entries, identity)
     compared = {receipt.run for receipt in receipts}
-    arrived = {receipt.count for receipt in receipts}
-    runs = dict.fromkeys(entry.run for entry in entries if entry.outcome != CUT)
+    arrived = {receipt.count for receipt in held}
+    runs = dict.fromkeys(entry.run for entry in entries if entry.outcome not in OF_THE_LEDGER)
     return AuditReport(
         site=site,
         num_lines=len(entries),
         head=entries[-1].hash if entries else "",
         cut_lines=sum(entry.outcome == CUT for entry in entries),
-        receipts=len(receipts) if received else None,
+        restored={entry.count: entry.why for entry in entries if entry.outcome == RESTORED},
+        receipts=len(held) if received else None,
+        lost=lost,
         signatures_checked=bool(identity and receipts),
         unreadable_receipts=unreadable,
         runs=[_audit_run(run, entries, arrived if run in compared else None) for run in runs],
     )
 
 
-def _reconcile(receipt: Receipt, entries: Sequence[Entry], identity: str | None) -> None:
-    """One message, as it came to the coordinator, against its line."""
+def _reconcile(receipts: Sequence[Receipt], entries: Sequence[Entry], identity: str | None) -> tuple[list[Receipt], list[Lost]]:
+    """The receipts whose lines are in the ledger, and what is known of the others, chain by chain.
+
+    Raises:
+        ProtocolError: a receipt contradicts the ledger, and no break explains it.
+        TrustError: the site did not sign a receipt.
+    """
+    held: list[Receipt] = []
+    lost: dict[str, list[Receipt]] = {}
+    breaks = [index for index, receipt in enumerate(receipts) if receipt.marked]
+    for index, receipt in enumerate(receipts):
+        if identity and not receipt.refused:
+            verify(identity, PURPOSE, receipt.head.statement, receipt.signature, receipt.site)
+        if (fault := _fault(receipt, entries)) is None:
+            _check_contents(receipt, entries[receipt.count - 1])
+            held.append(receipt)
+        elif (breaks and index < breaks[-1]) or _was_replaced(receipt, entries):
+            lost.setdefault(receipt.chain, []).append(receipt)
+        else:
+            raise fault
+    return held, [Lost.of(of_chain) for of_chain in lost.values()]
+
+
+def _fault(receipt: Receipt, entries: Sequence[Entry]) -> ProtocolError | None:
+    """How the line of a message is not in the ledger."""
     if not 1 <= receipt.count <= len(entries):
-        raise _differs(receipt.count, f"the coordinator received it, and this ledger ends at line {len(entries)}: it was cut")
-    if identity and not receipt.refused:
-        verify(identity, PURPOSE, receipt.head.statement, receipt.signature, receipt.site)
+        return _differs(receipt.count, f"the coordinator received it, and this ledger ends at line {len(entries)}: it was cut")
     entry = entries[receipt.count - 1]
     if (entry.hash, entry.before) != (receipt.hash, receipt.before):
-        raise _differs(receipt.count, "the coordinator received another line with this number: the ledger was rewritten from here")
+        return _differs(receipt.count, "the coordinator received another line with this number: the ledger was rewritten from here")
+    return None
+
+
+def _was_replaced(receipt: Receipt, entries: Sequence[Entry]) -> bool:
+    """Whether the ledger says itself that it was taken up anew before this line, or under a chain that it no longer holds."""
+    starts = {entry.hash: entry.count for entry in entries if entry.outcome == RESTORED}
+    since = {START: 0, **starts}.get(receipt.chain)
+    return bool(starts) if since is None else any(since < start <= receipt.count for start in starts.values())
+
+
+def _check_contents(receipt: Receipt, entry: Entry) -> None:
+    """One message, as it came to the coordinator, against its line."""
     if (entry.outcome, entry.sha256, entry.bytes) != (SENT, receipt.sha256, receipt.bytes):
         raise _differs(
             receipt.count,
@@ -128,7 +203,7 @@ def _differs(number: int, what: str) -> ProtocolError:
 
 
 def _audit_run(run: str, entries: Sequence[Entry], arrived: set[int] | None) -> RunAudit:
-    here = [entry for entry in entries if entry.run == run and entry.outcome != CUT]
+    here = [entry for entry in entries if entry.run == run and entry.outcome not in OF_THE_LEDGER]
     sent = [entry for entry in here if entry.outcome == SENT]
     return RunAudit(
         run=run,

@@ -61,6 +61,10 @@ class Progress:
             "round-repeated": self._repeated,
             "exchange-repeated": self._repeated,
             "evaluation-withheld": self._withheld,
+            "round-undone": self._undone,
+            "totals-changed": self._changed,
+            "ledger-marked": self._marked,
+            "waiting": self._waiting,
             "outcome": lambda _: self._close(),
             "baseline": self._baseline,
         }.get(str(event["event"]))
@@ -74,6 +78,8 @@ class Progress:
         self._describe(event["round"])
 
     def _reply(self, event: Event) -> None:
+        if event["said"] == "ready":  # what it is ready with is collected next, from all sites
+            return
         if event["said"] != "answered":
             self.say(f"  {event['site']}: {event['said']}")
         elif self._task is not None and (exchange := self._place(str(event["kind"]), int(str(event["round"])))) is not None:
@@ -82,7 +88,7 @@ class Progress:
             self._show_bar()
 
     def _place(self, kind: str, current: int) -> int | None:
-        """The place of an exchange among those that the bar counts; None for keys, confirmations and shares, which are small."""
+        """The place of an exchange among those that the bar counts."""
         rounds = self._study.federation.rounds if self._study else 0
         return {Kind.HELLO: 0, Kind.TRAIN: current, Kind.VALIDATE: rounds + 1, Kind.FINISH: rounds + 2}.get(Kind(kind))
 
@@ -118,6 +124,25 @@ class Progress:
     def _withheld(self, event: Event) -> None:
         self.say(f"  metrics of the model of round {event['round']} are withheld: a site is missing")
 
+    def _undone(self, event: Event) -> None:
+        self.say(f"  round {event['round']} is undone, and trained once more: {event['why']}")
+        self._answered = set()
+
+    def _changed(self, event: Event) -> None:
+        self.say(
+            f"  validation cases of each class were {_listed(event['before'])}, and are {_listed(event['now'])}: did a site change "
+            "its manifest?"
+        )
+
+    def _marked(self, event: Event) -> None:
+        self.say(f"  {event['site']}: {event['how']}")
+
+    def _waiting(self, event: Event) -> None:
+        sites = event["sites"]
+        assert isinstance(sites, dict)
+        if sites:
+            self.say(f"  waiting for {'; '.join(f'{site}: {why}' for site, why in sites.items())}")
+
     def _baseline(self, event: Event) -> None:
         final = event["final"]
         assert isinstance(final, dict)
@@ -128,6 +153,10 @@ class Progress:
         if self._task is not None:
             self._bars.update(self._task, description="federation", completed=self._bars.tasks[self._task].total)
             self._task = None
+
+
+def _listed(numbers: object) -> str:
+    return " ".join(map(str, numbers)) if isinstance(numbers, list) else str(numbers)
 
 
 def _show(value: object) -> str:

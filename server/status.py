@@ -17,6 +17,7 @@ from server.run_directory import finished_rounds
 from server.superlink import LinkLostError, nodes_online
 
 Event = Mapping[str, object]
+ANSWERS = ("ready", "answered")  # what a site says in an event where it is not absent
 
 
 def describe(desk: Desk) -> dict[str, object]:
@@ -49,6 +50,8 @@ def find_troubles(desk: Desk) -> list[str]:
         found.append("the coordinator is not started: server start")
     elif facts.phase == "running":
         found += [f"{site} is away" for site in _away(desk)]
+        found += [f"waiting for {site}: {why}" for site, why in _waited_for(events).items()]
+    found += [f"{site}: {how}" for site, how in _marked_ledgers(events).items()]
     if facts.phase == "failed":
         last = next((event for event in reversed(events) if event["event"] == "failed"), {})
         found.append(f"the run failed: {last.get('error', 'see run.log')}")
@@ -62,6 +65,24 @@ def find_version_troubles(desk: Desk) -> dict[str, str]:
         for site, seen in desk.seen().items()
         if seen.software_version != __version__
     }
+
+
+def _waited_for(events: Sequence[Event]) -> dict[str, object]:
+    """Who is waited for, with why, by the last word on it, and has not answered since: a coordinator that was started anew does
+    not know whom it waited for."""
+    waiting: dict[str, object] = {}
+    for event in events:
+        if event["event"] == "waiting":
+            sites = event["sites"]
+            waiting = {str(site): why for site, why in sites.items()} if isinstance(sites, Mapping) else {}
+        elif event["event"] == "reply" and event["said"] in ANSWERS:
+            waiting.pop(str(event["site"]), None)
+    return waiting
+
+
+def _marked_ledgers(events: Sequence[Event]) -> dict[str, object]:
+    """How the ledger of a site does not go on from what was seen of it, by the last word on each."""
+    return {str(event["site"]): event["how"] for event in events if event["event"] == "ledger-marked"}
 
 
 def seconds_left(facts: CoordinatorFacts, events: Sequence[Event]) -> float | None:

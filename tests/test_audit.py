@@ -12,15 +12,19 @@ from flwr.app import Context, RecordDict
 import client.app
 from client.audit import audit
 from client.cli import command_parser
+from client.outbox import Outbox
 from csasn import identity, wire
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, TrustError
+from csasn.federated.messages import Absence, Header, Hello, Reason
+from csasn.membership import Member, Membership
 from csasn.privacy.ledger import Contents, Ledger, Occasion
-from csasn.privacy.receipt import PURPOSE, read_receipts
+from csasn.privacy.receipt import PURPOSE, START, read_receipts
 from csasn.site import find_site
 from csasn.study import read_study
 from server.app import coordinate
 from server.flower_runtime import FIRST_NODE, RUN_ID, SERVER_NODE, LocalGrid, _identify
 from server.preparation import begin
+from server.receipts import Receipts
 from server.run_directory import RunDirectory
 
 SITES = ("centerA", "centerB")
@@ -217,6 +221,105 @@ def test_a_receipt_that_the_site_did_not_sign_is_found(files):
         audit(*files, "centerA", public)
 
 
+def go_on(ledger, received, site, number, run="run"):
+    """`number` more messages of a site, each with its receipt at the coordinator; how its ledger was marked at each."""
+    receipts, told = Receipts(received.parent, Membership.model_construct(members=(Member(site=site, weight_units=64),))), []
+    for attempt in range(number):
+        records = Outbox(ledger).post(Absence(Reason.DISK), Occasion(run, 1, attempt, "hello"), None)
+        told.append(receipts.take(site, Hello(Header("a" * 64, "b" * 64, 1, 1, run, attempt)), records))
+    return told
+
+
+def bring_back(files, kept, says_so):
+    """The ledger as in a copy of `kept` lines; `says_so` if the diary is newer than it, as it is where the copy is of the ledger
+    alone."""
+    lines = len(lines_of(files[0]))
+    files[0].write_bytes(b"".join(lines_of(files[0])[:kept]))
+    ledger = Ledger(files[0])
+    if says_so:
+        ledger.expect(lines)
+    return ledger
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+@pytest.mark.parametrize("more", [0, 1, 9])
+def test_a_ledger_that_says_that_it_was_brought_back_is_told_of_and_not_called_rewritten(kept, more, files):
+    told = go_on(bring_back(files, kept, says_so=True), files[1], "centerA", more)
+    assert [bool(marked) for marked in told] == [True, *[False] * (more - 1)][:more]
+    report = audit(*files, "centerA")
+    (lost,) = report.lost
+    assert (lost.chain, lost.messages, lost.first, lost.last) == (START, 4 - kept, kept + 1, 4)
+    assert report.receipts == kept + more
+    assert report.restored == {kept + 1: f"the ledger ended at line {kept}, and had 4 when this site last answered"}
+    assert sum(len(run.not_received) for run in report.runs if run.not_received is not None) == 0
+    text = "\n".join(report.lines())
+    lines = "line 4" if kept == 3 else f"lines {kept + 1} to 4"
+    messages = "1 message" if kept == 3 else f"{4 - kept} messages"
+    assert f"the coordinator has {messages} of the first chain, {lines}, which this ledger no longer holds: it was brought" in text
+    assert f"line {kept + 1} begins a new chain, since the ledger was brought back from a copy, or lost" in text
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_ledger_that_the_coordinator_marked_is_told_of_and_not_called_rewritten(kept, files):
+    """Ledger and diary are of one copy, so that the site itself saw no break."""
+    told = go_on(bring_back(files, kept, says_so=False), files[1], "centerA", 2)
+    assert [bool(marked) for marked in told] == [True, False]
+    report = audit(*files, "centerA")
+    assert report.restored == {}
+    assert [(lost.messages, lost.first, lost.last) for lost in report.lost] == [(4 - kept, kept + 1, 4)]
+    assert report.receipts == kept + 2
+
+
+def test_a_ledger_brought_back_twice_tells_of_both_chains(files):
+    """The second time from a copy that is older than the first break, whose line is gone too."""
+    go_on(bring_back(files, 2, says_so=True), files[1], "centerA", 3)
+    go_on(bring_back(files, 1, says_so=True), files[1], "centerA", 1)
+    report = audit(*files, "centerA")
+    assert [(lost.chain == START, lost.messages, lost.first, lost.last) for lost in report.lost] == [
+        (True, 3, 2, 4),
+        (False, 3, 4, 6),
+    ]
+    assert report.receipts == 1 + 1
+    assert re.search(r"the coordinator has 3 messages of chain [0-9a-f]{16}, lines 4 to 6", "\n".join(report.lines()))
+
+
+@pytest.mark.parametrize("says_so", [False, True])
+def test_a_break_excuses_nothing_that_came_after_it(says_so, files):
+    go_on(bring_back(files, 2, says_so), files[1], "centerA", 3)
+    whole = lines_of(files[0])
+    files[0].write_bytes(b"".join(whole[:-1]))
+    with pytest.raises(ProtocolError, match=f"line {len(whole)}: the coordinator received it, and this ledger ends at line"):
+        audit(*files, "centerA")
+
+
+def test_a_break_excuses_no_line_that_was_before_it(files):
+    """Line 1 is another one, and the ledger's own chain is whole."""
+    entries = [json.loads(line) for line in lines_of(files[0])]
+    files[0].unlink()
+    ledger = Ledger(files[0])
+    ledger.append(Occasion("run", 0, 1, "hello"), Contents((), (), 1, "c" * 64))
+    ledger.append(Occasion("run", 1, 2, "train"), Contents((), (), 1, "c" * 64))
+    ledger.expect(len(entries))
+    with pytest.raises(ProtocolError, match="line 1: the coordinator received another line with this number"):
+        audit(*files, "centerA")
+
+
+def test_a_line_that_says_less_than_what_was_received_is_found_also_where_a_break_follows(files):
+    change_receipt(files[1], 0, bytes=7)
+    go_on(bring_back(files, 2, says_so=True), files[1], "centerA", 1)
+    with pytest.raises(ProtocolError, match=r"line 1: recorded as sent with .* the coordinator received 7 bytes"):
+        audit(*files, "centerA")
+
+
+def test_a_break_that_another_site_made_excuses_nothing(files):
+    other = Ledger(files[0].with_name("other.jsonl"))
+    go_on(other, files[1], "centerB", 1)
+    assert any(receipt.marked for receipt in read_receipts(files[1])[0])
+    files[0].write_bytes(b"".join(lines_of(files[0])[:3]))
+    with pytest.raises(ProtocolError, match="line 4: the coordinator received it, and this ledger ends at line 3"):
+        audit(*files, "centerA")
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path, files):
     with pytest.raises(ConfigurationError, match=r"nothing\.jsonl is not there"):
         audit(tmp_path / "nothing.jsonl")
@@ -244,17 +347,19 @@ def test_the_command_finds_the_ledger_by_the_site_file(finished, capsys, tmp_pat
     assert "centerA: the ledger has 4 lines" in capsys.readouterr().out
 
 
-def test_a_site_over_its_own_budget_sends_a_line_in_place_of_its_update(tmp_path, run_federation):
+def test_a_site_over_its_own_budget_sends_a_word_in_place_of_its_update(tmp_path, run_federation, caplog):
     path, error = run_federation(tmp_path, {"centerB": {"upload_budget_mib": 0.25}})
-    assert "centerB: refused: the gate refused the answer: it has" in error.message
-    assert "this site's budget for the round has 262144 left" in error.message
+    assert "centerB: its upload budget is used up" in error.message
+    assert "this site's budget for the round has 262144 left" in caplog.text
     report = audit(path / "sites/centerB/ledger.jsonl", path / "received.jsonl", "centerB")
     (run,) = report.runs
-    assert list(run.refused) == [2]
-    assert run.messages == {"hello": 1, "train": 1}
+    refused = list(run.refused)
+    assert refused[0] == 2
+    assert run.messages == {"hello": 1, "train": len(refused)}
+    assert list(run.absences.values()) == ["its upload budget is used up"] * len(refused)
     assert run.not_received == []
     assert "refused at line 2, nothing of it was sent: the gate refused the answer" in "\n".join(report.lines())
-    assert "line 3 sent in place of an answer: refused: the gate" in "\n".join(report.lines())
+    assert "line 3 sent in place of an answer: its upload budget is used up" in "\n".join(report.lines())
 
 
 def test_a_broken_ledger_sends_nothing_and_the_coordinator_says_so(tmp_path, run_federation, caplog):
@@ -265,18 +370,27 @@ def test_a_broken_ledger_sends_nothing_and_the_coordinator_says_so(tmp_path, run
         return reply
 
     path, error = run_federation(tmp_path, answered=damage)
-    assert "centerB: refused: its ledger is broken or cannot be written, so it sends nothing" in error.message
+    assert "centerB: its disk is full or cannot be written: its ledger is broken or cannot be written" in error.message
     assert "nothing is sent: ledger.jsonl line 1: it is gone" in caplog.text
     assert (path / "sites/centerB/ledger.jsonl").stat().st_size == 0
 
 
-def test_a_site_whose_ledger_starts_anew_is_named_by_the_coordinator(tmp_path, run_federation):
+def test_a_site_whose_ledger_was_lost_begins_a_new_chain_is_named_and_stops_nothing(tmp_path, run_federation):
     def forget(reply):
-        if reply.has_content() and wire.head_from_records(reply.content).count == 1:
-            (tmp_path / "run/sites/centerB/ledger.jsonl").unlink(missing_ok=True)
-            client.app._ledger.cache_clear()
+        ledger = tmp_path / "run/sites/centerB/ledger.jsonl"
+        if reply.metadata.src_node_id == FIRST_NODE + 1 and reply.metadata.message_type == "train":
+            ledger.unlink()
+            client.app._node.cache_clear()
         return reply
 
     path, error = run_federation(tmp_path, answered=forget)
-    assert "centerB: answer breaks the contract: the site's ledger went back from line 1 to line 1" in error.message
-    assert any(receipt.refused for receipt in read_receipts(path / "received.jsonl")[0])
+    assert error is None
+    events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+    told = [event for event in events if event["event"] == "ledger-marked"]
+    assert [event["site"] for event in told] == ["centerB"]
+    assert told[0]["how"] == "the site's ledger begins a new chain at line 2, after line 2: it was brought back, or lost"
+    marked = [receipt.marked for receipt in read_receipts(path / "received.jsonl")[0] if receipt.site == "centerB"]
+    assert marked == ["", "", told[0]["how"], "", ""]  # it asked for the whole model, then answered the last two questions
+    report = audit(path / "sites/centerB/ledger.jsonl", path / "received.jsonl", "centerB")
+    assert [lost.messages for lost in report.lost] == [2]
+    assert list(report.restored) == [1]

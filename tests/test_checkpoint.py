@@ -9,8 +9,7 @@ import pytest
 
 from csasn.checkpoint import load_arrays, save_arrays
 from csasn.errors import ModelError, RunError, StorageError
-from csasn.federated.messages import Accepted
-from server.run_directory import BEST, LATEST, RunDirectory, RunState, read_events, set_aside
+from server.run_directory import BEFORE, BEST, LATEST, RunDirectory, RunState, read_events, set_aside
 
 ARRAYS = {"model": np.arange(7, dtype=np.float32), "counts": np.arange(6).reshape(2, 3)}
 
@@ -29,10 +28,15 @@ STATE = RunState(
     ranges=np.array([0.1, 0.2]),
     histogram_K=np.array([20, 10, 5]),
     history=(np.arange(9).reshape(3, 3), np.ones((3, 3), np.int64)),
-    accepted=Accepted(5, ("centerA", "centerC")),
+    number=5,
+    accepted=bytes(range(32)),
     best_round=1,
     best_score=0.75,
+    loss=0.5,
+    best_loss=0.25,
+    undone=1,
     num_partial=1,
+    validated=True,
 )
 
 
@@ -63,12 +67,17 @@ def test_a_cut_file_is_refused_at_every_length(tmp_path):
             load_arrays(path)
 
 
-def test_a_run_state_comes_back_as_it_went(directory):
-    directory.save(STATE)
+BEGUN = RunState(0, STATE.model, STATE.model_hash, STATE.ranges, STATE.histogram_K)
+
+
+@pytest.mark.parametrize("state", [STATE, BEGUN])
+def test_a_run_state_comes_back_as_it_went(directory, state):
+    directory.save(state)
     back = directory.load()
     assert back is not None
     for field in dataclasses.fields(RunState):
-        ours, theirs = getattr(STATE, field.name), getattr(back, field.name)
+        ours, theirs = getattr(state, field.name), getattr(back, field.name)
+        assert type(theirs) is type(ours)
         np.testing.assert_array_equal(np.asarray(theirs, dtype=object), np.asarray(ours, dtype=object))
 
 
@@ -175,8 +184,10 @@ def test_the_study_of_a_run_keeps_its_hash(directory, federate):
     assert directory.study.study_hash == federate("run-too", seed=1).study.study_hash
 
 
-def test_best_and_latest_are_apart(directory):
+def test_latest_best_and_the_one_before_are_apart(directory):
     directory.save(dataclasses.replace(STATE, round=1))
     directory.keep_best()
     directory.save(STATE)
-    assert (directory.load().round, directory.load(BEST).round) == (2, 1)
+    directory.keep_before()
+    directory.save(dataclasses.replace(STATE, round=3))
+    assert [directory.load(name).round for name in (LATEST, BEFORE, BEST)] == [3, 2, 1]

@@ -48,7 +48,19 @@ def written(tmp_path, **changes):
         ({"federation": {"sites": ["a"], "upload_bits": 12}}, r"federation\.upload_bits is 12: input should be 8, 16 or 32"),
         ({"federation": {"sites": ["a"], "secure_aggregation": True}}, r"secure_aggregation true with 1 sites, expected 3 to 16"),
         ({"federation": {"sites": [f"s{k}" for k in range(17)]}}, r"secure_aggregation true with 17 sites, expected 3 to 16; say"),
-        ({"federation": {"sites": list("abcd"), "min_sites": 2}}, r"min_sites 2 with secure_aggregation, expected 3 or more of 4"),
+        (
+            {"federation": {"sites": list("abcd"), "min_sites": 3}},
+            r"min_sites 3 and max_partial_rounds 0\.0 with secure_aggregation",
+        ),
+        (
+            {"federation": {"sites": list("abcd"), "max_partial_rounds": 0.1}},
+            r"min_sites 4 and max_partial_rounds 0\.1 with secure_aggregation, expected 4 and 0: a sum over fewer sites",
+        ),
+        ({"federation": {"sites": list("abc"), "min_sites": 4}}, r"min_sites 4 is above the number of sites 3"),
+        (
+            {"federation": {"sites": list("abc"), "loss_guard": 1.0}},
+            r"federation\.loss_guard is 1\.0: input should be greater than 1",
+        ),
         ({"federation": {"sites": list("abc"), "upload_bits": 32}}, r"upload_bits 32 is for comparisons, expected 16 or 8"),
         ({"federation": {"sites": list("abc"), "on_loss": "reveal"}}, r"on_loss reveal shows counts of fewer than all sites"),
         ({"classes": ["benign"]}, r"classes is \['benign'\]"),
@@ -71,6 +83,21 @@ def test_a_fault_names_key_value_and_expectation(tmp_path, changes, says):
         read_study(written(tmp_path, **changes))
     assert caught.value.hint
     assert "study.yaml" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("sites", "secure"),
+    [(list("ab"), None), (list("abc"), None), (list("abcd"), None), (list("abcd"), False), (list("abcd"), True)],
+)
+def test_where_sums_are_masked_every_site_is_in_every_round_unless_the_study_says_plain(tmp_path, sites, secure):
+    more = {} if secure is None else {"secure_aggregation": secure}
+    federation = read_study(written(tmp_path, federation={"sites": sites} | more)).federation
+    masked = len(sites) > 2 if secure is None else secure
+    assert federation.secure_aggregation == masked
+    assert (federation.min_sites, federation.max_partial_rounds) == ((len(sites), 0) if masked else (1, 0.1))
+    said = {"min_sites": federation.min_sites, "max_partial_rounds": federation.max_partial_rounds}
+    again = read_study(written(tmp_path, federation={"sites": sites} | more | said))
+    assert again.federation == federation
 
 
 def test_all_faults_are_listed_at_once(tmp_path):

@@ -48,7 +48,7 @@ def test_more_or_fewer_nodes_than_sites_is_an_error_that_names_the_option(nodes,
 
 def test_a_place_reads_back_and_anything_else_is_refused():
     assert wire.place_from_records(wire.place_to_records(63)) == 63
-    for records in (wire.place_to_records(-1), wire.answer_to_records(Absence(Reason.REFUSED))):
+    for records in (wire.place_to_records(-1), wire.answer_to_records(Absence(Reason.CONTENTS))):
         with pytest.raises(ProtocolError):
             wire.place_from_records(records)
 

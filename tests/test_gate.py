@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from csasn.federated.secagg.coordinator import blob_bytes
-from csasn.federated.secagg.messages import Sealing, SignedKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.app import reason_of_failure
 from client.outbox import Outbox
 from csasn import wire
 from csasn.contract import Contract
-from csasn.federated.messages import Absence, Answer, Confirmation, Kind, Reason, Shares
+from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, ProtocolError, StorageError, TrustError
+from csasn.federated.messages import Absence, Answer, Collect, Header, Hello, Kind, Ready, Reason
+from csasn.federated.secagg.keys import SignedKey
+from csasn.federated.secagg.sealing import Sealing
 from csasn.membership import Member, Membership
 from csasn.model.network import build_network
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing
@@ -57,7 +58,7 @@ def secure(tmp_path_factory, write_small_hospitals):
 def sealed(secure):
     """An answer to train: any integers, and what goes with them."""
     counts = np.full(secure.counts[Kind.TRAIN].size, -(2**62), np.int64)
-    sealing = Sealing((bytes(blob_bytes(4)),) * 3, (bytes(32),) * 4, "a" * 128)
+    sealing = Sealing(bytes(32), "a" * 128)
     return wire.answer_to_records(Answer(counts, np.full(secure.state.num_shared, 32767, "<i2"), sealing))
 
 
@@ -92,13 +93,6 @@ def test_what_the_study_asks_for_passes(records, terms):
     judge(records, terms)
 
 
-WORDS = {
-    Kind.KEYS: SignedKey(bytes(32), "b" * 128),
-    Kind.CONFIRM: Confirmation("c" * 128),
-    Kind.UNMASK: Shares(bytes(3 * 2 * 32)),
-}
-
-
 def test_masked_integers_pass_whatever_they_are_with_their_sealing_alone(sealed, secure):
     terms = Terms(secure, "north", Kind.TRAIN, 2)
     judge(sealed, terms)
@@ -110,12 +104,13 @@ def test_masked_integers_pass_whatever_they_are_with_their_sealing_alone(sealed,
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("blobs", [bytes(blob_bytes(4))] * 2),
-        ("blobs", [bytes(blob_bytes(4) + 1)] * 3),
-        ("blobs", ["a" * blob_bytes(4)] * 3),
-        ("secret-hashes", [bytes(32)] * 5),
+        ("view", bytes(31)),
+        ("view", bytes(33)),
+        ("view", "a" * 32),
+        ("view", [bytes(32)] * 2),
         ("signature", "a" * 127),
         ("signature", "a case name" + "a" * 117),
+        ("signature", bytes(128)),
         ("note", "anything"),
     ],
 )
@@ -125,19 +120,59 @@ def test_a_sealing_of_other_sizes_is_refused(sealed, secure, key, value):
         judge(sealed, Terms(secure, "north", Kind.TRAIN, 2))
 
 
-@pytest.mark.parametrize("kind", WORDS)
-def test_a_key_a_signature_and_shares_pass_where_they_are_asked_for_alone(kind, secure):
-    terms = Terms(secure, "north", kind, 2, num_survivors=3)
-    judge(wire.answer_to_records(WORDS[kind]), terms)
-    for other in set(WORDS) - {kind}:
-        with pytest.raises(RefusedError, match="records or values"):
-            judge(wire.answer_to_records(WORDS[other]), terms)
+QUESTIONS = [kind for kind in Kind if kind is not Kind.COLLECT]
+READY = Ready(bytes(32), SignedKey(bytes(32), "b" * 128))
 
 
-def test_shares_of_more_than_the_survivors_asked_for_are_refused(secure):
-    terms = Terms(secure, "north", Kind.UNMASK, 2, num_survivors=4)
+@pytest.mark.parametrize("kind", QUESTIONS)
+def test_to_a_question_of_a_study_that_masks_a_site_says_that_it_is_ready_and_nothing_else(kind, secure, sealed):
+    terms = Terms(secure, "north", kind, 2, ready=True)
+    judge(wire.answer_to_records(READY), terms)
     with pytest.raises(RefusedError, match="records or values"):
-        judge(wire.answer_to_records(WORDS[Kind.UNMASK]), terms)
+        judge(sealed, terms)
+    counts = Answer(np.ones(secure.counts[kind].size, np.int64))
+    with pytest.raises(RefusedError, match="records or values"):
+        judge(wire.answer_to_records(counts), terms)
+    beside = wire.answer_to_records(READY)
+    beside["arrays"] = wire.answer_to_records(counts)["arrays"]
+    with pytest.raises(RefusedError, match="records or values"):
+        judge(beside, terms)
+
+
+def test_what_is_collected_is_the_masked_answer_and_a_word_in_its_place_is_refused(secure, contract, sealed):
+    header = Header("a" * 64, "b" * 64, 2, 2, "run", 1)
+    collects = Terms.of(secure, "north", Collect(header, Kind.TRAIN, bytes(32), ()), None)
+    assert collects == Terms(secure, "north", Kind.TRAIN, 2)
+    judge(sealed, collects)
+    with pytest.raises(RefusedError, match="records or values"):
+        judge(wire.answer_to_records(READY), collects)
+    assert Terms.of(secure, "north", Hello(header), None).ready
+    assert not Terms.of(contract, "north", Hello(header), None).ready
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("transcript", bytes(31)),
+        ("transcript", "a" * 32),
+        ("public", bytes(33)),
+        ("public", [bytes(16)] * 2),
+        ("signature", "b" * 127),
+        ("signature", "a case name" + "b" * 117),
+        ("note", 1),
+    ],
+)
+def test_a_word_of_readiness_of_other_sizes_is_refused(secure, key, value):
+    records = wire.answer_to_records(READY)
+    records["ready"][key] = value
+    with pytest.raises(RefusedError, match="records or values that the study does not know"):
+        judge(records, Terms(secure, "north", Kind.TRAIN, 2, ready=True))
+
+
+@pytest.mark.parametrize("kind", QUESTIONS)
+def test_a_study_in_plain_lets_no_word_of_readiness_out(kind, contract):
+    with pytest.raises(RefusedError, match="records or values"):
+        judge(wire.answer_to_records(READY), Terms(contract, "north", kind, 2))
 
 
 def test_a_study_that_masks_lets_no_answer_out_in_plain(records, secure):
@@ -196,7 +231,7 @@ FORBIDDEN = {
     "an extra scalar": (lambda r: r.__setitem__("metrics", MetricRecord({"loss": 0.3})), "records or values"),
     "scalars in place of arrays": (lambda r: r.__setitem__("arrays", ConfigRecord({"counts": 3})), "records or values"),
     "an absence beside an answer": (
-        lambda r: r.__setitem__("absence", ConfigRecord({"reason": "refused", "text": ""})),
+        lambda r: r.__setitem__("absence", ConfigRecord({"reason": "failed", "at": 0})),
         "records or values",
     ),
     "another record of arrays": (lambda r: r.__setitem__("more", ArrayRecord({"counts": Array(np.zeros(3))})), "records or values"),
@@ -240,22 +275,25 @@ def test_an_answer_is_judged_by_the_request_it_answers(records, contract):
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_an_absence_with_a_known_reason_and_a_line_passes(reason):
-    judge(wire.answer_to_records(Absence(reason, "manifest.csv row 3: label is 'x', expected ±1")), None)
-    judge(wire.answer_to_records(Absence(reason)), None)
+def test_an_absence_with_a_known_reason_and_a_number_passes_and_no_text_goes_with_it(reason):
+    records = wire.answer_to_records(Absence(reason, 17, "manifest.csv row 3: label is 'x', expected ±1"))
+    judge(records, None)
+    assert dict(records["absence"]) == {"reason": reason.value, "at": 17}
 
 
 @pytest.mark.parametrize(
     ("absence", "says"),
     [
-        ({"reason": "refused", "text": "two\nlines"}, "not one printable line"),
-        ({"reason": "refused", "text": "\x1b[2J"}, "not one printable line"),
-        ({"reason": "refused", "text": "\u202eright to left"}, "not one printable line"),
-        ({"reason": "refused", "text": "a" * 501}, "not one printable line"),
-        ({"reason": "refused", "text": b"bytes"}, "not one printable line"),
-        ({"reason": "because", "text": ""}, "not a known one"),
-        ({"reason": "refused"}, "more or less"),
-        ({"reason": "refused", "text": "", "case": "Jane Doe"}, "more or less"),
+        ({"reason": "because", "at": 0}, "not a known one"),
+        ({"reason": 3, "at": 0}, "not a known one"),
+        ({"reason": "failed"}, "more or less"),
+        ({"reason": "failed", "at": 0, "text": "Jane Doe"}, "more or less"),
+        ({"reason": "failed", "text": "Jane Doe"}, "more or less"),
+        ({"reason": "failed", "at": -1}, "not that of a question"),
+        ({"reason": "failed", "at": 1.0}, "not that of a question"),
+        ({"reason": "failed", "at": True}, "not that of a question"),
+        ({"reason": "failed", "at": 19700101}, "not that of a question"),
+        ({"reason": "failed", "at": "17"}, "not that of a question"),
     ],
 )
 def test_any_other_absence_is_refused(absence, says):
@@ -263,7 +301,7 @@ def test_any_other_absence_is_refused(absence, says):
         judge(RecordDict({"absence": ConfigRecord(absence)}), None)
 
 
-def test_the_budget_of_a_round_counts_what_was_sent_in_it_even_after_a_restart(records, contract, outbox):
+def test_the_budget_of_a_round_counts_what_was_sent_in_it_even_after_a_restart(records, contract, outbox, caplog):
     size = describe(records).num_bytes
     answer = wire.answer_from_records(records)
     budget_mib = 1.5 * size / 2**20
@@ -274,13 +312,13 @@ def test_the_budget_of_a_round_counts_what_was_sent_in_it_even_after_a_restart(r
 
     assert isinstance(send(outbox), Answer)
     again = send(Outbox(Ledger(outbox.ledger.path)))
-    assert again.reason is Reason.REFUSED
-    assert "this site's budget for the round has" in again.text
+    assert again == Absence(Reason.BUDGET)
+    assert "this site's budget for the round has" in caplog.text
     assert outbox.bytes_left(budget_mib, "run", 3) == pytest.approx(1.5 * size)
     assert outbox.bytes_left(None, "run", 2) is None
 
 
-def test_what_is_refused_is_replaced_by_a_line_and_both_are_in_the_ledger(records, terms, outbox, monkeypatch):
+def test_what_is_refused_is_replaced_by_a_reason_and_both_are_in_the_ledger(records, terms, outbox, monkeypatch, caplog):
     def smuggle(reply, honest=wire.answer_to_records):
         made = honest(reply)
         if isinstance(reply, Answer):
@@ -292,24 +330,50 @@ def test_what_is_refused_is_replaced_by_a_line_and_both_are_in_the_ledger(record
     monkeypatch.setattr(wire, "answer_to_records", smuggle)
     sent = outbox.post(answer, OCCASION, terms)
     assert set(sent) == {"absence", "ledger"}
-    assert wire.answer_from_records(sent).text.startswith("the gate refused the answer: it holds records or values")
-    assert [line["outcome"] for line in ledger_lines(outbox)] == ["refused", "sent"]
+    assert wire.answer_from_records(sent) == Absence(Reason.CONTENTS)
+    refused, told = ledger_lines(outbox)
+    assert (refused["outcome"], told["outcome"]) == ("refused", "sent")
+    assert refused["why"].startswith("the gate refused the answer: it holds records or values")
+    assert refused["why"] in caplog.text
+    assert told["why"] == "refuses what it was sent"
     assert wire.head_from_records(sent).count == 2
-    assert "Jane" not in outbox.ledger.path.read_text() + str(sent["absence"])
+    assert "Jane" not in outbox.ledger.path.read_text() + str(sent["absence"]) + caplog.text
 
 
 def test_of_a_site_file_that_cannot_be_used_the_coordinator_is_told_no_more_than_that(tmp_path, caplog):
     path = tmp_path / "centerA.yaml"
     path.write_text("{site: centerA, manifest: m.csv, images: i, state: s, proxy: 'http://user:pa55word@proxy.internal'}")
-    absence = reason_of_failure(lambda: read_site(path))
-    assert absence == Absence(Reason.REFUSED, "the site file or study cannot be used here; this site's log says why")
+    assert reason_of_failure(lambda: read_site(path)) == Absence(Reason.UNUSABLE)
     assert "centerA.yaml: proxy is 'http://***@proxy.internal'" in caplog.text
     assert "pa55word" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (StorageError("disk of Jane Doe"), Reason.DISK),
+        (DataError("manifest.csv row 3", "mend it"), Reason.IMAGES),
+        (ConfigurationError("device is cuda"), Reason.UNUSABLE),
+        (ModelError("of another size"), Reason.FAILED),
+        (ProtocolError("the request is of another study"), Reason.CONTENTS),
+        (TrustError("not its signature"), Reason.CONTENTS),
+        (MemoryError("Jane Doe"), Reason.MEMORY),
+        (ValueError("Jane Doe"), Reason.FAILED),
+    ],
+)
+def test_whatever_goes_wrong_becomes_a_word_and_a_foreign_text_is_nowhere(error, reason, caplog):
+    def fail():
+        raise error
+
+    assert reason_of_failure(fail) == Absence(reason)
+    ours = isinstance(error, CsasnError)
+    assert (str(error.message) in caplog.text) if ours else ("Jane" not in caplog.text)
+
+
 def test_an_absence_that_the_gate_refuses_is_replaced_too(outbox):
-    sent = outbox.post(Absence(Reason.REFUSED, "a\nb"), OCCASION, None)
-    assert "not one printable line" in wire.answer_from_records(sent).text
+    sent = outbox.post(Absence(Reason.NUMBER, 1 << 30), OCCASION, None)
+    assert wire.answer_from_records(sent) == Absence(Reason.CONTENTS)
+    assert [line["outcome"] for line in ledger_lines(outbox)] == ["refused", "sent"]
 
 
 def test_an_honest_answer_leaves_as_it_is_beside_the_head(records, terms, outbox):

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, StorageError, TrainingError
-from csasn.federated.messages import Absence, Kind, Reason
+from csasn.federated.messages import Absence, Kind, Ready, Reason, transcript
+from csasn.federated.secagg.keys import SignedKey
 from csasn.weighting import ClassWeights, difficulty_target
 
 
@@ -18,7 +19,7 @@ def test_a_failed_answer_is_asked_for_again_in_the_same_attempt(federate):
     def fail_once(site, request, answer):
         if request.kind is Kind.TRAIN and site == "centerA" and not failed:
             failed.append(site)
-            return Absence(Reason.FAILED, "the site's app ended, code 8")
+            return Absence(Reason.FAILED, text="the site's app ended, code 8")
         return answer
 
     undisturbed, disturbed = federate("undisturbed"), federate("disturbed", tamper=fail_once)
@@ -26,6 +27,9 @@ def test_a_failed_answer_is_asked_for_again_in_the_same_attempt(federate):
     disturbed.run()
     assert disturbed.state_hash() == undisturbed.state_hash()
     assert [event["attempts"] for event in disturbed.events("round-finished")] == [1, 1]
+
+
+SITES = ("centerA", "centerB", "centerC")
 
 
 def lose(site_lost, in_round):
@@ -79,25 +83,42 @@ def test_too_few_sites_stop_the_run_with_their_reasons(federate):
     assert len(federation.events("round-repeated")) == 2
 
 
-def record_waits(federation):
-    """The sites that each exchange waits for, in order, filled while the federation runs."""
-    waited, exchange = [], federation.coordinator.sites.exchange
+class Silent:
+    """What a federation's sites say, but that from `site` nothing comes to questions that `to` is true of: no answer, no absence.
 
-    def recorded(requests, patient, *rest):
-        waited.append(list(patient))
-        return exchange(requests, patient, *rest)
+    `left_open` are the questions that the coordinator went on from without a word of it.
+    """
 
-    federation.coordinator.sites.exchange = recorded
-    return waited
+    def __init__(self, federation, site, to):
+        self.federation, self.site, self.to = federation, site, to
+        self.left_open, self._open = [], None
+        federation.coordinator.sites.exchange = self
+
+    def send(self, requests, deadline_s):
+        if self.site in requests and self._open is not None:
+            self.left_open.append(self._open)
+        self._open = requests.get(self.site, self._open)
+        first = {site: request for site, request in requests.items() if site == self.site}  # it is heard before the others
+        return self.federation.send(first | requests, deadline_s)
+
+    def receive(self):
+        for site, reply in self.federation.receive():
+            if site == self.site and self.to(self._open):
+                continue
+            self._open = None if site == self.site else self._open
+            yield site, reply
 
 
 def test_a_site_that_stayed_away_is_asked_again_but_not_waited_for(federate):
-    federation = federate("run", tamper=lose("centerC", 1), federation={"rounds": 2, "min_sites": 2, "max_partial_rounds": 0.5})
-    waited = record_waits(federation)
+    """In round 2 not a word comes from it: the round ends with the answers of the others all the same."""
+    allowed = {"rounds": 3, "min_sites": 2, "max_partial_rounds": 0.7}
+    federation = federate("run", tamper=lose("centerC", 1), federation=allowed)
+    silent = Silent(federation, "centerC", to=lambda request: request.kind is Kind.TRAIN and request.header.round == 2)
     federation.run()
-    assert waited[1] == ["centerA", "centerB", "centerC"]
-    assert waited[2] == ["centerA", "centerB"]
-    assert federation.events("round-finished")[1]["participants"] == ["centerA", "centerB", "centerC"]
+    assert [(request.kind, request.header.round) for request in silent.left_open] == [(Kind.TRAIN, 2)]
+    finished = federation.events("round-finished")
+    assert [event["participants"] for event in finished] == [list(SITES[:2]), list(SITES[:2]), list(SITES)]
+    assert finished[1]["absent"] == {"centerC": "no answer within the deadline"}
 
 
 def test_a_site_that_stayed_away_is_waited_for_where_too_few_are_left_without_it(federate):
@@ -109,10 +130,11 @@ def test_a_site_that_stayed_away_is_waited_for_where_too_few_are_left_without_it
         return None if lost else answer
 
     federation = federate("run", tamper=tamper, federation={"rounds": 1})
-    waited = record_waits(federation)
+    silent = Silent(federation, "centerC", to=lambda _: False)
     federation.run()
-    assert waited[1:4] == [["centerA", "centerB", "centerC"]] * 3
-    assert federation.events("round-finished")[0]["participants"] == ["centerA", "centerB", "centerC"]
+    assert silent.left_open == []
+    assert len(federation.events("round-repeated")) == 2
+    assert federation.events("round-finished")[0]["participants"] == list(SITES)
 
 
 def spoil(change):
@@ -137,6 +159,7 @@ def spoil(change):
         (lambda answer: replace(answer, update_P=None), r"holds no update"),
         (lambda answer: replace(answer, counts=answer.counts[1:]), r"counts have \d+ values"),
         (lambda answer: replace(answer, counts=-1 - answer.counts), r"are negative"),
+        (lambda answer: Ready(bytes(32), SignedKey(bytes(32), "a" * 128)), r"a Ready came in place of an answer to train"),
     ],
 )
 def test_an_answer_that_breaks_the_contract_never_counts(federate, change, reason):
@@ -146,7 +169,12 @@ def test_an_answer_that_breaks_the_contract_never_counts(federate, change, reaso
     assert federation.directory.load().round == 0
 
 
-def test_an_update_that_is_not_finite_is_refused_at_the_site(federate, monkeypatch):
+def site_log(caplog):
+    """What the workers wrote of failed work."""
+    return [record.getMessage() for record in caplog.records if record.name == "client.worker" and record.levelname == "ERROR"]
+
+
+def test_an_update_that_is_not_finite_is_a_count_of_its_site_and_its_log_says_so(federate, monkeypatch, caplog):
     federation = federate("run")
     read = type(federation.contract.state).read
 
@@ -157,22 +185,113 @@ def test_an_update_that_is_not_finite_is_refused_at_the_site(federate, monkeypat
 
     federation.coordinator.hello(federation.contract.state.read(federation.network))
     monkeypatch.setattr(type(federation.contract.state), "read", poisoned)
-    with pytest.raises(TrainingError, match="the update holds values that are not finite"):
+    with pytest.raises(TrainingError, match=r"^3 sites could not train; each site's own log says which"):
         federation.run()
+    assert len(site_log(caplog)) == 3
+    assert all("the update holds values that are not finite" in line for line in site_log(caplog))
+    assert federation.directory.load().round == 0
 
 
-def test_a_loss_that_becomes_nan_stops_the_run_and_says_what_to_lower(federate):
+def test_a_loss_that_becomes_nan_stops_the_run_and_the_sites_logs_say_what_to_lower(federate, caplog):
     federation = federate("run", optimiser={"learning_rate": 1e6, "batch_size": 4})
-    with pytest.raises(TrainingError, match=r"round 1: \d sites answered, .*; center.: training failed: .*learning_rate"):
+    with pytest.raises(TrainingError, match=r"^(1 site|\d sites) could not train; each site's own log says which$"):
         federation.run()
+    assert any("train failed: " in line and "learning_rate" in line for line in site_log(caplog))
 
 
-def test_class_weights_that_do_not_follow_from_their_sums_are_refused(federate):
+def fail_at(federation, site, kind, error):
+    """The work of one site on questions of a kind fails."""
+    learner = federation._worker(site).learner
+    honest = learner.work
+
+    def work(question, *given):
+        if question.kind is kind:
+            raise error
+        return honest(question, *given)
+
+    learner.work = work
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (Kind.TRAIN, "^1 site could not train; each site's own log says which$"),
+        (Kind.VALIDATE, "^1 site could not evaluate the model; each site's own log says which$"),
+        (Kind.FINISH, "^1 site could not evaluate the model; each site's own log says which$"),
+    ],
+)
+def test_of_work_that_failed_the_coordinator_learns_how_many_and_not_who(federate, caplog, secure, kind, says):
+    federation = federate("run", federation={"rounds": 1, "secure_aggregation": secure})
+    fail_at(federation, "centerB", kind, ValueError("a case of Jane Doe"))
+    with pytest.raises(TrainingError, match=says) as error:
+        federation.run()
+    told = str(error.value) + (federation.path / "events.jsonl").read_text()
+    assert "Jane" not in told + caplog.text
+    assert site_log(caplog) == [f"{kind} failed: unexpected ValueError"]
+    assert "centerB: " not in told
+    assert not [event for event in federation.directory.events() if event.get("absent")]
+
+
+def test_work_that_failed_leaves_what_was_left_over_as_it_was(federate):
+    federation = federate("run", federation={"rounds": 3})
+
+    def spoil_round_2(site, request, answer):
+        if request.kind is Kind.TRAIN and request.header.round == 1 and site == "centerC":
+            fail_at(federation, "centerB", Kind.TRAIN, ValueError())
+        return answer
+
+    federation.tamper = spoil_round_2
+    with pytest.raises(TrainingError, match="1 site could not train"):
+        federation.run()
+    accepted, kept = federation.directory.load().accepted, federation.workers["centerB"].kept
+    others = [path for path in kept.folder.glob("left-*") if accepted.hex() not in path.name]
+    before = kept.left(accepted)
+    assert before.residual_P.any()
+    (after,) = [kept.left(bytes.fromhex(path.stem.removeprefix("left-"))) for path in others]
+    assert after.residual_P.tobytes() == before.residual_P.tobytes()
+    assert {name: array.tobytes() for name, array in after.own.items()} == {n: a.tobytes() for n, a in before.own.items()}
+
+
+def test_class_weights_that_do_not_follow_from_their_sums_are_refused(federate, caplog):
     federation = federate("run", federation={"max_attempts": 1})
-    build = federation.coordinator._weighting
-    federation.coordinator._weighting = lambda state: replace(build(state), omega_K=build(state).omega_K * 1.01)
-    with pytest.raises(QuorumError, match="do not follow from their sums"):
+    exchange = federation.send
+
+    def lie(requests, deadline_s):
+        false = {site: lying(request) if request.kind is Kind.TRAIN else request for site, request in requests.items()}
+        return exchange(false, deadline_s)
+
+    def lying(request):
+        return replace(request, weighting=replace(request.weighting, omega_K=request.weighting.omega_K * 1.01))
+
+    federation.send = lie
+    with pytest.raises(QuorumError, match="centerA: refuses what it was sent"):
         federation.run()
+    assert "do not follow from their sums" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reason", "stops"), [(reason, reason in (Reason.VERSION, Reason.CONTENTS, Reason.BROKEN)) for reason in Reason]
+)
+def test_a_refusal_stops_at_once_and_every_other_reason_is_tried_again(federate, reason, stops):
+    """`at` 0 is what a site says that answered nothing yet, and refuses the number as too high."""
+    said = []
+
+    def tamper(site, request, answer):
+        if request.kind is Kind.HELLO and site == "centerB" and len(said) < 3:
+            said.append(site)
+            return Absence(reason)
+        return answer
+
+    federation = federate("run", tamper=tamper)
+    if stops:
+        with pytest.raises(QuorumError, match=f"^hello: 2 sites answered, nothing was summed; centerB: {reason.value}$"):
+            federation.coordinator.hello(federation.contract.state.read(federation.network))
+        assert len(said) == 1
+    else:
+        federation.coordinator.hello(federation.contract.state.read(federation.network))
+        assert len(said) == 3
+    federation.directory.close()
 
 
 def test_a_request_of_another_study_is_refused(federate):
@@ -186,11 +305,26 @@ def test_a_request_of_another_study_is_refused(federate):
 
 
 def test_error_feedback_commits_only_what_was_accepted(federate):
+    """What centerC left over in round 2, whose answer was lost, is in no later answer, and neither is that of round 1."""
     federation = federate("run", tamper=lose("centerC", 2), federation={"rounds": 3, "min_sites": 2, "max_partial_rounds": 0.34})
+    began = []
+
+    def spy(site, request, answer):
+        if request.kind is Kind.TRAIN and request.header.round == 3:
+            began.append((site, request.accepted))
+        return lose("centerC", 2)(site, request, answer)
+
+    federation.tamper = spy
     federation.run()
-    third = [r for site, r in federation.requests if r.kind is Kind.TRAIN and r.header.round == 3]
-    assert third[0].accepted.sites == ("centerA", "centerB")
-    assert federation.workers["centerC"].state.settle(None, "centerC").attempt == federation.directory.load().accepted.attempt
+    assert {site for site, _ in began} == set(SITES)
+    (accepted,) = {accepted for _, accepted in began}
+    second = [r for site, r in federation.requests if r.kind is Kind.TRAIN and r.header.round == 2]
+    assert accepted == transcript(second[0])
+    for site in SITES:
+        kept = federation.workers[site].kept
+        assert [path.name for path in kept.folder.glob("left-*")] == [
+            f"left-{federation.directory.load().accepted.hex()}.safetensors"
+        ]
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(federate, monkeypatch):
@@ -223,14 +357,14 @@ def test_a_site_with_one_class_takes_part_and_feels_the_class_weights(federate):
     worker, (_, request) = federation.workers["centerB"], [r for r in federation.requests if r[1].kind is Kind.TRAIN][-1]
     updates = []
     for more, omega in enumerate((np.ones(3), np.array([1.5, 1, 1])), 1):
-        worker._check_weighting = lambda given, omega=omega: ClassWeights(omega, np.ones(3) / 3, np.zeros(3), np.zeros(3))
-        header = replace(request.header, attempt=request.header.attempt + more)
+        worker.learner.check_weighting = lambda given, omega=omega: ClassWeights(omega, np.ones(3) / 3, np.zeros(3), np.zeros(3))
+        header = replace(request.header, number=request.header.number + more)
         updates.append(worker.answer(replace(request, header=header)).update_P)
     assert (updates[0] != updates[1]).any()
 
 
 def test_a_class_without_a_validation_case_works_and_is_never_called_difficult(federate):
-    federation = federate("run", federation={"rounds": 3})
+    federation = federate("run", federation={"rounds": 3, "loss_guard": None})  # few cases, on which round 1 triples the loss
 
     def never_validate_ftc(header, rows):
         splits = ["train" if row.endswith("FTC") else ("validation", "test", "train")[int(row[1:4]) % 7 // 3] for row in rows]
@@ -240,7 +374,7 @@ def test_a_class_without_a_validation_case_works_and_is_never_called_difficult(f
         rewrite_manifest(federation, site, never_validate_ftc)
     federation.run()
     assert all(event["recall"]["FTC"] is None and event["macro_auroc"] is not None for event in federation.events("evaluated"))
-    assert all("no validation case of FTC" in worker.data.notes for worker in federation.workers.values())
+    assert all("no validation case of FTC" in worker.learner.load_data().notes for worker in federation.workers.values())
     history = federation.directory.load().history
     assert all(difficulty_target(sums)[2] == 1 for sums in history)
 
@@ -249,24 +383,121 @@ def test_out_of_gpu_memory_a_site_trains_the_round_anew_with_fewer_images_at_onc
     federation = federate("run", federation={"rounds": 1})
     federation.run()
     _, request = [r for r in federation.requests if r[1].kind is Kind.TRAIN and r[0] == "centerB"][-1]
-    asked = replace(request, header=replace(request.header, run="small-memory"))
-    worker = federation._worker("centerB")
-    forward, most = worker.network.forward, 5
+    learner = federation._worker("centerB").learner
+    weights, most = learner.check_weighting(request.weighting), 5
+    model = federation.contract.state.read(federation.network)
+    forward = learner.network.forward
 
     def small(images, *known):
-        if worker.network.training and len(images) > most:
+        if learner.network.training and len(images) > most:
             raise torch.OutOfMemoryError
         return forward(images, *known)
 
-    monkeypatch.setattr(worker.network, "forward", small)
-    answer = worker.answer(asked)
-    assert worker.micro_batch <= most
-    assert f"set micro_batch: {worker.micro_batch} in the site file" in caplog.text
+    monkeypatch.setattr(learner.network, "forward", small)
+    work = learner.work(request, model, weights, None)
+    assert learner.micro_batch <= most
+    assert f"set micro_batch: {learner.micro_batch} in the site file" in caplog.text
     federation.restart_worker("centerB")
-    modest = federation._worker("centerB")
-    modest.micro_batch = worker.micro_batch
-    same = modest.answer(replace(asked, header=replace(asked.header, run="modest")))
-    assert (answer.update_P == same.update_P).all()  # nothing of the broken attempts is left
+    modest = federation._worker("centerB").learner
+    modest.micro_batch = learner.micro_batch
+    same = modest.work(request, model, weights, None)
+    assert (work.update_P == same.update_P).all()  # nothing of the broken attempts is left
     most = 0
     with pytest.raises(ConfigurationError, match="too small for one image"):
-        worker.answer(replace(asked, header=replace(asked.header, run="none")))
+        learner.work(request, model, weights, None)
+
+
+GUARDED = {"rounds": 3, "loss_guard": 2.0}
+
+
+def spoils(model_of_round, times):
+    """The model of a round looks a hundred times worse on validation cases to centerB, as often as said."""
+    left = [times]
+
+    def tamper(site, request, answer):
+        about = request.header.round - (request.kind is Kind.TRAIN)
+        if site == "centerB" and request.kind in (Kind.TRAIN, Kind.VALIDATE) and about == model_of_round and left[0]:
+            left[0] -= 1
+            counts = answer.counts.copy()
+            counts[9] += 100 << 16  # the summed loss stands behind the confusion matrix
+            counts[9] *= 100
+            return replace(answer, counts=counts)
+        return answer
+
+    return tamper
+
+
+@pytest.mark.parametrize("spoilt", [1, 2, 3])
+def test_a_round_that_makes_the_model_much_worse_is_undone_once_and_trained_anew(federate, spoilt):
+    """Also the last one, whose model is evaluated after all rounds."""
+    federation = federate("run", tamper=spoils(spoilt, 1), federation=GUARDED)
+    finished = federation.run()
+    (undone,) = federation.events("round-undone")
+    assert undone["round"] == spoilt
+    assert "was the best so far" in undone["why"]
+    rounds = [event["round"] for event in federation.events("round-finished")]
+    assert rounds == sorted([1, 2, 3, spoilt])
+    hashes = [event["state_hash"] for event in federation.events("round-finished") if event["round"] == spoilt]
+    assert len(set(hashes)) == 2  # trained with other randomness
+    state = federation.directory.load()
+    assert (state.round, state.undone, state.validated) == (3, spoilt, True)
+    assert len(state.history) == 4  # of each model once, and not of the one that was taken back
+    assert finished.whole
+    trained = [(r.header.round, r.header.number) for site, r in federation.requests if r.kind is Kind.TRAIN and site == "centerA"]
+    numbers = [number for _, number in trained]
+    assert numbers == sorted(set(numbers))
+    assert [current for current, _ in trained].count(spoilt) == 2
+
+
+def test_a_round_that_makes_the_model_much_worse_twice_stops_the_run(federate):
+    federation = federate("run", tamper=spoils(2, 2), federation=GUARDED)
+    with pytest.raises(TrainingError, match=r"validation loss .* after round 2, .* was the best so far, also after the round was"):
+        federation.run()
+    assert len(federation.events("round-undone")) == 1
+
+
+def test_without_a_guard_nothing_is_undone(federate):
+    federation = federate("run", tamper=spoils(2, 1), federation=GUARDED | {"loss_guard": None})
+    federation.run()
+    assert federation.events("round-undone") == []
+    assert [event["round"] for event in federation.events("round-finished")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("killed_at", ["before the checkpoint", "before the next round", "in the next round"])
+def test_a_run_killed_about_an_undone_round_goes_on_to_the_same_bits(federate, monkeypatch, killed_at):
+    """And does not take the round back a second time, or give up."""
+    undisturbed = federate("undisturbed", tamper=spoils(2, 1), federation=GUARDED)
+    undisturbed.run()
+
+    class KilledError(Exception):
+        pass
+
+    # the model is as bad when it is looked at again: the site has its answer on disk
+    spoil, spoilt = spoils(2, 9), federate("disturbed", federation=GUARDED)
+    directory, save = spoilt.directory, spoilt.directory.save
+
+    def tamper(site, request, answer):
+        if directory.load() is not None and directory.load().undone:
+            if killed_at == "in the next round" and site == "centerB":
+                raise KilledError
+            return answer
+        return spoil(site, request, answer)
+
+    def killed(state):
+        if state.undone and killed_at == "before the checkpoint":
+            raise KilledError
+        save(state)
+        if state.undone and killed_at == "before the next round":
+            raise KilledError
+
+    spoilt.tamper = tamper
+    monkeypatch.setattr(directory, "save", killed)
+    with pytest.raises(KilledError):
+        spoilt.run()
+    resumed = federate("disturbed")
+    again = spoils(2, 9)
+    resumed.tamper = lambda site, request, answer: answer if resumed.directory.load().undone else again(site, request, answer)
+    resumed.run()
+    assert resumed.state_hash() == undisturbed.state_hash()
+    state = resumed.directory.load()
+    assert (state.round, state.undone, len(state.history)) == (3, 2, 4)

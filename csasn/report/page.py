@@ -23,9 +23,10 @@ TROUBLES = {
     "round-repeated": "a round was repeated",
     "exchange-repeated": "an exchange was repeated",
     "evaluation-withheld": "metrics were withheld",
-    "nothing-unmasked": "no sum could be unmasked",
-    "shares-that-do-not-fit": "shares of a secret did not fit",
-    "wrong-confirmation": "a confirmation was wrong",
+    "waiting": "sites were waited for",
+    "round-undone": "a round was undone",
+    "totals-changed": "the number of validation cases changed",
+    "ledger-marked": "a site's ledger does not go on from what was seen of it",
     "link-lost": "the line to Flower was lost",
     "stopped": "the run was stopped",
     "failed": "the run failed",
@@ -142,16 +143,28 @@ def _troubles(marked: Marked) -> list[Trouble]:
     troubles = []
     for index, event in enumerate(marked.items("events")):
         words = TROUBLES.get(str(event.get("event"))) if isinstance(event, Mapping) else None
-        if words:
+        if words and not _is_end_of_waiting(event):
             troubles.append(Trouble(index, words, tuple(_told(marked, index))))
     return troubles
+
+
+def _is_end_of_waiting(event: object) -> bool:
+    return isinstance(event, Mapping) and event.get("event") == "waiting" and not event.get("sites")
 
 
 def _told(marked: Marked, index: int) -> list[tuple[str, Markup]]:
     """What an event says of each site, and why."""
     event = marked.at("events", index)
     told = [(site, event.text("absent", site)) for site in event.names("absent")]
-    told += [(site, Markup()) for site in event.names("sites")]
+    whys = isinstance(event.find("sites"), Mapping)
+    told += [(site, event.text("sites", site) if whys else Markup()) for site in event.names("sites")]
     about = str(event.find("site") or "")
-    told += [(about, event.text(key)) for key in ("why", "error") if event.find(key)]
+    told += [(about, event.text(key)) for key in ("why", "how", "error") if event.find(key)]
+    if event.find("before") is not None:
+        counted = [_counts(event.at(key)) for key in ("before", "now")]
+        told.append(("", Markup("{} of each class before, {} in round {}").format(*counted, event.count("round"))))
     return told
+
+
+def _counts(numbers: Marked) -> Markup:
+    return Markup(", ").join(numbers.count(index) for index in range(len(numbers.items())))

@@ -13,7 +13,7 @@ from csasn.study import Study
 
 Event = Mapping[str, object]
 SEEN_PLAIN = "each site's update and counts (secure aggregation is off)"
-SEEN_MASKED = "sums over the sites alone: of updates over those who took part, of counts over all of them; who answered, and when"
+SEEN_MASKED = "sums over all sites alone, of updates and of counts; who answered, and when"
 ROUND_KEYS = ("absent", "participants", "attempts", "clipped_share", "bytes_up", "bytes_down", "seconds", "class_weights")
 METRIC_KEYS = ("loss", "macro_auroc", "balanced_accuracy", "recall")
 CONCLUSIVE_CASES = 10  # test cases of a class; of fewer nothing is to be concluded
