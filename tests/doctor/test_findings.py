@@ -17,6 +17,7 @@ from client.training_probe import Measured
 from csasn import __version__
 from csasn.contract import Contract
 from csasn.enrolment import read_request
+from csasn.identity import create_keys
 from csasn.membership import read_membership
 from csasn.supervision import free_port
 from doctoring import assert_found, needing, run, running_front
@@ -84,6 +85,11 @@ def another_authority(hospital):
     fingerprint = read_request(path / "centerA.request.json").enrolment.fingerprint
     run("server", "enroll", path / "centerA.request.json", "--folder", other, "--fingerprint", fingerprint)
     run("client", "install", "--site", "centerA", "--config", hospital.site_file, f"{other}/kits/centerA.kit.zip", "--replace")
+
+
+def new_keys(hospital):
+    shutil.rmtree(hospital.state / "keys")
+    create_keys(hospital.state / "keys")
 
 
 def slow_clock(hospital):
@@ -168,6 +174,7 @@ FAULTS = [  # what is planted, the check that finds it, how it ends, and words o
     (another_authority, "connection", 11, "is not of this study's authority", "does a proxy open TLS"),
     (unknown_name, "connection", 12, "the name in nowhere.invalid:443 cannot be resolved", "DNS"),
     (closed_port, "connection", 12, "cannot be reached directly", "outbound TCP to that port"),
+    (new_keys, "enrolment", 11, "the coordinator does not know the key of centerA: is it enrolled?", "client enroll"),
     (slow_clock, "clock", 11, "s behind the coordinator's", "NTP"),
     (somewhat_fast_clock, "clock", 0, "s ahead of the coordinator's", "NTP"),
     (other_study, "study", 11, "the coordinator runs study ffffffffffff, the kit is of", "new kit"),

@@ -2,11 +2,16 @@
 
 import socket
 import threading
+import time
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
-from client.link_speed import FIRST_BYTES, MOST_BYTES, measure_rate
+from client import coordinator_link
+from client.coordinator_link import ask_facts
+from client.link_speed import FIRST_BYTES, MOST_BYTES, measure_link, measure_rate
+from csasn.errors import TrustError
 from doctoring import assert_found
 
 
@@ -82,3 +87,18 @@ def test_the_bandwidth_is_measured_within_five_seconds_each_way(rate):
     assert found == pytest.approx(rate, rel=0.3) or rate > 1e8
     assert now[0] < max(5.0, 1.1 * FIRST_BYTES / rate)
     assert moved[0] < 2 * MOST_BYTES
+
+
+def test_a_refused_signature_is_the_clocks_fault_where_the_clocks_differ(hospital, monkeypatch):
+    situation = hospital.situation()
+    assert ask_facts(situation.site, situation.kit).study_name == "small"
+    late = SimpleNamespace(time=lambda: time.time() - 600)
+    monkeypatch.setattr(coordinator_link, "time", late)
+    with pytest.raises(TrustError, match="does not know the key of centerA: is it enrolled"):
+        ask_facts(situation.site, situation.kit)
+    with pytest.raises(TrustError, match="does not know the key of centerA: is it enrolled"):
+        measure_link(situation.site, situation.kit)
+    hospital.federation.say({"ahead_s": 600})
+    with pytest.raises(TrustError, match=r"clock is (599|600) s behind the coordinator's") as caught:
+        ask_facts(situation.site, situation.kit)
+    assert "NTP" in caught.value.hint

@@ -105,9 +105,9 @@ def describe(taken):
     )
 
 
-def lay_siege(folder, upstream, num_idle, num_slow, seconds):
+def lay_siege(folder, upstream, num_idle, num_slow, seconds, **settings):
     """Measures before and during; what was seen."""
-    with running_front(folder, upstream.port, credits_per_minute=1 << 20) as front:
+    with running_front(folder, upstream.port, credits_per_minute=1 << 20, **settings) as front:
         before = measure(front, seconds)
         memory = front.memory_mb()
         with Siege(front, num_idle, num_slow) as siege:
@@ -121,7 +121,7 @@ def lay_siege(folder, upstream, num_idle, num_slow, seconds):
 
 
 def test_an_honest_site_works_on_while_another_address_holds_all_it_can(tmp_path, upstream):
-    lay_siege(tmp_path, upstream, 100, 80, 2)
+    lay_siege(tmp_path, upstream, 100, 80, 2, max_connections=64, connections_per_address=40)
 
 
 @pytest.mark.slow
