@@ -15,9 +15,10 @@ from server.coordinator import find_service
 from server.desk import Desk
 from server.run_directory import finished_rounds
 from server.superlink import LinkLostError, nodes_online
+from server.waits import find_waits
 
 Event = Mapping[str, object]
-ANSWERS = ("ready", "answered")  # what a site says in an event where it is not absent
+PATIENCE_S = 60.0  # with a site that keeps the run waiting, before a person is told
 
 
 def describe(desk: Desk) -> dict[str, object]:
@@ -49,8 +50,7 @@ def find_troubles(desk: Desk) -> list[str]:
     if find_service(desk.folder) is None:
         found.append("the coordinator is not started: server start")
     elif facts.phase == "running":
-        found += [f"{site} is away" for site in _away(desk)]
-        found += [f"waiting for {site}: {why}" for site, why in _waited_for(events).items()]
+        found += _wait_troubles(desk)
     found += [f"{site}: {how}" for site, how in _marked_ledgers(events).items()]
     if facts.phase == "failed":
         last = next((event for event in reversed(events) if event["event"] == "failed"), {})
@@ -67,17 +67,13 @@ def find_version_troubles(desk: Desk) -> dict[str, str]:
     }
 
 
-def _waited_for(events: Sequence[Event]) -> dict[str, object]:
-    """Who is waited for, with why, by the last word on it, and has not answered since: a coordinator that was started anew does
-    not know whom it waited for."""
-    waiting: dict[str, object] = {}
-    for event in events:
-        if event["event"] == "waiting":
-            sites = event["sites"]
-            waiting = {str(site): why for site, why in sites.items()} if isinstance(sites, Mapping) else {}
-        elif event["event"] == "reply" and event["said"] in ANSWERS:
-            waiting.pop(str(event["site"]), None)
-    return waiting
+def _wait_troubles(desk: Desk) -> list[str]:
+    """Who keeps the run waiting for long; a process that was just started anew is no trouble."""
+    online, found = _online(desk), []
+    for site, wait in find_waits(desk.enrolments.study.federation.sites, desk.events()).items():
+        if wait.seconds > PATIENCE_S and (wait.why or site not in online):
+            found.append(f"the run waits for {site} since {wait.since:%Y-%m-%d %H:%M:%S} UTC: {wait.why or 'it is away'}")
+    return found
 
 
 def _marked_ledgers(events: Sequence[Event]) -> dict[str, object]:
@@ -102,12 +98,14 @@ def status_view(status: Mapping[str, object]) -> Group:
         + (f", about {float(str(left)) / 60:.0f} min left" if left is not None else "")
         + f"; certificate: {status['certificate_days_left']} days left"
     )
-    columns = ("site", "enrolled", "approved", "online", "version", "rounds trained", "in last round")
+    columns = ("site", "enrolled", "approved", "online", "version", "rounds trained", "in last round", "awaited")
     table = Table(*columns, title=None)
     sites = status["sites"]
     assert isinstance(sites, dict)
     for site, row in sites.items():
-        cells = [row[key] for key in ("enrolled", "approved", "online", "software_version", "rounds_trained", "last_round")]
+        cells = [
+            row[key] for key in ("enrolled", "approved", "online", "software_version", "rounds_trained", "last_round", "waiting")
+        ]
         table.add_row(site, *[Text(_cell(cell)) for cell in cells])
     troubles = status["troubles"]
     assert isinstance(troubles, list)
@@ -123,6 +121,7 @@ def _sites(desk: Desk, facts: CoordinatorFacts, events: Sequence[Event]) -> dict
     enrolled, seen, online = desk.enrolments.sites(), desk.seen(), _online(desk)
     approved = {approval.site for approval in facts.approvals}
     finished = finished_rounds(events)
+    waits = find_waits(desk.enrolments.study.federation.sites, events)
     rows: dict[str, dict[str, object]] = {}
     for site in desk.enrolments.study.federation.sites:
         took = [event for event in finished if site in _list(event, "participants")]
@@ -133,6 +132,7 @@ def _sites(desk: Desk, facts: CoordinatorFacts, events: Sequence[Event]) -> dict
             "online": site in online,
             "seen_seconds_ago": round(time.time() - seen[site].time, 1) if site in seen else None,
             "software_version": seen[site].software_version if site in seen else None,
+            "waiting": str(waits[site]) if site in waits else None,
             "rounds_trained": len(took),
             "last_round": (absent.get(site, "aggregated") if isinstance(absent, dict) else None) if finished else None,
         }
@@ -142,11 +142,6 @@ def _sites(desk: Desk, facts: CoordinatorFacts, events: Sequence[Event]) -> dict
 def _rounds(events: Sequence[Event]) -> list[dict[str, object]]:
     keys = ("round", "attempts", "participants", "absent", "seconds")
     return [{key: event.get(key) for key in keys} for event in finished_rounds(events)]
-
-
-def _away(desk: Desk) -> list[str]:
-    online = _online(desk)
-    return [site for site in desk.enrolments.sites() if site not in online]
 
 
 def _online(desk: Desk) -> dict[str, str]:
