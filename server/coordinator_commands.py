@@ -43,7 +43,7 @@ def _add_start(commands: Commands) -> argparse.ArgumentParser:
         "--on-trouble",
         default="",
         metavar="COMMAND",
-        help="a program, called with one line of text when the run waits for a site for a minute, it failed, or a certificate ends in 14 days",
+        help="a program, called with one line when the run waits a minute for a site, it failed, or a certificate ends in 14 days",
     )
     add_health(start)
     return start

@@ -10,6 +10,7 @@ from rich.text import Text
 from csasn.federated.messages import Kind
 from csasn.plain_text import plain
 from csasn.study import Study
+from server.exchange import ANSWERED, READY
 
 Event = Mapping[str, object]
 
@@ -78,9 +79,7 @@ class Progress:
         self._describe(event["round"])
 
     def _reply(self, event: Event) -> None:
-        if event["said"] == "ready":  # what it is ready with is collected next, from all sites
-            return
-        if event["said"] != "answered":
+        if event["said"] not in (READY, ANSWERED):
             self.say(f"  {event['site']}: {event['said']}")
         elif self._task is not None and (exchange := self._place(str(event["kind"]), int(str(event["round"])))) is not None:
             self._answered = {str(event["site"])} | (self._answered if exchange == self._exchange else set())
