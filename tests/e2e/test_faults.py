@@ -25,6 +25,8 @@ ROUNDS = 3
 NO_WAY = (ConnectionRefusedError, TimeoutError)
 LIARS = str(Path(__file__).parent / "liars")
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+# only in plain a round may do without a site
+IMPATIENT = {"secure_aggregation": False, "min_sites": 3, "answer_deadline_s": 30.0, "max_partial_rounds": 1.0, "max_attempts": 1}
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 
@@ -80,6 +82,11 @@ def check_same_bits(deployment, local):
     assert report["state_hash"] == local["state_hash"]
     for site in SITES:
         assert deployment.exit_code(site) == 0, deployment.describe()
+
+
+def waited_for(deployment):
+    """Who was ever waited for, with the last reason."""
+    return {site: why for event in deployment.events("waiting") for site, why in event["sites"].items()}
 
 
 def failure(deployment, within_s=200):
@@ -206,7 +213,7 @@ def test_a_site_that_joins_late_is_waited_for(deploy, local):
 
 
 def test_a_site_absent_for_good_leaves_a_partial_round_that_is_named(deploy):
-    deployment = deploy("impatient", answer_deadline_s=30.0, max_partial_rounds=1.0, max_attempts=1)
+    deployment = deploy("impatient", **IMPATIENT)
     deployment.start_all()
     deployment.finished_round(1, 200)
     deployment.kill("centerD")
@@ -218,11 +225,24 @@ def test_a_site_absent_for_good_leaves_a_partial_round_that_is_named(deploy):
 
 
 def test_a_site_absent_for_good_ends_a_study_that_allows_no_partial_round(deploy):
-    deployment = deploy("strict", answer_deadline_s=20.0, max_attempts=2)
+    deployment = deploy("strict", secure_aggregation=False, answer_deadline_s=20.0, max_partial_rounds=0.0, max_attempts=2)
     deployment.start_all()
     deployment.finished_round(1, 200)
     deployment.kill("centerD")
     assert "centerD: no answer" in failure(deployment)
+
+
+def test_where_sums_are_masked_a_site_that_is_away_is_waited_for_beyond_its_deadline(deploy):
+    deployment = deploy("prompt", answer_deadline_s=20.0)
+    deployment.start_all()
+    deployment.finished_round(1, 200)
+    deployment.kill("centerD")
+    deployment.wait_for(lambda: deployment.events("waiting"), "the deadline passes", 200)
+    assert "waiting for centerD: no answer within the deadline" in deployment.run("server", "status", "--check", code=8)
+    deployment.start("centerD")
+    report = deployment.report(400)
+    assert report["status"] == "complete"
+    assert all(row["participants"] == list(SITES) for row in report["rounds"])
 
 
 # disks
@@ -234,10 +254,9 @@ def test_a_full_disk_at_a_site_is_said_and_the_run_goes_on_once_there_is_room(de
         deployment.start_all()
         deployment.finished_round(1, 200)
         filling = fill(deployment.folder / "centerB/state")
-        assert "centerB: " in failure(deployment)
+        deployment.wait_for(lambda: "centerB" in waited_for(deployment), "the run waits for centerB", 200)
+        assert "its disk is full or cannot be written" in waited_for(deployment)["centerB"]
         filling.unlink()
-        assert deployment.end(COORDINATOR) == 130
-        deployment.start(COORDINATOR)
         check_same_bits(deployment, local)
         deployment.close()
 
@@ -300,7 +319,7 @@ def test_a_clock_ten_minutes_off_is_said(deploy):
 
 def test_another_study_is_refused(deploy, enrol):
     deployment = deploy()
-    theirs = enrol("impatient", answer_deadline_s=30.0, max_partial_rounds=1.0, max_attempts=1)
+    theirs = enrol("impatient", **IMPATIENT)
     deployment.start(COORDINATOR)
     deployment.wait_for(lambda: "SuperLink knows" in deployment.said(COORDINATOR), "the coordinator is up")
     stranger = theirs.copy(deployment.folder / "stranger")
@@ -343,7 +362,7 @@ def test_without_the_signature_of_one_site_nothing_trains(deploy):
 
 @pytest.mark.parametrize("kind", ["nan", "shape", "bytes"])
 def test_a_site_that_sends_what_the_contract_forbids_is_named_and_never_averaged(deploy, kind):
-    deployment = deploy("strict", answer_deadline_s=20.0, max_attempts=2)
+    deployment = deploy()
     for owner in (COORDINATOR, *SITES[:3]):
         deployment.start(owner)
     deployment.start("centerD", PYTHONPATH=LIARS, CSASN_TEST_LIE=f"send:{kind}")
@@ -352,13 +371,12 @@ def test_a_site_that_sends_what_the_contract_forbids_is_named_and_never_averaged
 
 
 @pytest.mark.parametrize("kind", ["study", "tensor"])
-def test_a_coordinator_that_asks_for_what_was_not_approved_is_refused_by_every_site(deploy, kind):
+def test_a_coordinator_that_asks_for_what_was_not_approved_is_refused_by_the_first_site_that_it_asks(deploy, kind):
     deployment = deploy()
     deployment.start(COORDINATOR, PYTHONPATH=LIARS, CSASN_TEST_LIE=f"ask:{kind}")
     for site in SITES:
         deployment.start(site)
-    error = failure(deployment, 300)
-    assert all(f"{site}: refused" in error for site in SITES)
+    assert failure(deployment, 300) in [f"{site}: refuses what it was sent" for site in SITES]
     assert deployment.events("round-finished") == []
 
 

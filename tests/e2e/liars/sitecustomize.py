@@ -78,8 +78,10 @@ def dies(point, proof):
     import signal
     from contextlib import suppress
 
-    from client import secrecy, site_state
-    from server import masked_sums
+    from client.diary import Diary
+    from client.kept import Kept
+    from csasn.federated.messages import Kind
+    from server.masked_sums import MaskedSums
 
     def die():
         with suppress(FileExistsError):
@@ -89,7 +91,7 @@ def dies(point, proof):
     def before(honest):
         return lambda *given: (die(), honest(*given))[1]
 
-    def after(honest, matters=lambda *_: True):
+    def after(honest, matters):
         def call(*given):
             result = honest(*given)
             if matters(*given):
@@ -98,14 +100,14 @@ def dies(point, proof):
 
         return call
 
-    if point == "answer":  # on the site's disk, and not sent
-        site_state.SiteState.keep = after(site_state.SiteState.keep, lambda _, outcome: outcome.residual_P is not None)
-    elif point == "confirmation":
-        secrecy.SecureSite.confirm = after(secrecy.SecureSite.confirm)
-    elif point == "survivors":  # whom the coordinator has just found
-        masked_sums.MaskedSums._unmask = before(masked_sums.MaskedSums._unmask)
-    elif point == "shares":  # which have come
-        masked_sums.unmask = before(masked_sums.unmask)
+    if point == "kept":  # what training came to is on the site's disk, and it has not said that it is ready
+        Kept.keep = after(Kept.keep, lambda _, pending, *__: pending.update_P is not None)
+    elif point == "noted":  # the diary says that it answered, and it has not
+        Diary.note = after(Diary.note, lambda _, kind, *__: kind is Kind.TRAIN)
+    elif point == "ready":  # all sites are, and nothing was collected
+        MaskedSums._collect = before(MaskedSums._collect)
+    elif point == "collected":  # all of it has come, and nothing came of it yet
+        MaskedSums._checked = before(MaskedSums._checked)
 
 
 def is_process(module, what):
