@@ -31,20 +31,23 @@ def find_waits(sites: Collection[str], events: Sequence[Event]) -> dict[str, Wai
     waits: dict[str, Wait] = {}
     for event in events:
         name, site = str(event["event"]), str(event.get("site"))
-        when = datetime.fromisoformat(str(event["time"]))
         if name.endswith(STARTED):
-            waits = {site: Wait(when) for site in sites}
+            waits = {site: Wait(_time(event)) for site in sites}
         elif name == "reply" and event["said"] == READY:
             waits.pop(site, None)
             if not waits:  # all are ready: now each is asked for its answer
-                waits = {site: Wait(when) for site in sites}
+                waits = {site: Wait(_time(event)) for site in sites}
         elif name == "reply" and event["said"] == ANSWERED:
             waits.pop(site, None)
         elif name == "waiting" and isinstance(absent := event["sites"], dict):
             for other in sites:
                 why = str(absent.get(other, ""))
                 if why and (other not in waits or waits[other].why != why):
-                    waits[other] = Wait(waits[other].since if other in waits and waits[other].why else when, why)
+                    waits[other] = Wait(waits[other].since if other in waits and waits[other].why else _time(event), why)
         elif name in ("round-finished", "failed", "outcome", "run-finished"):
             waits = {}
     return waits
+
+
+def _time(event: Event) -> datetime:
+    return datetime.fromisoformat(str(event["time"]))

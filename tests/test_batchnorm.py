@@ -37,7 +37,7 @@ def test_a_site_validates_what_it_received_with_statistics_of_those_weights(fede
 
     def listen(site, request, answer):
         if request.kind is kind:  # of training, the last round
-            answered[site] = request, answer, federation.workers[site]._model.copy()
+            answered[site] = request, answer, federation.workers[site].learner._model.copy()
         return answer
 
     federation = federate("run", tamper=listen)
@@ -60,7 +60,7 @@ def test_every_batchnorm_mode_trains_and_finishes_with_a_model_that_evaluates(fe
     finished = federation.run()
     write_outcome(RunDirectory(federation.path), federation.contract, federation.network, finished)
     network, info = load_model(federation.path)
-    data = federation.workers["centerA"].data
+    data = federation.workers["centerA"].learner.load_data()
     assert np.isfinite(image_logits(network, data, np.arange(len(data.images_NHW)))).all()
     assert info.statistics
 
@@ -71,7 +71,8 @@ def test_every_batchnorm_mode_trains_and_finishes_with_a_model_that_evaluates(fe
 def test_what_a_mode_keeps_at_a_site_differs_between_sites_and_never_leaves(federate, mode, kept):
     federation = federate("run", federation={"rounds": 2, "batchnorm": mode})
     federation.run()
-    own = {site: worker.state.settle(None, site).own for site, worker in federation.workers.items()}
+    accepted = federation.directory.load().accepted
+    own = {site: worker.kept.left(accepted).own for site, worker in federation.workers.items()}
     layers = {name for name, _ in normalisation_layers(federation.network)}
     assert set(own["centerA"]) == {f"{layer}.{name}" for layer in layers for name in kept}
     assert not {segment.name for segment in federation.contract.state.shared} & set(own["centerA"])
@@ -82,7 +83,7 @@ def test_frozen_statistics_never_move(federate):
     federation = federate("run", federation={"batchnorm": "frozen"})
     federation.run()
     before = read_tensors(initial_network(federation.study), own_tensors(federation.network, "silo"))
-    after = read_tensors(federation.workers["centerA"].network, before)
+    after = read_tensors(federation.workers["centerA"].learner.network, before)
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
@@ -22,7 +23,7 @@ from server.desk import Desk
 from server.enrolment import Enrolments, initialise
 from server.outcome import write_outcome, write_report
 from server.progress import Progress
-from server.status import _rounds, _sites, find_troubles, seconds_left, status_view
+from server.status import _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
 from server.trouble_calls import TroubleCalls
 
 HOSTILE = "[red]\x1b]0;owned\x07\x9b31m\nsecond line :bomb:"
@@ -117,16 +118,102 @@ def test_the_progress_shows_a_word_of_a_site_as_text_alone():
     assert console.file.getvalue() == f"  centerA: {SHOWN}\n"
 
 
-def test_a_reason_to_be_absent_is_taken_in_as_printable_text():
+def read_by_the_coordinator(records, error=None, mark=""):
+    """What the coordinator makes of a site's message, and what it was told of its ledger."""
+    marked = []
+
     class Message:
-        content = wire.answer_to_records(Absence(Reason.REFUSED, HOSTILE))
-        has_error = staticmethod(lambda: False)
+        content = records
+        has_error = staticmethod(lambda: error is not None)
 
     class Receipts:
-        take = staticmethod(lambda *_: None)
+        take = staticmethod(lambda *_: mark)
 
-    exchange = GridExchange(None, {}, Receipts(), lambda *_: None)
-    assert exchange._read("centerA", None, Message()) == Absence(Reason.REFUSED, SHOWN)
+    Message.error = error
+    exchange = GridExchange(None, {}, Receipts(), lambda *_: None, lambda *given: marked.append(given))
+    return exchange._read(SimpleNamespace(site="centerA", request=None), Message()), marked
+
+
+def test_of_a_site_that_is_absent_the_coordinator_shows_words_of_its_own_alone():
+    records = wire.answer_to_records(Absence(Reason.IMAGES))
+    assert read_by_the_coordinator(records) == (Absence(Reason.IMAGES), [])
+    records["absence"]["reason"] = HOSTILE
+    absence, _ = read_by_the_coordinator(records)
+    assert absence == Absence(Reason.BROKEN, text="unknown reason of an absence")
+    records["absence"]["text"] = HOSTILE
+    assert "red" not in str(read_by_the_coordinator(records)[0])
+
+
+def test_an_app_that_ended_and_a_ledger_that_cannot_be_written_are_told_apart():
+    codes = {wire.NO_LEDGER: Reason.DISK, 8: Reason.FAILED}
+    for code, reason in codes.items():
+        absence, _ = read_by_the_coordinator(None, SimpleNamespace(code=code))
+        assert absence.reason is reason
+    assert "the site's app ended, code 8" in str(absence)
+
+
+def test_a_ledger_that_went_back_is_told_of_and_the_answer_is_used():
+    records = wire.answer_to_records(Absence(Reason.DISK))
+    assert read_by_the_coordinator(records, mark="it went back") == (Absence(Reason.DISK), [("centerA", "it went back")])
+
+
+# what there is to see of a run
+
+
+def said(*events):
+    """What a person sees of these events."""
+    console = Console(file=io.StringIO(), width=200)
+    progress = Progress(console)
+    for event in events:
+        progress.on_event(event)
+    return console.file.getvalue()
+
+
+def reply(site, word, kind="train"):
+    return {"event": "reply", "kind": kind, "round": 1, "site": site, "said": word}
+
+
+def test_that_a_site_is_ready_is_no_line_and_that_it_is_absent_is():
+    assert said(reply("centerA", "ready"), reply("centerB", "answered")) == ""
+    assert said(reply("centerC", str(Absence(Reason.DISK)))) == "  centerC: its disk is full or cannot be written\n"
+
+
+def test_what_is_out_of_the_ordinary_in_a_round_is_said_as_it_comes():
+    assert said({"event": "waiting", "sites": {"centerC": "no answer within the deadline"}}) == (
+        "  waiting for centerC: no answer within the deadline\n"
+    )
+    assert said({"event": "waiting", "sites": {}}) == ""
+    undone = {"event": "round-undone", "round": 3, "why": "validation loss 9 after round 3, 1 was the best so far"}
+    assert said(undone) == f"  round 3 is undone, and trained once more: {undone['why']}\n"
+    changed = {"event": "totals-changed", "round": 3, "before": [9, 4], "now": [8, 4]}
+    assert "validation cases of each class were 9 4, and are 8 4" in said(changed)
+    assert said({"event": "ledger-marked", "site": "centerA", "how": "it went back"}) == "  centerA: it went back\n"
+
+
+def test_how_a_ledger_went_back_is_told_by_the_last_word_on_it():
+    marked = [{"event": "ledger-marked", "site": "centerA", "how": how} for how in ("it went back", "it went back again")]
+    assert _marked_ledgers([*marked, reply("centerA", "ready")]) == {"centerA": "it went back again"}
+
+
+def test_a_wait_of_a_minute_is_a_trouble_and_one_of_a_moment_is_none(folder, monkeypatch):
+    import server.status
+    from server.run_directory import RunDirectory
+
+    monkeypatch.setattr(server.status, "find_service", lambda _: True)
+    monkeypatch.setattr(server.status, "_online", lambda _: {"centerA": "", "centerB": ""})
+    directory = RunDirectory(folder / "runs/small")
+    directory.event("train-started", round=1)
+    directory.event("waiting", sites={"centerB": "its disk is full or cannot be written"})
+    directory.close()
+    desk = Desk(Enrolments.open(folder))
+    assert not [trouble for trouble in find_troubles(desk) if "waits" in trouble]
+    monkeypatch.setattr(server.status, "PATIENCE_S", -1.0)
+    waits = [trouble for trouble in find_troubles(desk) if "waits" in trouble]
+    assert any(
+        "waits for centerB since" in trouble and trouble.endswith("UTC: its disk is full or cannot be written") for trouble in waits
+    )
+    assert any("waits for centerC since" in trouble and trouble.endswith("UTC: it is away") for trouble in waits)
+    assert not any("centerA" in trouble for trouble in waits)  # it is at work
 
 
 # a round that was told twice

@@ -67,5 +67,5 @@ def test_a_federation_of_frozen_branches_runs_and_never_computes_a_map_twice(fed
     forward = type(federation.network.vit).forward
     monkeypatch.setattr(type(federation.network.vit), "forward", lambda self, x: (calls.append(len(x)), forward(self, x))[1])
     finished = federation.run()
-    assert sum(calls) == sum(len(worker.data.images_NHW) for worker in federation.workers.values())
+    assert sum(calls) == sum(len(worker.learner.load_data().images_NHW) for worker in federation.workers.values())
     assert finished.whole

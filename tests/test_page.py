@@ -214,6 +214,24 @@ def test_of_very_many_troubles_the_newest_are_shown_and_the_page_says_so():
     assert "The newest alone" not in words(checked(report, lost[:200]))
 
 
+def test_what_was_out_of_the_ordinary_is_told_with_the_site_and_why():
+    report = sample_report()
+    odd = [
+        {"event": "waiting", "sites": {"north": "no answer within the deadline"}},
+        {"event": "waiting", "sites": {}},
+        {"event": "round-undone", "round": 3, "why": "validation loss too high"},
+        {"event": "totals-changed", "round": 4, "before": [12, 7], "now": [11, 7]},
+        {"event": "ledger-marked", "site": "south", "how": "its ledger went back"},
+    ]
+    page = checked(report, [{"time": f"2026-11-27T22:00:0{number}.000+00:00", **event} for number, event in enumerate(odd)])
+    text = words(page)
+    for expected in ("sites were waited for", "a round was undone", "validation loss too high", "its ledger went back", "north"):
+        assert expected in text
+    shown = page.places()
+    assert {"events.0.sites.north", "events.2.why", "events.3.before.0", "events.3.now.0", "events.4.how"} <= set(shown)
+    assert not [place for place in shown if place.startswith("events.1.")]
+
+
 def test_weights_that_are_one_up_to_rounding_have_a_chart(tmp_path):
     """Bisection leaves ω a rounding error away from 1 where nothing moves it, as with few validation cases."""
     report = sample_report(rounds=2)

@@ -74,13 +74,14 @@ def test_metrics_of_a_round_are_those_of_the_model_that_came_of_it(finished):
 
 def test_support_and_confusion_count_the_test_cases_of_all_sites(finished):
     final = write_report(finished.directory, "local")["final"]
-    tested = sum(int((worker.data.split_C == TEST).sum()) for worker in finished.workers.values())
+    tested = sum(int((worker.learner.load_data().split_C == TEST).sum()) for worker in finished.workers.values())
     assert sum(map(sum, final["confusion"])) == tested == sum(row["support"] for row in final["per_class"].values())
 
 
 def test_training_cases_are_summed_over_sites(finished):
     report = write_report(finished.directory, "local")
-    classes = np.concatenate([worker.data.class_C[worker.data.split_C == TRAIN] for worker in finished.workers.values()])
+    data = [worker.learner.load_data() for worker in finished.workers.values()]
+    classes = np.concatenate([cases.class_C[cases.split_C == TRAIN] for cases in data])
     assert list(report["training_cases"].values()) == np.bincount(classes, minlength=3).tolist()
 
 

@@ -178,14 +178,16 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed_and_says_so(reference, small, t
     assert state_hash(out) == state_hash(reference[0])
 
 
-def test_a_broken_image_at_a_site_stops_before_training_and_names_the_row_alone(small, tmp_path, write_small_hospitals):
+def test_a_broken_image_at_a_site_stops_before_training_and_the_row_is_in_the_sites_log_alone(tmp_path, write_small_hospitals):
     hospitals = tmp_path / "hospitals"
     write_small_hospitals(hospitals)
     victim = hospitals / "centerB/images/004-0.png"
     victim.write_bytes(victim.read_bytes()[:200])
     done = simulate(hospitals, tmp_path / "run")
     assert done.returncode == 8
-    assert "centerB: refused: manifest.csv row" in done.stderr
+    assert "centerB: its manifest or images cannot be used" in done.stderr
+    assert "no answer: manifest.csv row" in done.stderr  # workers of a simulation log where it was started
+    assert "row" not in (tmp_path / "run/events.jsonl").read_text()
     for secret in ("004-0", "c004"):
         assert secret not in done.stderr + done.stdout + (tmp_path / "run/events.jsonl").read_text()
 
@@ -260,7 +262,7 @@ def test_a_round_that_was_told_twice_counts_once_for_the_baselines(ending, monke
 
 
 def test_the_bar_of_a_run_with_secure_aggregation_counts_each_site_once_an_exchange(tmp_path, write_small_hospitals):
-    """Keys and shares are exchanges too, and not counted."""
+    """That a site is ready is an exchange too, and not counted."""
     study_file = write_small_hospitals(tmp_path / "hospitals", federation={"rounds": 2, "secure_aggregation": True})
     done = simulate(tmp_path / "hospitals", tmp_path / "run")
     assert done.returncode == 0, done.stderr

@@ -26,10 +26,9 @@ from flwr.common.serde import recorddict_to_proto
 from numpy.typing import NDArray
 
 from csasn.federated.aggregate import add_integers, apply_step
-from csasn.federated.messages import Answer, Reply, Shares
+from csasn.federated.messages import Answer, Ready, Reply
 from csasn.federated.quantise import (
     WEIGHT_UNITS,
-    WIDENING,
     Scale,
     first_ranges,
     integer_type,
@@ -38,8 +37,9 @@ from csasn.federated.quantise import (
     quantise,
     step_sizes,
 )
-from csasn.federated.secagg import coordinator
-from csasn.federated.secagg.masks import BLOCK_BYTES, CIPHER_BLOCK, SEED_BYTES, Mask, add_masks
+from csasn.federated.secagg.keys import DIGEST_BYTES, KEY_BYTES, SEED_BYTES, SignedKey
+from csasn.federated.secagg.masks import BLOCK_BYTES, CIPHER_BLOCK, Mask, add_masks
+from csasn.federated.secagg.sealing import Sealing
 from csasn.federated.segments import Segment
 from csasn.metrics import case_layout
 from csasn.model.network import build_network
@@ -48,9 +48,6 @@ from csasn.privacy.receipt import Head
 from csasn.randomness import fast_generator
 from csasn.study import Federation, Model, Study
 from csasn.wire import answer_to_records, attach_head
-
-sys.path.append(str(Path(__file__).parent.parent))  # of the tests: sites with keys agreed
-from secagg_sites import answers, hashes_of, revealed_by, sites, survivors_of, values
 
 Line = dict[str, object]
 Floats = NDArray[np.float32]
@@ -100,9 +97,9 @@ class Load:
 
     @classmethod
     def of_94m(cls) -> "Load":
-        """Of four sites: three masks with peers and one of its own."""
+        """Of four sites: three masks with peers."""
         segments = segments_94m()
-        masks = tuple(Mask(os.urandom(SEED_BYTES), sign) for sign in (1, 1, -1, 1))
+        masks = tuple(Mask(os.urandom(SEED_BYTES), sign) for sign in (1, 1, -1))
         return cls(make_update(segments, 0, 1), scale_of(segments, np.full(len(segments), 0.1), UNITS[0]), masks)
 
     def quantise(self, update: Floats, residual: Floats) -> NDArray[np.signedinteger]:
@@ -165,23 +162,6 @@ def secagg_mask_vs_raw_cipher() -> Line:
     }
 
 
-def secagg_unmask_s_94m() -> Line:
-    """Seconds of the coordinator from the shares of t sites to the sum of four, all there; target 3."""
-    group = sites(4)
-    answered = answers(group, x=values(group, 1, BITS))
-    survivors = survivors_of(group, answered, group.roster.sites)
-    parts = {name: revealed_by(group, answered, survivors, name)[1] for name in survivors.sites}
-    total = np.zeros(segments_94m()[-1].stop, integer_type(BITS))
-
-    def work() -> None:
-        revealed = coordinator.recover(parts, survivors.sites, hashes_of(answered, survivors), group.roster)
-        coordinator.unmask(total, revealed, THREADS)
-
-    work()
-    ours = statistics.median(_timed(work) for _ in range(REPEATS))
-    return {"ours": ours, "rival": 3.0, "ratio": ours / 3.0, "unit": "s"}
-
-
 def secagg_extra_peak_vs_upload() -> Line:
     """Peak memory of quantising and masking beyond update and residual, which are held before, against the upload's bytes.
     `residual_kept` is what stays beside the upload until the next round, in the update's place, against the same."""
@@ -222,7 +202,7 @@ def secagg_sum_error_16bit() -> Line:
         errors.append(error)
         ranges = next_ranges(largest, ranges)
     some = tuple(segment for segment in segments if segment.stop <= 12_000_000)
-    wider = first[: len(some)] * WIDENING
+    wider = first[: len(some)] * 4  # so that none of its values is clipped
     _, largest = _round_error(some, wider, 1, "student-t5")
     heavier, _ = _round_error(some, next_ranges(largest, wider), 2, "student-t5")
     ours = max(errors)
@@ -258,12 +238,12 @@ def secagg_upload_ratio_8bit() -> Line:
 
 
 def _upload_ratio(bits: int) -> Line:
-    """All that a site sends in a round, shares included, in Flower's own form; counts of seven classes go with both."""
-    num, num_sites = segments_94m()[-1].stop, len(UNITS)
-    counts = np.zeros(case_layout(7, malignancy=True).size + 4, np.int64)
-    sealing = Sealing((bytes(coordinator.blob_bytes(num_sites)),) * (num_sites - 1), (bytes(DIGEST_BYTES),) * num_sites, "0" * 128)
-    shares = Shares(bytes(coordinator.shares_bytes(num_sites, num_sites)))
-    ours = _message_bytes(Answer(counts, np.zeros(num, integer_type(bits)), sealing)) + _message_bytes(shares)
+    """All that a site sends in a round, its key included, in Flower's own form; counts of seven classes go with both."""
+    num = segments_94m()[-1].stop
+    counts = np.zeros(case_layout(7, malignancy=True).size + 5, np.int64)
+    ready = Ready(bytes(DIGEST_BYTES), SignedKey(bytes(KEY_BYTES), "0" * 128))
+    answer = Answer(counts, np.zeros(num, integer_type(bits)), Sealing(bytes(DIGEST_BYTES), "0" * 128))
+    ours = _message_bytes(ready) + _message_bytes(answer)
     weights = RecordDict({"arrays": ArrayRecord({"update": Array(np.zeros(num, np.float32)), "counts": Array(counts)})})
     rival = len(recorddict_to_proto(weights).SerializeToString())
     return {"ours": ours, "rival": rival, "ratio": ours / rival, "unit": "bytes"}

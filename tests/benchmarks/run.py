@@ -18,7 +18,6 @@ from masking import (
     secagg_extra_peak_vs_upload,
     secagg_mask_vs_raw_cipher,
     secagg_sum_error_16bit,
-    secagg_unmask_s_94m,
     secagg_upload_ratio_8bit,
     secagg_upload_ratio_16bit,
 )
@@ -35,7 +34,6 @@ BENCHMARKS = {
     "deploy_coordinator_peak_gb_94m": deploy_coordinator_peak_gb_94m,
     "deploy_round_94m_secured_s": deploy_round_94m_secured_s,
     "secagg_mask_vs_raw_cipher": secagg_mask_vs_raw_cipher,
-    "secagg_unmask_s_94m": secagg_unmask_s_94m,
     "secagg_extra_peak_vs_upload": secagg_extra_peak_vs_upload,
     "secagg_sum_error_16bit": secagg_sum_error_16bit,
     "secagg_upload_ratio_16bit": secagg_upload_ratio_16bit,

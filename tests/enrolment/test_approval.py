@@ -75,6 +75,16 @@ def test_approval_says_whether_scales_and_shifts_of_the_site_leave_it(federation
     assert ("this site's own scales and shifts (γ, β) of normalisation" in said) == (batchnorm == "fedbn")
 
 
+@pytest.mark.parametrize("secure", [False, True])
+def test_approval_says_what_happens_where_a_site_is_away_and_that_no_word_of_a_case_is_sent(federation, secure):
+    study = federation.path / "study.yaml"
+    study.write_text(study.read_text().replace("secure_aggregation: false", f"secure_aggregation: {str(secure).lower()}"))
+    said = federation.approve("centerA", federation.enroll_all())
+    assert ("a round counts with every site or not at all: one that is away is waited for, however long" in said) == secure
+    assert ("may lack one; if a site is lost for good, results are withheld" in said) == (not secure)
+    assert "where it cannot answer, a reason out of a fixed list, which never depends on what a case shows" in said
+
+
 def test_approving_anew_shows_what_changed(federation):
     before = federation.enroll_all()
     federation.approve("centerA", before)
