@@ -101,7 +101,7 @@ def test_a_trouble_is_one_line_that_a_terminal_does_not_act_on(folder):
 
 def test_the_status_shows_a_word_of_a_site_as_text_alone():
     row = {"enrolled": True, "approved": False, "online": True, "software_version": HOSTILE, "rounds_trained": 3,
-           "last_round": f"refused: {HOSTILE}"}  # fmt: skip
+           "last_round": f"refused: {HOSTILE}", "waiting": HOSTILE}  # fmt: skip
     keys = ("study", "study_hash", "phase", "run_status", "round", "num_rounds", "certificate_days_left")
     status = dict.fromkeys(keys, "x") | {"seconds_left": None, "sites": {"centerA": row}, "troubles": [HOSTILE[:5]]}
     console = Console(file=io.StringIO(), width=250)
@@ -223,7 +223,7 @@ def test_a_round_that_was_told_twice_counts_once(folder):
     first, second = (finished_round(number) | {"participants": ["centerA"], "seconds": 2.0} for number in (1, 2))
     events = [first, {"event": "failed"}, first | {"seconds": 8.0}, second]
     desk = Desk(Enrolments.open(folder))
-    facts = CoordinatorFacts(study_name="small", study_hash="a" * 64, software_version="1", time=datetime.now(UTC),
+    facts = CoordinatorFacts(study_name="small", study_hash="a" * 64, software_version="1.0.0", time=datetime.now(UTC),
                              phase="running", round=2, num_rounds=4)  # fmt: skip
     assert seconds_left(facts, events) == 10.0
     assert [(row["round"], row["seconds"]) for row in _rounds(events)] == [(1, 8.0), (2, 2.0)]
