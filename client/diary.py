@@ -1,7 +1,8 @@
-"""A site's diary: for each kind of question the last one that it answered, by number and transcript.
+"""A site's diary: for each kind of question the last one that it answered, by number, transcript and answer.
 
 It is on disk before an answer leaves, for as long as the study and its membership are, and bounds how often and in how many forms a
-coordinator can ask. A coordinator that forgot where it was is told the number, and goes on above it.
+coordinator can ask. A coordinator that forgot where it was is told the number, and goes on above it. One question has one answer:
+where its cases changed since, two sums under one number would differ by that change.
 
 Not protected: a site that is brought back from a backup has an older diary; that of every other site still bounds the sums.
 """
@@ -29,10 +30,11 @@ class NumberError(ProtocolError):
 
 
 class Entry(Configuration):
-    """A question that was answered."""
+    """A question that was answered, and the SHA-256 of the answer before it was masked."""
 
     number: int = Field(ge=1)
     transcript: Sha256
+    answer: Sha256
 
 
 class Hospitals(Configuration):
@@ -91,17 +93,20 @@ class Diary:
         if last and number == at and transcript.hex() != last.transcript:
             raise NumberError(f"{kind} {number} is asked for with other contents than it was answered with", at)
 
-    def note(self, kind: Kind, number: int, transcript: bytes, ledger_lines: int, manifest_sha256: str | None = None) -> None:
+    def note(self, kind: Kind, entry: Entry, ledger_lines: int, manifest_sha256: str | None = None) -> None:
         """Writes that a question is answered, before its answer leaves.
 
         Raises:
+            NumberError: it was answered otherwise before.
             StorageError: it cannot be written: nothing may leave.
         """
         before = self._contents
+        last = before.answered.get(kind)
+        if last and last.number == entry.number and last != entry:
+            raise NumberError(f"{kind} {entry.number} was answered before, and would be answered otherwise now", last.number)
         hospitals = before.hospitals
         if manifest_sha256 is not None:
             hospitals = hospitals.model_copy(update={"manifest_sha256": manifest_sha256})
-        entry = Entry(number=number, transcript=transcript.hex())
         after = Contents(
             hospitals=hospitals, answered={**before.answered, kind: entry}, ledger_lines=max(ledger_lines, before.ledger_lines)
         )

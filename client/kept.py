@@ -37,9 +37,10 @@ class LeftOver:
 
 @dataclass(frozen=True)
 class Pending:
-    """What a question came to; `key` is the public half of `private`, signed."""
+    """What a question came to, and its digest (hex) before it is masked; `key` is the public half of `private`, signed."""
 
     transcript: bytes
+    digest: str
     counts: Integers
     update_P: SignedIntegers | None = None
     private: bytes = b""
@@ -62,7 +63,7 @@ class Kept:
             save_arrays(self._left_path(pending.transcript), arrays, {"transcript": pending.transcript.hex()}, PRIVATE)
             self._left = pending.transcript, left
         facts = {
-            "transcript": pending.transcript.hex(), "private": pending.private.hex(),
+            "transcript": pending.transcript.hex(), "digest": pending.digest, "private": pending.private.hex(),
             "public": pending.key.public.hex(), "signature": pending.key.signature,
         }  # fmt: skip
         answer: dict[str, NDArray[np.generic]] = {COUNTS: pending.counts}
@@ -126,6 +127,7 @@ class Kept:
         transcript, private, public = (bytes.fromhex(str(facts[name])) for name in ("transcript", "private", "public"))
         return Pending(
             transcript=transcript,
+            digest=str(facts["digest"]),
             counts=arrays[COUNTS].astype(np.int64, copy=False),
             update_P=None if update is None else cast(SignedIntegers, update),
             private=private,

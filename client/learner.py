@@ -234,7 +234,7 @@ class Learner:
         return Work(counts, cast(SignedIntegers | None, moments))
 
     def nothing(self, kind: Kind, current_round: int, before: LeftOver | None) -> Work:
-        """What stands for work that failed: zeros of the same shapes, and what was left over before, unchanged."""
+        """What stands for work that failed: nothing to sum, and what was left over before, unchanged."""
         upload = self.contract.upload(kind, current_round)
         update_P = None if upload is None else np.zeros(upload[1], upload[0])
         left = before or LeftOver(np.zeros(self.contract.state.num_shared, np.float32))

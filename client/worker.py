@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.diary import Diary, Hospitals, NumberError
+from client.diary import Diary, Entry, Hospitals, NumberError
 from client.kept import Kept, Pending
 from client.learner import Learner, NeedsModelError, Work
 from client.replay import keep_replay
@@ -108,7 +108,7 @@ class SiteWorker:
                 keep_replay(self.kept, question, model, Answer(pending.counts, pending.update_P), Path(self.site.manifest))
         if self.contract.secure:
             return Ready(digest, pending.key)
-        self._note(question.kind, header.number, digest)
+        self._note(question.kind, header.number, pending)
         return Answer(pending.counts, pending.update_P)
 
     def _work(self, question: Question, model: Floats32 | None, weights: ClassWeights | None) -> Work:
@@ -125,9 +125,13 @@ class SiteWorker:
         return self.learner.nothing(question.kind, question.header.round, before)
 
     def _keep(self, question: Question, digest: bytes, work: Work) -> Pending:
+        """Keeps what a question came to. Where work failed and sums are masked, noise is summed in its place: beside zeros, a sum in
+        which the work went well would show this site's part of it."""
         answer = Answer(self.contract.pack(question.kind, work.counts), work.update_P)
         self.contract.check_values(question.kind, self.site.site, question.header.round, answer)
-        pending = Pending(digest, answer.counts, answer.update_P)
+        if self.contract.secure and not work.counts:
+            answer = self.contract.noise(question.kind, question.header.round)
+        pending = Pending(digest, answer.digest, answer.counts, answer.update_P)
         if self.contract.secure:
             private = fresh_key()
             pending = replace(pending, private=private, key=sign_key(private, digest, self._signer))
@@ -145,13 +149,14 @@ class SiteWorker:
         sealer = Sealer(self.site.site, self.contract.roster, pending.private, pending.transcript, torch.get_num_threads())
         self.kept.forget_arrays()  # those in memory are masked in place
         sealing = sealer.seal(request.keys, pending.update_P, pending.counts, self._signer)
-        self._note(request.of, request.header.number, request.transcript)
+        self._note(request.of, request.header.number, pending)
         return Answer(pending.counts, pending.update_P, sealing)
 
-    def _note(self, kind: Kind, number: int, digest: bytes) -> None:
+    def _note(self, kind: Kind, number: int, pending: Pending) -> None:
         """In the diary before it leaves."""
         counted = _sha256(Path(self.site.manifest)) if kind is Kind.HELLO else None
-        self.diary.note(kind, number, digest, self.ledger_lines(), counted)
+        entry = Entry(number=number, transcript=pending.transcript.hex(), answer=pending.digest)
+        self.diary.note(kind, entry, self.ledger_lines(), counted)
 
     def _signer(self, purpose: str, data: bytes) -> str:
         assert self.sign is not None

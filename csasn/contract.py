@@ -1,5 +1,6 @@
 """What may be in an answer, derived from the study alone: shapes, types, bounds. Whatever differs is refused."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -23,7 +24,7 @@ from csasn.study import Study
 # counted by a site in training: sum over its one round of (loss in 2^-16, optimiser steps, values clipped, values sent)
 TRAINING = ("training", (4,))
 MAX_COUNT = 1 << 53  # of a sum: masks that do not cancel leave more
-FAILED = ("failed", (1,))  # 1 of a site that could not do what was asked; all else of it is 0 then
+FAILED = ("failed", (1,))  # 1 of a site that could not do what was asked; all else of it is 0 then, or noise that is masked
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,17 @@ class Contract:
         given = blocks or {name: np.zeros(shape, np.int64) for name, shape in layout.shapes}
         return layout.pack({**given, FAILED[0]: np.array([not blocks], np.int64)})
 
+    def noise(self, kind: Kind, current_round: int) -> Answer:
+        """What is summed where work failed: numbers from the operating system, but for the mark of it. The sum says how many
+        failed, and nothing else."""
+        counts = np.frombuffer(bytearray(os.urandom(8 * self.counts[kind].size)), np.int64)
+        self.counts[kind].unpack(counts)[FAILED[0]][0] = 1
+        upload = self.upload(kind, current_round)
+        if upload is None:
+            return Answer(counts)
+        dtype, size = upload
+        return Answer(counts, np.frombuffer(bytearray(os.urandom(dtype.itemsize * size)), dtype))
+
     def largest_upload(self, site: str, current_round: int) -> int:
         """floor(p L) of a site in a round."""
         return largest_upload(self.bits(current_round), self.num_sites, self.membership.weight_units[site])
@@ -135,10 +147,11 @@ class Contract:
                 be, or more values were clipped than sent.
         """
         blocks = self.counts[kind].unpack(counts)
-        if (counts < 0).any() or (counts > MAX_COUNT).any():
+        failed = int(blocks[FAILED[0]][0])
+        if 0 < failed <= num_sites:
+            return  # of work that failed all else is noise
+        if failed or (counts < 0).any() or (counts > MAX_COUNT).any():
             raise ProtocolError(f"the summed counts of {kind} are no counts")
-        if blocks[FAILED[0]][0]:
-            return  # of work that failed all else is 0
         if kind is not Kind.HELLO:
             cases_K = blocks["confusion"].sum(axis=1)
             sides_K2 = blocks["scores"].sum(axis=2)

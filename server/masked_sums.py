@@ -30,6 +30,7 @@ from server.exchange import SiteChannel, wait_for_it
 from server.sums import ONE_OF_THEM, Answers, PlainSums, Sums, check_sums
 
 MEND = "mend what the site says, then resume"
+USED_UP = "the questions of this study are used up; go on with another study, whose seed differs"
 
 
 class _AskAnewError(Exception):
@@ -89,7 +90,7 @@ class MaskedSums:
         header, counts = question.header, answers.counts
         assert counts is not None
         check_sums(self.contract, question.kind, len(self.roster.sites), counts)
-        if self._is_beyond(question, answers.sum_P):
+        if not answers.num_failed and self._is_beyond(question, answers.sum_P):
             raise QuorumError(f"the sum of updates of {question.kind} is none that sites can have", ONE_OF_THEM)
         return Replies(
             attempt=header.attempt,
@@ -122,6 +123,17 @@ def _refuse(site: str, absence: Absence) -> None:
         raise QuorumError(f"{site}: {absence}", MEND)
 
 
+def _renumbered(question: Question, site: str, absence: Absence) -> Question:
+    """The question under the number after the one that a site answered.
+
+    Raises:
+        QuorumError: there is none left.
+    """
+    if absence.at < question.header.number:
+        raise QuorumError(f"{site} answered {question.kind} {absence.at} times, as often as it will", USED_UP)
+    return replace(question, header=replace(question.header, number=absence.at + 1))
+
+
 class _ReadySites:
     """Who is ready for a question."""
 
@@ -139,10 +151,7 @@ class _ReadySites:
         if isinstance(reply, Absence):
             _refuse(site, reply)
             if reply.reason is Reason.NUMBER:
-                header = self.question.header
-                if reply.at < header.number:
-                    raise QuorumError(f"{site} answered {self.question.kind} {reply.at} times, as often as it will", USED_UP)
-                raise _AskAnewError(replace(self.question, header=replace(header, number=reply.at + 1)))
+                raise _AskAnewError(_renumbered(self.question, site, reply))
         elif not isinstance(reply, Ready):
             raise QuorumError(f"{site} sent a {type(reply).__name__} where none was asked for", MEND)
         elif reply.transcript not in (self._plain, self._carried):
@@ -163,9 +172,6 @@ class _ReadySites:
         return digests.pop()
 
 
-USED_UP = "the questions of this study are used up; go on with another study, whose seed differs"
-
-
 class _MaskedAnswers(Answers):
     """Answers under one view, each signed by its site."""
 
@@ -184,7 +190,9 @@ class _MaskedAnswers(Answers):
         super().take(site, reply)
         if (absence := self.absent.get(site)) is not None:
             _refuse(site, absence)
-            if absence.reason in (Reason.NEEDS_KEY, Reason.NUMBER):
+            if absence.reason is Reason.NUMBER:
+                raise _AskAnewError(_renumbered(self._question, site, absence))
+            if absence.reason is Reason.NEEDS_KEY:
                 raise _AskAnewError(self._question)
 
     def checked(self, site: str, reply: Reply) -> Answer:

@@ -161,6 +161,12 @@ class Answer:
     sealing: Sealing | None = None
     num_bytes: int = 0  # as received, framing included
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of update and counts."""
+        digests = [None if array is None else hashlib.sha256(array.data).digest() for array in (self.update_P, self.counts)]
+        return hashlib.sha256(canonical(digests)).hexdigest()
+
 
 class Reason(StrEnum):
     """Why a site sends no answer, in a word that never depends on its cases; the line for people is in the site's own log."""
