@@ -13,7 +13,6 @@ from csasn.configuration import MAX_FILE_BYTES, read_yaml, write_yaml
 from csasn.data.manifest import read_manifest
 from csasn.errors import ConfigurationError, DataError
 from csasn.federated.quantise import WEIGHT_UNITS
-from csasn.labels import skeleton
 from csasn.membership import Member, Membership
 from csasn.site import find_site, read_site
 from csasn.study import Augmentation, Federation, Label, Name, Optimiser, Study, Task, read_study
@@ -48,19 +47,13 @@ def written(tmp_path, **changes):
         ({"federation": {"sites": ["a"], "upload_bits": 12}}, r"federation\.upload_bits is 12: input should be 8, 16 or 32"),
         ({"federation": {"sites": ["a"], "secure_aggregation": True}}, r"secure_aggregation true with 1 sites, expected 3 to 16"),
         ({"federation": {"sites": [f"s{k}" for k in range(17)]}}, r"secure_aggregation true with 17 sites, expected 3 to 16; say"),
-        (
-            {"federation": {"sites": list("abcd"), "min_sites": 3}},
-            r"min_sites 3 and max_partial_rounds 0\.0 with secure_aggregation",
-        ),
+        ({"federation": {"sites": list("abcd"), "min_sites": 3}}, r"min_sites 3 and max_partial_rounds 0\.0 with secure"),
         (
             {"federation": {"sites": list("abcd"), "max_partial_rounds": 0.1}},
             r"min_sites 4 and max_partial_rounds 0\.1 with secure_aggregation, expected 4 and 0: a sum over fewer sites",
         ),
         ({"federation": {"sites": list("abc"), "min_sites": 4}}, r"min_sites 4 is above the number of sites 3"),
-        (
-            {"federation": {"sites": list("abc"), "loss_guard": 1.0}},
-            r"federation\.loss_guard is 1\.0: input should be greater than 1",
-        ),
+        ({"federation": {"sites": list("abc"), "loss_guard": 1.0}}, r"federation\.loss_guard is 1\.0: input should be greater"),
         ({"federation": {"sites": list("abc"), "upload_bits": 32}}, r"upload_bits 32 is for comparisons, expected 16 or 8"),
         ({"federation": {"sites": list("abc"), "on_loss": "reveal"}}, r"on_loss reveal shows counts of fewer than all sites"),
         ({"classes": ["benign"]}, r"classes is \['benign'\]"),
@@ -86,8 +79,7 @@ def test_a_fault_names_key_value_and_expectation(tmp_path, changes, says):
 
 
 @pytest.mark.parametrize(
-    ("sites", "secure"),
-    [(list("ab"), None), (list("abc"), None), (list("abcd"), None), (list("abcd"), False), (list("abcd"), True)],
+    ("sites", "secure"), [(["a", "b"], None), (["a", "b", "c"], None), (["a", "b", "c"], False), (["a", "b", "c", "d"], True)]
 )
 def test_where_sums_are_masked_every_site_is_in_every_round_unless_the_study_says_plain(tmp_path, sites, secure):
     more = {} if secure is None else {"secure_aggregation": secure}
@@ -130,21 +122,16 @@ def valid(kind, text):
 TRICKY = st.sampled_from(
     ["1e5", "12e03", "yes", "null", "0x1F", "1_0", "12:30", "2026-01-01", "a: b", "a #b", "~", "<<", "=", "\u200c"]
 )
-WORDS = st.one_of(
-    st.text(st.characters(codec="utf-8"), min_size=1, max_size=4),
-    *(st.text(st.characters(min_codepoint=first, max_codepoint=last), min_size=1, max_size=20)
-      for first, last in ((0x20, 0x7E), (0x20, 0x17F), (0x391, 0x3C9), (0x410, 0x44F), (0x4E00, 0x9FFF))),
-)  # fmt: skip
-LABELS = st.one_of(TRICKY, WORDS).filter(lambda text: valid(Label, text))
+LABELS = st.one_of(TRICKY, st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)).filter(lambda text: valid(Label, text))
 NAMES = st.one_of(TRICKY, st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True)).filter(lambda text: valid(Name, text))
 STUDIES = st.builds(
     Study,
     name=NAMES,
-    classes=st.lists(LABELS, min_size=2, max_size=5, unique_by=skeleton).map(tuple),
+    classes=st.lists(LABELS, min_size=2, max_size=5, unique=True).map(tuple),
     tasks=st.builds(
         lambda weight, values: {"subtype": Task(weight=weight), "halo": Task(values=tuple(values))},
         st.floats(1e-300, 1e300),
-        st.lists(LABELS, min_size=2, max_size=4, unique_by=skeleton),
+        st.lists(LABELS, min_size=2, max_size=4, unique=True),
     ),
     federation=st.builds(
         lambda sites, mu: Federation(sites=tuple(sites), proximal_mu=mu),
