@@ -1,7 +1,7 @@
 """Whether a package may go into what hospitals get: its licence, as its metadata says it, is permissive, or is named here.
 
-What a package says is believed. Native libraries within its wheel are not looked into, such as GCC's runtime in those of numpy and
-scipy, which is under GPL-3.0 with the runtime exception.
+What a package says is believed. Native libraries within its wheel are not looked into, such as GCC's runtime in those of numpy,
+scipy and imagecodecs, which is under GPL-3.0 with the runtime exception.
 """
 
 import re

@@ -1,8 +1,8 @@
 """One frame of a DICOM object as 8-bit grey, cropped to its B-mode view.
 
-Sources: DICOM PS3.3 C.7.6.3 (pixels) and C.8.5.5 (ultrasound regions), PS3.5 annex A (transfer syntaxes). pydicom reads; Pillow,
-CharLS and openjpeg decode JPEG, JPEG-LS and JPEG 2000, we ourselves lossless JPEG and that of 12 bits. Only the elements listed
-here are read: a patient's name never reaches memory.
+Sources: DICOM PS3.3 C.7.6.3 (pixels) and C.8.5.5 (ultrasound regions), PS3.5 annex A (transfer syntaxes). pydicom reads, and
+decodes RLE; Pillow decodes JPEG of 8 bits, imagecodecs all other kinds. Only the elements listed here are read: a patient's name
+never reaches memory.
 
 Deflated objects are inflated up to a limit, and a compressed frame goes to a decoder only if its own header claims the size that
 the object claims. That bounds memory against damaged files; decoders are native code and are no sandbox against malicious ones.
@@ -34,13 +34,10 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSTransferSyntaxes,
     RLELossless,
 )
 
-from csasn.data import jpeg_plugin
+from csasn.data import codecs
 from csasn.data.images import CONVERT, UNREADABLE, Picture, require_bounds, require_frame, to_uint8
 from csasn.errors import DataError
 
@@ -54,10 +51,9 @@ SMALL_FRAME_PIXELS, MAX_COMPRESSION = 1 << 22, 1000  # a larger frame with more 
 # the same decoder everywhere, so that all sites see the same pixels; pydicom would take whichever is installed, such
 # as GDCM, which a damaged frame can make end the process
 _DECODERS = {
-    **dict.fromkeys([JPEGBaseline8Bit, JPEGExtended12Bit], "pillow"),
-    **dict.fromkeys([JPEGLossless, JPEGLosslessSV1], jpeg_plugin.NAME),
-    **dict.fromkeys(JPEGLSTransferSyntaxes, "pyjpegls"),
-    **dict.fromkeys([*JPEG2000TransferSyntaxes, RLELossless], "pylibjpeg"),
+    **dict.fromkeys(codecs.DECODER_DEPENDENCIES, codecs.NAME),
+    JPEGBaseline8Bit: "pillow",
+    RLELossless: "pydicom",
 }
 _DAMAGED = (*UNREADABLE, InvalidDicomError, BytesLengthException)
 _UNCOMPRESSED = "export it uncompressed (Explicit VR Little Endian)"
@@ -216,7 +212,7 @@ def _decode(file: BinaryIO, header: pydicom.Dataset, index: int, syntax: UID) ->
 
 def _decoder(syntax: UID, bits: int) -> str:
     """Which of pydicom's decoders; "" leaves it the choice."""
-    return jpeg_plugin.NAME if syntax == JPEGExtended12Bit and bits > 8 else _DECODERS.get(syntax, "")
+    return "pillow" if syntax == JPEGExtended12Bit and bits <= 8 else _DECODERS.get(syntax, "")
 
 
 def _coded_frame(file: BinaryIO, header: pydicom.Dataset, index: int) -> bytes:
@@ -239,7 +235,8 @@ def _require_coded_size(frame: bytes, header: pydicom.Dataset, syntax: UID) -> N
     elif syntax in JPEG2000TransferSyntaxes or frame.startswith((b"\xff\x4f", _JP2)):
         fits = _size_of_jpeg_2000(frame) == size
     else:
-        fits = _size_of_jpeg(frame) == size and b"\xff\xd9" in frame[-64:]  # its end: decoders make up what a cut frame lacks
+        # with its end, since decoders make up what a cut frame lacks, and CharLS looks for it for minutes
+        fits = _size_of_jpeg(frame) == size and b"\xff\xd9" in frame[-64:]
     if not fits or size[0] * size[1] > max(SMALL_FRAME_PIXELS, MAX_COMPRESSION * len(frame)):
         raise ValueError
 

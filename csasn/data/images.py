@@ -39,7 +39,7 @@ _PIXEL_BYTES = {
 UNREADABLE = _ORDINARY + _OWN  # what decoders raise on damaged files, as random damage has shown
 CONVERT = "save it as PNG, JPEG or uncompressed DICOM"
 
-PREPROCESSING_VERSION = 4  # of everything from file to square and facts; a new one rebuilds the caches
+PREPROCESSING_VERSION = 5  # of everything from file to square and facts; a new one rebuilds the caches
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class _Quiet:
     Filters and levels belong to the process: the first thread to enter sets them, the last one to leave puts them back.
     """
 
-    _NAMES = ("PIL", "pydicom", "pylibjpeg", "openjpeg", "rle", "jpeg_ls")
+    _NAMES = ("PIL", "pydicom", "imagecodecs")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -231,7 +231,7 @@ class _Quiet:
                 return
             self._warnings = warnings.catch_warnings()
             self._warnings.__enter__()
-            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|pylibjpeg|openjpeg|rle|jpeg_ls|csasn\.data\.(images|dicom))\b")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|imagecodecs|csasn\.data\.(images|dicom|codecs))\b")
             loggers = [logging.getLogger(name) for name in self._NAMES]
             self._levels = [logger.level for logger in loggers]
             for logger in loggers:
