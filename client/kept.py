@@ -23,16 +23,21 @@ from csasn.storage import private_folder
 Floats32 = NDArray[np.float32]
 Integers = NDArray[np.int64]
 PENDING, LEFT, SUFFIX, PRIVATE = "pending", "left-", ".safetensors", 0o600
-LEFT_OUT_OF_BACKUPS = (f"{PENDING}{SUFFIX}", f"replay*{SUFFIX}")  # the key of an answer; what is large and of no use elsewhere
+PENDING_FILE = f"{PENDING}{SUFFIX}"
+LEFT_OUT_OF_BACKUPS = (PENDING_FILE, f"replay*{SUFFIX}")  # the key of an answer; what is large and of no use elsewhere
 COUNTS, UPDATE, RESIDUAL, OWN = "counts", "update", "residual", "own."
 
 
 @dataclass(frozen=True)
 class LeftOver:
-    """What training leaves at a site: e (P,), already weighted, and the tensors that are never sent, by name."""
+    """What training leaves at a site: e (P,), already weighted, and the tensors that are never sent, by name.
+
+    `before` is the transcript of the question whose left-over it went on from, empty where it was none.
+    """
 
     residual_P: Floats32
     own: dict[str, Floats32] = field(default_factory=dict)
+    before: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Kept:
         if left is not None:
             arrays: dict[str, NDArray[np.generic]] = {RESIDUAL: left.residual_P}
             arrays |= {OWN + name: array for name, array in left.own.items()}
-            save_arrays(self._left_path(pending.transcript), arrays, {"transcript": pending.transcript.hex()}, PRIVATE)
+            save_arrays(self._left_path(pending.transcript), arrays, {"before": left.before.hex()}, PRIVATE)
             self._left = pending.transcript, left
         facts = {
             "transcript": pending.transcript.hex(), "digest": pending.digest, "private": pending.private.hex(),
@@ -99,20 +104,22 @@ class Kept:
         return replace(self._left[1])
 
     def settle(self, accepted: bytes | None) -> None:
-        """Before another question is worked on: the pending answer goes, and what it left over, unless it was accepted; then what
-        all others left over."""
+        """Before another question is worked on: the pending answer goes, and what it left over, unless it was accepted. Then all
+        else that was left over goes too, but for what the accepted question went on from: its round may yet be undone."""
         pending = self._read_pending()
         self._pending_path.unlink(missing_ok=True)
         self._pending = None
-        others = set(self.folder.glob(f"{LEFT}*{SUFFIX}")) - ({self._left_path(accepted)} if accepted else set())
-        if not self.has_left(accepted):
-            others &= {self._left_path(pending.transcript)} if pending else set()
-        for path in others:
+        left = self.left(accepted)
+        if left is not None and accepted is not None:
+            stale = set(self.folder.glob(f"{LEFT}*{SUFFIX}")) - {self._left_path(accepted), self._left_path(left.before)}
+        else:
+            stale = {self._left_path(pending.transcript)} if pending else set()
+        for path in stale:
             path.unlink(missing_ok=True)
 
     @property
     def _pending_path(self) -> Path:
-        return self.folder / f"{PENDING}{SUFFIX}"
+        return self.folder / PENDING_FILE
 
     def _left_path(self, transcript: bytes) -> Path:
         return self.folder / f"{LEFT}{transcript.hex()}{SUFFIX}"
@@ -141,8 +148,10 @@ def read_left(path: Path) -> LeftOver:
     Raises:
         ModelError: it is damaged.
     """
-    arrays, _ = load_arrays(path)
-    return LeftOver(arrays[RESIDUAL].astype(np.float32, copy=False), _own(arrays.items()))
+    arrays, facts = load_arrays(path)
+    return LeftOver(
+        arrays[RESIDUAL].astype(np.float32, copy=False), _own(arrays.items()), bytes.fromhex(str(facts.get("before", "")))
+    )
 
 
 def _own(arrays: Iterable[tuple[str, NDArray[np.generic]]]) -> dict[str, Floats32]:

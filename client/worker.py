@@ -103,7 +103,7 @@ class SiteWorker:
             weights = None if isinstance(question, Hello) else self.learner.check_weighting(question.weighting)
             self.kept.settle(accepted)
             work = self._work(question, model, weights)
-            pending = self._keep(question, digest, work)
+            pending = self._keep(question, digest, work, accepted if self.kept.has_left(accepted) else None)
             if isinstance(question, Train) and model is not None and self.site.policy.keep_for_replay:
                 keep_replay(self.kept, question, model, Answer(pending.counts, pending.update_P), Path(self.site.manifest))
         if self.contract.secure:
@@ -124,9 +124,9 @@ class SiteWorker:
             log.error("%s failed: unexpected %s", question.kind, type(error).__name__)
         return self.learner.nothing(question.kind, question.header.round, before)
 
-    def _keep(self, question: Question, digest: bytes, work: Work) -> Pending:
-        """Keeps what a question came to. Where work failed and sums are masked, noise is summed in its place: beside zeros, a sum in
-        which the work went well would show this site's part of it."""
+    def _keep(self, question: Question, digest: bytes, work: Work, before: bytes | None) -> Pending:
+        """Keeps what a question came to; it went on from `before`. Where work failed and sums are masked, noise is summed in its
+        place: beside zeros, a sum in which the work went well would show this site's part of it."""
         answer = Answer(self.contract.pack(question.kind, work.counts), work.update_P)
         self.contract.check_values(question.kind, self.site.site, question.header.round, answer)
         if self.contract.secure and not work.counts:
@@ -135,7 +135,7 @@ class SiteWorker:
         if self.contract.secure:
             private = fresh_key()
             pending = replace(pending, private=private, key=sign_key(private, digest, self._signer))
-        self.kept.keep(pending, work.left)
+        self.kept.keep(pending, None if work.left is None else replace(work.left, before=before or b""))
         return pending
 
     def _collect(self, request: Collect) -> Reply:

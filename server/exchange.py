@@ -35,7 +35,7 @@ def wait_for_it(_: str, absence: Absence, times: int) -> float | None:
     """A site that nothing can do without is asked again, for as long as it takes, at growing intervals."""
     if absence.reason in AT_ONCE:
         return 0.0
-    return float(min(FIRST_PAUSE_S * 2**times, LONGEST_PAUSE_S))
+    return min(FIRST_PAUSE_S * 2.0 ** min(times, 10), LONGEST_PAUSE_S)
 
 
 def try_a_few_times(_: str, absence: Absence, times: int) -> float | None:

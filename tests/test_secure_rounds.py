@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.kept import LEFT_OUT_OF_BACKUPS
+from client.kept import PENDING_FILE
 from client.learner import Learner
 from conftest import LocalFederation, write_hospitals
 from csasn.errors import QuorumError, TrainingError
@@ -189,7 +189,7 @@ def test_a_worker_killed_after_every_word_goes_on_with_the_same_bits_and_trains_
 
 
 def pending_of(federation, site):
-    (path,) = (federation.path / "sites" / site).glob(f"study-*/{LEFT_OUT_OF_BACKUPS}")
+    (path,) = (federation.path / "sites" / site).glob(f"study-*/{PENDING_FILE}")
     return path
 
 
@@ -441,4 +441,4 @@ def test_no_key_of_an_answer_is_in_any_file_but_the_one_that_backups_leave_out(f
     for path in (path for site in FOUR for path in (federation.path / "sites" / site).rglob("*") if path.is_file()):
         data = path.read_bytes()
         found = [pending for pending in keys if pending.private in data or pending.private.hex().encode() in data]
-        assert not found or path.name == LEFT_OUT_OF_BACKUPS, path.name
+        assert not found or path.name == PENDING_FILE, path.name
