@@ -60,18 +60,21 @@ def highest_number(kind: Kind, num_rounds: int) -> int:
 
 
 class Diary:
-    """The diary in `folder`; a new one where there is none.
+    """The diary in `folder`; a new one where there is none. It is read anew each time: another process may have had the last turn.
 
     Raises:
         TrustError: it is damaged, or of another study or membership: the site no longer knows what it answered.
     """
 
     def __init__(self, folder: Path, hospitals: Hospitals) -> None:
-        self._path = folder / DIARY_FILE
-        self._contents = read_diary(self._path) or Contents(hospitals=hospitals)
+        self._path, self._hospitals = folder / DIARY_FILE, hospitals
         kept = self._contents.hospitals
         if (kept.study_hash, kept.membership_hash) != (hospitals.study_hash, hospitals.membership_hash):
             raise TrustError(f"{DIARY_FILE} is of another study or membership", "tell the coordinator")
+
+    @property
+    def _contents(self) -> Contents:
+        return read_diary(self._path) or Contents(hospitals=self._hospitals)
 
     @property
     def ledger_lines(self) -> int:
@@ -112,7 +115,6 @@ class Diary:
         )
         if after != before:
             write_json(self._path, after.model_dump(mode="json"), PRIVATE)
-            self._contents = after
 
 
 def read_diary(path: Path) -> Contents | None:

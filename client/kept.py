@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from csasn.checkpoint import load_arrays, save_arrays
 from csasn.errors import ModelError
+from csasn.federated.messages import Kind
 from csasn.federated.quantise import SignedIntegers
 from csasn.federated.secagg.keys import SignedKey
 from csasn.storage import private_folder
@@ -42,8 +43,11 @@ class LeftOver:
 
 @dataclass(frozen=True)
 class Pending:
-    """What a question came to, and its digest (hex) before it is masked; `key` is the public half of `private`, signed."""
+    """What a question of this kind and number came to, and its digest (hex) before it is masked; `key` is the public half of
+    `private`, signed."""
 
+    kind: Kind
+    number: int
     transcript: bytes
     digest: str
     counts: Integers
@@ -57,7 +61,7 @@ class Kept:
 
     def __init__(self, folder: Path) -> None:
         self.folder = private_folder(folder)
-        self._pending: Pending | None = None
+        self._pending: tuple[tuple[int, int], Pending] | None = None  # with the stamp of its file
         self._left: tuple[bytes, LeftOver] | None = None
 
     def keep(self, pending: Pending, left: LeftOver | None) -> None:
@@ -68,19 +72,21 @@ class Kept:
             save_arrays(self._left_path(pending.transcript), arrays, {"before": left.before.hex()}, PRIVATE)
             self._left = pending.transcript, left
         facts = {
-            "transcript": pending.transcript.hex(), "digest": pending.digest, "private": pending.private.hex(),
-            "public": pending.key.public.hex(), "signature": pending.key.signature,
+            "kind": pending.kind.value, "number": pending.number, "transcript": pending.transcript.hex(), "digest": pending.digest,
+            "private": pending.private.hex(), "public": pending.key.public.hex(), "signature": pending.key.signature,
         }  # fmt: skip
         answer: dict[str, NDArray[np.generic]] = {COUNTS: pending.counts}
         answer |= {} if pending.update_P is None else {UPDATE: pending.update_P}
         save_arrays(self._pending_path, answer, facts, PRIVATE)
-        self._pending = pending
+        self._pending = self._stamp(), pending
 
     def pending(self, transcript: bytes) -> Pending | None:
-        """What was kept of this question, if it still is."""
-        if self._pending is None or self._pending.transcript != transcript:
-            self._pending = self._read_pending()
-        return self._pending if self._pending is not None and self._pending.transcript == transcript else None
+        """What was kept of this question, if it still is: by the file, since another process may have had this site's last turn."""
+        if self._pending is None or self._pending[0] != self._stamp():
+            read = self._read_pending()
+            self._pending = None if read is None else (self._stamp(), read)
+        found = self._pending[1] if self._pending else None
+        return found if found is not None and found.transcript == transcript else None
 
     def forget_arrays(self) -> None:
         """The arrays of the answer in memory were used up; the file has them."""
@@ -117,6 +123,13 @@ class Kept:
         for path in stale:
             path.unlink(missing_ok=True)
 
+    def _stamp(self) -> tuple[int, int]:
+        """What tells one pending file from another."""
+        if not self._pending_path.exists():
+            return 0, 0
+        status = self._pending_path.stat()
+        return status.st_ino, status.st_mtime_ns
+
     @property
     def _pending_path(self) -> Path:
         return self.folder / PENDING_FILE
@@ -133,6 +146,8 @@ class Kept:
         update = arrays.get(UPDATE)
         transcript, private, public = (bytes.fromhex(str(facts[name])) for name in ("transcript", "private", "public"))
         return Pending(
+            kind=Kind(str(facts["kind"])),
+            number=int(str(facts["number"])),
             transcript=transcript,
             digest=str(facts["digest"]),
             counts=arrays[COUNTS].astype(np.int64, copy=False),

@@ -108,7 +108,7 @@ class SiteWorker:
                 keep_replay(self.kept, question, model, Answer(pending.counts, pending.update_P), Path(self.site.manifest))
         if self.contract.secure:
             return Ready(digest, pending.key)
-        self._note(question.kind, header.number, pending)
+        self._note(pending)
         return Answer(pending.counts, pending.update_P)
 
     def _work(self, question: Question, model: Floats32 | None, weights: ClassWeights | None) -> Work:
@@ -131,7 +131,7 @@ class SiteWorker:
         self.contract.check_values(question.kind, self.site.site, question.header.round, answer)
         if self.contract.secure and not work.counts:
             answer = self.contract.noise(question.kind, question.header.round)
-        pending = Pending(digest, answer.digest, answer.counts, answer.update_P)
+        pending = Pending(question.kind, question.header.number, digest, answer.digest, answer.counts, answer.update_P)
         if self.contract.secure:
             private = fresh_key()
             pending = replace(pending, private=private, key=sign_key(private, digest, self._signer))
@@ -142,21 +142,23 @@ class SiteWorker:
         """The masked answer to a question that this site is ready for; asked again, under the same keys, the same bytes."""
         if not self.contract.secure:
             raise ProtocolError(f"the approved study, {self.study.name}, does not mask what leaves a site")
-        self.diary.check(request.of, request.header.number, request.transcript, self.study.federation.rounds)
         pending = self.kept.pending(request.transcript)
         if pending is None:
             return Absence(Reason.NEEDS_KEY)
+        if (pending.kind, pending.number) != (request.of, request.header.number):
+            raise ProtocolError(f"{request.of} {request.header.number} is collected, this site is ready for {pending.kind}")
+        self.diary.check(pending.kind, pending.number, pending.transcript, self.study.federation.rounds)
         sealer = Sealer(self.site.site, self.contract.roster, pending.private, pending.transcript, torch.get_num_threads())
         self.kept.forget_arrays()  # those in memory are masked in place
         sealing = sealer.seal(request.keys, pending.update_P, pending.counts, self._signer)
-        self._note(request.of, request.header.number, pending)
+        self._note(pending)
         return Answer(pending.counts, pending.update_P, sealing)
 
-    def _note(self, kind: Kind, number: int, pending: Pending) -> None:
+    def _note(self, pending: Pending) -> None:
         """In the diary before it leaves."""
-        counted = _sha256(Path(self.site.manifest)) if kind is Kind.HELLO else None
-        entry = Entry(number=number, transcript=pending.transcript.hex(), answer=pending.digest)
-        self.diary.note(kind, entry, self.ledger_lines(), counted)
+        counted = _sha256(Path(self.site.manifest)) if pending.kind is Kind.HELLO else None
+        entry = Entry(number=pending.number, transcript=pending.transcript.hex(), answer=pending.digest)
+        self.diary.note(pending.kind, entry, self.ledger_lines(), counted)
 
     def _signer(self, purpose: str, data: bytes) -> str:
         assert self.sign is not None
