@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from scipy.stats import chi2
 
 from csasn.federated.secagg.keys import Roster, sign_key
 from csasn.federated.secagg.sealing import Sealer
@@ -13,6 +14,7 @@ from csasn.identity import public_hex, sign
 
 TYPES = {8: np.dtype("int8"), 16: np.dtype("<i2"), 64: np.dtype("<i8")}
 T = hashlib.sha256(b"a question").digest()
+FALSE_ALARM = 1e-6  # of a test of uniformity; keys follow from names, so that each run gives the same figures
 
 
 def drawn(*name):
@@ -69,3 +71,11 @@ class Group:
 def summed(arrays):
     """Σ modulo 2^bits, as the coordinator adds."""
     return functools.reduce(np.add, arrays)
+
+
+def is_uniform(values):
+    """Whether each byte of the integers takes all 256 values equally often (chi-square)."""
+    columns = np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+    expected = len(values) / 256
+    worst = max(((np.bincount(column, minlength=256) - expected) ** 2 / expected).sum() for column in columns.T)
+    return bool(chi2.sf(worst, 255) > FALSE_ALARM / columns.shape[1])
