@@ -45,11 +45,12 @@ CONTENTS = {
     "array": lambda dtype, shape, data: (
         b"a", canonical(["text", dtype]) + canonical(["list", [["whole", str(n)] for n in shape]]) + canonical(["bytes", data]),
     ),
-    "object": lambda name, fields: (
-        b"o",
-        canonical(["text", name]) + canonical(["map", [[["text", key], item] for key, item in fields if (name, key) not in LEFT_OUT]]),
-    ),
+    "object": lambda name, fields: (b"o", canonical(["text", name]) + canonical(["map", kept(name, fields)])),
 }  # fmt: skip
+
+
+def kept(name, fields):
+    return [[["text", key], item] for key, item in fields if (name, key) not in LEFT_OUT]
 
 
 def tree(value):
@@ -80,7 +81,8 @@ def thing(name, **fields):
 
 VALUES = [
     None, True, False, 0, -1, 1, 2**63, -(2**200), 10**40, 0.0, -0.0, 1.5, -1e-300, float("inf"), float("nan"), "", "a",
-    "häufig ≤ 甲", "\0", b"", b"\0", b"n", bytes(range(256)), [], [None], [[], []], [[[]]], ["a", b"a"], ["ab"], ["a", "b"], [1, "1", 1.0, True],
+    "häufig ≤ 甲", "\0", b"", b"\0", b"n", bytes(range(256)), [], [None], [[], []], [[[]]], ["a", b"a"], ["ab"], ["a", "b"],
+    [1, "1", 1.0, True],
     {}, {"b": 1, "a": 2}, {"a": {"b": {"c": None}}}, {1: "whole", "1": "text"}, {"ä": [], "a": {}},
     array("|i1", -128, 0, 127), array("|u1", 0, 255), array("<i2", -32768, 256), array("<i4", 1, -(2**31)), array("<i8", 2**62, -1),
     array("<u8", 2**64 - 1), array("<f4", 0.5, -0.0), array("<f8", 0.1, -0.0, float("inf")), array("|b1", True, False),
@@ -259,7 +261,7 @@ def refused():
             ("four keys", [*KEYS, key("mid", other)], "ProtocolError", f"4 {number}"),
             ("a key twice, signed by both", with_last(key("mid", PUBLIC["alpha"])), "ProtocolError", f"3 {number}"),
             ("two keys in each other's place", [KEYS[0], KEYS[2], KEYS[1]], "TrustError", "the secagg-key signature of alpha"),
-            ("a key of one that carries nothing on", with_last(key("mid", digest=transcript(*QUESTIONS[3]))), "TrustError", invalid),
+            ("a key of one that carries nothing", with_last(key("mid", digest=transcript(*QUESTIONS[3]))), "TrustError", invalid),
             ("a key of an earlier question", with_last(key("mid", digest=transcript(*QUESTIONS[1]))), "TrustError", invalid),
             ("a key for another purpose", with_last(key("mid", purpose="secagg-answer")), "TrustError", invalid),
             ("a key of another identity", with_last(key("mid", signer="nobody")), "TrustError", invalid),
