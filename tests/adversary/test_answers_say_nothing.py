@@ -6,6 +6,7 @@ its numbers overflow, and with ranges that clip all of an update.
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,8 +43,8 @@ class Cases:
         some = {
             "its own": own,
             "of another hospital": own.model_copy(update={"manifest": other.manifest, "images": other.images}),
-            "without a class": own.model_copy(update={"manifest": str(without(folder / "few", path_of(own), ("benign", "PTC")))}),
-            "of one class": own.model_copy(update={"manifest": str(without(folder / "one", path_of(own), ("benign",)))}),
+            "without a class": own.model_copy(update={"manifest": str(without(folder / "few", Path(own.manifest), ("benign", "PTC")))}),
+            "of one class": own.model_copy(update={"manifest": str(without(folder / "one", Path(own.manifest), ("benign",)))}),
         }
         self.workers = {}
         for number, (name, site) in enumerate(some.items()):
@@ -66,12 +67,6 @@ class Cases:
         return Collect(question.header, question.kind, ready.transcript, tuple(keys))
 
 
-def path_of(site):
-    from pathlib import Path
-
-    return Path(site.manifest)
-
-
 @pytest.fixture(scope="module")
 def cases(prepared, tmp_path_factory):
     return Cases(prepared, tmp_path_factory.mktemp("cases"))
@@ -86,8 +81,10 @@ MODELS = {
     "an ordinary model": lambda whole: whole,
     "a model whose logits are not finite": lambda whole: np.full_like(whole, 1e30),
     "a model that overflows": lambda whole: whole * np.float32(1e12),
-    "a model of zeros": lambda whole: np.zeros_like(whole),
-    "a model that overflows in one place": lambda whole: np.where(np.arange(whole.size) == whole.size // 2, np.float32(3e38), whole),
+    "a model of zeros": np.zeros_like,
+    "a model that overflows in one place": lambda whole: np.where(
+        np.arange(whole.size) == whole.size // 2, np.float32(3e38), whole
+    ),
 }
 QUESTIONS = [("hello", "")]
 QUESTIONS += [(kind, model) for kind in KINDS[1:] for model in list(MODELS)[: 5 if kind == "train" else 3]]
@@ -112,11 +109,11 @@ def test_that_a_site_is_ready_and_the_size_of_its_answer_do_not_depend_on_its_ca
     assert {type(reply) for reply in readies.values()} == {Ready}, readies
     assert len({ready.transcript for ready in readies.values()}) == 1
     assert sizes(readies.values()) == 1
-    answers = {
-        name: cases.workers[name].answer(cases.collect(question, ready)) for name, ready in readies.items()
-    }
+    answers = {name: cases.workers[name].answer(cases.collect(question, ready)) for name, ready in readies.items()}
     assert {type(answer) for answer in answers.values()} == {Answer}
-    shapes = {(a.counts.shape, a.counts.dtype, a.update_P is not None and (a.update_P.shape, a.update_P.dtype)) for a in answers.values()}
+    shapes = {
+        (a.counts.shape, a.counts.dtype, a.update_P is not None and (a.update_P.shape, a.update_P.dtype)) for a in answers.values()
+    }
     assert len(shapes) == 1
     assert sizes(answers.values()) == 1
     unlike = {answer.counts.tobytes() for answer in answers.values()}

@@ -81,7 +81,9 @@ def is_left_out(path):
 
 
 def cases(question):
-    return [(f"{path[-1][0]}.{path[-1][1]}: {what}", path, with_leaf(question, path, other)) for path, what, other in leaves(question)]
+    return [
+        (f"{path[-1][0]}.{path[-1][1]}: {what}", path, with_leaf(question, path, other)) for path, what, other in leaves(question)
+    ]
 
 
 def of_every_form(sites, kind):
@@ -205,7 +207,9 @@ def test_nor_do_real_sites_that_train(prepared, tmp_path, change):
                          prepared.signer(name))
         for name in prepared.names
     }  # fmt: skip
-    readies = {name: worker.answer(CHANGES[change](question) if name == "centerB" else question) for name, worker in workers.items()}
+    readies = {
+        name: worker.answer(CHANGES[change](question) if name == "centerB" else question) for name, worker in workers.items()
+    }
     assert all(isinstance(ready, Ready) for ready in readies.values())
 
     def say(name, request):

@@ -38,7 +38,10 @@ def test_a_question_that_is_asked_again_is_not_worked_on_again(sites, monkeypatc
     assert sites.ask(question) == readies
 
 
-@pytest.mark.xfail(strict=True, reason="a diary keeps T of what was answered, and not yet a digest of the answer")
+unnoticed = pytest.mark.xfail(strict=True, reason="a diary keeps T of what was answered, and not yet a digest of the answer")
+
+
+@unnoticed
 def test_what_came_to_nothing_at_one_site_and_is_worked_on_again_is_in_no_second_sum(sites):
     question = sites.train()
     sites.worker(ALONE).learner.fails = True  # its memory was too small just then
@@ -57,3 +60,14 @@ def test_a_site_that_works_again_and_comes_to_the_same_answers_again(sites):
     whole = total(sites.both(question))
     sites.ask(sites.hello(), [ALONE])
     assert np.array_equal(total(sites.both(question)), whole)
+
+
+@unnoticed
+def test_cases_that_were_added_are_not_told_under_the_number_of_an_earlier_answer(sites, monkeypatch):
+    first = total(sites.both(sites.hello()), "counts")
+    sites.ask(sites.validate(), [ALONE])
+    monkeypatch.setattr(sites.worker(ALONE).learner, "count_classes", lambda: np.array([5 + len(ALONE) + 1]))
+    answers = sites.both(sites.hello())
+    if isinstance(answers[ALONE], Answer):
+        assert total(answers, "counts")[0] - first[0] != 1  # one more case, at that site; and so on, each day under number 1
+    assert answers[ALONE] == Absence(Reason.NUMBER, 1)
