@@ -25,13 +25,13 @@ DATA = ("its own", "of another hospital", "without a class", "of one class")
 KINDS = ("hello", "train", "validate", "finish")
 
 
-def without(folder, source, kept):
-    """A manifest with the cases of some classes alone."""
-    rows = list(csv.reader(source.open()))
-    folder.mkdir(parents=True, exist_ok=True)
+def without(folder, site, kept):
+    """The path of a manifest with a site's cases of some classes alone."""
+    rows = list(csv.reader(Path(site.manifest).read_text().splitlines()))
+    folder.mkdir(parents=True)
     with (folder / "manifest.csv").open("w") as file:
         csv.writer(file).writerows([rows[0], *(row for row in rows[1:] if row[2] in kept)])
-    return folder / "manifest.csv"
+    return str(folder / "manifest.csv")
 
 
 class Cases:
@@ -40,11 +40,12 @@ class Cases:
     def __init__(self, prepared, folder):
         self.prepared, self.contract, sites = prepared, prepared.contract, prepared.federation.sites
         own, other = sites[WHO], sites["centerC"]
+        few, one = without(folder / "few", own, ("benign", "PTC")), without(folder / "one", own, ("benign",))
         some = {
             "its own": own,
             "of another hospital": own.model_copy(update={"manifest": other.manifest, "images": other.images}),
-            "without a class": own.model_copy(update={"manifest": str(without(folder / "few", Path(own.manifest), ("benign", "PTC")))}),
-            "of one class": own.model_copy(update={"manifest": str(without(folder / "one", Path(own.manifest), ("benign",)))}),
+            "without a class": own.model_copy(update={"manifest": few}),
+            "of one class": own.model_copy(update={"manifest": one}),
         }
         self.workers = {}
         for number, (name, site) in enumerate(some.items()):
