@@ -85,6 +85,15 @@ def test_a_site_that_is_restored_may_answer_again_but_the_others_keep_to_their_d
     assert isinstance(replies["mid"], Ready)
 
 
+@pytest.mark.xfail(strict=True, reason="a diary is read once, when its process begins")
+def test_a_process_that_was_there_before_keeps_to_what_another_answered(sites):
+    before = {name: sites.worker(name) for name in sites.names}
+    sites.workers = {}
+    sites.both(sites.train(5))
+    sites.workers = before
+    assert refused(sites, sites.train(4), 5)
+
+
 unbound = pytest.mark.xfail(strict=True, reason="what waits does not yet know the number and kind of its question")
 
 
