@@ -111,6 +111,24 @@ def test_all_sites_carry_on_alike(sites, which):
     assert np.array_equal(total(sites.collect(question, readies)), expected)
 
 
+@pytest.mark.parametrize("kind", ["hello", "train", "validate", "finish"])
+def test_what_a_question_left_over_is_gone_once_another_does_not_name_it(sites, kind):
+    first = transcripts(sites.ask(sites.train(1)))
+    assert all(sites.worker(name).kept.has_left(first[name]) for name in sites.names)
+    sites.ask(sites.hello() if kind == "hello" else getattr(sites, kind)(1, **({"model": "other"} if kind == "train" else {})))
+    assert not any(sites.worker(name).kept.has_left(first[name]) for name in sites.names)
+
+
+def test_what_an_accepted_question_left_over_stays_until_a_later_one_is_accepted(sites):
+    first = trained_once(sites)
+    second = transcripts(sites.ask(sites.train(2, accepted=first)))[ALONE]
+    sites.ask(sites.hello())
+    sites.ask(sites.train(2, accepted=first))
+    assert all(sites.worker(name).kept.has_left(first) and sites.worker(name).kept.has_left(second) for name in sites.names)
+    sites.ask(sites.train(3, accepted=second))
+    assert not any(sites.worker(name).kept.has_left(first) for name in sites.names)
+
+
 def test_a_training_that_fails_leaves_what_was_left_over_untouched(sites):
     accepted = trained_once(sites)
     before = e_of(sites, ALONE, accepted)

@@ -104,6 +104,24 @@ def test_once_another_question_is_worked_on_the_answer_to_the_first_is_gone(scen
     works(sites, question, again)
 
 
+class KilledError(BaseException):
+    """The site's process is gone."""
+
+
+def test_also_where_the_other_one_is_never_done(scene, monkeypatch):
+    sites, question, readies = scene
+
+    def killed(*_):
+        raise KilledError
+
+    monkeypatch.setattr(sites.worker("mid").learner, "work", killed)
+    with pytest.raises(KilledError):
+        sites.say("mid", sites.train(3))
+    sites.kill("mid")
+    assert sites.collect(question, readies, ["mid"]) == {"mid": Absence(Reason.NEEDS_KEY)}
+    works(sites, question, sites.ask(question))
+
+
 @pytest.mark.parametrize("digest", [b"", b"\1" * 31, b"\2" * 32, b"\2" * 33])
 def test_a_collect_of_a_transcript_that_is_not_known_finds_nothing(scene, digest):
     sites, question, readies = scene

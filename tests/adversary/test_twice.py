@@ -18,11 +18,12 @@ def sites(tmp_path):
     return LightSites(4, tmp_path)
 
 
-def test_the_same_collect_gives_the_same_bytes(sites):
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_same_collect_gives_the_same_bytes(sites, killed):
     question = sites.train()
     readies = sites.ask(question)
     first = sites.collect(question, readies)
-    for name in sites.names:
+    for name in sites.names if killed else ():
         sites.kill(name)
     again = sites.collect(question, readies)
     assert all(np.array_equal(first[name].update_P, again[name].update_P) for name in sites.names)
