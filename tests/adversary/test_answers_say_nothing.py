@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from client.app import reason_of_failure
 from client.worker import SiteWorker
 from csasn import wire
+from csasn.errors import TrainingError
 from csasn.federated.canonical import canonical
 from csasn.federated.messages import Absence, Answer, Collect, ModelUpdate, Ready, Reason
 from csasn.federated.secagg.keys import SignedKey
@@ -115,10 +116,33 @@ def test_that_a_site_is_ready_and_the_size_of_its_answer_do_not_depend_on_its_ca
     shapes = {
         (a.counts.shape, a.counts.dtype, a.update_P is not None and (a.update_P.shape, a.update_P.dtype)) for a in answers.values()
     }
-    assert len(shapes) == 1
+    assert shapes == {expected(cases.contract, question)}
     assert sizes(answers.values()) == 1
     unlike = {answer.counts.tobytes() for answer in answers.values()}
     assert len(unlike) == len(DATA)
+
+
+def expected(contract, question):
+    """What the study says of an answer, whatever a site's cases are."""
+    upload = contract.upload(question.kind, question.header.round)
+    return (contract.counts[question.kind].size,), np.dtype("int64"), upload is not None and ((upload[1],), upload[0])
+
+
+@pytest.mark.parametrize(
+    "error", [TrainingError("logits are not finite"), ValueError("a case"), MemoryError(), ZeroDivisionError()]
+)
+def test_where_one_set_of_cases_makes_training_fail_and_another_does_not_nobody_can_tell(cases, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    question = ask(cases, "train", "an ordinary model")
+    monkeypatch.setattr(cases.workers["of one class"].learner, "work", fails)
+    readies = cases.say(question)
+    assert {type(reply) for reply in readies.values()} == {Ready}
+    assert sizes(readies.values()) == 1
+    answers = {name: cases.workers[name].answer(cases.collect(question, ready)) for name, ready in readies.items()}
+    assert sizes(answers.values()) == 1
+    assert {answer.update_P.shape for answer in answers.values()} == {expected(cases.contract, question)[2][0]}
 
 
 def sizes(replies):
