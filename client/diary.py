@@ -1,10 +1,10 @@
 """A site's diary: for each kind of question the last one that it answered, by number, transcript and answer.
 
 It is on disk before an answer leaves, for as long as the study and its membership are, and bounds how often and in how many forms a
-coordinator can ask. A coordinator that forgot where it was is told the number, and goes on above it. One question has one answer:
-where its cases changed since, two sums under one number would differ by that change.
+coordinator can ask. A coordinator that forgot where it was is told the number, and goes on above it. One number has one sum: where
+a site came to something else when it worked again, since it failed before or its cases changed, two would differ by its part.
 
-Not protected: a site that is brought back from a backup has an older diary; that of every other site still bounds the sums.
+Not protected: a site that is brought back from a backup has an older diary; that of any other site still keeps to one sum a number.
 """
 
 from pathlib import Path
@@ -30,7 +30,8 @@ class NumberError(ProtocolError):
 
 
 class Entry(Configuration):
-    """A question that was answered, and the SHA-256 of the answer before it was masked."""
+    """A question that was answered, and how: by the view under which it was masked, in which are the keys that sites made for
+    what they came to; in plain mode by the answer's SHA-256."""
 
     number: int = Field(ge=1)
     transcript: Sha256

@@ -43,13 +43,11 @@ class LeftOver:
 
 @dataclass(frozen=True)
 class Pending:
-    """What a question of this kind and number came to, and its digest (hex) before it is masked; `key` is the public half of
-    `private`, signed."""
+    """What a question of this kind and number came to; `key` is the public half of `private`, signed."""
 
     kind: Kind
     number: int
     transcript: bytes
-    digest: str
     counts: Integers
     update_P: SignedIntegers | None = None
     private: bytes = b""
@@ -72,7 +70,7 @@ class Kept:
             save_arrays(self._left_path(pending.transcript), arrays, {"before": left.before.hex()}, PRIVATE)
             self._left = pending.transcript, left
         facts = {
-            "kind": pending.kind.value, "number": pending.number, "transcript": pending.transcript.hex(), "digest": pending.digest,
+            "kind": pending.kind.value, "number": pending.number, "transcript": pending.transcript.hex(),
             "private": pending.private.hex(), "public": pending.key.public.hex(), "signature": pending.key.signature,
         }  # fmt: skip
         answer: dict[str, NDArray[np.generic]] = {COUNTS: pending.counts}
@@ -92,21 +90,20 @@ class Kept:
         """The arrays of the answer in memory were used up; the file has them."""
         self._pending = None
 
-    def has_left(self, transcript: bytes | None) -> bool:
-        """Whether something is left over from exactly this question."""
-        return self.left_path(transcript) is not None
-
     def left_path(self, transcript: bytes | None) -> Path | None:
         """The file of what is left over from exactly this question."""
         path = self._left_path(transcript) if transcript is not None else None
         return path if path is not None and path.exists() else None
 
     def left(self, transcript: bytes | None) -> LeftOver | None:
-        """What is left over from exactly this question."""
-        if transcript is None or not self.has_left(transcript):
+        """What is left over from exactly this question; a file that is damaged counts for none."""
+        if transcript is None or self.left_path(transcript) is None:
             return None
         if self._left is None or self._left[0] != transcript:  # or another process had this site's last turn (client/app.py)
-            self._left = transcript, read_left(self._left_path(transcript))
+            try:
+                self._left = transcript, read_left(self._left_path(transcript))
+            except ModelError:
+                return None
         return replace(self._left[1])
 
     def settle(self, accepted: bytes | None) -> None:
@@ -141,20 +138,19 @@ class Kept:
         """What is on disk; a file that is damaged counts for none, and the site works again."""
         try:
             arrays, facts = load_arrays(self._pending_path)
-        except ModelError:
+            transcript, private, public = (bytes.fromhex(str(facts[name])) for name in ("transcript", "private", "public"))
+            update = arrays.get(UPDATE)
+            return Pending(
+                kind=Kind(str(facts["kind"])),
+                number=int(str(facts["number"])),
+                transcript=transcript,
+                counts=arrays[COUNTS].astype(np.int64, copy=False),
+                update_P=None if update is None else cast(SignedIntegers, update),
+                private=private,
+                key=SignedKey(public, str(facts["signature"])),
+            )
+        except (ModelError, KeyError, ValueError):
             return None
-        update = arrays.get(UPDATE)
-        transcript, private, public = (bytes.fromhex(str(facts[name])) for name in ("transcript", "private", "public"))
-        return Pending(
-            kind=Kind(str(facts["kind"])),
-            number=int(str(facts["number"])),
-            transcript=transcript,
-            digest=str(facts["digest"]),
-            counts=arrays[COUNTS].astype(np.int64, copy=False),
-            update_P=None if update is None else cast(SignedIntegers, update),
-            private=private,
-            key=SignedKey(public, str(facts["signature"])),
-        )
 
 
 def read_left(path: Path) -> LeftOver:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from client.diary import Diary, Entry, Hospitals, NumberError
-from client.kept import Kept, Pending
+from client.kept import Kept, LeftOver, Pending
 from client.learner import Learner, NeedsModelError, Work
 from client.replay import keep_replay
 from csasn.contract import Contract
@@ -93,8 +93,8 @@ class SiteWorker:
         """Works on a question, once, and keeps what came of it; the answer itself where sums are plain."""
         model = None if isinstance(question, Hello) else self.learner.receive(question.model)
         accepted = None if isinstance(question, Hello) else question.accepted
-        carried = self.contract.secure and self.kept.has_left(accepted)
-        digest = transcript(question, carried)
+        before = self.kept.left(accepted)
+        digest = transcript(question, carried=self.contract.secure and before is not None)
         header = question.header
         self.diary.check(question.kind, header.number, digest, self.study.federation.rounds)
         pending = self.kept.pending(digest)
@@ -102,20 +102,20 @@ class SiteWorker:
             self.learner.load_data()
             weights = None if isinstance(question, Hello) else self.learner.check_weighting(question.weighting)
             self.kept.settle(accepted)
-            work = self._work(question, model, weights)
-            pending = self._keep(question, digest, work, accepted if self.kept.has_left(accepted) else None)
+            work = self._work(question, model, weights, before)
+            pending = self._keep(question, digest, work, accepted if before else None)
             if isinstance(question, Train) and model is not None and self.site.policy.keep_for_replay:
                 keep_replay(self.kept, question, model, Answer(pending.counts, pending.update_P), Path(self.site.manifest))
         if self.contract.secure:
             return Ready(digest, pending.key)
-        self._note(pending)
-        return Answer(pending.counts, pending.update_P)
+        answer = Answer(pending.counts, pending.update_P)
+        self._note(pending, answer.digest)
+        return answer
 
-    def _work(self, question: Question, model: Floats32 | None, weights: ClassWeights | None) -> Work:
+    def _work(self, question: Question, model: Floats32 | None, weights: ClassWeights | None, before: LeftOver | None) -> Work:
         """What a question comes to; where that fails, nothing and the mark of it: no answer in plain speaks of the cases."""
         if isinstance(question, Hello) or model is None or weights is None:
             return Work({"histogram": self.learner.count_classes()})
-        before = self.kept.left(question.accepted)
         try:
             return self.learner.work(question, model, weights, before)
         except CsasnError as error:
@@ -131,7 +131,7 @@ class SiteWorker:
         self.contract.check_values(question.kind, self.site.site, question.header.round, answer)
         if self.contract.secure and not work.counts:
             answer = self.contract.noise(question.kind, question.header.round)
-        pending = Pending(question.kind, question.header.number, digest, answer.digest, answer.counts, answer.update_P)
+        pending = Pending(question.kind, question.header.number, digest, answer.counts, answer.update_P)
         if self.contract.secure:
             private = fresh_key()
             pending = replace(pending, private=private, key=sign_key(private, digest, self._signer))
@@ -139,7 +139,7 @@ class SiteWorker:
         return pending
 
     def _collect(self, request: Collect) -> Reply:
-        """The masked answer to a question that this site is ready for; asked again, under the same keys, the same bytes."""
+        """The masked answer to a question that this site is ready for: under the same keys the same bytes, under others none."""
         if not self.contract.secure:
             raise ProtocolError(f"the approved study, {self.study.name}, does not mask what leaves a site")
         pending = self.kept.pending(request.transcript)
@@ -151,13 +151,13 @@ class SiteWorker:
         sealer = Sealer(self.site.site, self.contract.roster, pending.private, pending.transcript, torch.get_num_threads())
         self.kept.forget_arrays()  # those in memory are masked in place
         sealing = sealer.seal(request.keys, pending.update_P, pending.counts, self._signer)
-        self._note(pending)
+        self._note(pending, sealing.view.hex())
         return Answer(pending.counts, pending.update_P, sealing)
 
-    def _note(self, pending: Pending) -> None:
+    def _note(self, pending: Pending, answer: str) -> None:
         """In the diary before it leaves."""
         counted = _sha256(Path(self.site.manifest)) if pending.kind is Kind.HELLO else None
-        entry = Entry(number=pending.number, transcript=pending.transcript.hex(), answer=pending.digest)
+        entry = Entry(number=pending.number, transcript=pending.transcript.hex(), answer=answer)
         self.diary.note(pending.kind, entry, self.ledger_lines(), counted)
 
     def _signer(self, purpose: str, data: bytes) -> str:

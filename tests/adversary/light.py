@@ -133,15 +133,15 @@ class LightWorker(SiteWorker):
             folder.mkdir(parents=True, exist_ok=True)
             manifest.write_text("case_id\n")
         self.study, self.contract, self.sign, self.ledger_lines = contract.study, contract, sign, lambda: 0
-        self.site = SimpleNamespace(site=name, manifest=str(manifest))
+        self.site = SimpleNamespace(site=name, manifest=str(manifest), policy=SimpleNamespace(keep_for_replay=False))
         hashes = contract.study.study_hash, contract.membership.membership_hash
         self.kept = Kept(folder / state_name(*hashes))
         self.diary = Diary(self.kept.folder, Hospitals(study_hash=hashes[0], membership_hash=hashes[1], sites=NAMES))
 
-    def _work(self, question, model, weights):
+    def _work(self, question, *given):
         if isinstance(question, Hello):
             return Work({"seen": self.learner.count_classes()})
-        return super()._work(question, model, weights)
+        return super()._work(question, *given)
 
 
 @dataclass

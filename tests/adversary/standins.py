@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import io
+from types import SimpleNamespace
 
 import client.diary
 import client.kept
@@ -34,6 +35,9 @@ class MemoryPath:
 
     def exists(self):
         return self.full in self.files
+
+    def stat(self):
+        return SimpleNamespace(st_ino=id(self.files[self.full]), st_mtime_ns=0)
 
     def unlink(self, missing_ok=False):
         self.files.pop(self.full, None)

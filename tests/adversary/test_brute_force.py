@@ -85,12 +85,12 @@ def _nothing_binds_a_key_to_its_question(monkeypatch):
     monkeypatch.setattr(sealing, "check_keys", lambda given, _, roster: check(given, b"", roster))
     for module in (client.worker, adversary.symbols):
         monkeypatch.setattr(module, "sign_key", lambda private, _, signer: sign(private, b"", signer))
-    monkeypatch.setattr(sealing, "view_of", lambda *_: b"one view")
+    monkeypatch.setattr(sealing, "view_of", lambda *_: b"one view".ljust(32))
 
 
 def _two_questions_share_a_key_and_seeds(monkeypatch):
     monkeypatch.setattr(client.worker, "fresh_key", lambda: hashlib.sha256(adversary.light.speaking[-1].encode()).digest())
-    monkeypatch.setattr(sealing, "view_of", lambda *_: b"one view")
+    monkeypatch.setattr(sealing, "view_of", lambda *_: b"one view".ljust(32))
 
 
 def _carried_is_not_in_the_transcript(monkeypatch):
@@ -106,7 +106,6 @@ def _not_in_transcript(leaf):
 
 
 def _anything_left_over_is_carried_on(monkeypatch):
-    monkeypatch.setattr(Kept, "has_left", lambda kept, _: any(kept.folder.glob("left-*")))
     plain = Kept.left
     newest = lambda kept: kept._left and kept._left[0]  # noqa: E731
     monkeypatch.setattr(Kept, "left", lambda kept, accepted: plain(kept, newest(kept)))

@@ -54,30 +54,35 @@ def alone(sites, name, question):
 
 
 def drops_what_it_left_over(sites, accepted):
-    """One site alone is told of another accepted question, so that what the first left over is gone there."""
+    """One site alone is told of other accepted questions, so that what the first left over is gone there; the sum before that."""
     second = sites.train(2, accepted=accepted)
-    other = sites.ask(second)[ALONE].transcript
-    sites.collect(second, sites.ask(second))
-    sites.ask(sites.validate(1, accepted=other), [ALONE])
-    return second
+    readies = sites.ask(second)
+    answers = sites.collect(second, readies)
+    third = sites.ask(sites.train(3, accepted=readies[ALONE].transcript), [ALONE])[ALONE].transcript
+    sites.ask(sites.validate(1, accepted=third), [ALONE])
+    return second, total(answers)
 
 
-def test_without_carried_in_the_transcript_two_sums_differ_by_what_one_site_left_over(sites, monkeypatch):
-    plain = client.worker.transcript
+class SteadyLearner(AddingLearner):
+    """As where randomness matters little: the number of a question changes nothing."""
+
+    def work(self, question, model, weights, before):
+        return super().work(replace(question, header=replace(question.header, number=2)), model, weights, before)
+
+
+def test_without_carried_in_the_transcript_two_sums_differ_by_what_one_site_left_over(tmp_path, monkeypatch):
+    sites, plain = LightSites(NUM, tmp_path, learner=SteadyLearner), client.worker.transcript
     monkeypatch.setattr(client.worker, "transcript", lambda question, carried=False: plain(question))
     accepted = trained_once(sites)
     e_of_one = e_of(sites, ALONE, accepted)
-    second = sites.train(2, accepted=accepted)
-    whole = total(sites.both(second))
-    other = sites.ask(second)[ALONE].transcript
-    sites.ask(sites.validate(1, accepted=other), [ALONE])  # it settles alone: e of the first is gone there
-    assert np.array_equal(whole - total(sites.both(second)), e_of_one)
+    _, whole = drops_what_it_left_over(sites, accepted)
+    assert np.array_equal(whole - total(sites.both(sites.train(3, accepted=accepted))), e_of_one)
     assert np.abs(e_of_one).max() > 0
 
 
 def test_a_site_that_alone_dropped_what_it_left_over_is_in_no_second_sum(sites):
     accepted = trained_once(sites)
-    second = drops_what_it_left_over(sites, accepted)
+    second, _ = drops_what_it_left_over(sites, accepted)
     readies = sites.ask(second)
     assert readies[ALONE] == Absence(Reason.NUMBER, 2)  # another T under the number that it answered
     third = sites.train(3, accepted=accepted)
@@ -106,7 +111,9 @@ def test_all_sites_carry_on_alike(sites, which):
     question = sites.train(3, accepted=accepted)
     readies = sites.ask(question)
     assert len(set(transcripts(readies).values())) == 1
-    assert {name: sites.worker(name).kept.has_left(accepted) for name in sites.names} == dict.fromkeys(sites.names, bool(residuals))
+    assert {name: bool(sites.worker(name).kept.left_path(accepted)) for name in sites.names} == dict.fromkeys(
+        sites.names, bool(residuals)
+    )
     expected = sum(alone(sites, name, question) + residuals.get(name, 0) for name in sites.names)
     assert np.array_equal(total(sites.collect(question, readies)), expected)
 
@@ -114,19 +121,22 @@ def test_all_sites_carry_on_alike(sites, which):
 @pytest.mark.parametrize("kind", ["hello", "train", "validate", "finish"])
 def test_what_a_question_left_over_is_gone_once_another_does_not_name_it(sites, kind):
     first = transcripts(sites.ask(sites.train(1)))
-    assert all(sites.worker(name).kept.has_left(first[name]) for name in sites.names)
+    assert all(sites.worker(name).kept.left_path(first[name]) for name in sites.names)
     sites.ask(sites.hello() if kind == "hello" else getattr(sites, kind)(1, **({"model": "other"} if kind == "train" else {})))
-    assert not any(sites.worker(name).kept.has_left(first[name]) for name in sites.names)
+    assert not any(sites.worker(name).kept.left_path(first[name]) for name in sites.names)
 
 
-def test_what_an_accepted_question_left_over_stays_until_a_later_one_is_accepted(sites):
+def test_what_an_accepted_question_left_over_stays_until_two_later_ones_are_accepted(sites):
+    """The round of the later one may be undone."""
     first = trained_once(sites)
     second = transcripts(sites.ask(sites.train(2, accepted=first)))[ALONE]
     sites.ask(sites.hello())
     sites.ask(sites.train(2, accepted=first))
-    assert all(sites.worker(name).kept.has_left(first) and sites.worker(name).kept.has_left(second) for name in sites.names)
-    sites.ask(sites.train(3, accepted=second))
-    assert not any(sites.worker(name).kept.has_left(first) for name in sites.names)
+    assert all(sites.worker(name).kept.left_path(first) and sites.worker(name).kept.left_path(second) for name in sites.names)
+    third = transcripts(sites.ask(sites.train(3, accepted=second)))[ALONE]
+    assert all(sites.worker(name).kept.left_path(first) for name in sites.names)
+    sites.ask(sites.train(4, accepted=third))
+    assert not any(sites.worker(name).kept.left_path(first) for name in sites.names)
 
 
 def test_a_training_that_fails_leaves_what_was_left_over_untouched(sites):
@@ -148,7 +158,6 @@ def test_a_first_training_that_fails_leaves_nothing_over(sites):
     assert not e_of(sites, ALONE, readies[ALONE].transcript).any()
 
 
-@pytest.mark.xfail(strict=True, reason="a left-over that is damaged is found to be there, and cannot be read")
 def test_a_left_over_that_is_damaged_counts_for_none(sites):
     accepted = trained_once(sites)
     path = next(sites.worker(ALONE).kept.folder.glob("left-*"))
@@ -171,7 +180,7 @@ def test_training_that_diverges_leaves_own_tensors_and_left_over_finite_and_as_t
     ready = worker.answer(exploding)
     pending, left = worker.kept.pending(ready.transcript), worker.kept.left(ready.transcript)
     assert federation.contract.counts["train"].unpack(pending.counts)["failed"] == [1]
-    assert not pending.update_P.any()
+    assert len(np.unique(pending.update_P)) > 1000  # noise is summed in its place
     before = worker.kept.left(accepted)
     assert np.array_equal(left.residual_P, before.residual_P)
     assert np.isfinite(left.residual_P).all()
