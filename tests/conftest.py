@@ -2,6 +2,7 @@
 
 import copy
 import signal
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,7 @@ from server.run_directory import RunDirectory
 
 CLASSES = ("benign", "PTC", "FTC")
 SITES = ("centerA", "centerB", "centerC")
+LONGEST_RUN_S = 300.0  # of a federation in a test: masked sums wait for every site without end
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -102,6 +104,7 @@ class LocalFederation:
     tamper: Tamper = lambda site, request, answer: answer
     requests: list[tuple[str, Request]] = field(default_factory=list)
     _waiting: list[tuple[str, Request]] = field(default_factory=list)
+    _began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.sites = {name: find_site(name, folder=self.sites_folder) for name in self.study.federation.sites}
@@ -133,6 +136,7 @@ class LocalFederation:
         return 0
 
     def receive(self) -> Iterator[tuple[str, Reply]]:
+        assert time.monotonic() < self._began + LONGEST_RUN_S, "the run waits for a site that does not answer"
         if self._waiting:
             site, request = self._waiting.pop(0)
             self.requests.append((site, request))
