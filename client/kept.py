@@ -109,14 +109,14 @@ class Kept:
     def settle(self, accepted: bytes | None) -> None:
         """Before another question is worked on: the pending answer goes, and what it left over, unless it was accepted. Then all
         else that was left over goes too, but for what the accepted question went on from: its round may yet be undone."""
-        pending = self._read_pending()
-        self._pending_path.unlink(missing_ok=True)
-        self._pending = None
         left = self.left(accepted)
         if left is not None and accepted is not None:
             stale = set(self.folder.glob(f"{LEFT}*{SUFFIX}")) - {self._left_path(accepted), self._left_path(left.before)}
         else:
+            pending = self._read_pending()
             stale = {self._left_path(pending.transcript)} if pending else set()
+        self._pending_path.unlink(missing_ok=True)
+        self._pending = None
         for path in stale:
             path.unlink(missing_ok=True)
 
