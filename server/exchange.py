@@ -11,6 +11,9 @@ from csasn.federated.messages import Absence, Finish, Hello, ModelUpdate, Questi
 
 MAX_RETRIES = 2  # of a site that failed, where a round may do without it
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0  # before a site that is waited for is asked again
+FEW_TIMES = (
+    4  # that a question is asked anew at once: under the next number, with nothing carried on, of a site that lost its answer
+)
 READY, ANSWERED = "ready", "answered"  # what a site said, in events
 AT_ONCE = (Reason.NEEDS_MODEL, Reason.DEADLINE)
 
@@ -65,6 +68,11 @@ class SiteChannel:
     def wait_for_all(self) -> None:
         """Whoever let a deadline pass is waited for again: without it too few are left."""
         self._lost.clear()
+
+    def pause(self, times: int) -> None:
+        """Before a question is asked anew for the `times`-th time: the first few at once, as after a site was restored."""
+        if times > FEW_TIMES:
+            time.sleep(min(FIRST_PAUSE_S * 2.0 ** min(times - FEW_TIMES, 10), LONGEST_PAUSE_S))
 
     def ask(self, question: Question, sites: Collection[str], take: Take, again: Again) -> int:
         """One question to sites, each with the whole model or the step to it; bytes sent. See `deliver`."""

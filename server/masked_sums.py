@@ -54,8 +54,10 @@ class MaskedSums:
             QuorumError: a site refuses, was asked something else, or its answer breaks the contract.
         """
         assert least <= len(self.roster.sites)
-        bytes_down = 0
+        bytes_down, times = 0, 0
         while True:
+            self.sites.pause(times)
+            times += 1
             ready = _ReadySites(question)
             try:
                 bytes_down += self.sites.ask(question, self.roster.sites, ready.take, wait_for_it)
