@@ -307,9 +307,11 @@ def test_totals_that_change_between_rounds_are_told(federate):
 
     def lie(site, request, answer):
         if request.kind is Kind.TRAIN and request.header.round == 3 and site == "centerB":
-            counts = answer.counts.copy()
-            counts[0] += 1
-            return replace(answer, counts=counts)
+            blocks = federation.contract.counts[Kind.TRAIN].unpack(answer.counts.copy())
+            blocks["confusion"][0, 0] += 1  # one more case of the first class, which is known for one
+            blocks["scores"][0, 1, 0] += 1
+            blocks["scores"][1:, 0, 0] += 1
+            return replace(answer, counts=federation.contract.counts[Kind.TRAIN].pack(blocks))
         return answer
 
     federation = federate("run", tamper=lie, federation={"rounds": 3})

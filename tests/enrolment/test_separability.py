@@ -3,7 +3,7 @@
 import pytest
 
 from client.audit import RUN_FOLDER
-from client.diary import Diary, Hospitals
+from client.diary import Diary, Entry, Hospitals
 from client.separability import check_differences, find_differences
 from csasn.errors import TrustError
 from csasn.federated.messages import Kind
@@ -35,7 +35,8 @@ def count(site, sites, study=STUDY):
     folder = Path(site.state) / RUN_FOLDER / f"study-{proposed.membership_hash[:12]}"
     folder.mkdir(parents=True)
     diary = Diary(folder, Hospitals(study_hash=study, membership_hash=proposed.membership_hash, sites=sites))
-    diary.note(Kind.HELLO, 1, b"t" * 32, 1, hashlib.sha256(Path(site.manifest).read_bytes()).hexdigest())
+    entry = Entry(number=1, transcript="c" * 64, answer="d" * 64)
+    diary.note(Kind.HELLO, entry, 1, hashlib.sha256(Path(site.manifest).read_bytes()).hexdigest())
 
 
 def test_a_hospital_that_leaves_is_named_and_nothing_is_signed_without_a_word(site):
