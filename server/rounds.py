@@ -162,7 +162,8 @@ class Coordinator:
         ):  # few validation cases can flatter the untrained model
             state = replace(state, best_round=state.round, best_score=score)
             self.directory.keep_best()
-        losses = [loss for loss in (state.loss, state.best_loss) if loss is not None]
+        trained = state.loss if state.round > 0 else None  # first rounds from random weights do worse than chance, and recover
+        losses = [loss for loss in (trained, state.best_loss) if loss is not None]
         return replace(state, best_loss=min(losses, default=None))
 
     def _tell_changed_totals(self, state: RunState, confusion_KK: Integers) -> None:

@@ -427,7 +427,14 @@ def spoils(model_of_round, times):
     return tamper
 
 
-@pytest.mark.parametrize("spoilt", [1, 2, 3])
+def test_the_first_trained_model_is_compared_with_nothing_since_random_weights_do_no_worse_than_chance(federate):
+    federation = federate("run", tamper=spoils(1, 1), federation=GUARDED | {"rounds": 2})
+    federation.run()
+    assert federation.events("round-undone") == []
+    assert federation.directory.load().best_loss < 10  # that of the model after it
+
+
+@pytest.mark.parametrize("spoilt", [2, 3])
 def test_a_round_that_makes_the_model_much_worse_is_undone_once_and_trained_anew(federate, spoilt):
     """Also the last one, whose model is evaluated after all rounds."""
     federation = federate("run", tamper=spoils(spoilt, 1), federation=GUARDED)
