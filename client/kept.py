@@ -7,7 +7,7 @@ travels into a backup: pending files are left out (`LEFT_OUT_OF_BACKUPS`).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -104,7 +104,7 @@ class Kept:
                 self._left = transcript, read_left(self._left_path(transcript))
             except ModelError:
                 return None
-        return replace(self._left[1])
+        return self._left[1]
 
     def settle(self, accepted: bytes | None) -> None:
         """Before another question is worked on: the pending answer goes, and what it left over, unless it was accepted. Then all

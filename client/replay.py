@@ -25,7 +25,7 @@ from csasn.federated.messages import Answer, Header, ModelUpdate, Train, Weighti
 from csasn.federated.quantise import Floats32
 from csasn.membership import Membership
 from csasn.site import Site
-from csasn.storage import link_atomically
+from csasn.storage import file_sha256, link_atomically
 from csasn.study import Study
 
 REPLAY, REPLAY_LEFT, PRIVATE = "replay.safetensors", "replay-left.safetensors", 0o600
@@ -117,7 +117,6 @@ def _digest(array: np.ndarray | None) -> str:
 
 def _file_digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         raise DataError("manifest.csv cannot be read", "see the site file") from None

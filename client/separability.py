@@ -4,7 +4,6 @@ Masks cannot hide this, and no rounding cures it: so people are told before they
 it answered a hello on the manifest of today, by its diaries.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from client.diary import DIARY_FILE, Hospitals, read_diary
 from csasn.errors import TrustError
 from csasn.membership import Membership
 from csasn.site import Site
+from csasn.storage import file_sha256
 
 FEW = 2  # hospitals that have to differ on a side, or none
 
@@ -46,7 +46,8 @@ class Difference:
 
 def find_differences(site: Site, membership: Membership) -> list[Difference]:
     """Each earlier membership from which this one would make single hospitals separable."""
-    now = _sha256(Path(site.manifest))
+    manifest = Path(site.manifest)
+    now = file_sha256(manifest) if manifest.exists() else ""
     diaries = [read_diary(path) for path in sorted((Path(site.state) / RUN_FOLDER).glob(f"*/{DIARY_FILE}"))]
     counted = [diary.hospitals for diary in diaries if diary and diary.hospitals.manifest_sha256 == now]
     return [difference for difference in _compare(counted, membership) if difference.separable]
@@ -72,10 +73,3 @@ def _compare(counted: Iterable[Hospitals], membership: Membership) -> Iterable[D
         gone = tuple(name for name in before.sites if name not in membership.sites)
         joined = tuple(name for name in membership.sites if name not in before.sites)
         yield Difference(before.membership_hash, gone, joined)
-
-
-def _sha256(path: Path) -> str:
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

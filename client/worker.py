@@ -5,7 +5,6 @@ and on disk, then, against the signed keys of all sites, the masked answer. From
 but these leaves, whatever the cases do to it.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,6 +39,7 @@ from csasn.federated.secagg.keys import Sign, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
 from csasn.membership import Membership
 from csasn.site import Site
+from csasn.storage import file_sha256
 from csasn.study import Study
 from csasn.weighting import ClassWeights
 
@@ -156,7 +156,7 @@ class SiteWorker:
 
     def _note(self, pending: Pending, answer: str) -> None:
         """In the diary before it leaves."""
-        counted = _sha256(Path(self.site.manifest)) if pending.kind is Kind.HELLO else None
+        counted = file_sha256(Path(self.site.manifest)) if pending.kind is Kind.HELLO else None
         entry = Entry(number=pending.number, transcript=pending.transcript.hex(), answer=answer)
         self.diary.note(pending.kind, entry, self.ledger_lines(), counted)
 
@@ -188,8 +188,3 @@ class SiteWorker:
 def state_name(study_hash: str, membership_hash: str) -> str:
     """The folder of one study and membership in a site's state."""
     return f"study-{study_hash[:12]}-{membership_hash[:12]}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from csasn.errors import StorageError
-from csasn.storage import TEMPORARY, atomic_writer, new_folder
+from csasn.storage import TEMPORARY, atomic_writer, file_sha256, new_folder
 
 MODE, FOLDER_MODE = 0o600, 0o700
 HASHES = "sha256.json"
@@ -72,7 +72,7 @@ def restore_backup(path: Path, folders: Mapping[str, Path]) -> int:
                 member.name = str(PurePosixPath(*rest)) if rest else "."
                 member.mode = FOLDER_MODE if member.isdir() else MODE  # whatever the archive says
                 _extract(archive, member, staged[name])
-                if member.isfile() and _sha256(staged[name] / member.name) != hashes[kept]:
+                if member.isfile() and file_sha256(staged[name] / member.name) != hashes[kept]:
                     raise _damaged(path)
             for folder in staged.values():
                 _close(folder)
@@ -132,11 +132,6 @@ def _read_hashes(path: Path, archive: tarfile.TarFile, last: tarfile.TarInfo) ->
     if not isinstance(hashes, dict):
         raise _damaged(path)
     return hashes
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damaged(path: Path) -> StorageError:

@@ -5,6 +5,7 @@ Nothing here keeps a file from an administrator of the machine, and nothing is e
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -153,6 +154,12 @@ def append_line(path: Path, line: str, mode: int = 0o666) -> None:
             _sync_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes; an `OSError` is the caller's to explain."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def private_folder(path: Path) -> Path:
