@@ -17,12 +17,12 @@ from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network
 from csasn.site import find_site
 from csasn.study import read_study
-from server.exchange import ANSWERED, READY
 from server.outcome import write_outcome, write_report
 from server.preparation import begin, check_resumable
 from server.receipts import Receipts
 from server.rounds import Coordinator
 from server.run_directory import RunDirectory, has_outcome
+from server.waits import ANSWERED, READY
 
 # keys of the run configuration: a run directory and its nodes; or, in Flower's simulation, what to make one from
 RUN_DIRECTORY, NODES, STUDY, SITES, OUT = "run-directory", "nodes", "study", "sites", "out"

@@ -27,8 +27,9 @@ from server.run_directory import REPORT, RunDirectory, has_outcome, is_finished
 SERVICE, LOCK = "service.json", "service.lock"
 RUN = "run"
 TURN_S = 0.5
-# glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes
-RETURNED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(128 << 10), "MALLOC_ARENA_MAX": "2"}
+# glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes. What is smaller,
+# such as the blocks of a body, stays: pages that are touched anew for each took a sixth of a round
+RETURNED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "2"}
 POLL_S = 0.15  # between two looks for replies, a request to SuperLink for each site that owes one
 LOOK_S = 30.0
 SITE_CONNECTIONS = 16  # of one site to the front, at most; all sites may come from one proxy

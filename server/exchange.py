@@ -14,7 +14,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0  # before a site that is waited for 
 FEW_TIMES = (
     4  # that a question is asked anew at once: under the next number, with nothing carried on, of a site that lost its answer
 )
-READY, ANSWERED = "ready", "answered"  # what a site said, in events
 AT_ONCE = (Reason.NEEDS_MODEL, Reason.DEADLINE)
 
 
@@ -55,15 +54,14 @@ class SiteChannel:
 
     def __init__(self, contract: Contract, exchange: Exchange, on_waiting: Callable[[Mapping[str, str]], None]) -> None:
         self.contract, self.exchange, self._on_waiting = contract, exchange, on_waiting
-        self._step: Step | None = None
-        self._step_from = ""
+        self._step: tuple[str, str, Step] | None = None  # from the model of this hash, to that of the other
         self._holds: dict[str, str] = {}  # site -> hash of the model that it holds
         self._lost: set[str] = set()  # asked again each time, but not waited for
         self._waiting: dict[str, str] = {}
 
-    def remember_step(self, from_hash: str, step: Step) -> None:
-        """The step that leads from the model of `from_hash` to the one that is broadcast next."""
-        self._step_from, self._step = from_hash, step
+    def remember_step(self, from_hash: str, to_hash: str, step: Step) -> None:
+        """The step that leads from one model to another, until every site that is asked about the other holds it."""
+        self._step = from_hash, to_hash, step
 
     def wait_for_all(self) -> None:
         """Whoever let a deadline pass is waited for again: without it too few are left."""
@@ -75,11 +73,11 @@ class SiteChannel:
             time.sleep(min(FIRST_PAUSE_S * 2.0 ** min(times - FEW_TIMES, 10), LONGEST_PAUSE_S))
 
     def ask(self, question: Question, sites: Collection[str], take: Take, again: Again) -> int:
-        """One question to sites, each with the whole model or the step to it; bytes sent. See `deliver`."""
-        by_step = self._by_step(question)
+        """One question to sites, each with what it needs to come to the model; bytes sent. See `deliver`."""
+        shorter = {} if isinstance(question, Hello) else self._shorter(question)
 
         def for_site(site: str) -> Request:
-            return by_step if by_step and self._is_near(by_step, site) else question
+            return shorter.get(self._holds.get(site, ""), question)
 
         def take_holding(site: str, reply: Reply) -> None:
             if isinstance(reply, Absence):
@@ -88,7 +86,10 @@ class SiteChannel:
                 self._holds[site] = question.model.state_hash
             take(site, reply)
 
-        return self.deliver(for_site, sites, take_holding, again)
+        num_bytes = self.deliver(for_site, sites, take_holding, again)
+        if self._step is not None and all(self._holds.get(site) == self._step[1] for site in sites):
+            self._step = None  # half a model
+        return num_bytes
 
     def deliver(self, request_for: Callable[[str], Request], sites: Collection[str], take: Take, again: Again) -> int:
         """Sends each site its request, hands over each reply as it comes, and asks absent ones again when `again` says; bytes sent.
@@ -115,6 +116,7 @@ class SiteChannel:
                     open_sites.discard(site)
                 self._note(site, reply, asked_again=pause is not None)
                 take(site, reply)
+                del reply  # an update is in the sum by now
         for site in open_sites:
             take(site, Absence(Reason.DEADLINE))
         return num_bytes
@@ -130,12 +132,11 @@ class SiteChannel:
             self._waiting = waiting
             self._on_waiting(waiting)
 
-    def _by_step(self, question: Question) -> Train | Validate | None:
-        """`question` with the last step in place of the whole model; one object for all sites, which is serialised once."""
-        if isinstance(question, Hello | Finish) or self._step is None:
-            return None
-        return replace(question, model=ModelUpdate(question.model.state_hash, step=self._step))
-
-    def _is_near(self, question: Train | Validate, site: str) -> bool:
-        """Whether the site holds the model before, or this one already."""
-        return self._holds.get(site) in (self._step_from, question.model.state_hash)
+    def _shorter(self, question: Train | Validate | Finish) -> dict[str, Question]:
+        """`question` without the whole model, by the hash of the model that a site holds: with the step to it, or its hash alone.
+        One object for all sites, which is serialised once."""
+        wanted = question.model.state_hash
+        models = {wanted: ModelUpdate(wanted)}
+        if self._step is not None and self._step[1] == wanted:
+            models[self._step[0]] = ModelUpdate(wanted, step=self._step[2])
+        return {held: replace(question, model=model) for held, model in models.items()}

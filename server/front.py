@@ -2,8 +2,9 @@
 
 Flower's SuperLink answers control and runtime requests from anybody, so it listens on loopback in plain HTTP and this stands
 before it. A request is passed only if its method and its path, byte for byte, are in `PASSED`; anything else is 404 with an empty
-body. Only the headers that the fleet protocol uses are passed, either way, and no query. Bodies stream in blocks of 64 KiB, so that
-no copy of a model is made; a peer has to move each block within `idle_timeout_s`, and `min_rate` bytes a second in the long run.
+body. Only the headers that the fleet protocol uses are passed, either way, and no query. Bodies stream in blocks of 256 KiB, so
+that no copy of a model is made; a peer has to move each block within `idle_timeout_s`, and `min_rate` bytes a second in the long
+run.
 
 A fleet request is passed only with the signature of an enrolled node (server/node_signature.py), and while that node has not more
 under way than it may (server/allowance.py). The front does not withstand a flood that fills its line, and its operator sees what it

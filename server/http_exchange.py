@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from starlette.types import Receive, Scope, Send
 
-BLOCK_BYTES = 64 << 10
+BLOCK_BYTES = 256 << 10  # what asyncio reads at once; at 64 KiB SuperLink works through four times as many
 LINGER_S = 2.0  # a refused client may read the answer for so long before its connection ends
 
 Headers = list[tuple[bytes, bytes]]

@@ -9,7 +9,7 @@ from csasn.normalisation import apply_affine, apply_moments
 from csasn.report.card import model_card
 from csasn.report.report import build_report, final_metrics, run_status
 from csasn.storage import write_atomically, write_json
-from csasn.weighting import class_weights
+from csasn.weighting import ClassWeights, class_weights
 from server.rounds import Finished
 from server.run_directory import REPORT, RunDirectory, read_events
 
@@ -28,15 +28,20 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
         statistics = (
             "exact, from summed moments of all sites" if finished.whole else "from summed moments of the sites that finished"
         )
-    state = directory.load()
-    assert state is not None
-    weights = class_weights(study.class_weighting, state.histogram_K, state.history)
+    weights, state_hash = _after_the_last_round(directory)
     network.shift_subtype_logits(weights.offset_K)
     save_model(directory.path, study, network, finished.round, weights.adjustment_K, statistics)
     final = None if finished.counts is None else final_metrics(study, finished.counts, finished.round)
     weights_sha256 = str(json.loads((directory.path / DESCRIPTION).read_text(encoding="utf-8"))["weights_sha256"])
-    facts = {"final": final, "state_hash": state.model_hash, "round": finished.round, "weights_sha256": weights_sha256}
+    facts = {"final": final, "state_hash": state_hash, "round": finished.round, "weights_sha256": weights_sha256}
     directory.event("outcome", **facts, adjustment=weights.adjustment_K.tolist())
+
+
+def _after_the_last_round(directory: RunDirectory) -> tuple[ClassWeights, str]:
+    """The weights that hold then, and the hash of the model, which is not kept in memory."""
+    state = directory.load()
+    assert state is not None
+    return class_weights(directory.study.class_weighting, state.histogram_K, state.history), state.model_hash
 
 
 def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ from rich.text import Text
 from csasn.federated.messages import Kind
 from csasn.plain_text import plain
 from csasn.study import Study
-from server.exchange import ANSWERED, READY
+from server.waits import ANSWERED, READY
 
 Event = Mapping[str, object]
 

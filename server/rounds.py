@@ -115,7 +115,8 @@ class Coordinator:
 
     def finish(self, state: RunState) -> Finished:
         """Test cases and normalisation moments of the chosen model."""
-        best = self.directory.load(BEST) if self.study.model_selection == "best" else None
+        elsewhere = self.study.model_selection == "best" and state.best_round != state.round
+        best = self.directory.load(BEST) if elsewhere else None
         chosen = replace(state, model=best.model, model_hash=best.model_hash, round=best.round) if best else state
         replies = self._ask_all(Finish(*self._about(Kind.FINISH, chosen, 1)))
         self.directory.event("finish", round=chosen.round, absent=_reasons(replies))
@@ -131,12 +132,13 @@ class Coordinator:
         step = Step(replies.sum_P, step_sizes(question.ranges, bits, num_sites), arrived)
         self.directory.keep_before()
         largest = apply_step(state.model, step.sum_P, shared, step.sizes, step.arrived_units)  # in place: a copy is a whole model
-        self.sites.remember_step(state.model_hash, step)
+        model_hash = self.contract.state.hash(state.model)
+        self.sites.remember_step(state.model_hash, model_hash, step)
         return replace(
             state,
             round=state.round + 1,
             number=replies.number,
-            model_hash=self.contract.state.hash(state.model),
+            model_hash=model_hash,
             ranges=next_ranges(largest, question.ranges),
             accepted=replies.transcript,
             num_partial=state.num_partial + bool(replies.absent),

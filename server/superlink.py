@@ -215,6 +215,7 @@ class LinkGrid(Grid):
             reply.metadata.__dict__["_reply_to_message_id"] = key
             del self._pending[key]
             yield reply
+            del reply  # before the next one is pulled
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Not used here: server/app.py pulls in its own loop."""

@@ -4,9 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from server.exchange import ANSWERED, READY
-
 Event = Mapping[str, object]
+READY, ANSWERED = "ready", "answered"  # what a site said, in events
 STARTED = "-started"  # how the name of an event ends that begins a question
 
 

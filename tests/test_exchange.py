@@ -223,15 +223,16 @@ def about(kind, model, number=1):
 
 
 def forms(sites, start=0):
-    """What each site was sent since: a whole model or a step."""
-    return [(site, "whole" if request.model.whole is not None else "step") for _, site, request in sites.sent[start:]]
+    """What each site was sent since: a whole model, a step, or neither."""
+    sent = [(site, request.model) for _, site, request in sites.sent[start:]]
+    return [(site, "whole" if model.whole is not None else "step" if model.step is not None else "hash") for site, model in sent]
 
 
 def test_a_site_that_holds_the_model_before_gets_the_step_and_every_other_the_whole(channel):
     asked, sites, _ = channel()
     ask(asked, question=about(Kind.TRAIN, "one"), sites=SITES[:2])
     assert forms(sites) == [("centerA", "whole"), ("centerB", "whole")]
-    asked.remember_step("one", STEP)
+    asked.remember_step("one", "two", STEP)
     begun = len(sites.sent)
     ask(asked, question=about(Kind.TRAIN, "two", 2))
     assert sorted(forms(sites, begun)) == [("centerA", "step"), ("centerB", "step"), ("centerC", "whole")]
@@ -240,21 +241,26 @@ def test_a_site_that_holds_the_model_before_gets_the_step_and_every_other_the_wh
     assert (steps[0].model.state_hash, steps[0].model.step) == ("two", STEP)
 
 
-def test_a_site_that_holds_the_very_model_is_not_sent_all_of_it_again(channel):
+def test_a_site_that_holds_the_very_model_is_sent_its_hash_alone(channel):
     asked, sites, _ = channel()
     ask(asked, question=about(Kind.TRAIN, "one"))
-    asked.remember_step("one", STEP)
+    asked.remember_step("one", "two", STEP)
     ask(asked, question=about(Kind.TRAIN, "two", 2))
     begun = len(sites.sent)
     ask(asked, question=about(Kind.VALIDATE, "two"))
-    assert {form for _, form in forms(sites, begun)} == {"step"}
+    ask(asked, question=about(Kind.FINISH, "two"))
+    assert {form for _, form in forms(sites, begun)} == {"hash"}
+    sites.script["centerB"] = [Absence(Reason.NEEDS_MODEL)]  # it was started anew
+    begun = len(sites.sent)
+    ask(asked, question=about(Kind.FINISH, "two"))
+    assert [form for site, form in forms(sites, begun) if site == "centerB"] == ["hash", "whole"]
 
 
 @pytest.mark.parametrize("reason", Reason)
 def test_whatever_keeps_a_site_from_answering_it_gets_the_whole_model_next(channel, reason):
     asked, sites, _ = channel()
     ask(asked, question=about(Kind.TRAIN, "one"))
-    asked.remember_step("one", STEP)
+    asked.remember_step("one", "two", STEP)
     sites.script["centerB"] = [Absence(reason)]
     begun = len(sites.sent)
     ask(asked, question=about(Kind.TRAIN, "two", 2))
@@ -265,18 +271,20 @@ def test_a_model_that_the_last_step_does_not_lead_to_travels_whole(channel):
     """After a round that was undone, and for the chosen model at the end."""
     asked, sites, _ = channel()
     ask(asked, question=about(Kind.TRAIN, "one"))
-    asked.remember_step("one", STEP)
+    asked.remember_step("one", "two", STEP)
     ask(asked, question=about(Kind.TRAIN, "two", 2))
     begun = len(sites.sent)
     ask(asked, question=about(Kind.TRAIN, "one", 3))
-    ask(asked, question=about(Kind.FINISH, "one"))
+    assert {form for _, form in forms(sites, begun)} == {"whole"}
+    begun = len(sites.sent)
+    ask(asked, question=about(Kind.FINISH, "two"))
     assert {form for _, form in forms(sites, begun)} == {"whole"}
 
 
 def test_what_is_collected_says_nothing_of_the_model_that_a_site_holds(channel):
     asked, sites, _ = channel()
     ask(asked, question=about(Kind.TRAIN, "one"))
-    asked.remember_step("one", STEP)
+    asked.remember_step("one", "two", STEP)
     collect = Collect(HELLO.header, Kind.TRAIN, bytes(32), ())
     sites.script["centerB"] = [Absence(Reason.DISK)]
     assert asked.deliver(lambda _: collect, SITES, lambda *_: None, wait_for_it) == 40

@@ -62,7 +62,7 @@ class Weighting:
 
 @dataclass(frozen=True)
 class ModelUpdate:
-    """How a site comes to the model: the whole state vector, or the step from the model that it holds."""
+    """How a site comes to the model: the whole state vector, the step from the one that it holds, or neither where it holds it."""
 
     state_hash: str
     whole: Floats32 | None = None

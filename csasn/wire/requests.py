@@ -159,8 +159,10 @@ def _model(header: ConfigRecord, arrays: ArrayRecord) -> ModelUpdate:
     step = None
     if STEP_SUM in arrays:
         step = Step(read_sums(arrays, STEP_SUM), read_floats(header, STEP_SIZES), read_count(header, ARRIVED_UNITS))
-    if (whole is None) == (step is None):
-        raise ProtocolError("the message holds a whole model and a step, or neither, expected one")
+    elif {STEP_SIZES, ARRIVED_UNITS} & set(header):
+        raise ProtocolError("the message holds sizes of a step, and no step")
+    if whole is not None and step is not None:
+        raise ProtocolError("the message holds a whole model and a step, expected one of them at most")
     return ModelUpdate(read_text(header, STATE_HASH), whole, step)
 
 
