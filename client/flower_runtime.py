@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import SimpleNamespace
+from typing import TypeVar
 
 import flwr.supernode.fleet_http_connection as fleet
+import flwr.supernode.runtime.run_clientapp as tasks_of_node
 import flwr.supernode.start_client_internal as supernode_loop
 import httpx
 from flwr.clientapp import ClientApp
@@ -27,7 +30,12 @@ from flwr.proto.fleet_pb2 import (
 )
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.inflatable.inflatable_utils import ObjectPushError, push_object_contents_from_iterable
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPushError,
+    pull_and_inflate_object_from_tree,
+    pull_objects,
+    push_object_contents_from_iterable,
+)
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import RetryInvoker, exponential, make_simple_http_retry_invoker
@@ -35,7 +43,6 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from csasn.supervision import end_with_parent
 
@@ -44,7 +51,10 @@ POLL_S = 0.2  # how often a SuperNode asks the coordinator for work; Flower's ow
 TASK_POLL_S = 0.15  # how often the worker asks its SuperNode; at 0.05 a round on two cores took a tenth longer
 LOOK_S = 0.05  # how often the SuperNode looks, in its own memory, whether the worker answered; Flower's own is 0.5
 PATIENCE_S = 30.0
+# How often somebody looks again for a part of a message that is on its way; Flower's own waits double from 1 s to 10
+LOOK_AGAIN_S, LOOK_AGAIN_AT_LEAST_S = 0.1, 0.5
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -60,6 +70,7 @@ def serve_node(arguments: Sequence[str], on_turn: Callable[[], None], parent: in
     setattr(fleet, "FleetHttpClient", FleetClient)  # noqa: B010 - as above
     setattr(fleet, "make_simple_http_retry_invoker", _retry_broken_handshakes)  # noqa: B010 - as above
     setattr(supernode_loop, "push_object_contents_from_iterable", _push_or_end)  # noqa: B010 - as above
+    setattr(supernode_loop, "pull_objects", _looking_again(pull_objects))  # noqa: B010 - as above
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
     # it came out of its loop by an error, which it has logged; its HTTP server would keep a process that does nothing
@@ -103,6 +114,10 @@ class FleetClient(FleetHttpClient):
             raise
 
 
+def _looking_again(pull: Callable[..., T]) -> Callable[..., T]:
+    return partial(pull, initial_backoff=LOOK_AGAIN_S, backoff_cap=LOOK_AGAIN_AT_LEAST_S, max_tries_per_object=None)
+
+
 def _push_or_end(contents: Iterable[tuple[str, bytes]], push_object_fn: Callable[[str, bytes], None]) -> None:
     """Flower's own, after whose failure an answer would be dropped and nobody told. A SuperNode that is started anew is sent the
     request again, and the worker has the answer on disk."""
@@ -129,6 +144,8 @@ def _retry_broken_handshakes() -> RetryInvoker:
 def work(port: int, app: ClientApp, parent: int) -> None:
     """Takes the tasks of the SuperNode on this port, one at a time, and answers with `app`, for ever; ends with its parent."""
     end_with_parent(parent)
+    pull = _looking_again(pull_and_inflate_object_from_tree)
+    setattr(tasks_of_node, "pull_and_inflate_object_from_tree", pull)  # noqa: B010 - as in `serve_node`
     tasks = _connect(port, "SuperExec")
     while True:
         try:
@@ -147,9 +164,9 @@ def _do(port: int, token: str, app: ClientApp) -> None:
     client = _connect(port, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))
     try:
         with _heartbeat(client):
-            message, context, _, _ = pull_task_input(client)
-            push_message(client, app(message, context), context)
-            push_task_output(client=client, context=context, sub_status=SubStatus.COMPLETED, details="")
+            message, context, _, _ = tasks_of_node.pull_task_input(client)
+            tasks_of_node.push_message(client, app(message, context), context)
+            tasks_of_node.push_task_output(client=client, context=context, sub_status=SubStatus.COMPLETED, details="")
     finally:
         client.close()
 
