@@ -12,6 +12,7 @@ from csasn.ablation.command import add_ablate
 from csasn.command import EXIT_CODES, progress_bars, run_command
 from csasn.explain_command import add_explain
 from csasn.export_command import add_export
+from csasn.predict_command import add_predict
 
 if TYPE_CHECKING:
     from csasn.site import Site
@@ -37,7 +38,7 @@ def _parser() -> Parser:
         ("phantom", "draw four hospitals' folders of synthetic ultrasound, with a study file", _add_phantom),
         ("train", "train without a federation, on one site's cases or on several sites' together", _add_train),
         ("evaluate", "metrics of a model on the cases of one or more sites", _add_evaluate),
-        ("predict", "probabilities of each class for images or folders of images", _add_predict),
+        ("predict", "probabilities of each class for images or folders of images", add_predict),
         ("export", "a model as ONNX for other programs, or its safetensors with their description", add_export),
         ("explain", "pictures of where a model looks: Grad-CAM and attention rollout", add_explain),
         ("ablate", "train variants of a study over several seeds, score them case by case, and compare them", add_ablate),
@@ -86,14 +87,6 @@ def _add_evaluate(parser: Parser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(command=_evaluate)
-
-
-def _add_predict(parser: Parser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="run directory, or folder of a model, safetensors or ONNX")
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="PNG, JPEG or DICOM files, or folders of them")
-    parser.add_argument("--grid", type=Path, metavar="FILE", help="also draw (PNG) the most and the least certain images")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.set_defaults(command=_predict)
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
@@ -160,31 +153,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         sys.stdout.write(json.dumps({"sites": list(sites), "split": arguments.split, **final}, indent=1) + "\n")
     else:
         Console().print(metrics_tables(final, f"{arguments.split} cases of {', '.join(sites)}"))
-
-
-def _predict(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from csasn.errors import DataError
-    from csasn.model_file import NOTICE
-    from csasn.prediction import find_images, load_classifier, predict_images, prediction_facts
-    from csasn.report.grid import draw_grid
-    from csasn.report.tables import prediction_table
-
-    model, info = load_classifier(arguments.model)
-    paths = find_images(arguments.paths)
-    with progress_bars() as bars:
-        task = bars.add_task("predicting", total=len(paths))
-        predictions = predict_images(model, info, paths, lambda: bars.advance(task))
-    if arguments.grid:
-        draw_grid(predictions, arguments.grid, NOTICE)
-    if arguments.json:
-        rows = [prediction_facts(item) for item in predictions]
-        sys.stdout.write(json.dumps({"notice": NOTICE, "predictions": rows}, indent=1) + "\n")
-    else:
-        Console().print(prediction_table(predictions, info.study.classes, NOTICE))
-    if faults := sum(item.fault is not None for item in predictions):
-        raise DataError(f"{faults} of {len(predictions)} images have no prediction", "the reason stands beside each")
 
 
 def _find_sites(folder: Path, names: list[str] | tuple[str, ...]) -> dict[str, "Site"]:

@@ -45,6 +45,12 @@ class Prediction:
     decision: str
     probabilities: dict[str, float]
 
+    @property
+    def most_probable(self) -> str:
+        """The class of the highest probability. The decision may be another: the model weighs classes against their rarity when it
+        decides, and not when it says how probable each is."""
+        return max(self.probabilities, key=lambda name: self.probabilities[name])
+
 
 def save_model(folder: Path, study: Study, network: Csasn, current_round: int, adjustment_K: Floats, statistics: str) -> None:
     """Writes both files; `statistics` says where the normalisation statistics come from.

@@ -1,6 +1,6 @@
 """`csasn predict` and `csasn evaluate`: a finished model on loose images, or on a site's cases."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from csasn.onnx_model import load_onnx
 from csasn.site import Site
 from csasn.weighting import ClassWeights
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".dcm")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,8 @@ def load_classifier(path: Path) -> tuple[Classifier, ModelInfo]:
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Image files: those named, and those in the folders named, sorted.
+    """The files that are named, and every file in the folders that are named, sorted: what is in a file tells whether it is an
+    image, since scanners write `IM_0001` and cameras `A.PNG`. Hidden files and the files of hidden folders are left out.
 
     Raises:
         ConfigurationError: a path does not exist, or nothing is found.
@@ -52,14 +52,18 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for number, path in enumerate(paths, 1):
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+            found += sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
         elif path.exists():
             found.append(path)
         else:
             raise ConfigurationError(f"path {number} does not exist", "name images, or folders of images")
     if not found:
-        raise ConfigurationError(f"no image found, looked for {', '.join(ENDINGS)}", "name images, or folders of images")
+        raise ConfigurationError("no file found in the folders named", "name images, or folders of images")
     return found
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def predict_images(
@@ -84,7 +88,21 @@ def prediction_facts(item: ImagePrediction) -> dict[str, object]:
     """A prediction for JSON: the image with decision and probabilities, or with the error."""
     if item.prediction is None:
         return {"image": str(item.path), "error": item.fault.message if item.fault else None}
-    return {"image": str(item.path), "decision": item.prediction.decision, "probabilities": item.prediction.probabilities}
+    prediction = item.prediction
+    facts = {"decision": prediction.decision, "most_probable": prediction.most_probable, "probabilities": prediction.probabilities}
+    return {"image": str(item.path), **facts}
+
+
+def prediction_rows(items: Sequence[ImagePrediction], classes: Sequence[str]) -> list[list[str]]:
+    """Header and a row a file, for CSV."""
+    rows = [["image", "decision", "most_probable", *(f"p_{name}" for name in classes), "error"]]
+    for item in items:
+        if (found := item.prediction) is None:
+            rows.append([str(item.path), "", "", *("" for _ in classes), item.fault.message if item.fault else ""])
+        else:
+            probabilities = (f"{found.probabilities[name]:.6f}" for name in classes)
+            rows.append([str(item.path), found.decision, found.most_probable, *probabilities, ""])
+    return rows
 
 
 def evaluate_sites(network: Csasn, info: ModelInfo, sites: Mapping[str, Site], split: str) -> dict[str, Integers]:

@@ -74,7 +74,7 @@ LAYERS = (
         "saliency",
     },
     {"wire", "report", "privacy"},
-    {"cli", "ablation", "explain_command", "export_command"},
+    {"cli", "ablation", "explain_command", "export_command", "predict_command"},
 )
 
 

@@ -4,13 +4,17 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
+from csasn.model_file import Prediction
+from csasn.plain_text import plain
 from csasn.prediction import ImagePrediction
 from csasn.report.rates import show_rate, whose_cases, with_interval
 from csasn.report.report import CONCLUSIVE_CASES
 from csasn.saliency import SaliencyShares
 
 Report = Mapping[str, object]
+MIN_NAME_WIDTH = 16  # of a column; with four classes a table fits into 60 columns
 
 
 def report_tables(report: Report) -> Group:
@@ -30,16 +34,31 @@ def metrics_tables(final: object, title: str) -> Group:
 
 
 def prediction_table(predictions: Sequence[ImagePrediction], classes: Sequence[str], notice: str) -> Table:
-    """A row an image: what is decided, the probability of each class, or why there is none."""
-    table = _table("image", "decision", *classes, title=f"Predictions ({notice})")
+    """A row a file: what is decided, the probability of each class, or why there is none; names break over lines, none vanishes."""
+    table = Table(title=f"Predictions ({notice})", caption_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("image", overflow="fold", min_width=MIN_NAME_WIDTH, ratio=1)
+    table.add_column("decision", overflow="fold", min_width=max(map(len, classes)) + 1)
+    for name in classes:
+        table.add_column(name, justify="right", no_wrap=True, min_width=len("0.000"))
+    others = sorted({item.prediction.decision for item in predictions if item.prediction and _is_another(item.prediction)})
     for item in predictions:
+        place = Text(plain(str(item.path)))
         if item.prediction:
-            table.add_row(
-                str(item.path), item.prediction.decision, *(f"{item.prediction.probabilities[name]:.3f}" for name in classes)
-            )
+            mark = "*" if _is_another(item.prediction) else ""
+            shown = (f"{item.prediction.probabilities[name]:.3f}" for name in classes)
+            table.add_row(place, f"{item.prediction.decision}{mark}", *shown)
         elif item.fault:
-            table.add_row(str(item.path), f"none: {item.fault.message}", *("-" for _ in classes))
+            table.add_row(Text.assemble(place, f": {item.fault.message}"), "none", *("-" for _ in classes))
+    if others:
+        table.caption = (
+            f"*: decided {' or '.join(others)}, though another class is more probable: rare classes count more in a decision, "
+            "see the model card"
+        )
     return table
+
+
+def _is_another(prediction: Prediction) -> bool:
+    return prediction.decision != prediction.most_probable
 
 
 def explanation_table(predictions: Sequence[ImagePrediction], names: Sequence[str | None], title: str) -> Table:
@@ -48,9 +67,9 @@ def explanation_table(predictions: Sequence[ImagePrediction], names: Sequence[st
     for item, name in zip(predictions, names, strict=True):
         if item.prediction:
             probability = item.prediction.probabilities[item.prediction.decision]
-            table.add_row(str(item.path), name, item.prediction.decision, f"{probability:.3f}")
+            table.add_row(Text(plain(str(item.path))), name, item.prediction.decision, f"{probability:.3f}")
         elif item.fault:
-            table.add_row(f"{item.path}: {item.fault.message}", "none", "-", "-")
+            table.add_row(Text(plain(f"{item.path}: {item.fault.message}")), "none", "-", "-")
     return table
 
 
