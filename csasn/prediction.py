@@ -21,7 +21,6 @@ from csasn.site import Site
 from csasn.weighting import ClassWeights
 
 
-
 @dataclass(frozen=True)
 class ImagePrediction:
     """A picture's place, its prediction or why there is none, and the square (S, S) uint8 that the model saw."""

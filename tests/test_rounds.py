@@ -195,12 +195,13 @@ def test_another_attempt_at_a_round_is_answered_without_training_again(federate,
 
 
 def test_the_whole_model_travels_once_and_steps_after_that(federate):
-    federation = federate("run", federation={"rounds": 3})
+    """After the last step, every question is about a model that sites hold, unless an earlier one was chosen."""
+    federation = federate("run", federation={"rounds": 3}, model_selection="last")
     federation.run()
-    forms = [
-        (r.kind, r.model.whole is not None) for site, r in federation.requests if site == "centerA" and isinstance(r, AboutModel)
-    ]
-    assert forms == [(Kind.TRAIN, True), (Kind.TRAIN, False), (Kind.TRAIN, False), (Kind.VALIDATE, False), (Kind.FINISH, True)]
+    models = [(r.kind, r.model) for site, r in federation.requests if site == "centerA" and isinstance(r, AboutModel)]
+    forms = [(kind, "whole" if m.whole is not None else "step" if m.step is not None else "hash") for kind, m in models]
+    train, validate, finish = Kind.TRAIN, Kind.VALIDATE, Kind.FINISH
+    assert forms == [(train, "whole"), (train, "step"), (train, "step"), (validate, "step"), (finish, "hash")]
 
 
 def test_the_last_model_is_finished_where_the_study_says_last(federate):
