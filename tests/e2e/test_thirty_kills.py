@@ -26,7 +26,9 @@ def processes(deployment):
 
 def test_thirty_kills_at_random_instants_of_one_run_lose_nothing(tmp_path, write_small_hospitals):
     folder, chance, kills = tmp_path / "deployment", random.Random(7), []
-    write_small_hospitals(folder, SITES, num_cases=60, federation=MASKED | {"rounds": 60, "answer_deadline_s": 600.0, "loss_guard": None})
+    write_small_hospitals(
+        folder, SITES, num_cases=60, federation=MASKED | {"rounds": 60, "answer_deadline_s": 600.0, "loss_guard": None}
+    )
     local = simulate(folder)
     deployment = Deployment(folder)
     deployment.enrol(f"127.0.0.1:{free_port()}")
