@@ -171,6 +171,7 @@ def _study_lines(study: Study) -> list[str]:
         "    - where it cannot answer, a reason out of a fixed list, which never depends on what a case shows",
         "  leaves this site once:",
         "    - the number of training cases, in all (in the request) and of each class",
+        "    - of training, validation and test: how many cases and images are used, and left out since images cannot be read",
         "    - at the end, counts over the test cases" + _statistics(federation.batchnorm),
         "  never leaves: images, labels of a case, names of cases or files, content of the manifest",
         f"  secure aggregation: {SECURE if secure else PLAIN}",
