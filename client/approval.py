@@ -163,6 +163,7 @@ def _study_lines(study: Study) -> list[str]:
     return [
         f"study {study.name}, {study.study_hash[:PREFIX_DIGITS]}",
         f"  trains {study.model.profile} to tell {', '.join(study.classes)}; tasks: {tasks}",
+        f"  intended use, as it says: {(study.about and study.about.intended_use) or 'not stated'}",
         f"  rounds: up to {federation.rounds}, each {federation.local_epochs} pass(es) over this site's training cases",
         "  leaves this site in every round:",
         f"    - the change of the model, at most {max(16, federation.upload_bits)} bits a weight",

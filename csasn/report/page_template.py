@@ -110,7 +110,7 @@ any other on those of all sites: not the same cases
 {% if marked.find('final', 'ece') is not none %}<td>{{ row.rate('ece') }}</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
-<p class="remark">Cases are patients. * too few test cases to conclude from. A dash for a rate: nothing to divide by.
+<p class="remark">* too few test cases to conclude from. A dash for a rate: nothing to divide by.
 {% if marked.find('training_cases') %}A dash for training cases: so few that their number is not shown.{% endif %}</p>
 {% for item in class_figures %}
 <h3>{{ item.name }}{{ star(marked.at('final', 'per_class', item.name)) }}</h3>
