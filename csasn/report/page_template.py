@@ -194,6 +194,20 @@ mark is a group of cases of similar probability, its size their number.</p>
 <p>Absent at the end, when test cases were counted: {% for site in marked.names('absent_at_finish') -%}
 {{ site }} ({{ marked.text('absent_at_finish', site) }}){{ ', ' if not loop.last }}{% endfor %}.</p>
 {% endif %}
+{% if marked.find('data') %}
+<h3>Cases and images that were used</h3>
+<div class="scroll"><table>
+<thead><tr><th></th><th>cases</th><th>used</th><th>images</th><th>used</th><th>unreadable, left out</th></tr></thead>
+<tbody>
+{% for split in marked.names('data') %}
+{% set row = marked.at('data', split) %}
+<tr><th>{{ split }}</th><td>{{ row.count('cases') }}</td><td>{{ row.count('cases_used') }}</td><td>{{ row.count('images') }}</td>
+<td>{{ row.count('images_used') }}</td><td>{{ row.count('images_left_out') }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+<p class="remark">Of all sites together, when the run began. A dash, and cases without those of a class of which so few train that
+their number is not shown: totals would tell it.</p>
+{% endif %}
 {% if troubles %}
 <h3>Out of the ordinary</h3>
 <div class="scroll"><table>
