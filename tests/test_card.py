@@ -159,9 +159,9 @@ def test_the_card_says_how_many_cases_were_used():
     row = {"cases": 1910, "cases_used": 1862, "images": 3010, "images_used": 2950, "images_left_out": 60}
     report = whole_report() | {"data": {"train": row, "validation": row | {"images_left_out": 0}}}
     rows = rows_of(report, "Data")
-    few = ", and a few of FTC, whose number is not shown"
-    assert rows["train cases"] == f"1862 of 1910 cases used, 2950 of 3010 images{few}; 60 unreadable images left out"
-    assert rows["validation cases"] == "1862 of 1910 cases used, 2950 of 3010 images; 0 unreadable images left out"
+    few = ", besides those of FTC, too few to be shown"
+    assert rows["train cases"] == f"1862 of 1910 cases used, 2950 of 3010 images{few}; unreadable images left out: 60"
+    assert rows["validation cases"] == "1862 of 1910 cases used, 2950 of 3010 images; unreadable images left out: 0"
     assert not [name for name in rows_of(whole_report() | {"data": None}, "Data") if name.endswith(" cases")]
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.checks_data import check_fingerprint, check_images, check_splits
+from client.situation import Situation
 from csasn.data import left_out as left_out_module
 from csasn.data import share as share_module
 from csasn.data.cases import Records, load_records, site_data
@@ -165,6 +167,21 @@ def test_a_second_load_reads_the_broken_one_alone_and_a_mended_one_is_back(site:
     site.path(10).write_bytes(whole)
     assert len(site.load().manifest.rows) == NUM_IMAGES
     assert not site.load().left_out
+
+
+def test_doctor_names_the_rows_once_and_goes_on(site: Site, tmp_path: Path) -> None:
+    site.damage(10, 40)
+    hospital = tmp_path / "hospital"
+    situation = Situation("centerA", hospital / "sites/centerA.yaml", hospital / "study.yaml")
+    found = check_images(situation)
+    assert found.status == "warning"
+    assert f"{NUM_IMAGES - 2} images of" in found.message
+    assert "left out: 2 images that cannot be read" in found.message
+    assert "rows 10, 40: the image is damaged" in found.message
+    assert "take their rows out of manifest.csv" in found.fix
+    assert "left out" not in check_splits(situation).message
+    assert check_fingerprint(situation).status == "ok"
+    assert situation.fingerprint.num_images == NUM_IMAGES - 2
 
 
 # ---- a share that is away

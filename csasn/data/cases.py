@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from csasn.data.cache import Advance, Images, Source, load_images
-from csasn.data.left_out import ROOT, Tolerance, describe_left_out, leave_out
+from csasn.data.left_out import Tolerance, describe_left_out, leave_out
 from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, Row, data_error, read_manifest
-from csasn.data.share import manifest_stamp, require_folder
+from csasn.data.share import manifest_stamp
 from csasn.data.split import SPLITS, TEST, TRAIN, VALIDATION, split_cases
 from csasn.errors import DataError
 from csasn.site import Site
@@ -100,7 +100,6 @@ def load_records(study: Study, site: Site, image_size: int, advance: Advance | N
     """
     root = Path(site.images)
     manifest_stamp(Path(site.manifest))
-    require_folder(root, ROOT)
     manifest, splits = _read_split_manifest(study, site)
     sources = [Source(row.number, root / row.image, row.frame, row.name) for row in manifest.rows]
     tolerance = Tolerance(site.policy.max_unreadable_share, root)

@@ -205,8 +205,8 @@ mark is a group of cases of similar probability, its size their number.</p>
 <td>{{ row.count('images_used') }}</td><td>{{ row.count('images_left_out') }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-<p class="remark">Of all sites together, when the run began. A dash, and cases without those of a class of which so few train that
-their number is not shown: totals would tell it.</p>
+<p class="remark">Of all sites together, when the run began. Where training cases of a class are too few to be shown, they are in
+no number of training here, and a dash stands for images: totals would tell how many they are.</p>
 {% endif %}
 {% if troubles %}
 <h3>Out of the ordinary</h3>

@@ -48,7 +48,7 @@ def used_sentence(marked: Marked) -> Markup:
     if not parts:
         return Markup()
     if small := small_classes(marked.find("training_cases")):
-        parts[0] += Markup(" (and on a few of {}, whose number is not shown)").format(", ".join(small))
+        parts[0] += Markup(" (besides those of {}, too few to be shown)").format(", ".join(small))
     num_gone = sum(marked.number("data", split, "images_left_out") or 0 for split in SPLITS)
     rest = "The rest is left out: no image of them can be read at their sites." if num_gone else "Every image could be read."
     return Markup("It was {}. {}").format(Markup(", ").join(parts), rest)
@@ -64,8 +64,8 @@ def used_rows(report: Report) -> tuple[tuple[str, str], ...]:
 
 def _used(counts: Mapping[str, object], small: Sequence[str]) -> str:
     images = "" if counts["images"] is None else f", {counts['images_used']} of {counts['images']} images"
-    few = f", and a few of {', '.join(small)}, whose number is not shown" if small else ""
-    gone = f"; {counts['images_left_out']} unreadable images left out"
+    few = f", besides those of {', '.join(small)}, too few to be shown" if small else ""
+    gone = f"; unreadable images left out: {counts['images_left_out']}"
     return f"{counts['cases_used']} of {counts['cases']} cases used{images}{few}{gone}"
 
 
