@@ -23,6 +23,7 @@ from client.coordinator_link import (
     exchange_facts,
     read_authority,
 )
+from client.left_out import read_left_out
 from client.sole_client import is_client_at_work, sole_client
 from csasn.enrolment import KIT, STUDY, Kit, read_kit
 from csasn.errors import NetworkError, StorageError, TrustError
@@ -225,6 +226,7 @@ def describe_site(site: Site) -> dict[str, object]:
         line = str(doing.get("doing", line))
     answered = round(silent, 1) if turned else None
     facts = {"takes_part": takes_part, "outside_training_hours": rests, "finished": finished, **doing}
+    facts["left_out"] = read_left_out(site)
     return {"site": site.site, "line": line, **facts, "coordinator_answered_seconds_ago": answered}
 
 

@@ -100,13 +100,16 @@ class StatusLine:
 
 def _status(arguments: argparse.Namespace) -> None:
     from client.agent import describe_site
+    from client.left_out import read_left_out
 
-    status = describe_site(_site(arguments))
+    site = _site(arguments)
+    status = describe_site(site)
     if arguments.check:
         if not (status["takes_part"] or status["outside_training_hours"] or status["finished"]):
             raise NetworkError(f"site {arguments.site}: {status['line']}", f"client doctor --site {arguments.site}")
         return
-    sys.stdout.write((json.dumps(status, indent=1) if arguments.json else plain(str(status["line"]))) + "\n")
+    lines = [str(status["line"]), *read_left_out(site)]
+    sys.stdout.write((json.dumps(status, indent=1) if arguments.json else "\n".join(map(plain, lines))) + "\n")
 
 
 def _audit(arguments: argparse.Namespace) -> None:

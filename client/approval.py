@@ -163,6 +163,7 @@ def _study_lines(study: Study) -> list[str]:
     return [
         f"study {study.name}, {study.study_hash[:PREFIX_DIGITS]}",
         f"  trains {study.model.profile} to tell {', '.join(study.classes)}; tasks: {tasks}",
+        f"  intended use, as it says: {(study.about and study.about.intended_use) or 'not stated'}",
         f"  rounds: up to {federation.rounds}, each {federation.local_epochs} pass(es) over this site's training cases",
         "  leaves this site in every round:",
         f"    - the change of the model, at most {max(16, federation.upload_bits)} bits a weight",
@@ -171,6 +172,7 @@ def _study_lines(study: Study) -> list[str]:
         "    - where it cannot answer, a reason out of a fixed list, which never depends on what a case shows",
         "  leaves this site once:",
         "    - the number of training cases, in all (in the request) and of each class",
+        "    - of training, validation and test: how many cases and images are used, and left out since images cannot be read",
         "    - at the end, counts over the test cases" + _statistics(federation.batchnorm),
         "  never leaves: images, labels of a case, names of cases or files, content of the manifest",
         f"  secure aggregation: {SECURE if secure else PLAIN}",

@@ -19,6 +19,7 @@ from csasn.storage import private_folder, write_json
 
 MAX_ROWS = 10  # named in a line
 TEXT_FIX = "see fingerprint.png, and crop or mask what may name a patient"
+LEFT_OUT_FIX = "export these images again, or take their rows out of manifest.csv; training goes on without them"
 CALIPER_FIX = "see fingerprint.png, and export these images without measurements where you can"
 
 
@@ -45,11 +46,12 @@ def check_cases(situation: Situation) -> Finding:
 
 
 def check_images(situation: Situation) -> Finding:
-    """Every image can be decoded; fills the cache."""
+    """Every image can be decoded, or so few cannot that they are left out; fills the cache."""
     private_folder(Path(situation.site.state))
     records = situation.records
     cache = Path(situation.site.state) / "cache"
-    return Finding("ok", f"{len(records.manifest.rows)} images of {len(records.splits)} cases read; cache in {cache}")
+    read = f"{len(records.manifest.rows)} images of {len(records.splits)} cases read; cache in {cache}"
+    return judge(read, dict.fromkeys(records.left_out, LEFT_OUT_FIX))
 
 
 def check_splits(situation: Situation) -> Finding:
@@ -59,7 +61,8 @@ def check_splits(situation: Situation) -> Finding:
         f"{split} cases: " + ", ".join(f"{name} {of_class.num_cases}" for name, of_class in counts[split].items())
         for split in SPLITS
     )
-    return judge("; ".join(shown), dict.fromkeys(data.notes, "see whether this is meant"))
+    notes = [note for note in data.notes if note not in situation.records.left_out]  # `check_images` tells those
+    return judge("; ".join(shown), dict.fromkeys(notes, "see whether this is meant"))
 
 
 def check_fingerprint(situation: Situation) -> Finding:

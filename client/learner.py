@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from client.kept import LeftOver
-from csasn.contract import Contract
-from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_site_data
+from client.left_out import keep_left_out
+from csasn.contract import LEFT_OUT, USED, Contract
+from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_records, site_data
+from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.evaluation import count_split
 from csasn.feature_cache import with_frozen_maps
@@ -34,6 +36,7 @@ from csasn.weighting import ClassWeights, class_weights
 Integers = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
 OMEGA_TOLERANCE = 1e-9
+TOLD_AFTER_S = 60.0  # that files are away, where the coordinator waits for a site anyway
 log = logging.getLogger(__name__)
 
 
@@ -103,24 +106,35 @@ class Learner:
         return weights
 
     def load_data(self) -> SiteData:
-        """The site's cases, read again when the manifest changed.
+        """The site's cases, read again when the manifest changed; files that are away are waited for, a part of them is never used.
+
+        With masked sums the coordinator waits without end, and hears after a minute why; else as long as its deadline allows, since
+        a round goes on without a site, or fails.
 
         Raises:
-            DataError, StorageError: see `load_site_data`.
+            AwayError: they were away for so long.
+            DataError, StorageError: see `load_records`.
         """
-        manifest = Path(self.site.manifest)
-        status = manifest.stat() if manifest.exists() else None
-        stamp = (status.st_mtime_ns, status.st_size) if status else (0, 0)
+        longest_s = self.study.federation.answer_deadline_s / 2
+        return wait_for_share(self._read_data, min(longest_s, TOLD_AFTER_S) if self.contract.secure else longest_s, self.doing)
+
+    def _read_data(self) -> SiteData:
+        stamp = manifest_stamp(Path(self.site.manifest))
         if self._data is None or stamp != self._manifest_stamp:
-            self._data = load_site_data(self.study, self.site, image_size(self.study.model))
-            self._manifest_stamp = stamp
+            with telling_progress(self.doing) as advance:
+                records = load_records(self.study, self.site, image_size(self.study.model), advance)
+            self._data, self._manifest_stamp = site_data(self.study, records), stamp
+            for note in records.left_out:
+                log.warning("%s", note)
+            keep_left_out(self.site, records.left_out)
         return self._data
 
-    def count_classes(self) -> Integers:
-        """The training cases (K,) of each class."""
+    def count_data(self) -> dict[str, Integers]:
+        """The training cases (K,) of each class; cases and images (3, 2) of each split that are used, and that are left out."""
         data = self.load_data()
         classes = data.class_C[data.cases(TRAIN)]
-        return np.bincount(classes[classes >= 0], minlength=len(self.study.classes)).astype(np.int64)
+        histogram_K = np.bincount(classes[classes >= 0], minlength=len(self.study.classes)).astype(np.int64)
+        return {"histogram": histogram_K, USED[0]: data.count_used(), LEFT_OUT[0]: data.left_out_32}
 
     def work(
         self, question: Train | Validate | FinishQuestion, model: Floats32, weights: ClassWeights, before: LeftOver | None

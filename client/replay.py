@@ -20,12 +20,13 @@ from client.kept import Kept, LeftOver, read_left
 from client.learner import Learner
 from csasn.checkpoint import load_arrays, save_arrays
 from csasn.contract import Contract
-from csasn.errors import DataError, ModelError
+from csasn.data.share import manifest_sha256
+from csasn.errors import ModelError
 from csasn.federated.messages import Answer, Header, ModelUpdate, Train, Weighting
 from csasn.federated.quantise import Floats32
 from csasn.membership import Membership
 from csasn.site import Site
-from csasn.storage import file_sha256, link_atomically
+from csasn.storage import link_atomically
 from csasn.study import Study
 
 REPLAY, REPLAY_LEFT, PRIVATE = "replay.safetensors", "replay-left.safetensors", 0o600
@@ -62,7 +63,7 @@ def keep_replay(kept: Kept, question: Train, model: Floats32, answer: Answer, ma
     }  # fmt: skip
     facts = {
         "number": header.number, "round": header.round, "state_hash": question.model.state_hash,
-        "update": _digest(answer.update_P), "counts": _digest(answer.counts), "manifest": _file_digest(manifest),
+        "update": _digest(answer.update_P), "counts": _digest(answer.counts), "manifest": manifest_sha256(manifest),
     }  # fmt: skip
     before, place = kept.left_path(question.accepted), kept.folder / REPLAY_LEFT
     place.unlink(missing_ok=True)
@@ -95,7 +96,7 @@ def replay(site: Site, study: Study, membership: Membership, folder: Path) -> Re
         number=number,
         same_update=_digest(work.update_P) == facts["update"],
         same_counts=_digest(counts) == facts["counts"],
-        same_manifest=_file_digest(Path(site.manifest)) == facts["manifest"],
+        same_manifest=manifest_sha256(Path(site.manifest)) == facts["manifest"],
     )
 
 
@@ -113,10 +114,3 @@ def find_replay(site: Site) -> Path:
 
 def _digest(array: np.ndarray | None) -> str:
     return "" if array is None else hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        return file_sha256(path)
-    except OSError:
-        raise DataError("manifest.csv cannot be read", "see the site file") from None

@@ -18,6 +18,7 @@ from client.kept import Kept, LeftOver, Pending
 from client.learner import Learner, NeedsModelError, Work
 from client.replay import keep_replay
 from csasn.contract import Contract
+from csasn.data.share import manifest_sha256
 from csasn.errors import ConfigurationError, CsasnError, ProtocolError
 from csasn.federated.messages import (
     CONTRACT_VERSION,
@@ -39,7 +40,6 @@ from csasn.federated.secagg.keys import Sign, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
 from csasn.membership import Membership
 from csasn.site import Site
-from csasn.storage import file_sha256
 from csasn.study import Study
 from csasn.weighting import ClassWeights
 
@@ -115,7 +115,7 @@ class SiteWorker:
     def _work(self, question: Question, model: Floats32 | None, weights: ClassWeights | None, before: LeftOver | None) -> Work:
         """What a question comes to; where that fails, nothing and the mark of it: no answer in plain speaks of the cases."""
         if isinstance(question, Hello) or model is None or weights is None:
-            return Work({"histogram": self.learner.count_classes()})
+            return Work(self.learner.count_data())
         try:
             return self.learner.work(question, model, weights, before)
         except CsasnError as error:
@@ -156,7 +156,7 @@ class SiteWorker:
 
     def _note(self, pending: Pending, answer: str) -> None:
         """In the diary before it leaves."""
-        counted = file_sha256(Path(self.site.manifest)) if pending.kind is Kind.HELLO else None
+        counted = manifest_sha256(Path(self.site.manifest)) if pending.kind is Kind.HELLO else None
         entry = Entry(number=pending.number, transcript=pending.transcript.hex(), answer=answer)
         self.diary.note(pending.kind, entry, self.ledger_lines(), counted)
 

@@ -24,6 +24,8 @@ from csasn.study import Study
 # counted by a site in training: sum over its one round of (loss in 2^-16, optimiser steps, values clipped, values sent)
 TRAINING = ("training", (4,))
 MAX_COUNT = 1 << 53  # of a sum: masks that do not cancel leave more
+# of each split: cases and images in use, and those left out since no image, or it, can be read
+USED, LEFT_OUT = ("used", (3, 2)), ("left_out", (3, 2))
 FAILED = ("failed", (1,))  # 1 of a site that could not do what was asked; all else of it is 0 then, or noise that is masked
 
 
@@ -51,7 +53,7 @@ class Contract:
         moments = moments_layout(network).shapes if mode in MEASURED_MODES else ()
         affine = affine_layout(network).shapes if mode == "fedbn" else ()
         layouts = {
-            Kind.HELLO: Layout((("histogram", (len(study.classes),)), FAILED)),
+            Kind.HELLO: Layout((("histogram", (len(study.classes),)), USED, LEFT_OUT, FAILED)),
             Kind.TRAIN: Layout((*cases, TRAINING, FAILED)),
             Kind.VALIDATE: Layout((*cases, FAILED)),
             Kind.FINISH: Layout((*cases, FAILED)),
@@ -143,8 +145,8 @@ class Contract:
         """Refuses summed counts that no honest sites have: a lie within these bounds passes.
 
         Raises:
-            ProtocolError: a count is negative or beyond 2^53, the score histograms or the values sent are not as many as they must
-                be, or more values were clipped than sent.
+            ProtocolError: a count is negative or beyond 2^53, cases, images, score histograms or the values sent are not as many as
+                they must be, or more values were clipped than sent.
         """
         blocks = self.counts[kind].unpack(counts)
         failed = int(blocks[FAILED[0]][0])
@@ -152,7 +154,11 @@ class Contract:
             return  # of work that failed all else is noise
         if failed or (counts < 0).any() or (counts > MAX_COUNT).any():
             raise ProtocolError(f"the summed counts of {kind} are no counts")
-        if kind is not Kind.HELLO:
+        if kind is Kind.HELLO:
+            cases_3, images_3 = blocks[USED[0]].T
+            if blocks["histogram"].sum() > cases_3[0] or (images_3 < cases_3).any():
+                raise ProtocolError("the summed histogram of hello is of other cases than those that sites say they use")
+        else:
             cases_K = blocks["confusion"].sum(axis=1)
             sides_K2 = blocks["scores"].sum(axis=2)
             if not np.array_equal(sides_K2, np.stack([cases_K.sum() - cases_K, cases_K], axis=1)):

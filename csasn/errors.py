@@ -33,6 +33,10 @@ class DataError(CsasnError):
     exit_code = 4
 
 
+class AwayError(DataError):
+    """Files that cannot be reached for now, such as those of a network share that is away: the same may work later."""
+
+
 class ModelError(CsasnError):
     """Initial weights, a model file or a checkpoint that is not what it should be."""
 

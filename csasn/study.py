@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from csasn.configuration import Configuration, read_yaml, set_keys, validate
 from csasn.labels import check_label, require_distinct
@@ -13,6 +13,7 @@ from csasn.labels import check_label, require_distinct
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 # what a manifest can hold: without commas and control characters, and not with a blank at either end, which would be cut off there
 Label = Annotated[str, Field(pattern=r"^[^\s,\p{Cc}](?:[^,\p{Cc}\p{Zl}\p{Zp}]{0,61}[^\s,\p{Cc}])?$"), AfterValidator(check_label)]
+Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=600), AfterValidator(check_label)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -189,10 +190,22 @@ class Split(Configuration):
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
 
 
+class About(Configuration):
+    """What the model is for, in words for card, report and page, which say nothing of it beyond this. It changes no number."""
+
+    organ: Prose | None = None
+    modality: Prose | None = None
+    intended_use: Prose | None = None
+    out_of_scope: Prose | None = None
+    population: Prose | None = None
+    ground_truth: Prose | None = None  # how labels came about
+
+
 class Study(Configuration):
     """study.yaml: the same at every site."""
 
     name: Name
+    about: About | None = None
     classes: tuple[Label, ...] = Field(min_length=2, max_length=256)
     malignant: tuple[Label, ...] = ()
     tasks: dict[Name, Task] = Field(default_factory=lambda: {SUBTYPE: Task()})
@@ -229,9 +242,16 @@ class Study(Configuration):
             require_distinct(task.values, f"values of task {name}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """A study that does not say what it is about has the hash that it had before there was a word for it."""
+        values: dict[str, object] = handler(self)
+        return {key: value for key, value in values.items() if key != "about" or value is not None}
+
     @property
     def study_hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON of every value, defaults included; formatting of the file does not matter."""
+        """SHA-256 (hex) of the canonical JSON of every value, defaults included, but for an `about` that is not there; formatting
+        of the file does not matter."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

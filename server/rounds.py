@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from csasn.contract import Contract
+from csasn.contract import LEFT_OUT, USED, Contract
 from csasn.errors import QuorumError, TrainingError
 from csasn.federated.aggregate import apply_step
 from csasn.federated.messages import (
@@ -71,11 +71,13 @@ class Coordinator:
         return self.finish(state)
 
     def hello(self, initial: Floats32) -> RunState:
-        """Sums the class histogram over the whole membership."""
+        """Sums the class histogram over the whole membership, and how many cases and images are used and left out."""
         header = self._header(1, 0)
         self.directory.event("hello-started", round=0, attempt=header.attempt)
-        histogram_K = self._counts(Kind.HELLO, self._ask_all(Hello(header)))["histogram"]
-        self.directory.event("hello", sites=list(self.contract.membership.sites), histogram=histogram_K.tolist())
+        counts = self._counts(Kind.HELLO, self._ask_all(Hello(header)))
+        histogram_K = counts["histogram"]
+        facts = {name: counts[name].tolist() for name in ("histogram", USED[0], LEFT_OUT[0])}
+        self.directory.event("hello", sites=list(self.contract.membership.sites), **facts)
         state_hash = self.contract.state.hash(initial)
         state = RunState(0, initial, state_hash, first_ranges(self.contract.state.shared, initial), histogram_K)
         self.directory.save(state)

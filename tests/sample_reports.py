@@ -34,6 +34,8 @@ def sample_report(status="complete", classes=CLASSES, sites=SITES, rounds=12):
         "baselines": {"pooled": _final(classes, 0.88, rounds), **alone} if final else {},
         "absent_at_finish": {sites[-1]: "no answer within the deadline"} if status == "incomplete" else {},
         "status": status,
+        "about": {"organ": "thyroid", "modality": "ultrasound", "intended_use": None},
+        "data": {split: _used(900 // (number + 1)) for number, split in enumerate(("train", "validation", "test"))},
         "training_cases": {name: 900 // (1 + number**2) if number < 3 else None for number, name in enumerate(classes)},
         "totals": {
             "rounds": rounds,
@@ -59,6 +61,11 @@ def sample_events(report):
         events.append({"event": "round-finished", "time": time, "round": row["round"], "absent": row["absent"]})
     last = {"stopped": {"event": "stopped"}, "failed": {"event": "failed", "error": "round 13: 2 sites answered, expected 3"}}
     return [*events, {"time": "2026-11-27T23:00:00.000+00:00", **last.get(report["status"], {"event": "run-finished"})}]
+
+
+def _used(cases):
+    images = {"images": 2 * cases, "images_used": 2 * cases - 7, "images_left_out": 7}
+    return {"cases": cases, "cases_used": cases - 3, **images}
 
 
 def _round(number, classes, sites, partial, status):

@@ -144,6 +144,27 @@ def test_the_commands_to_reproduce_are_ones_that_the_programs_take(engine, basel
     assert str(csasn.cli._parser().parse_args(words).model) == "RUN"
 
 
+def test_the_card_claims_what_the_study_says_and_nothing_else():
+    plain = whole_report()
+    said = model_card(plain)
+    assert not re.search(r"thyroid|ultrasound|carcinoma|nodule|diagnos(e|is) of", said, re.IGNORECASE)
+    assert set(rows_of(plain, "Intended use").values()) == {"not stated by the study"}
+    about = {"organ": "gallbladder", "intended_use": "to sort polyps", "modality": None}
+    rows = rows_of(plain | {"about": about}, "Intended use")
+    assert (rows["organ"], rows["intended use"], rows["modality"]) == ("gallbladder", "to sort polyps", "not stated by the study")
+    assert "not stated" in rows_of({key: value for key, value in plain.items() if key != "about"}, "Intended use")["organ"]
+
+
+def test_the_card_says_how_many_cases_were_used():
+    row = {"cases": 1910, "cases_used": 1862, "images": 3010, "images_used": 2950, "images_left_out": 60}
+    report = whole_report() | {"data": {"train": row, "validation": row | {"images_left_out": 0}}}
+    rows = rows_of(report, "Data")
+    few = ", besides those of FTC, too few to be shown"
+    assert rows["train cases"] == f"1862 of 1910 cases used, 2950 of 3010 images{few}; unreadable images left out: 60"
+    assert rows["validation cases"] == "1862 of 1910 cases used, 2950 of 3010 images; unreadable images left out: 0"
+    assert not [name for name in rows_of(whole_report() | {"data": None}, "Data") if name.endswith(" cases")]
+
+
 # ---- Markdown
 
 

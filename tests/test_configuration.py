@@ -1,6 +1,9 @@
 """Study and site files: every fault names file, key, value and what was expected."""
 
 import csv
+import hashlib
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -110,6 +113,34 @@ def test_the_hash_depends_on_values_and_not_on_formatting(tmp_path):
 def test_a_default_written_out_gives_the_same_hash(tmp_path):
     plain = read_study(written(tmp_path))
     assert read_study(written(tmp_path, class_weighting={"mode": "dynamic"}, seed=1)).study_hash == plain.study_hash
+
+
+def test_a_study_that_says_nothing_about_itself_has_the_hash_that_it_had_before_there_was_a_word_for_it(tmp_path):
+    plain = read_study(written(tmp_path))
+    every_other = plain.model_dump(mode="json")
+    assert "about" not in every_other
+    text = json.dumps(every_other, sort_keys=True, separators=(",", ":"))
+    assert plain.study_hash == hashlib.sha256(text.encode()).hexdigest()
+    about = read_study(written(tmp_path, about={"organ": "thyroid", "intended_use": "research; on phantoms, at first"}))
+    assert about.study_hash != plain.study_hash
+    assert about.about.intended_use == "research; on phantoms, at first"
+    path = tmp_path / "again.yaml"
+    path.write_text(write_yaml(about), encoding="utf-8")
+    assert read_study(path) == about
+
+
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        ({"organ": ""}, "about.organ"),
+        ({"organ": "thyroid\nand more"}, "a character that is not seen"),
+        ({"intended_use": "=1+1"}, "begins as a formula"),
+        ({"diagnosis": "yes"}, "diagnosis is not a known key"),
+    ],
+)
+def test_what_a_study_says_about_itself_is_plain_text_under_known_keys(tmp_path, about, says):
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
+        read_study(written(tmp_path, about=about))
 
 
 def valid(kind, text):

@@ -48,7 +48,17 @@ def words(page):
 def as_of_old(report):
     """The report as version 0.1.0 wrote it, without the keys that came later."""
     old = copy.deepcopy(report)
-    for key in ("training_cases", "totals", "notice", "study", "membership_hash", "weights_sha256", "absent_at_finish"):
+    for key in (
+        "about",
+        "data",
+        "training_cases",
+        "totals",
+        "notice",
+        "study",
+        "membership_hash",
+        "weights_sha256",
+        "absent_at_finish",
+    ):
         del old[key]
     for final in (old["final"], *old["baselines"].values()):
         for key in NEW_KEYS:

@@ -20,7 +20,7 @@ from server.outcome import write_outcome, write_report
 KEYS = {
     "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw", "sites",
     "rounds", "final", "baselines", "status", "notice", "study", "membership_hash", "classes", "training_cases", "totals",
-    "absent_at_finish", "state_hash", "weights_sha256", "adjustment",
+    "absent_at_finish", "state_hash", "weights_sha256", "adjustment", "about", "data",
 }  # fmt: skip
 ROUND = {
     "round", "attempts", "participants", "absent", "class_weights", "loss", "macro_auroc", "balanced_accuracy", "recall",
@@ -30,6 +30,7 @@ FINAL = {
     "macro_auroc", "macro_auroc_ci95", "balanced_accuracy", "balanced_accuracy_ci95", "macro_f1", "ece", "intervals", "per_class",
     "malignancy_auroc", "confusion", "round",
 }  # fmt: skip
+OF_A_SPLIT = {"cases", "cases_used", "images", "images_used", "images_left_out"}
 OF_A_CLASS = {
     "recall", "recall_ci95", "precision", "precision_ci95", "f1", "auroc", "auroc_ci95", "support", "conclusive", "roc",
     "precision_recall", "ece", "reliability",
@@ -51,6 +52,8 @@ def test_the_report_has_every_documented_key(finished):
     report = write_report(finished.directory, "local")
     assert set(report) == KEYS
     assert all(set(row) == ROUND for row in report["rounds"])
+    assert list(report["data"]) == ["train", "validation", "test"]
+    assert all(set(row) == OF_A_SPLIT for row in report["data"].values())
     assert set(report["final"]) == FINAL
     assert list(report["final"]["per_class"]) == list(finished.study.classes)
     assert all(set(row) == OF_A_CLASS for row in report["final"]["per_class"].values())
@@ -62,7 +65,7 @@ def test_the_report_has_every_documented_key(finished):
 def test_every_key_is_in_the_specification():
     report = build_report(STUDY, MEMBERSHIP, "local", [], "stopped")
     table = (Path(csasn.__file__).parent / "SPEC.md").read_text().partition("## report.json")[2].partition("\n## ")[0]
-    for key in set(report) | ROUND | FINAL | OF_A_CLASS | set(report["totals"]):
+    for key in set(report) | ROUND | FINAL | OF_A_CLASS | OF_A_SPLIT | set(report["totals"]):
         assert re.search(rf"\b{key}\b", table), key
 
 
@@ -91,6 +94,24 @@ def test_fewer_than_five_training_cases_of_a_class_are_not_shown():
     assert report["training_cases"] == {"benign": 5, "PTC": None, "FTC": None}
     report = build_report(STUDY, MEMBERSHIP, "local", [], "failed")
     assert report["training_cases"] == {"benign": None, "PTC": None, "FTC": None}
+
+
+def test_cases_used_tell_no_number_of_a_class_that_is_not_shown():
+    hello = {"event": "hello", "histogram": [310, 190, 4], "used": [[504, 800], [90, 150], [120, 200]]}
+    shown = [
+        build_report(
+            STUDY, MEMBERSHIP, "local", [hello | {"histogram": [310, 190, few], "used": used, "left_out": gone}], "stopped"
+        )
+        for few in range(5)
+        for used, gone in [([[500 + few, 800 + few], [90, 150], [120, 200]], [[12, 20], [0, 1], [0, 0]])]
+    ]
+    assert all(report == shown[0] for report in shown)
+    assert shown[0]["data"]["train"] == {
+        "cases": 512, "cases_used": 500, "images": None, "images_used": None, "images_left_out": 20,
+    }  # fmt: skip
+    assert shown[0]["data"]["validation"]["images"] == 151
+    whole = build_report(STUDY, MEMBERSHIP, "local", [hello | {"histogram": [310, 190, 5], "left_out": [[0, 0]] * 3}], "stopped")
+    assert (whole["data"]["train"]["cases_used"], whole["data"]["train"]["images_used"]) == (504, 800)
 
 
 def test_totals_are_sums_over_rounds_and_a_round_that_failed_twice_counts_once():

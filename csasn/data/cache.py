@@ -22,9 +22,10 @@ import numpy as np
 from csasn.configuration import Configuration
 from csasn.data.facts import ImageFacts, measure
 from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, no_memory, read_image, require_size
-from csasn.data.manifest import Fault, data_error
-from csasn.errors import DataError, StorageError
-from csasn.storage import TEMPORARY, atomic_writer, private_folder, write_json
+from csasn.data.left_out import NONE, Tolerance, Unread, require_few
+from csasn.data.manifest import Fault
+from csasn.errors import AwayError, DataError, StorageError
+from csasn.storage import TEMPORARY, atomic_writer, file_sha256, private_folder, write_json
 
 INDEX = "index.json"
 Advance = Callable[[int, int], None]
@@ -44,11 +45,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Images:
-    """Letterboxed images, uint8 (N, size, size), memory-mapped; `digests` and `facts` (N) are of the pixels before letterboxing."""
+    """Letterboxed images, uint8 (N, size, size), memory-mapped; `digests` and `facts` (N) are of the pixels before letterboxing.
+
+    `readable` (N) are their numbers among the images that were asked for; `faults` tells of the others.
+    """
 
     images_NHW: np.ndarray
     digests: tuple[str, ...]
     facts: tuple[ImageFacts, ...]
+    readable: tuple[int, ...]
+    faults: tuple[Fault, ...] = ()
 
 
 class _Entry(Configuration):
@@ -89,89 +95,128 @@ class _Job:
     image_size: int
     old: _Cache | None
     known: Sequence[int | None]
+    tolerance: Tolerance
 
 
-def load_images(folder: Path, sources: Sequence[Source], image_size: int, advance: Advance | None = None) -> Images:
+def load_images(
+    folder: Path, sources: Sequence[Source], image_size: int, tolerance: Tolerance = NONE, advance: Advance | None = None
+) -> Images:
     """The images of `sources` (at least one), in their order; only files that are new or changed since the last load are decoded.
 
-    `advance(done, total)` is called as images become ready. A second process that loads the same folder waits for the first.
+    Unreadable ones are left out, as many as `tolerance` allows. `advance(done, total)` is called as images become ready. A second
+    process that loads the same folder waits for the first.
 
     Raises:
-        DataError: images are at fault; up to ten rows are named at once.
+        AwayError: it is not files that are broken; what was in the cache stays.
+        DataError: too many images are at fault; up to ten rows are named at once.
         StorageError: the cache cannot be written; nothing half-written is left.
     """
     private_folder(folder)
     with _locked(folder):
         cache = _open_cache(folder, image_size)
-        known = _known_rows(cache, sources)
-        if cache is None or known != list(range(len(cache.index.entries))):
-            cache = _rebuild(folder, _Job(sources, image_size, cache, known), advance)
-        elif advance:
-            advance(len(sources), len(sources))
+        known, missing = _known_rows(cache, sources)
+        job = _Job(sources, image_size, cache, known, tolerance)
+        if len(missing) > tolerance.num_allowed(len(sources)):
+            _require_few(job, missing)  # before anything is decoded
+        unread = _unread_of_unchanged(job)
+        if cache is None or unread is None:
+            cache, unread = _rebuild(folder, job, advance)
+        else:
+            _require_few(job, unread)
+            if advance:
+                advance(len(sources), len(sources))
         _clean(folder, cache.index.file)
-    entries = cache.index.entries
-    return Images(cache.images_NHW, tuple(entry.pixels for entry in entries), tuple(entry.facts for entry in entries))
+    entries, left_out = cache.index.entries, {image.number for image in unread}
+    return Images(
+        cache.images_NHW,
+        digests=tuple(entry.pixels for entry in entries),
+        facts=tuple(entry.facts for entry in entries),
+        readable=tuple(number for number in range(len(sources)) if number not in left_out),
+        faults=tuple(image.fault for image in unread),
+    )
 
 
-def _known_rows(cache: _Cache | None, sources: Sequence[Source]) -> list[int | None]:
-    """The cache's row of each image, None where the file is new or changed; looks at sizes and times only.
-
-    Raises:
-        DataError: files are missing.
-    """
+def _known_rows(cache: _Cache | None, sources: Sequence[Source]) -> tuple[list[int | None], list[Unread]]:
+    """The cache's row of each image, None where the file is new, changed or missing, and the missing; by sizes and times alone."""
     known: list[int | None] = []
-    faults: list[Fault] = []
-    for source in sources:
+    missing: list[Unread] = []
+    for number, source in enumerate(sources):
         try:
             status = check_file(source.path)
         except DataError as error:
-            faults.append(_fault(source, error))
+            missing.append(_unread(number, source, error))
+            known.append(None)
             continue
         row = cache.by_name.get(_hash(source.name)) if cache else None
         known.append(row if cache and row is not None and _matches(cache.index.entries[row], status) else None)
-    if faults:
-        raise data_error(faults)
-    return known
+    return known, missing
 
 
-def _rebuild(folder: Path, job: _Job, advance: Advance | None) -> _Cache:
-    """Writes the pixels and then the index, each atomically."""
-    num_images, size = len(job.sources), job.image_size
+def _unread_of_unchanged(job: _Job) -> list[Unread] | None:
+    """What cannot be read, where the cache holds exactly what can; None where it has to be written anew."""
+    if job.old is None or [row for row in job.known if row is not None] != list(range(len(job.old.index.entries))):
+        return None
+    others = [number for number, row in enumerate(job.known) if row is None]
+    if len(others) > job.tolerance.num_allowed(len(job.sources)):
+        return None
+    unread: list[Unread] = []
+    for number in others:
+        result = _read_one(job, number)
+        if not isinstance(result, Unread):
+            return None
+        unread.append(result)
+    return unread
+
+
+def _require_few(job: _Job, unread: Sequence[Unread]) -> None:
+    require_few(unread, len(job.sources), job.tolerance, partial(_read_one, job))
+
+
+def _rebuild(folder: Path, job: _Job, advance: Advance | None) -> tuple[_Cache, list[Unread]]:
+    """Writes the pixels and then the index, each atomically; and what could not be read."""
     path = folder / f"images-{secrets.token_hex(8)}.npy"
     entries: list[_Entry] = []
-    faults: list[Fault] = []
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (num_images, size, size)})
-    digest = hashlib.sha256(header.getvalue())
+    unread: list[Unread] = []
     with atomic_writer(path, 0o600) as file:
-        file.write(header.getvalue())
+        file.write(_header(len(job.sources), job.image_size))
         for done, result in enumerate(_read_all(job), 1):
-            if isinstance(result, Fault):
-                faults.append(result)
+            if isinstance(result, Unread):
+                unread.append(result)
             else:
                 entry, pixels_HW = result
                 entries.append(entry)
-                digest.update(pixels_HW.data)
                 file.write(pixels_HW.data)
             if advance:
-                advance(done, num_images)
-        if faults:
-            raise data_error(faults)
+                advance(done, len(job.sources))
+        _require_few(job, unread)
+        file.seek(0)
+        file.write(_header(len(entries), job.image_size))
     index = _Index(
-        preprocessing=PREPROCESSING_VERSION, image_size=size, file=path.name, sha256=digest.hexdigest(), entries=tuple(entries)
+        preprocessing=PREPROCESSING_VERSION,
+        image_size=job.image_size,
+        file=path.name,
+        sha256=file_sha256(path),
+        entries=tuple(entries),
     )
     write_json(folder / INDEX, index.model_dump(mode="json"), 0o600)
-    return _Cache(index, np.load(path, mmap_mode="r"))
+    return _Cache(index, np.load(path, mmap_mode="r")), unread
 
 
-def _read_all(job: _Job) -> Iterator[tuple[_Entry, np.ndarray] | Fault]:
+def _header(num_images: int, size: int) -> bytes:
+    """That of a file of NumPy; as long for any number of images, so that it can be written again at the end."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (num_images, size, size)})
+    return header.getvalue()
+
+
+def _read_all(job: _Job) -> Iterator[tuple[_Entry, np.ndarray] | Unread]:
     """Entry and pixels of each image, in order, or what is wrong with it; a block at a time, so that memory stays small."""
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         for start in range(0, len(job.sources), _BLOCK):
             yield from pool.map(partial(_read_one, job), range(start, min(start + _BLOCK, len(job.sources))))
 
 
-def _read_one(job: _Job, number: int) -> tuple[_Entry, np.ndarray] | Fault:
+def _read_one(job: _Job, number: int) -> tuple[_Entry, np.ndarray] | Unread:
     source, old, known = job.sources[number], job.old, job.known[number]
     if old and known is not None:
         return old.index.entries[known], old.images_NHW[known]
@@ -189,9 +234,9 @@ def _read_one(job: _Job, number: int) -> tuple[_Entry, np.ndarray] | Fault:
             pixels = hashlib.sha256(f"{picture_HW.shape}".encode() + picture_HW.tobytes()).hexdigest()
             facts, pixels_HW = measure(picture), letterbox(picture_HW, job.image_size)
     except DataError as error:
-        return _fault(source, error)
+        return _unread(number, source, error)
     except MemoryError:  # in what is measured of it, too
-        return _fault(source, no_memory())
+        return _unread(number, source, no_memory())
     times = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
     return _Entry(name=_hash(source.name), content=content, pixels=pixels, facts=facts, **times), pixels_HW
 
@@ -202,9 +247,8 @@ def _open_cache(folder: Path, size: int) -> _Cache | None:
         index = _Index.model_validate_json((folder / INDEX).read_bytes())
         if (index.preprocessing, index.image_size) != (PREPROCESSING_VERSION, size) or Path(index.file).name != index.file:
             return None
-        with (folder / index.file).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != index.sha256:
-                return None
+        if file_sha256(folder / index.file) != index.sha256:
+            return None
         images_NHW = np.load(folder / index.file, mmap_mode="r")
     except (OSError, ValueError):  # pydantic's ValidationError is a ValueError
         return None
@@ -236,8 +280,8 @@ def _matches(entry: _Entry, status: os.stat_result) -> bool:
     return (entry.size, entry.mtime_ns, entry.ctime_ns) == (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _fault(source: Source, error: DataError) -> Fault:
-    return Fault(source.row, "image", error.message, error.hint)
+def _unread(number: int, source: Source, error: DataError) -> Unread:
+    return Unread(number, Fault(source.row, "image", error.message, error.hint), isinstance(error, AwayError))
 
 
 def _hash(text: str) -> str:

@@ -6,13 +6,15 @@ Axes: N images, sorted by case and name; C cases, sorted by case id, so that the
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from csasn.data.cache import Advance, Images, Source, load_images
+from csasn.data.left_out import Tolerance, describe_left_out, leave_out
 from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, Row, data_error, read_manifest
+from csasn.data.share import manifest_stamp
 from csasn.data.split import SPLITS, TEST, TRAIN, VALIDATION, split_cases
 from csasn.errors import DataError
 from csasn.site import Site
@@ -43,6 +45,7 @@ class SiteData:
     class_C: np.ndarray  # int64, -1 where missing
     notes: tuple[str, ...]
     maps_N: Mapping[str, np.ndarray] = field(default_factory=dict)  # float32 (N, C, h, w) of frozen branches, where known
+    left_out_32: np.ndarray = field(default_factory=partial(np.zeros, (3, 2), np.int64))  # as `count_used`, of unreadable images
 
     def cases(self, split: int) -> np.ndarray:
         """Indices of the cases of a split (TRAIN, VALIDATION or TEST), ascending."""
@@ -52,6 +55,11 @@ class SiteData:
         """Indices of the images of a case, ascending; never empty."""
         return np.arange(self._starts[case], self._starts[case + 1])
 
+    def count_used(self) -> np.ndarray:
+        """Cases and images of each split, int64 (3, 2)."""
+        numbers = [np.bincount(split, minlength=len(SPLITS)) for split in (self.split_C, self.split_C[self.case_N])]
+        return np.stack(numbers, axis=1).astype(np.int64)
+
     @cached_property
     def _starts(self) -> np.ndarray:
         return np.searchsorted(self.case_N, np.arange(len(self.split_C) + 1))
@@ -59,11 +67,20 @@ class SiteData:
 
 @dataclass(frozen=True)
 class Records:
-    """A site's manifest, the split of each case (sorted by case id), and its images in the order of the manifest's rows."""
+    """A site's manifest, the split of each case (sorted by case id), and its images in the order of the manifest's rows.
+
+    None of the three holds what cannot be read; `left_out_32` counts cases and images of each split that are left out for that.
+    """
 
     manifest: Manifest
     splits: Mapping[str, str] = field(repr=False)
     images: Images
+    left_out_32: np.ndarray
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Notes of what is left out: rows and why, no case and no image."""
+        return describe_left_out(self.images.faults, self.left_out_32)
 
 
 def load_site_data(study: Study, site: Site, image_size: int, advance: Advance | None = None) -> SiteData:
@@ -77,12 +94,19 @@ def load_records(study: Study, site: Site, image_size: int, advance: Advance | N
     `advance(done, total)` is called as images become ready.
 
     Raises:
-        DataError: manifest or images are at fault, or there are too few training cases.
+        AwayError: they cannot be reached now.
+        DataError: manifest or too many images are at fault, or there are too few training cases.
         StorageError: the cache cannot be written.
     """
+    root = Path(site.images)
+    manifest_stamp(Path(site.manifest))
     manifest, splits = _read_split_manifest(study, site)
-    sources = [Source(row.number, Path(site.images) / row.image, row.frame, row.name) for row in manifest.rows]
-    return Records(manifest, splits, load_images(Path(site.state) / "cache", sources, image_size, advance))
+    sources = [Source(row.number, root / row.image, row.frame, row.name) for row in manifest.rows]
+    tolerance = Tolerance(site.policy.max_unreadable_share, root)
+    images = load_images(Path(site.state) / "cache", sources, image_size, tolerance, advance)
+    manifest, splits, left_out_32 = leave_out(manifest, splits, images.readable)
+    _require_cases(manifest, splits, site, " with a readable image" if images.faults else "")
+    return Records(manifest, splits, images, left_out_32)
 
 
 def site_data(study: Study, records: Records) -> SiteData:
@@ -92,7 +116,7 @@ def site_data(study: Study, records: Records) -> SiteData:
         DataError: two cases of different splits, or with different labels, hold the same picture.
     """
     manifest, splits, images = records.manifest, records.splits, records.images
-    notes = [*_split_notes(study, manifest, splits), *_duplicate_notes(manifest, splits, images)]
+    notes = [*_split_notes(study, manifest, splits), *_duplicate_notes(manifest, splits, images), *records.left_out]
     ids = list(splits)
     index = {case: number for number, case in enumerate(ids)}
     return SiteData(
@@ -102,6 +126,7 @@ def site_data(study: Study, records: Records) -> SiteData:
         split_C=np.array([SPLITS.index(splits[case]) for case in ids], np.int8),
         class_C=np.array([manifest.classes[case] for case in ids], np.int64),
         notes=tuple(notes),
+        left_out_32=records.left_out_32,
     )
 
 
@@ -123,11 +148,15 @@ def _read_split_manifest(study: Study, site: Site) -> tuple[Manifest, dict[str, 
         splits = {case: split or SPLITS[TRAIN] for case, split in splits.items()}
     else:
         splits = split_cases(manifest.classes, study.split, study.seed, site.site)
+    _require_cases(manifest, splits, site)
+    return manifest, {case: splits[case] for case in sorted(splits)}
+
+
+def _require_cases(manifest: Manifest, splits: Mapping[str, str], site: Site, which: str = "") -> None:
     num_cases, least = _num_training_cases(manifest, splits), site.policy.minimum_cases
     if num_cases < least:
-        what = f"{num_cases} labelled training cases" if num_cases else "no labelled training case"
+        what = f"{num_cases} labelled training cases{which}" if num_cases else f"no labelled training case{which}"
         raise DataError(f"manifest.csv has {what}, expected at least {least}", "add cases, or see minimum_cases in the site file")
-    return manifest, {case: splits[case] for case in sorted(splits)}
 
 
 def _num_training_cases(manifest: Manifest, splits: Mapping[str, str]) -> int:

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from csasn.data.share import unreadable
 from csasn.errors import DataError
 
 MAX_PIXELS = 178_956_970  # of one frame; Pillow's own limit
@@ -74,8 +75,8 @@ def read_image(path: Path, frame: int | None = None) -> Picture:
             else:
                 with _QUIET:
                     picture = _read_photo(file, frame)
-    except OSError:
-        raise DataError("the image cannot be read", "check who may read it") from None
+    except OSError as error:
+        raise unreadable(error, "the image") from None
     except MemoryError:
         raise no_memory() from None
     if not picture.pixels_HW.size:
@@ -124,8 +125,8 @@ def check_file(path: Path) -> os.stat_result:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise DataError("the image does not exist", "check the name, and the key images of the site file") from None
-    except OSError:
-        raise DataError("the image cannot be read", "check who may read it") from None
+    except OSError as error:
+        raise unreadable(error, "the image") from None
     if not stat.S_ISREG(status.st_mode):
         raise DataError("the image is not a file", "name a file, not a folder")
     if status.st_size > MAX_IMAGE_BYTES:
@@ -142,8 +143,8 @@ def hash_file(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        raise DataError("the image cannot be read", "check who may read it") from None
+    except OSError as error:
+        raise unreadable(error, "the image") from None
 
 
 def _read_photo(file: BinaryIO, frame: int | None) -> Picture:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from csasn.data.share import unreadable
 from csasn.data.split import SPLITS
 from csasn.errors import DataError
 from csasn.study import Study
@@ -123,8 +124,8 @@ def _read_text(path: Path) -> str:
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError("manifest.csv does not exist", "check the key manifest of the site file") from None
-    except OSError:
-        raise DataError("manifest.csv cannot be read", "check that it is a file and who may read it") from None
+    except OSError as error:
+        raise unreadable(error, "manifest.csv") from None
     save = "save it as CSV UTF-8 in the spreadsheet"
     try:
         text = data.decode("utf-8-sig")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from csasn.report.parts import as_dict, as_list
 from csasn.report.rates import show_rate, with_interval
 from csasn.report.report import CONCLUSIVE_CASES, SHOWN_CASES
+from csasn.report.used import used_rows
 
 Report = Mapping[str, object]
 Row = tuple[str, str]
@@ -16,6 +17,15 @@ MEASURE = (
     "csasn evaluate RUN --sites SITES; with the released normalisation statistics, where the results above are by each site's own "
     "if the study keeps them at the sites"
 )
+NOT_STATED = "not stated by the study"
+ABOUT = {
+    "intended_use": "intended use",
+    "organ": "organ",
+    "modality": "modality",
+    "population": "patients and their cases",
+    "ground_truth": "how labels came about",
+    "out_of_scope": "not meant for",
+}
 ENDINGS = {
     "complete": "Every site took part in every round and in the final count of test cases.",
     "degraded": "A site was missing in a round or at the end; the model follows from those that took part.",
@@ -54,15 +64,16 @@ def model_card(report: Report) -> str:
 
 def _use(report: Report) -> Section:
     classes = ", ".join(str(name) for name in as_list(report["classes"]))
+    about = as_dict(report.get("about") or {})
     return Section(
         "Intended use",
         (
             _sentence(report["notice"]),
-            f"The model sorts a case of thyroid ultrasound, by its images, into {classes}, with a probability for each class, and "
-            "serves research on federated training.",
-            "It knows no other organ and no other class, and nothing is known of it on scanners, "
-            "hospitals and patients unlike those below. A benefit to patients was not studied.",
+            f"The model sorts a case, by its images, into {classes}, with a probability for each class. It knows no other class, "
+            "and nothing is known of it on scanners, hospitals and patients unlike those below.",
+            "What the study says of itself is below; nothing here checks it.",
         ),
+        tuple((words, str(about.get(key) or NOT_STATED)) for key, words in ABOUT.items()),
     )
 
 
@@ -97,10 +108,11 @@ def _data(report: Report) -> Section:
     return Section(
         "Data",
         (
-            "A case is one patient. Cases are counted over all sites together; fewer than "
-            f"{SHOWN_CASES} training cases of a class are not shown. A site's weight is its public share of the training cases.",
+            "A case is what has a label: a patient, or one of several findings in a patient. Cases are counted over all sites "
+            f"together; fewer than {SHOWN_CASES} training cases of a class are not shown. A site's weight is its public share of "
+            "the training cases. Images that cannot be read, if few, are left out, and with them the cases that have no other.",
         ),
-        sites + tuple((f"class {name}", cases_of(str(name))) for name in as_list(report["classes"])),
+        (*sites, *used_rows(report), *((f"class {name}", cases_of(str(name))) for name in as_list(report["classes"]))),
     )
 
 

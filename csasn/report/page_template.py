@@ -110,7 +110,7 @@ any other on those of all sites: not the same cases
 {% if marked.find('final', 'ece') is not none %}<td>{{ row.rate('ece') }}</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
-<p class="remark">Cases are patients. * too few test cases to conclude from. A dash for a rate: nothing to divide by.
+<p class="remark">* too few test cases to conclude from. A dash for a rate: nothing to divide by.
 {% if marked.find('training_cases') %}A dash for training cases: so few that their number is not shown.{% endif %}</p>
 {% for item in class_figures %}
 <h3>{{ item.name }}{{ star(marked.at('final', 'per_class', item.name)) }}</h3>
@@ -193,6 +193,20 @@ mark is a group of cases of similar probability, its size their number.</p>
 {% if marked.find('absent_at_finish') %}
 <p>Absent at the end, when test cases were counted: {% for site in marked.names('absent_at_finish') -%}
 {{ site }} ({{ marked.text('absent_at_finish', site) }}){{ ', ' if not loop.last }}{% endfor %}.</p>
+{% endif %}
+{% if marked.find('data') %}
+<h3>Cases and images that were used</h3>
+<div class="scroll"><table>
+<thead><tr><th></th><th>cases</th><th>used</th><th>images</th><th>used</th><th>unreadable, left out</th></tr></thead>
+<tbody>
+{% for split in marked.names('data') %}
+{% set row = marked.at('data', split) %}
+<tr><th>{{ split }}</th><td>{{ row.count('cases') }}</td><td>{{ row.count('cases_used') }}</td><td>{{ row.count('images') }}</td>
+<td>{{ row.count('images_used') }}</td><td>{{ row.count('images_left_out') }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+<p class="remark">Of all sites together, when the run began. Where training cases of a class are too few to be shown, they are in
+no number of training here, and a dash stands for images: totals would tell how many they are.</p>
 {% endif %}
 {% if troubles %}
 <h3>Out of the ordinary</h3>

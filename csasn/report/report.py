@@ -9,6 +9,7 @@ from csasn.membership import Membership
 from csasn.metrics import ClassMetrics, Floats, Integers, macro_auroc_interval, metrics_from_counts, resample_aurocs
 from csasn.model_file import NOTICE
 from csasn.randomness import generator
+from csasn.report.used import used_data
 from csasn.study import Study
 
 Event = Mapping[str, object]
@@ -101,11 +102,13 @@ def build_report(study: Study, membership: Membership, engine: str, events: Sequ
         "engine": engine,
         "seed": study.seed,
         "profile": study.model.profile,
+        "about": study.about.model_dump(mode="json") if study.about else None,
         "classes": list(study.classes),
         "secure_aggregation": study.federation.secure_aggregation,
         "coordinator_saw": SEEN_MASKED if study.federation.secure_aggregation else SEEN_PLAIN,
         "sites": {member.site: {"weight": member.weight_units / 64} for member in membership.members},
         "training_cases": _training_cases(study, events),
+        "data": used_data(_last(events, "hello"), SHOWN_CASES),
         "rounds": rounds,
         "totals": _totals(rounds, events),
         "absent_at_finish": finish["absent"] if finish else None,

@@ -10,6 +10,7 @@ from csasn.report.figures import methods_of
 from csasn.report.marked import Marked, constant, listed
 from csasn.report.rates import whose_cases
 from csasn.report.report import CONCLUSIVE_CASES
+from csasn.report.used import used_sentence
 
 GUESSING = 0.5  # the macro AUROC of it
 ENGINES = {
@@ -65,7 +66,19 @@ def _training(marked: Marked) -> list[Markup]:
     rounds = Markup(" in {} rounds").format(marked.count("rounds", done - 1, "round")) if done else Markup()
     engine = ENGINES.get(str(marked.find("engine")), "")
     seen = Markup("What the coordinator saw: {}.").format(marked.text("coordinator_saw"))
-    return [Markup("{}{}, {}.").format(model, rounds, engine), seen]
+    return [Markup("{}{}, {}.").format(model, rounds, engine), *_about(marked), *filter(None, [used_sentence(marked)]), seen]
+
+
+def _about(marked: Marked) -> list[Markup]:
+    """What the study says that the model is of and for."""
+    said = [
+        Markup("{} {}").format(word, marked.text("about", key))
+        for key, word in (("organ", "organ:"), ("modality", "modality:"), ("intended_use", "intended use:"))
+        if marked.find("about", key)
+    ]
+    if not said:
+        return [Markup("The study states neither organ nor modality, and no intended use.")]
+    return [Markup("The study states: {}.").format(Markup("; ").join(said))]
 
 
 def _status(marked: Marked) -> list[Markup]:
