@@ -20,7 +20,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
 MAX_SITES_8_BITS = 8
 MIN_SECURE_SITES, MAX_SECURE_SITES = 3, 16
-MANIFEST_COLUMNS = ("case_id", "image", "label", "split", "view", "scanner")  # no descriptor may be called so
+MANIFEST_COLUMNS = ("case_id", "image", "label", "patient_id", "split", "view", "scanner")  # no descriptor may be called so
 
 
 class Task(Configuration):
@@ -183,14 +183,17 @@ class Augmentation(Configuration):
 
 
 class Split(Configuration):
-    """Shares of the cases of each class where the manifest names no split; the rest trains."""
+    """Shares of the patients of each class where the manifest names no split; the rest trains."""
 
     validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
 
 
 class Study(Configuration):
-    """study.yaml: the same at every site."""
+    """study.yaml: the same at every site.
+
+    `unit` is what an epoch goes through: each case, or each patient with one case of theirs, drawn anew.
+    """
 
     name: Name
     classes: tuple[Label, ...] = Field(min_length=2, max_length=256)
@@ -204,6 +207,7 @@ class Study(Configuration):
     augmentation: Augmentation = Augmentation()
     split: Split = Split()
     images_per_case: Literal["one", "all"] = "one"
+    unit: Literal["case", "patient"] = "case"
     deterministic: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
 
@@ -214,6 +218,8 @@ class Study(Configuration):
         require_distinct(self.classes, "classes")
         if unknown := [name for name in self.malignant if name not in self.classes]:
             raise ValueError(f"malignant {unknown} is not among classes {list(self.classes)}")
+        if self.unit == "patient" and self.images_per_case == "all":
+            raise ValueError("unit patient takes one image of each patient, which images_per_case all cannot: leave one of them out")
         if SUBTYPE not in self.tasks:
             raise ValueError("tasks has no subtype, expected subtype and any others")
         if MALIGNANCY in self.tasks and not 0 < len(set(self.malignant)) < len(self.classes):
