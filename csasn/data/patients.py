@@ -4,10 +4,10 @@ Where no patient is named, a case is a patient.
 """
 
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from csasn.data.faults import ENOUGH_FAULTS, Fault, in_rows
+from csasn.data.faults import ENOUGH_FAULTS, MAX_FAULTS, Fault
 from csasn.data.rows import Row
 
 
@@ -52,25 +52,33 @@ def gather_cases(rows: Sequence[Row], has_patients: bool, faults: list[Fault]) -
 
 def _alike(column: str, first: Mapping[str, Row]) -> Iterator[str]:
     """Notes on ids that differ from another by zeros before them, by capitals, or by how accents are coded, alone."""
-    zeros, letters = [], []
+    zeros: list[tuple[int, int]] = []
+    letters: list[tuple[int, int]] = []
     for name, row in first.items():
-        if name[0] == "0" and any(short in first for short in _with_fewer_zeros(name)):
-            zeros.append(row.number)
-        elif _is_like_another(name, first):
-            letters.append(row.number)
+        if other := next((first[short] for short in _with_fewer_zeros(name) if short in first), None):
+            zeros.append((row.number, other.number))
+        elif other := next((first[like] for like in _written_otherwise(name) if like != name and like in first), None):
+            letters.append((row.number, other.number))
     if zeros:
-        yield f"{in_rows(sorted(zeros))}, column {column}: differs from another by zeros before it alone"
+        yield f"column {column} differs by zeros before it alone in {_in_pairs(zeros)}"
     if letters:
-        yield f"{in_rows(sorted(letters))}, column {column}: differs from another by capitals or coded accents alone"
+        yield f"column {column} differs by capitals or coded accents alone in {_in_pairs(letters)}"
 
 
 def _with_fewer_zeros(name: str) -> Iterator[str]:
-    while name[:1] == "0" and len(name) > 1:
+    while name[0] == "0" and len(name) > 1:
         name = name[1:]
         yield name
 
 
-def _is_like_another(name: str, names: Collection[str]) -> bool:
-    if name.islower() and name.isascii():  # its twin will tell
-        return False
-    return any(other != name and other in names for other in (name.lower(), unicodedata.normalize("NFC", name)))
+def _written_otherwise(name: str) -> Iterator[str]:
+    """Small letters, and accents as one character with their letter; one that is so already has its twin to tell."""
+    yield name.lower()
+    if not name.isascii():
+        yield unicodedata.normalize("NFC", name)
+
+
+def _in_pairs(pairs: Sequence[tuple[int, int]]) -> str:
+    ordered = sorted(sorted(pair) for pair in pairs)
+    more = f" and {len(pairs) - MAX_FAULTS} pairs more" if len(pairs) > MAX_FAULTS else ""
+    return "; ".join(f"rows {first} and {second}" for first, second in ordered[:MAX_FAULTS]) + more

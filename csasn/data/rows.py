@@ -115,7 +115,9 @@ class RowReader:
     def _check_shape(self, number: int, cells: Sequence[str]) -> bool:
         expected = self._columns.num_columns
         if len(cells) != expected and (len(cells) < expected or any(cells[expected:])):
-            self.faults.append(Fault(number, "", f"has {len(cells)} cells, expected {expected}", "quote cells that hold commas"))
+            self.faults.append(
+                Fault(number, "", f"has {len(cells)} cells, expected {expected}", "quote cells that hold what separates cells")
+            )
             return False
         if any(cell[:1] == "#" for cell in cells):
             for place, name in self._used.items():
