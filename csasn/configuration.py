@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from csasn.errors import ConfigurationError
-from csasn.yaml_text import Document, Dumper, Key, Mark, YamlFault, decode, name_of, parse
+from csasn.yaml_text import Document, Dumper, Key, Mark, YamlTextError, decode, name_of, parse
 
 
 class Configuration(BaseModel):
@@ -73,7 +73,7 @@ def read_yaml(path: Path) -> Document:
         data, marks = parse(decode(path.read_bytes()))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
-    except YamlFault as fault:
+    except YamlTextError as fault:
         raise ConfigurationError(_shown(fault.about(path.name)), _shown(fault.hint)) from None
     if not isinstance(data, dict):
         kind = "nothing" if data is None else "a list" if isinstance(data, list) else "a single value"
@@ -102,7 +102,7 @@ def set_keys(data: Mapping[str, object], changes: tuple[str, ...]) -> Document:
                 raise ConfigurationError(f"--set {dotted}: {parent!r} is a value, not a group of keys", "see the study file")
         try:
             place[key[-1]], new = parse(text)
-        except YamlFault as fault:
+        except YamlTextError as fault:
             raise ConfigurationError(f"--set {_shown(dotted)}: {_shown(fault.problem)}", "quote what is meant as text") from None
         marks = {old: mark for old, mark in marks.items() if old[: len(key)] != key}
         marks |= {(*key, *below): Mark(0, mark.text, mark.kind) for below, mark in new.items()}
@@ -172,7 +172,7 @@ def _expected(fault: ErrorDetails) -> str:
         return f"{said[0].lower()}{said[1:]}"
     if kind == "string_pattern_mismatch":
         form = _PATTERNS.get(context["pattern"], "text of another form")
-        quotes = isinstance(value, str) and value[:1] in set("“”„«»‘’‚")
+        quotes = isinstance(value, str) and value[:1] in set("“”„«»\u2018\u2019\u201a")
         return f"expected {form}" + ('; its quotes are those of a word processor: write "..."' if quotes else "")
     if kind in ("int_type", "float_type") and isinstance(value, str):
         if comma := _COMMA.fullmatch(value):

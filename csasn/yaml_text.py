@@ -45,7 +45,7 @@ class Mark:
     kind: str
 
 
-class YamlFault(ValueError):
+class YamlTextError(ValueError):
     """What is wrong with a YAML text; `line` is 0 where there is none to name, `is_yaml` tells a wrong word from a wrong form."""
 
     def __init__(self, problem: str, line: int = 0, hint: str = "check indentation and colons", *, is_yaml: bool = True) -> None:
@@ -74,7 +74,7 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
             hint = "quote text that begins with & * or !"
-            raise YamlFault("aliases and tags are not used here", event.start_mark.line + 1, hint, is_yaml=False)
+            raise YamlTextError("aliases and tags are not used here", event.start_mark.line + 1, hint, is_yaml=False)
         return super().compose_node(parent, index)
 
 
@@ -91,20 +91,20 @@ def decode(data: bytes) -> str:
     """The text of a file in UTF-8, or in UTF-16 with its mark, as editors of Windows write it.
 
     Raises:
-        YamlFault: it is of another encoding.
+        YamlTextError: it is of another encoding.
     """
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         return data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise YamlFault("is not UTF-8 text", 1 + data.count(b"\n", 0, error.start), "save it as UTF-8 text") from None
+        raise YamlTextError("is not UTF-8 text", 1 + data.count(b"\n", 0, error.start), "save it as UTF-8 text") from None
 
 
 def parse(text: str) -> tuple[object, dict[Key, Mark]]:
     """The YAML in `text` as JSON has it, and where each value stands.
 
     Raises:
-        YamlFault: it is not YAML, or holds what YAML takes for something that is never meant here.
+        YamlTextError: it is not YAML, or holds what YAML takes for something that is never meant here.
     """
     marks: dict[Key, Mark] = {}
     loader = None
@@ -114,17 +114,17 @@ def parse(text: str) -> tuple[object, dict[Key, Mark]]:
         if node is None:
             return None, {}
         _walk(node, (), node.start_mark.line + 1, marks)
-        return json.loads(json.dumps(loader.construct_document(node))), marks  # type: ignore[no-untyped-call]
-    except YamlFault:
+        return json.loads(json.dumps(loader.construct_document(node))), marks
+    except YamlTextError:
         raise
     except yaml.YAMLError as error:
         raise _in_our_words(error) from None
     except (RecursionError, ValueError, TypeError):
         hint = "quote what is meant as text"
-        raise YamlFault("it holds a number that cannot be, or is nested too deeply", 0, hint) from None
+        raise YamlTextError("it holds a number that cannot be, or is nested too deeply", 0, hint) from None
     finally:
         if loader:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
 
 
 def name_of(key: Key) -> str:
@@ -150,13 +150,15 @@ def _check_word(node: yaml.ScalarNode, kind: str, name: str, line: int) -> None:
     """Refuses what is never meant as YAML reads it."""
     written = f"{name or 'the value'} is {node.value[:40]}"
     if kind == "timestamp":
-        raise YamlFault(f"{written}, which YAML takes for a date: write it in quotes", line, f'for example "{node.value[:40]}"')
+        raise YamlTextError(f"{written}, which YAML takes for a date: write it in quotes", line, f'for example "{node.value[:40]}"')
     if kind in ("int", "float") and (":" in node.value or (kind == "int" and _OCTAL.fullmatch(node.value))):
         system = "sixties" if ":" in node.value else "eights"
         hint = f'for example "{node.value[:40]}"; a number stands there without zeros before it and without colons'
-        raise YamlFault(f"{written}, which YAML takes for a number counted in {system}: write it in quotes", line, hint)
+        raise YamlTextError(f"{written}, which YAML takes for a number counted in {system}: write it in quotes", line, hint)
     if kind in ("value", "merge"):
-        raise YamlFault(f"{written}, which means something else to YAML: write it in quotes", line, f'for example "{node.value}"')
+        raise YamlTextError(
+            f"{written}, which means something else to YAML: write it in quotes", line, f'for example "{node.value}"'
+        )
 
 
 def _pairs(node: yaml.MappingNode, key: Key) -> Iterator[tuple[str, yaml.Node, int]]:
@@ -168,10 +170,10 @@ def _pairs(node: yaml.MappingNode, key: Key) -> Iterator[tuple[str, yaml.Node, i
         if name.tag != _TAG + "str":
             _refuse_comma(before, name, value, line)
             shown = f"{name.value[:40]} is a key" if isinstance(name, yaml.ScalarNode) and PRIVATE not in key else "a key is there"
-            raise YamlFault(f"{shown} that YAML does not take for text: write it in quotes", line, 'for example "1": ...')
+            raise YamlTextError(f"{shown} that YAML does not take for text: write it in quotes", line, 'for example "1": ...')
         if name.value in seen:
             what = "a key" if PRIVATE in key else f"key {name.value!r}"
-            raise YamlFault(f"{what} is repeated", line, "keep one of them")
+            raise YamlTextError(f"{what} is repeated", line, "keep one of them")
         seen.add(name.value)
         yield name.value, value, line
         before = value
@@ -182,12 +184,12 @@ def _refuse_comma(before: yaml.Node | None, name: yaml.Node, value: yaml.Node, l
     parts = [node.value if isinstance(node, yaml.ScalarNode) else "" for node in (before, name, value)]
     if _DIGITS.fullmatch(parts[0]) and _DIGITS.fullmatch(parts[1]) and not parts[2]:
         number = f"{parts[0][:20]}.{parts[1][:20]}"
-        raise YamlFault(f"a number is written with a comma: write {number}", line, "YAML knows the decimal point alone")
+        raise YamlTextError(f"a number is written with a comma: write {number}", line, "YAML knows the decimal point alone")
 
 
-def _in_our_words(error: yaml.YAMLError) -> YamlFault:
+def _in_our_words(error: yaml.YAMLError) -> YamlTextError:
     said, mark = str(getattr(error, "problem", "")), getattr(error, "problem_mark", None)
     if isinstance(error, yaml.reader.ReaderError):
-        return YamlFault("it holds a character that no text has", is_yaml=False)
+        return YamlTextError("it holds a character that no text has", is_yaml=False)
     problem = next((ours for theirs, ours in _PROBLEMS if said.startswith(theirs)), "it cannot be understood")
-    return YamlFault(problem, mark.line + 1 if mark else 0, is_yaml=False)
+    return YamlTextError(problem, mark.line + 1 if mark else 0, is_yaml=False)

@@ -26,8 +26,8 @@ class Encoding:
 def find_encoding(data: bytes) -> Encoding:
     """The encoding of `data`, which decodes by it without an error and holds no NUL character.
 
-    UTF-16 and UTF-8 are told by their marks, UTF-8 also by being valid. What remains may be of any code page: where most bytes above
-    127 stand alone, as accents between plain letters do, it is taken for Windows-1252, whose texts cover Latin-1's.
+    UTF-16 and UTF-8 are told by their marks, UTF-8 also by being valid. What remains may be of any code page: where most bytes
+    above 127 stand alone, as accents between plain letters do, it is taken for Windows-1252, of which Latin-1's letters are part.
 
     Raises:
         DataError: it is a workbook, or of a code page that cannot be guessed, or holds what is no text.

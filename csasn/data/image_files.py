@@ -16,8 +16,8 @@ _HINT = "name it as the file is named, in the sheet or on the disk"
 def find_images(root: Path, rows: Sequence[Row]) -> tuple[list[Path], list[Fault], tuple[str, ...]]:
     """The path of each row's image; faults of those that are there by nearly their name; and notes.
 
-    A name that differs from a file's only by how Unicode codes accents (composed in the sheet, decomposed on the disk, or the reverse)
-    is that file's. Where nothing is near, the path is as the sheet says, and who reads it tells that it is not there.
+    A name that differs from a file's only by how Unicode codes accents (composed in the sheet, decomposed on the disk, or the
+    reverse) is that file's. Where nothing is near, the path is as the sheet says, and who reads it tells that it is not there.
     """
     tree = _Tree(root)
     paths, faults, recoded = [], [], []

@@ -1,10 +1,10 @@
 """manifest.csv: a site's images, one a row, with their cases and labels.
 
-Columns: `case_id,image,label`; optional `patient_id`, without which a case is a patient; optional `split`; optional descriptors, which
-are labels where the study has a task of that name and are left out otherwise; optional `scanner`, which the fingerprint shows;
-optional `view`, which is left out, as are columns that are not known. Empty cells are missing labels. Blanks around a cell do not
-count, and rows without any content are skipped. A case is what gets a label, such as a nodule: a row that leaves its class empty has
-that of the case's other rows. A patient is in one split with all cases.
+Columns: `case_id,image,label`; optional `patient_id`, without which a case is a patient; optional `split`; optional descriptors,
+which are labels where the study has a task of that name and are left out otherwise; optional `scanner`, which the fingerprint
+shows; optional `view`, which is left out, as are columns that are not known. Empty cells are missing labels. Blanks around a cell
+do not count, and rows without any content are skipped. A case is what gets a label, such as a nodule: a row that leaves its class
+empty has that of the case's other rows. A patient is in one split with all cases.
 
 A fault names the row as a spreadsheet shows it (the header is row 1), never a case or an image. No cell is quoted: with columns
 out of order, any cell may hold a case.

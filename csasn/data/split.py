@@ -13,8 +13,8 @@ TRAIN, VALIDATION, TEST = range(3)
 def split_patients(classes: Mapping[str, int], patients: Mapping[str, str], shares: Split, seed: int, site: str) -> dict[str, str]:
     """The split of each case, as `split_cases` would split the patients; `classes` and `patients` are by case id.
 
-    A patient counts for the rarest class of their cases, since that one is the hardest to spread over splits; of equally rare ones for
-    the last.
+    A patient counts for the rarest class of their cases, since that one is the hardest to spread over splits; of equally rare ones
+    for the last.
     """
     number = Counter(classes.values())
     rarest: dict[str, int] = {}
@@ -29,9 +29,9 @@ def split_patients(classes: Mapping[str, int], patients: Mapping[str, str], shar
 def split_cases(classes: Mapping[str, int], shares: Split, seed: int, site: str) -> dict[str, str]:
     """The split of each case, where a case is a patient: case id -> "train", "validation" or "test".
 
-    `classes` maps case id -> class index, -1 unlabelled. The cases of a class are ranked by a hash of (seed, site, case id): the first test, the next validate, the rest train. So the
-    order of the manifest does not matter, and a case that comes or goes moves only cases at the edges of the splits. Unlabelled
-    cases train.
+    `classes` maps case id -> class index, -1 unlabelled. The cases of a class are ranked by a hash of (seed, site, case id): the
+    first test, the next validate, the rest train. So the order of the manifest does not matter, and a case that comes or goes moves
+    only cases at the edges of the splits. Unlabelled cases train.
     """
     splits = dict.fromkeys(classes, SPLITS[TRAIN])
     for label in sorted(set(classes.values()) - {-1}):

@@ -72,7 +72,7 @@ def test_a_bundle_without_a_manifest_to_compare_with_has_neither_logs_nor_texts(
 
 def test_short_case_ids_count_where_they_stand_alone():
     row = Row(2, "7", "7.png", None, 0, "", {})
-    scrubber = Scrubber(Site(site="a", manifest="/m", images="/pictures", state="/s"), Manifest((row,), {"7": 0}, {"7": ""}))
+    scrubber = Scrubber(Site(site="a", manifest="/m", images="/pictures", state="/s"), Manifest((row,), {"7": 0}, {"7": ""}, {"7": "7"}))
     lines = {"row of case 7 read": False, "ended with code 17": True, "read 7.png": False, "in /pictures/x": False}
     assert {line: scrubber.is_clean(line) for line in lines} == lines
 
