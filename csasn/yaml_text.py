@@ -29,7 +29,7 @@ _PROBLEMS = (  # what the parser says, and what we say
     ("did not find expected ',' or", "a comma or closing bracket is missing"),
     ("found unexpected end of stream", "a quote that is not closed"),
     ("found unexpected document", "a second document, expected one"),
-    ("expected a single document", "a second document, expected one"),
+    ("but found another document", "a second document, expected one"),
     ("found character '%'", "a value that begins with %: write it in quotes"),
     ("found character '@'", "a value that begins with @: write it in quotes"),
     ("found character '`'", "a value that begins with a backtick: write it in quotes"),

@@ -1,7 +1,7 @@
 """Patients beside cases: two nodules of one patient, one split, one image an epoch, one patient in a privacy figure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from client.learner import Learner
+from conftest import LocalFederation
 from csasn.central import pool
 from csasn.configuration import validate
 from csasn.data.cases import TRAIN, SiteData, count_training_cases, load_site_data
@@ -191,3 +193,17 @@ def test_an_epoch_of_cases_does_not_look_at_patients() -> None:
 def test_an_epoch_of_patients_takes_one_image_of_each() -> None:
     with pytest.raises(ConfigurationError, match="unit patient takes one image of each patient, which images_per_case all cannot"):
         study(unit="patient", images_per_case="all")
+
+
+def test_the_worker_logs_what_was_noted_when_it_reads_the_data(
+    federate: Callable[..., LocalFederation], caplog: pytest.LogCaptureFixture
+) -> None:
+    federation = federate()
+    site = federation.sites["centerA"]
+    sheet = Path(site.manifest)
+    sheet.write_text(sheet.read_text().replace(",", "\t"))
+    learner = Learner(federation.contract, site, lambda _: None)
+    with caplog.at_level("INFO", logger="client"):
+        learner.load_data()
+        learner.load_data()
+    assert caplog.messages.count("manifest.csv: cells are separated by tabs") == 1
