@@ -72,9 +72,10 @@ Proxy = Annotated[
 
 
 class Policy(Configuration):
-    """Where the site is stricter than the study, the site wins. `training_hours` are local time, and may pass midnight.
+    """Where the site is stricter than the study, the site wins. `minimum_cases` counts patients, where the manifest names them.
 
-    `keep_for_replay` keeps the model of the last round for `client audit --replay`: on disk as much again as the model.
+    `training_hours` are local time, and may pass midnight. `keep_for_replay` keeps the model of the last round for `client audit
+    --replay`: on disk as much again as the model.
     """
 
     minimum_cases: Annotated[int, Field(ge=1)] = 1

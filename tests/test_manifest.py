@@ -138,7 +138,10 @@ def test_a_fault_names_row_and_column_and_never_a_case(tmp_path: Path, rows: str
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("a,1.png,PTC,Train", "row 2, column split: is not a split, expected train, from which it differs by capitals, blanks or signs"),
+        (
+            "a,1.png,PTC,Train",
+            "row 2, column split: is not a split, expected train, from which it differs by capitals, blanks or signs",
+        ),
         (f"train,{IMAGE},PTC,{CASE}", "row 2, column split: is not a split"),
         (f"{CASE},{IMAGE},PTC,train\n{CASE},2,PTC,test", "row 3, column split: differs from row 2 of the same case"),
         (

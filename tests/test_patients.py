@@ -64,19 +64,27 @@ def test_two_nodules_of_one_patient_may_be_of_two_classes(tmp_path: Path) -> Non
     ("rows", "message"),
     [
         (["SECRETa,1,PTC,SECRETp,train", "b,2,PTC,SECRETp,test"], "row 3, column split: differs from row 2 of the same patient"),
-        (["a,1,PTC,SECRETp,train", "b,2,PTC,SECRETp,"], "row 3, column split: is given in only one of this and row 2 of the same patient"),
+        (
+            ["a,1,PTC,SECRETp,train", "b,2,PTC,SECRETp,"],
+            "row 3, column split: is given in only one of this and row 2 of the same patient",
+        ),
         (["SECRETa,1,PTC,p,", "SECRETa,2,PTC,q,"], "row 3, column patient_id: differs from row 2 of the same case"),
         (["a,1,PTC,p,", "SECRETb,2,PTC,,"], "row 3, column patient_id: is empty"),
         (["a,1,PTC,p,", "a,2,FTC,p,"], "row 3, column label: differs from row 2 of the same case"),
     ],
     ids=["two-splits", "half-a-split", "two-patients", "none", "two-classes"],
-)  # fmt: skip
+)
 def test_a_patient_has_one_split_and_a_case_one_patient(tmp_path: Path, rows: Sequence[str], message: str) -> None:
     assert refused(tmp_path, rows) == f"manifest.csv {message}"
 
 
 def test_no_descriptor_may_be_called_patient_id() -> None:
-    facts = {"name": "x", "classes": ["a", "b"], "federation": {"sites": ["s"]}, "tasks": {"subtype": {}, "patient_id": {"values": ["a", "b"]}}}  # fmt: skip
+    facts = {
+        "name": "x",
+        "classes": ["a", "b"],
+        "federation": {"sites": ["s"]},
+        "tasks": {"subtype": {}, "patient_id": {"values": ["a", "b"]}},
+    }
     with pytest.raises(ConfigurationError, match="task patient_id has the name of a manifest column"):
         validate(Study, facts, "study.yaml")
 
@@ -133,7 +141,9 @@ def test_patients_are_numbered_and_pooled(tmp_path: Path) -> None:
 def test_minimum_cases_asks_for_patients(tmp_path: Path) -> None:
     rows = [f"{number},{number}.png,PTC,P{number // 3},train" for number in range(6)]
     assert count_training_cases(STUDY, hospital(tmp_path, rows, minimum_cases=2)) == 6
-    with pytest.raises(DataError, match=r"^manifest\.csv has 6 labelled training cases of 2 patients, expected at least 3 patients$"):
+    with pytest.raises(
+        DataError, match=r"^manifest\.csv has 6 labelled training cases of 2 patients, expected at least 3 patients$"
+    ):
         count_training_cases(STUDY, hospital(tmp_path, rows, minimum_cases=3))
 
 
@@ -184,8 +194,9 @@ def test_an_epoch_of_patients_takes_one_case_of_each() -> None:
 def test_an_epoch_of_cases_does_not_look_at_patients() -> None:
     data, chosen = of_patients(), study()
     one, other = (
-        [batch.tolist() for batch in epoch_batches(each, chosen, np.random.default_rng(0))] for each in (data, replace(data, patient_C=None))
-    )  # fmt: skip
+        [batch.tolist() for batch in epoch_batches(each, chosen, np.random.default_rng(0))]
+        for each in (data, replace(data, patient_C=None))
+    )
     assert one == other
     assert sum(map(len, one)) == num_epoch_images(data, chosen) == len(data.cases(TRAIN))
 

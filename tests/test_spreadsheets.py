@@ -1,4 +1,4 @@
-"""What spreadsheets write: each kind is read and said, or refused by its row. No message holds a case, an image or a word of a cell."""
+"""What spreadsheets write: each kind is read and said, or refused by its row. No message holds a case, an image or a cell."""
 
 import subprocess
 import sys
@@ -49,7 +49,10 @@ READ = {
     "semicolons": (separated(";"), ["cells are separated by semicolons"]),
     "tabs": (separated("\t"), ["cells are separated by tabs"]),
     "bars": (separated("|"), ["cells are separated by bars"]),
-    "sep-line": ("sep=;\r\n" + separated(";"), ["a line sep= stands above row 1, and is not counted", "cells are separated by semicolons"]),
+    "sep-line": (
+        "sep=;\r\n" + separated(";"),
+        ["a line sep= stands above row 1, and is not counted", "cells are separated by semicolons"],
+    ),
     "quoted-sep-line": ('"sep=,"\r\n' + PLAIN, ["a line sep= stands above row 1, and is not counted"]),
     "one-mark": (PLAIN.encode("utf-8-sig"), []),
     "mark-twice": (b"\xef\xbb\xbf" + PLAIN.encode("utf-8-sig"), ["begins with 2 byte-order marks"]),
@@ -59,14 +62,17 @@ READ = {
     "utf-16-be-without-mark": (PLAIN.encode("utf-16-be"), ["is in UTF-16 without its mark"]),
     "old-mac": (PLAIN.replace("\r\n", "\r"), []),
     "ctrl-z": (PLAIN + "\x1a", []),
-    "capitals": (PLAIN.replace(HEADER, "Case_ID,IMAGE,Label"), ["columns are read by their meaning: 1 as case_id, 2 as image, 3 as label"]),
+    "capitals": (
+        PLAIN.replace(HEADER, "Case_ID,IMAGE,Label"),
+        ["columns are read by their meaning: 1 as case_id, 2 as image, 3 as label"],
+    ),
     "blank-in-header": (PLAIN.replace("case_id", "Case ID"), ["columns are read by their meaning: 1 as case_id"]),
     "comment": ("# exported today\r\n" + PLAIN, ["lines above the header that begin with #: 1"]),
     "empty-columns": (PLAIN.replace("\r\n", ",,\r\n"), ["columns without a name are left out: 4, 5"]),
     "header-again": (PLAIN.replace("b,b.png", f"{HEADER}\r\nb,b.png"), ["row 3: repeats the header, and is left out"]),
     "trailing-commas-of-rows": (PLAIN.replace("benign", "benign,,").replace("PTC", "PTC,"), []),
     "quoted": (f'"case_id","image","label"\n"{CASE}","{IMAGE}.png","benign"\n"b","b.png","PTC"\n', []),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", READ)
@@ -91,7 +97,9 @@ def test_a_text_of_an_unnamed_code_page_is_a_guess_that_is_said(tmp_path: Path) 
     assert manifest.notes == ("line 2 is not UTF-8: read as Windows-1252, which is a guess",)
 
 
-@pytest.mark.parametrize(("text", "codec"), [("\u4e2d\u6587", "gb18030"), ("\u0418\u0432\u0430\u043d", "cp1251"), ("\u65e5\u672c", "shift-jis")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "codec"), [("\u4e2d\u6587", "gb18030"), ("\u0418\u0432\u0430\u043d", "cp1251"), ("\u65e5\u672c", "shift-jis")]
+)
 def test_a_code_page_that_is_not_western_is_not_guessed(tmp_path: Path, text: str, codec: str) -> None:
     error = refused(tmp_path, f"{HEADER}\na,1.png,PTC\n{text},2.png,PTC\n".encode(codec))
     assert error.message == "manifest.csv line 3 is not UTF-8, but of a code page that the file does not name"

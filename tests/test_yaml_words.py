@@ -10,7 +10,9 @@ from csasn.errors import ConfigurationError
 from csasn.site import Site, read_site
 from csasn.study import read_study
 
-FOREIGN = re.compile(r"pydantic|yaml\.|Scanner|Parser|Constructor|Reader|Error|[Ii]nput should|[Ss]tring should|block (end|mapping)|tag:yaml")
+FOREIGN = re.compile(
+    r"pydantic|yaml\.|Scanner|Parser|Constructor|Reader|Error|[Ii]nput should|[Ss]tring should|block (end|mapping)|tag:yaml"
+)
 
 
 def study_file(folder: Path, *lines: str, name: str = "my-study", classes: str = "[benign, PTC]") -> Path:
@@ -39,7 +41,10 @@ def said(path: Path) -> str:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"classes": "[no, yes]"}, 'classes.0 is no, which YAML takes for false: write it in quotes, "no" (line 2); classes.1 is yes,'),
+        (
+            {"classes": "[no, yes]"},
+            'classes.0 is no, which YAML takes for false: write it in quotes, "no" (line 2); classes.1 is yes,',
+        ),
         ({"classes": "[On, OFF]"}, 'classes.0 is On, which YAML takes for true: write it in quotes, "On" (line 2)'),
         ({"classes": "[0, 1]"}, 'classes.0 is 0, which YAML takes for a number: write it in quotes, "0" (line 2)'),
         ({"classes": "[~, PTC]"}, "classes.0 is empty, expected text: write ~ in quotes (line 2)"),
@@ -54,7 +59,7 @@ def said(path: Path) -> str:
         ({"name": "="}, "study.yaml line 1: name is =, which means something else to YAML: write it in quotes"),
         ({"name": "“my-study”"}, "its quotes are those of a word processor"),
     ],
-)  # fmt: skip
+)
 def test_a_word_where_text_is_expected_is_told_by_key_and_line(tmp_path: Path, change: dict[str, str], message: str) -> None:
     assert message in said(study_file(tmp_path, **change))
 
@@ -69,7 +74,10 @@ def test_in_quotes_each_is_what_it_looks_like(tmp_path: Path, name: str) -> None
     [
         ("optimiser: {learning_rate: 0,001}", "study.yaml line 4: a number is written with a comma: write 0.001"),
         ("class_weighting: {tau: 0,5, beta: 0.9}", "study.yaml line 4: a number is written with a comma: write 0.5"),
-        ("optimiser:\n  learning_rate: 0,001", "optimiser.learning_rate is '0,001': expected a number with a decimal point, 0.001 (line 5)"),
+        (
+            "optimiser:\n  learning_rate: 0,001",
+            "optimiser.learning_rate is '0,001': expected a number with a decimal point, 0.001 (line 5)",
+        ),
         ("seed: 010", "study.yaml line 4: seed is 010, which YAML takes for a number counted in eights"),
         ("seed: 1:30", "study.yaml line 4: seed is 1:30, which YAML takes for a number counted in sixties"),
         ("seed: '5'", "seed is '5': expected a whole number, without quotes and letters (line 4)"),
@@ -82,13 +90,16 @@ def test_in_quotes_each_is_what_it_looks_like(tmp_path: Path, name: str) -> None
         ("model: {profile: big}", "model.profile is 'big': expected 'csasn-b2-vitb', 'csasn-lite' or 'csasn-test' (line 4)"),
         ("split: {test: 0.7}", "split.test is 0.7: expected less than 0.5 (line 4)"),
         ("optimiser: {learning_rate: .inf}", "optimiser.learning_rate is "),
-        ("tasks: {subtype: {}, halo: {values: [off, on]}}", 'tasks.halo.values.0 is off, which YAML takes for false: write it in quotes, "off"'),
+        (
+            "tasks: {subtype: {}, halo: {values: [off, on]}}",
+            'tasks.halo.values.0 is off, which YAML takes for false: write it in quotes, "off"',
+        ),
         ("on: 5", "study.yaml line 4: on is a key that YAML does not take for text: write it in quotes"),
         ("7: 5", "study.yaml line 4: 7 is a key that YAML does not take for text"),
         ("seed: 1\nseed: 2", "study.yaml line 5: key 'seed' is repeated"),
         ("colour: red", "colour is not a known key (line 4)"),
     ],
-)  # fmt: skip
+)
 def test_other_values_are_told_by_key_and_line(tmp_path: Path, line: str, message: str) -> None:
     assert message in said(study_file(tmp_path, line))
 
@@ -108,7 +119,7 @@ def test_other_values_are_told_by_key_and_line(tmp_path: Path, line: str, messag
         ("seed: *a", "at line 4", "aliases and tags are not used here"),
         ("nocolon\nseed: 1", "at line", "a line without the colon that a key needs"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_yaml_is_told_by_line_in_our_words(tmp_path: Path, lines: str, where: str, what: str) -> None:
     text = said(study_file(tmp_path, lines))
     assert f"study.yaml is not valid YAML {where}" in text
@@ -150,7 +161,9 @@ def test_a_path_of_windows_is_refused_by_key_and_line(tmp_path: Path, path: str)
 
 def test_hours_need_no_quotes_and_one_hour_is_told(tmp_path: Path) -> None:
     assert read_site(site_file(tmp_path, "policy: {training_hours: 20:00-06:00}")).policy.training_hours == "20:00-06:00"
-    assert "policy.training_hours is 20:00, which YAML takes for a number" in said(site_file(tmp_path, "policy: {training_hours: 20:00}"))
+    assert "policy.training_hours is 20:00, which YAML takes for a number" in said(
+        site_file(tmp_path, "policy: {training_hours: 20:00}")
+    )
     assert "expected hours as in 20:00-06:00 (line 5)" in said(site_file(tmp_path, "policy: {training_hours: 8-18}"))
 
 
