@@ -91,7 +91,7 @@ def epoch_batches(data: SiteData, study: Study, random: np.random.Generator) -> 
     cases = random.permutation(data.cases(TRAIN))
     if study.unit == "patient":
         _, first = np.unique(data.patients_of(cases), return_index=True)  # of a random order: any of the patient's cases
-        cases = random.permutation(cases[first])  # by chance again: who has several cases came early
+        cases = random.permutation(cases[first])  # they were in the order of patients
     if study.images_per_case == "one":
         images = np.array([random.choice(data.images_of(int(case))) for case in cases], dtype=np.int64)
     else:

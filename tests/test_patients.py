@@ -179,6 +179,7 @@ def test_an_epoch_of_patients_takes_one_case_of_each() -> None:
     data, chosen = of_patients(), study(unit="patient", optimiser={"batch_size": 4})
     random = np.random.default_rng(0)
     seen: Counter[int] = Counter()
+    orders = set()
     for _ in range(60):
         batches = list(epoch_batches(data, chosen, random))
         cases = data.case_N[np.concatenate(batches)]
@@ -186,7 +187,9 @@ def test_an_epoch_of_patients_takes_one_case_of_each() -> None:
         assert sorted(patients) == sorted(set(data.patients_of(data.cases(TRAIN))))
         assert len(cases) == num_epoch_images(data, chosen)
         assert len(batches) == num_epoch_steps(len(cases), 4)
+        orders.add(tuple(patients))
         seen.update(cases[patients == 0].tolist())
+    assert len(orders) == 60
     assert set(seen) == {int(case) for case in data.cases(TRAIN) if data.patients_of(np.array([case]))[0] == 0}
     assert max(seen.values()) < 60 / len(seen) * 3  # each of the patient's cases in its turn
 

@@ -61,7 +61,9 @@ def said(path: Path) -> str:
     ],
 )
 def test_a_word_where_text_is_expected_is_told_by_key_and_line(tmp_path: Path, change: dict[str, str], message: str) -> None:
-    assert message in said(study_file(tmp_path, **change))
+    text = said(study_file(tmp_path, **change))
+    assert message in text
+    assert "entries" not in text  # that a list is too short follows from what is wrong in it
 
 
 @pytest.mark.parametrize("name", ["no", "0", "1e3", "2024-01-01", "010", "1:30"])
