@@ -30,7 +30,7 @@ from csasn.model.state import own_tensors, read_tensors, write_tensors
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
 from csasn.randomness import fast_generator
 from csasn.site import Site
-from csasn.training import LocalPlan, LocalResult, num_epoch_steps, train_locally
+from csasn.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
 from csasn.weighting import ClassWeights, class_weights
 
 Integers = NDArray[np.int64]
@@ -124,8 +124,8 @@ class Learner:
             with telling_progress(self.doing) as advance:
                 records = load_records(self.study, self.site, image_size(self.study.model), advance)
             self._data, self._manifest_stamp = site_data(self.study, records), stamp
-            for note in records.left_out:
-                log.warning("%s", note)
+            for note in self._data.notes:
+                log.log(logging.WARNING if note in records.left_out else logging.INFO, "manifest.csv: %s", note)
             keep_left_out(self.site, records.left_out)
         return self._data
 
@@ -204,8 +204,8 @@ class Learner:
 
     def _count_steps(self, current_round: int) -> Callable[[], None]:
         """Tells how far training is, at most once for each part in a hundred."""
-        num_cases, settings = len(self._loaded.cases(TRAIN)), self.study.optimiser
-        steps = num_epoch_steps(num_cases, settings.batch_size) * self.study.federation.local_epochs
+        steps = num_epoch_steps(num_epoch_images(self._loaded, self.study), self.study.optimiser.batch_size)
+        steps *= self.study.federation.local_epochs
         done = itertools.count(1)
         told = -1
 

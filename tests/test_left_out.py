@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.checks_data import check_fingerprint, check_images, check_splits
+from client.checks_data import check_fingerprint, check_images
+from client.checks_manifest import check_splits
 from client.situation import Situation
 from csasn.data import left_out as left_out_module
 from csasn.data import share as share_module
@@ -268,9 +269,13 @@ def test_errors_of_the_disk_in_more_than_the_share_are_of_the_share(site: Site, 
 
 
 def test_an_image_that_comes_back_between_two_tries_was_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(left_out_module, "PAUSES_S", (0.5,))
     behind_io_error(site, [10])
-    threading.Timer(0.2, lambda: (site.images / "behind-10").replace(site.path(10))).start()
+
+    def pause(seconds: float) -> None:
+        if seconds and (behind := site.images / "behind-10").exists():
+            behind.replace(site.path(10))
+
+    monkeypatch.setattr(left_out_module.time, "sleep", pause)
     with pytest.raises(AwayError, match="at one time and not at another"):
         site.load()
 

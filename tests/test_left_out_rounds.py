@@ -1,6 +1,7 @@
 """Broken files and absent shares over the real coordinator and workers: what is counted, said, waited for, and stays the same."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,13 @@ def test_a_site_whose_share_disappears_for_a_while_goes_on_with_the_same_bits(fe
             leaves.append(site)
             federation.restart_worker("centerC")
             share.rename(away)
-            threading.Timer(1.5, lambda: away.rename(share)).start()
+            threading.Thread(target=bring_back).start()
         return answer
+
+    def bring_back():
+        while "waiting for up to 30 s" not in caplog.text:
+            time.sleep(0.05)
+        away.rename(share)
 
     federation = federate("disturbed", tamper=leave, federation={"secure_aggregation": secure})
     site = federation.sites["centerC"]

@@ -35,12 +35,14 @@ _BLOCK = 64
 
 @dataclass(frozen=True)
 class Source:
-    """One image to load: its row of the manifest, its path, its frame, and what tells it from the others."""
+    """One image to load: its row of the manifest, its path, its frame, what tells it from the others, and what is known to be wrong
+    with its name."""
 
     row: int
     path: Path = field(repr=False)
     frame: int | None
     name: str = field(repr=False)
+    misnamed: Fault | None = None
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,8 @@ def _matches(entry: _Entry, status: os.stat_result) -> bool:
 
 
 def _unread(number: int, source: Source, error: DataError) -> Unread:
-    return Unread(number, Fault(source.row, "image", error.message, error.hint), isinstance(error, AwayError))
+    fault = source.misnamed or Fault(source.row, "image", error.message, error.hint)
+    return Unread(number, fault, isinstance(error, AwayError))
 
 
 def _hash(text: str) -> str:
