@@ -4,12 +4,11 @@ What comes is held in memory alone: no file of an archive touches the disk. Addr
 of a fault may quote them, so neither is shown or logged.
 """
 
-import os
 import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from client.importing.folder import DAMAGED
 from client.importing.login import BEARER, Access
+from client.importing.memory import file_in_memory
 from client.importing.objects import Advance, Listed, Listing
 from client.importing.pathology import Diagnosis
 from csasn.errors import ConfigurationError, CsasnError, DataError, NetworkError, TrustError
@@ -77,18 +77,13 @@ class Archive:
     def fetch(self, listed: Listed) -> Iterator[Path]:
         """The object as it is stored, as a file in memory."""
         kinds = (("application/dicom", "*"),)
-        descriptor = os.memfd_create("image", os.MFD_CLOEXEC)
-        try:
+        retrieve = partial(self._client.retrieve_instance, listed.study, listed.series, listed.uid, media_types=kinds)
+        with ExitStack() as stack:
             try:
-                retrieve = self._client.retrieve_instance
-                found = self._ask(lambda: retrieve(listed.study, listed.series, listed.uid, media_types=kinds), OBJECT)
-                with os.fdopen(os.dup(descriptor), "wb") as file:
-                    found.save_as(file, enforce_file_format=True)
+                path = stack.enter_context(file_in_memory(self._ask(retrieve, OBJECT)))
             except DAMAGED:
                 raise DataError("the archive sends no DICOM object", "look at it in the archive") from None
-            yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")  # which a child process can open, too
-        finally:
-            os.close(descriptor)
+            yield path
 
     def _pages(self, search: Callable[..., Sequence[Entry]], **what: object) -> Iterator[Entry]:
         """All that a search finds: an archive hands out a part at a time, of whatever size, or ignores that and hands out all."""

@@ -32,8 +32,8 @@ was measured, else --frames of them. What does not fit is never guessed: it is l
 
 Pictures become 8-bit grey PNG without header, name or date; scanner and size of a pixel stay. Patient, case and image are named
 by keyed hashes; the key, import.key in the site file's folder keys (0600), is made once and never leaves this machine. A picture
-with suspected burned-in text is left out, or its text blanked with --blank. Both can miss text: a person has to look at every
-picture of the contact sheets, and then approves, at once in a terminal or later with --approve.
+with suspected burned-in text is left out, or with --blank its lines with text are blackened. Both can miss text: a person has to
+look at every picture of the contact sheets, and then approves, at once in a terminal or later with --approve.
 
 It may be stopped at any time; the same command goes on where it stopped. The login of an archive is one line, NAME:PASSWORD or
 "Bearer TOKEN", in a file of mode 0600 (--login) or in the environment (CSASN_ARCHIVE_LOGIN). Exit code 12: it cannot be reached."""
@@ -74,7 +74,9 @@ def add_commands(commands: Commands) -> None:
         "--out", type=Path, metavar="FOLDER", help="folder for images/ and manifest.csv (default: where the site file has them)"
     )
     parser.add_argument("--frames", type=_frames, default=3, metavar="N", help="evenly spaced frames of other clips (default 3)")
-    parser.add_argument("--blank", action="store_true", help="blank suspected text, in place of leaving such pictures out")
+    parser.add_argument(
+        "--blank", action="store_true", help="blacken lines with suspected text, in place of leaving such pictures out"
+    )
     parser.add_argument("--ca", type=Path, metavar="FILE", help="PEM file of the authority of the archive's certificate")
     parser.add_argument("--login", type=Path, metavar="FILE", help="file of mode 0600 with the archive's login")
 

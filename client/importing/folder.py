@@ -3,12 +3,13 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from client.importing.memory import file_in_memory
 from client.importing.objects import Advance, Listed, Listing
 from client.importing.pathology import Diagnosis
 from csasn.data.images import UNREADABLE
@@ -60,11 +61,16 @@ class Folder:
 
     @contextmanager
     def fetch(self, listed: Listed) -> Iterator[Path]:
-        """The file itself."""
+        """The file itself, or one with a file header where it has none."""
         assert listed.path is not None
-        if not listed.path.is_file():
-            raise DataError("the file is gone", "is it still where it was?")
-        yield listed.path
+        with ExitStack() as stack:
+            try:
+                with listed.path.open("rb") as file:
+                    marked = file.read(132)[128:] == b"DICM"
+                path = listed.path if marked else stack.enter_context(file_in_memory(pydicom.dcmread(listed.path, force=True)))
+            except DAMAGED:
+                raise DataError("the file is gone or damaged", "is it still where it was?") from None
+            yield path
 
     def _walk(self, others: Counter[str]) -> Iterator[Path]:
         def closed(_: OSError) -> None:

@@ -127,7 +127,7 @@ def _texts(pixels_HW: np.ndarray) -> list[Mark]:
 
 
 def _blank(pixels_HW: np.ndarray, texts: list[Mark]) -> np.ndarray:
-    """Black over each text and around it, since a box may hold only part of one, until none is found.
+    """Black over each line with text from edge to edge, since a box may hold only part of one, until none is found.
 
     Raises:
         DataError: some is found all the same.
@@ -136,8 +136,7 @@ def _blank(pixels_HW: np.ndarray, texts: list[Mark]) -> np.ndarray:
     for _ in range(MAX_BLANKINGS):
         for text in texts:
             height = text.bottom - text.top + 1
-            rows = slice(max(0, text.top - height // 2 - 1), text.bottom + height // 2 + 2)
-            blanked_HW[rows, max(0, text.left - 2 * height) : text.right + 2 * height + 1] = 0
+            blanked_HW[max(0, text.top - height // 2 - 1) : text.bottom + height // 2 + 2] = 0
         if not (texts := _texts(blanked_HW)):
             break
     if texts or blanked_HW.min() == blanked_HW.max():
