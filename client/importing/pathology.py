@@ -20,9 +20,9 @@ from csasn.errors import ConfigurationError, DataError
 MAX_LIST_BYTES = 64 << 20
 MAX_FAULTS = 10
 MAX_LABELS, MAX_LABEL_CHARS = 50, 64  # more or longer ones are not classes
-_NAMES = {
-    "accession": ("accessionnumber", "accession"),
-    "patient": ("patientnumber", "patientid", "patient"),
+_NAMES = {  # as they are shown, and as they are told without blanks and underscores
+    "accession": ("accession_number", "accessionnumber", "accession"),
+    "patient": ("patient_number", "patientnumber", "patientid", "patient"),
     "image": ("image", "sopinstanceuid"),
     "frame": ("frame",),
     "nodule": ("nodule", "case"),
