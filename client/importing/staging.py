@@ -17,7 +17,16 @@ from pydantic import Field, ValidationError
 
 from csasn.configuration import Configuration
 from csasn.errors import ConfigurationError, StorageError
-from csasn.storage import TEMPORARY, append_line, file_sha256, private_folder, take_lock, writable_folder, write_atomically
+from csasn.storage import (
+    TEMPORARY,
+    append_line,
+    atomic_writer,
+    file_sha256,
+    private_folder,
+    take_lock,
+    writable_folder,
+    write_atomically,
+)
 
 FOLDER, JOURNAL, LOCK = ".import", "journal.jsonl", "lock"
 MANIFEST, IMAGES, LEFT_OUT, SHEET = "manifest.csv", "images", "left-out.csv", "contact-sheet"
@@ -105,9 +114,9 @@ class Staging:
         return done
 
     def keep_picture(self, name: str, png: bytes) -> None:
-        """Writes a picture; an error of it names no picture."""
-        with _unnamed():
-            write_atomically(self.images / name, png, PRIVATE)
+        """Writes a picture; an error of it names no picture. One that a power cut takes has not the journal's hash."""
+        with _unnamed(), atomic_writer(self.images / name, PRIVATE, sync=False) as file:
+            file.write(png)
 
     def note(self, entry: Done) -> None:
         """Writes into the journal that an object is dealt with, after its pictures were written."""
@@ -115,12 +124,13 @@ class Staging:
             append_line(self.folder / JOURNAL, entry.model_dump_json(), PRIVATE)
 
     def finish(self, manifest: bytes, left_out: bytes, names: Iterable[str]) -> None:
-        """Removes pictures that are none of `names`, and writes the two tables: the manifest last."""
+        """Removes pictures that are none of `names`, and writes the two tables: the manifest when all else is on disk."""
         wanted = set(names)
         for path in self.images.iterdir():
             if path.name not in wanted:
                 path.unlink()
         write_atomically(self.folder / LEFT_OUT, left_out, PRIVATE)
+        os.sync()
         write_atomically(self.folder / MANIFEST, manifest, PRIVATE)
 
     def approve(self) -> None:
