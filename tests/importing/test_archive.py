@@ -159,9 +159,11 @@ def test_an_archive_that_is_not_there_is_tried_again_and_then_named():
 def fetch(url: str, thing: Object) -> bytes:
     listed = Listed(thing.uid, f"{thing.study_uid}.5", thing.study_uid, "", "", thing.kind, "US")
     with Archive(Access(url)).fetch(listed) as path:
+        assert str(path.readlink()).startswith("/memfd:")
         return path.read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:message sent by origin server")
 def test_an_object_comes_as_it_is_stored_and_never_touches_a_disk(tmp_path):
     thing = still(1, 1, 1)
     stored = thing.write(tmp_path).read_bytes()
@@ -175,6 +177,7 @@ def test_an_object_comes_as_it_is_stored_and_never_touches_a_disk(tmp_path):
     [(404, b""), (410, b""), (500, b""), (200, b"SECRET77"), (200, b"")],
     ids=["404", "410", "500", "text", "nothing"],
 )
+@pytest.mark.filterwarnings("ignore:message sent by origin server")
 def test_an_object_that_does_not_come_is_left_out_and_ends_nothing(status, body):
     with served(lambda *_: (status, body), "application/dicom") as (url, _), pytest.raises(DataError) as caught:
         fetch(url, still(1, 1, 1))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from client.importing.folder import Folder
@@ -15,7 +16,7 @@ from client.importing.pseudonyms import load_pseudonyms
 from client.importing.run import Import, Options
 from client.importing.staging import Staging
 from csasn.storage import take_lock
-from import_scene import THINGS, Done, Hospital, leaks, read_table, write_site
+from import_scene import THINGS, Done, Hospital, leaks, make_hospital, read_table, still, write_site
 
 CLIENT = [sys.executable, "-c", "from client.cli import main; main()", "import", "--site", "centerA"]
 
@@ -110,6 +111,10 @@ def test_nothing_is_approved_that_is_not_ready(hospital, run):
     import_until(hospital, 3)
     refused = run(hospital, "--approve")
     assert (refused.code, (hospital.data / "images").exists()) == (3, False)
+    run(hospital, *hospital.of_export)
+    assert (hospital.staged / "manifest.csv").exists()
+    import_until(hospital, 3)  # again, of which nobody has seen the contact sheets
+    assert run(hospital, "--approve").code == 3
 
 
 def test_a_data_set_in_place_is_never_replaced(hospital, run):
@@ -202,6 +207,16 @@ def test_a_full_disk_is_said_without_naming_a_picture_and_the_import_goes_on_aft
     assert ".png" not in full.stderr
     assert not list(hospital.data.rglob("*.tmp"))
     assert run(hospital, *hospital.of_export).code == 0
+
+
+def test_what_libraries_say_of_a_header_is_not_shown(tmp_path):
+    odd = still(1, 1, 1, SeriesInstanceUID="1.2.0099.987654321", AccessionNumber="ACC1")
+    hospital = make_hospital(tmp_path, (odd,), [{"accession_number": "ACC1", "label": "PTC"}])
+    command = [*CLIENT, "--config", hospital.folder / "site.yaml", *hospital.of_export]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    with pytest.warns(UserWarning, match=r"1\.2\.0099\.987654321"):  # what would have been shown
+        pydicom.dcmread(next(hospital.folder.rglob("IM_*")))["SeriesInstanceUID"].value  # noqa: B018
 
 
 def test_a_person_at_a_terminal_is_asked_and_nothing_but_yes_approves(hospital):
