@@ -66,8 +66,10 @@ def describe(path: Path) -> Object:
     return Object(num_frames, tuple(measured), annotated, _TISSUE in kinds)
 
 
-def choose_frames(shown: Object, named: tuple[int, ...], num_evenly: int) -> tuple[int | None, ...]:
+def choose_frames(shown: Object, named: tuple[int, ...], pointed: tuple[int, ...], num_evenly: int) -> tuple[int | None, ...]:
     """The frames to take, None for the only one: those that the list names, else those that were measured, else some evenly spaced.
+
+    Measured are those to which other objects point, else those that the object itself points to; all, or many, of them say nothing.
 
     Of T frames, the n evenly spaced ones are the middles of n equal parts.
     """
@@ -75,8 +77,9 @@ def choose_frames(shown: Object, named: tuple[int, ...], num_evenly: int) -> tup
         return named if shown.num_frames > 1 or named != (1,) else (None,)
     if shown.num_frames == 1:
         return (None,)
-    if 1 <= len(shown.measured) <= min(MAX_MEASURED, shown.num_frames - 1):
-        return shown.measured
+    for frames in (tuple(frame for frame in pointed if 1 <= frame <= shown.num_frames), shown.measured):
+        if 1 <= len(frames) <= min(MAX_MEASURED, shown.num_frames - 1):
+            return frames
     number = min(num_evenly, shown.num_frames)
     return tuple(-(-(2 * part + 1) * shown.num_frames // (2 * number)) for part in range(number))
 

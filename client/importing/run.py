@@ -11,6 +11,7 @@ from client.importing.joining import Claim, Joined, LeftOut, join
 from client.importing.objects import Advance, Listed, Listing, Source, reason_to_leave
 from client.importing.pathology import Diagnosis
 from client.importing.pictures import choose_frames, describe, encode_png, take_picture
+from client.importing.pointing import find_pointed_frames
 from client.importing.pseudonyms import Pseudonyms
 from client.importing.sheet import Cell, draw_sheets
 from client.importing.staging import PRIVATE, SHEET, Done, Staging, Taken
@@ -81,18 +82,27 @@ class Import:
         listing = self._source.list(diagnoses, bar("looking at what there is"))
         joined = join(diagnoses, listing.objects)
         wanted = [listed for listed in listing.objects if listed.uid in joined.claims]
+        pointed = find_pointed_frames(self._source, listing.objects, {listed.study for listed in wanted})
         known = self._staging.begin()
         advance = bar("reading pictures")
         done: dict[str, Done] = {}
         for number, listed in enumerate(wanted, 1):
-            done[listed.uid] = self._take(listed, joined.claims[listed.uid], known)
+            done[listed.uid] = self._take(listed, joined.claims[listed.uid], pointed.get(listed.uid, ()), known)
             advance(number, len(wanted))
         return self._write(listing, joined, wanted, done)
 
-    def _take(self, listed: Listed, claims: tuple[Claim, ...], known: Mapping[str, Done]) -> Done:
-        """What was or is made of an object."""
+    def _take(self, listed: Listed, claims: tuple[Claim, ...], pointed: tuple[int, ...], known: Mapping[str, Done]) -> Done:
+        """What was or is made of an object, to whose frames `pointed` others point."""
         named = tuple(sorted({frame for claim in claims for frame in claim.frames}))
-        decides = *map(str, named), "evenly", str(self._options.frames), str(self._options.blank), str(PREPROCESSING_VERSION)
+        decides = (
+            *map(str, named),
+            "else",
+            *map(str, pointed),
+            "evenly",
+            str(self._options.frames),
+            str(self._options.blank),
+            str(PREPROCESSING_VERSION),
+        )
         work = self._hashes.work(listed.uid, *decides)
         if work in known:
             return known[work]
@@ -100,7 +110,7 @@ class Import:
             with self._source.fetch(listed) as path:
                 shown = describe(path)
                 entry = Done(work=work)
-                for frame in choose_frames(shown, named, self._options.frames):
+                for frame in choose_frames(shown, named, pointed, self._options.frames):
                     try:
                         picture = take_picture(path, shown, frame, blank=self._options.blank)
                     except DataError as error:

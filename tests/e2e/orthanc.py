@@ -85,6 +85,8 @@ def _front(folder: Path, port: int) -> ThreadingHTTPServer:
     inner = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
 
     class Handler(BaseHTTPRequestHandler):
+        wbufsize = 1 << 20  # head and body together: apart, each waits for an acknowledgement
+
         def do_GET(self) -> None:
             answer = inner.get(self.path, headers={name: self.headers[name] for name in PASSED_ON if name in self.headers})
             self.send_response(answer.status_code)

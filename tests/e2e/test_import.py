@@ -126,7 +126,8 @@ def test_an_import_that_is_killed_and_interrupted_goes_on_to_the_same_bits_witho
     done = site.run(site.command())
     assert done.returncode == 0, done.stderr
 
-    fetched = Counter(archive.fetched())
+    pictures = {thing.uid for thing in THINGS if thing.modality == "US"}
+    fetched = Counter(uid for uid in archive.fetched() if uid in pictures)
     assert len(fetched) == sum(thing.modality == "US" and thing.patient not in UNLISTED for thing in THINGS)
     assert sum(fetched.values()) - len(fetched) <= 2  # that which it was at, each time
 

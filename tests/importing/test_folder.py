@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from client.importing.folder import COPY, DAMAGED_FILE, DIRECTORY, NOT_DICOM, UNREADABLE_FILE
@@ -19,6 +20,7 @@ from csasn.data.overlay import find_marks
 from dicom_objects import CAPTURE
 from import_scene import (
     SPACING_CM,
+    SR,
     THINGS,
     WHOLE_SCREEN,
     Hospital,
@@ -33,6 +35,7 @@ from import_scene import (
     write_list,
 )
 
+DRAWING = "1.2.840.10008.5.1.4.1.1.11.1"
 OTHER_CLASS, OTHER_MODALITY = "no picture of ultrasound: Basic Text SR Storage", "a picture of another modality than US"
 
 
@@ -202,6 +205,30 @@ def test_graphics_over_a_frame_say_that_it_was_measured(tmp_path, run):
     dataset.save_as(path)
     assert run(hospital, *hospital.of_export).code == 0
     assert [holds(pictures(hospital.staged), picture_of(thing, frame)) for frame in range(1, 10)] == [0, 0, 1, 1, 0, 0, 0, 0, 0]
+
+
+def test_a_report_or_a_drawing_that_points_to_a_frame_says_that_it_was_measured(tmp_path, run):
+    things = [clip(1, 1, 1, 9), clip(1, 1, 2, 9)]
+    report, drawing = (Object(1, 1, 3, SR, "SR", num_frames=0), Object(1, 1, 4, DRAWING, "PR", num_frames=0))
+    image = Dataset()
+    image.ReferencedSOPInstanceUID, image.ReferencedFrameNumber = things[0].uid, 6
+    item = Dataset()
+    item.ReferencedSOPSequence = [image]
+    report.elements["ContentSequence"] = [item]
+    image = Dataset()
+    image.ReferencedSOPInstanceUID, image.ReferencedFrameNumber = things[1].uid, [2, 7]
+    item = Dataset()
+    item.ReferencedImageSequence = [image]
+    drawing.elements["ReferencedSeriesSequence"] = [item]
+    hospital = make_hospital(tmp_path, (*things, report, drawing), [found(things[0], "PTC")])
+    assert run(hospital, *hospital.of_export).code == 0
+    taken = pictures(hospital.staged)
+    assert len(taken) == 3
+    assert [holds(taken, picture_of(thing, frame)) for thing, frame in ((things[0], 6), (things[1], 2), (things[1], 7))] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_everything_is_its_owners_alone(hospital, run):
