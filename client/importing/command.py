@@ -179,7 +179,8 @@ def _summary(imported: "Imported", staging: "Staging") -> list[str]:
 
     labels = ", ".join(f"{label or 'without label'} {number}" for label, number in imported.labels.items())
     num_cases = sum(imported.labels.values())
-    lines = [f"taken: {len(imported.rows)} pictures of {num_cases} cases of {imported.num_patients} patients; cases: {labels}"]
+    lines = [f"found: {imported.num_objects} DICOM objects"]
+    lines += [f"taken: {len(imported.rows)} pictures of {num_cases} cases of {imported.num_patients} patients; cases: {labels}"]
     if counts := count_reasons(imported.pictures):
         lines.append(f"left out: {sum(counts.values())}")
         lines += [f"  {number:5}  {reason}" for reason, number in list(counts.items())[:MAX_REASONS]]

@@ -13,7 +13,7 @@ from client.importing.memory import file_in_memory
 from client.importing.objects import Advance, Listed, Listing
 from client.importing.pathology import Diagnosis
 from csasn.data.images import UNREADABLE
-from csasn.errors import ConfigurationError, DataError
+from csasn.errors import ConfigurationError, DataError, StorageError
 
 DAMAGED = (*UNREADABLE, InvalidDicomError, BytesLengthException, NotImplementedError, MemoryError)
 IDENTITY = (
@@ -61,15 +61,23 @@ class Folder:
 
     @contextmanager
     def fetch(self, listed: Listed) -> Iterator[Path]:
-        """The file itself, or one with a file header where it has none."""
+        """The file itself, or one with a file header where it has none.
+
+        Raises:
+            StorageError: it was there, and is not any more: a disk or a network share went away.
+        """
         assert listed.path is not None
         with ExitStack() as stack:
             try:
                 with listed.path.open("rb") as file:
                     marked = file.read(132)[128:] == b"DICM"
                 path = listed.path if marked else stack.enter_context(file_in_memory(pydicom.dcmread(listed.path, force=True)))
+            except OSError as error:
+                reason = (error.strerror or "error").lower()
+                hint = "is its disk or network share still there? the same command goes on where this one stopped"
+                raise StorageError(f"a file in {self._root} can no longer be read: {reason}", hint) from None
             except DAMAGED:
-                raise DataError("the file is gone or damaged", "is it still where it was?") from None
+                raise DataError("the image is a damaged DICOM file", "export it again") from None
             yield path
 
     def _walk(self, others: Counter[str]) -> Iterator[Path]:

@@ -60,7 +60,7 @@ class Source(Protocol):
 
         Raises:
             DataError: the source does not hand it out.
-            CsasnError: the source is gone.
+            CsasnError: the source is gone, so that the import ends, to go on later.
         """
 
 

@@ -39,7 +39,7 @@ class Pseudonyms:
         """Of a SOP Instance UID."""
         return self._hash("image", uid)
 
-    def work(self, *parts: str) -> str:
+    def work(self, *parts: object) -> str:
         """Of an object and of all that decides what is made of it."""
         return self._hash("work", *parts)
 
@@ -47,7 +47,7 @@ class Pseudonyms:
         """Of an accession number."""
         return self._hash("accession", number)
 
-    def _hash(self, kind: str, *parts: str) -> str:
+    def _hash(self, kind: str, *parts: object) -> str:
         return kind[0] + hmac.digest(self._key, canonical((kind, parts)), "sha256").hex()[:DIGITS]
 
 

@@ -47,7 +47,7 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import came to: rows of the manifest, and what was left out of it; `sheets` is the number of contact sheets."""
+    """What an import of `num_objects` came to: rows of the manifest, what was left out, number of contact sheets."""
 
     num_objects: int
     rows: tuple[ManifestRow, ...]
@@ -94,16 +94,7 @@ class Import:
     def _take(self, listed: Listed, claims: tuple[Claim, ...], pointed: tuple[int, ...], known: Mapping[str, Done]) -> Done:
         """What was or is made of an object, to whose frames `pointed` others point."""
         named = tuple(sorted({frame for claim in claims for frame in claim.frames}))
-        decides = (
-            *map(str, named),
-            "else",
-            *map(str, pointed),
-            "evenly",
-            str(self._options.frames),
-            str(self._options.blank),
-            str(PREPROCESSING_VERSION),
-        )
-        work = self._hashes.work(listed.uid, *decides)
+        work = self._hashes.work(listed.uid, named, pointed, self._options, PREPROCESSING_VERSION)
         if work in known:
             return known[work]
         try:
@@ -156,12 +147,11 @@ class Import:
     def _draw(self, rows: Sequence[ManifestRow]) -> int:
         """Writes the contact sheets; their number."""
         cells = [Cell(self._staging.images / row.image, f"row {number}  {row.label}") for number, row in enumerate(rows, 2)]
-        sheets = draw_sheets(
-            cells, f"{self._site}: {len(rows)} pictures by row of manifest.csv. Patients' images: not to leave this site"
-        )
-        for number, png in enumerate(sheets, 1):
+        title = f"{self._site}: {len(rows)} pictures by row of manifest.csv. Patients' images: not to leave this site"
+        number = 0
+        for number, png in enumerate(draw_sheets(cells, title), 1):
             write_atomically(self._staging.folder / f"{SHEET}-{number:03}.png", png, PRIVATE)
-        return len(sheets)
+        return number
 
     def _left_out(self, entries: Iterable[LeftOut]) -> bytes:
         hashes = self._hashes

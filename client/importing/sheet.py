@@ -1,7 +1,7 @@
 """Contact sheets: every picture of an import beside its row and label, for a person to look through before it is approved."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +22,10 @@ class Cell:
     caption: str
 
 
-def draw_sheets(cells: Sequence[Cell], title: str) -> list[bytes]:
+def draw_sheets(cells: Sequence[Cell], title: str) -> Iterator[bytes]:
     """PNG pages of thirty pictures each; one is shrunk where it is larger than its cell, and never enlarged."""
     pages = [cells[start : start + COLUMNS * ROWS] for start in range(0, len(cells), COLUMNS * ROWS)]
-    return [_draw(page, f"{plain(title)}, page {number} of {len(pages)}") for number, page in enumerate(pages, 1)]
+    yield from (_draw(page, f"{plain(title)}, page {number} of {len(pages)}") for number, page in enumerate(pages, 1))
 
 
 def _draw(cells: Sequence[Cell], title: str) -> bytes:

@@ -184,6 +184,7 @@ def test_what_is_wrong_with_the_way_to_the_archive_is_said_with_what_to_do(site,
 
 
 def test_the_login_may_be_in_the_environment_and_shows_in_no_list_of_processes(site):
+    write_list(site.folder / "list.csv", make_rows()[:3])
     command = [word for word in site.command() if word not in ("--login", str(site.folder / "login"))]
     done = site.run(command, CSASN_ARCHIVE_LOGIN=f"{NAME}:{PASSWORD}")
     assert done.returncode == 0, done.stderr

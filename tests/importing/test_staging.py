@@ -65,6 +65,27 @@ def test_an_import_that_was_stopped_goes_on_to_the_same_bits_and_reads_nothing_t
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
+def test_a_folder_that_goes_away_ends_the_import_and_makes_no_half_data_set(hospital, run, monkeypatch):
+    export, away = hospital.folder / "export", hospital.folder / "away"
+
+    def unplugged(self, work, png, keep=Staging.keep_picture):
+        keep(self, work, png)
+        if export.exists():
+            export.rename(away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "keep_picture", unplugged)
+        done = run(hospital, *hospital.of_export)
+    assert done.code == 9
+    assert "can no longer be read: no such file or directory\nhint: is its disk or network share still there?" in done.err
+    assert leaks(hospital.things, hospital.data, done.text) == []
+    assert not (hospital.staged / "manifest.csv").exists()
+    assert len(lines(hospital)) == 1
+    away.rename(export)
+    assert run(hospital, *hospital.of_export).code == 0
+    assert len(read_table(hospital.staged / "manifest.csv")) == 7
+
+
 def test_what_a_killed_import_left_half_written_is_removed(hospital, run):
     run(hospital, *hospital.of_export)
     undisturbed = contents(hospital.staged)
