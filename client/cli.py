@@ -8,6 +8,7 @@ from client.agent_commands import add_commands as add_agent_commands
 from client.agent_commands import run_site
 from client.doctor_commands import add_commands as add_doctor_commands
 from client.enrolment_commands import add_commands as add_enrolment_commands
+from client.importing.command import add_commands as add_import_commands
 from client.report_commands import add_commands as add_report_commands
 from csasn.command import EXIT_CODES, add_health, run_command
 from csasn.errors import ConfigurationError
@@ -35,6 +36,7 @@ def command_parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=_take_part)
     commands = parser.add_subparsers(metavar="COMMAND")
     add_enrolment_commands(commands)
+    add_import_commands(commands)
     add_doctor_commands(commands)
     add_agent_commands(commands)
     add_report_commands(commands)

@@ -2,12 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from client.enrolment_commands import add_site_arguments
-from csasn.command import Commands, add_command
+from csasn.command import Commands, add_command, bars_by_name
 
 PAGE, FOLDER = "report.html", "report"
 DESCRIPTION = """\
@@ -53,31 +51,9 @@ def _report(arguments: argparse.Namespace) -> None:
     site = find_site(arguments.site, arguments.config)
     model = find_model(site, arguments.model)
     folder = writable_folder(arguments.out or private_folder(Path(site.state)) / FOLDER, 0o700)
-    with _bars() as bar:
+    with bars_by_name() as bar:
         report = make_site_report(
             site, model, train_alone=arguments.train_alone, on_image=bar("reading images"), on_step=bar("training alone")
         )
     write_atomically(folder / PAGE, render_site_report(report).encode(), 0o600)
     sys.stdout.write(f"{gain_in_words(report)}\nopen {folder / PAGE}: it shows images of patients, keep it here\n")
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Makes a bar by its name, on a terminal; it appears when it is first told how far the work is."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-
-        def bar(name: str) -> Callable[[int, int], None]:
-            task: TaskID | None = None
-
-            def advance(done: int, total: int) -> None:
-                nonlocal task
-                task = progress.add_task(name) if task is None else task
-                progress.update(task, completed=done, total=total)
-
-            return advance
-
-        yield bar

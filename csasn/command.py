@@ -5,8 +5,8 @@ import logging
 import os
 import pwd
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,7 +14,7 @@ from csasn.errors import ConfigurationError, CsasnError, Stopped, StorageError
 from csasn.plain_text import plain
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 EXIT_CODES = """exit codes:
   0 done   2 wrong arguments   3 study or site file   4 data   5 model or weights   6 training cannot go on
@@ -50,13 +50,31 @@ def add_health(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def progress_bars() -> "Progress":
-    """Progress bars on standard error, where that is a terminal."""
+def progress_bars(*, transient: bool = False) -> "Progress":
+    """Progress bars on standard error, where that is a terminal; transient ones vanish at the end."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
-    return Progress(console=console, disable=not console.is_terminal)
+    return Progress(console=console, transient=transient, disable=not console.is_terminal)
+
+
+@contextmanager
+def bars_by_name() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Makes a bar by its name, where standard error is a terminal; it appears when it is first told how far the work is."""
+    with progress_bars(transient=True) as progress:
+
+        def bar(name: str) -> Callable[[int, int], None]:
+            task: TaskID | None = None
+
+            def advance(done: int, total: int) -> None:
+                nonlocal task
+                task = progress.add_task(name) if task is None else task
+                progress.update(task, completed=done, total=total)
+
+            return advance
+
+        yield bar
 
 
 def run_command(command: Callable[[], None]) -> int:

@@ -34,6 +34,7 @@ _OLD_NAMES = {
 }
 # name: (what it says, why it may be there all the same); what it says must stay the same
 NAMED = {
+    "dicomweb-client": ({"license", "mit"}, "its field is the name of its file LICENSE, which is MIT"),
     "certifi": (
         {"mpl-2.0"},
         "copyleft of single files, which are passed on unchanged and as source",

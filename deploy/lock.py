@@ -21,7 +21,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 LOCK, TORCH_LOCK = ROOT / "requirements.lock", ROOT / "requirements-torch.txt"
-EXTRAS = ("weights",)
+EXTRAS = ("weights", "archive")
 TORCH = ("torch", "torchvision")
 OF_TORCH = re.compile(r"torch|torchvision|triton|nvidia-.*|cuda-.*")
 _HEAD = "# Made by `make lock`: what is installed, with the hashes of every file of that version. Without PyTorch: {torch}\n"

@@ -35,7 +35,7 @@ def test_exit_codes_are_distinct_and_documented():
     "command",
     [("csasn",), ("server",), ("client",), ("csasn", "phantom"), ("csasn", "train"), ("csasn", "evaluate"), ("csasn", "predict"),
      ("csasn", "explain"), ("csasn", "export"), ("csasn", "ablate"), ("server", "simulate"), ("client", "doctor"),
-     ("client", "report")],
+     ("client", "report"), ("client", "import")],
 )  # fmt: skip
 def test_help_says_what_each_exit_code_means(command):
     done = run(*command, "--help")

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 import licences
 from installed import OURS, closure
 
-EXTRAS = ("weights", "export", "flower")
+EXTRAS = ("weights", "archive", "export", "flower")
 
 
 def metadata(name: str = "thing", expression: str = "", field: str = "", classifiers: Iterable[str] = ()) -> Message:
