@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from client.kept import LeftOver
 from csasn.contract import Contract
-from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_site_data
+from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_records, load_site_data
+from csasn.data.survey import count_survey
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.evaluation import count_split
 from csasn.feature_cache import with_frozen_maps
@@ -28,6 +29,7 @@ from csasn.model.state import own_tensors, read_tensors, write_tensors
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
 from csasn.randomness import fast_generator
 from csasn.site import Site
+from csasn.survey import veil
 from csasn.training import LocalPlan, LocalResult, num_epoch_steps, train_locally
 from csasn.weighting import ClassWeights, class_weights
 
@@ -56,7 +58,8 @@ class Learner:
     def __init__(self, contract: Contract, site: Site, doing: Callable[[str], None]) -> None:
         self.contract, self.study, self.site, self.doing = contract, contract.study, site, doing
         self.device = choose_device(site, self.study.deterministic)
-        self.network = build_network(self.study).to(self.device)
+        if not self.study.survey:
+            self.network = build_network(self.study).to(self.device)
         self.micro_batch = site.micro_batch
         self._model: Floats32 | None = None
         self._model_hash = ""
@@ -121,6 +124,15 @@ class Learner:
         data = self.load_data()
         classes = data.class_C[data.cases(TRAIN)]
         return np.bincount(classes[classes >= 0], minlength=len(self.study.classes)).astype(np.int64)
+
+    def count_survey(self) -> dict[str, Integers]:
+        """The tables of a survey, without what this site's policy hides.
+
+        Raises:
+            DataError, StorageError: see `load_records`.
+        """
+        records = load_records(self.study, self.site, image_size(self.study.model))
+        return veil(count_survey(self.study, records), self.site.policy.smallest_cell)
 
     def work(
         self, question: Train | Validate | FinishQuestion, model: Floats32, weights: ClassWeights, before: LeftOver | None

@@ -47,10 +47,12 @@ Proxy = Annotated[str, Field(pattern=rf"^https?://({_PROXY_HOST})(:[0-9]{{1,5}})
 class Policy(Configuration):
     """Where the site is stricter than the study, the site wins. `training_hours` are local time, and may pass midnight.
 
+    In a survey, cells of fewer than `smallest_cell` cases hide, and with them what would give them away (csasn/survey.py).
     `keep_for_replay` keeps the model of the last round for `client audit --replay`: on disk as much again as the model.
     """
 
     minimum_cases: Annotated[int, Field(ge=1)] = 1
+    smallest_cell: Annotated[int, Field(ge=0)] = 5
     upload_budget_mib: Annotated[float, Field(gt=0)] | None = None
     require_secure_aggregation: bool = False
     keep_for_replay: bool = True

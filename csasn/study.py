@@ -190,9 +190,10 @@ class Split(Configuration):
 
 
 class Study(Configuration):
-    """study.yaml: the same at every site."""
+    """study.yaml: the same at every site. A `survey` counts the cases of all sites, and trains nothing (csasn/survey.py)."""
 
     name: Name
+    survey: bool = False
     classes: tuple[Label, ...] = Field(min_length=2, max_length=256)
     malignant: tuple[Label, ...] = ()
     tasks: dict[Name, Task] = Field(default_factory=lambda: {SUBTYPE: Task()})
@@ -231,9 +232,16 @@ class Study(Configuration):
 
     @property
     def study_hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON of every value, defaults included; formatting of the file does not matter."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        """SHA-256 (hex) of the canonical JSON of every value, defaults included but for `survey`; formatting of the file does not
+        matter."""
+        values = self.model_dump(mode="json", exclude=None if self.survey else {"survey"})
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def of_survey(self) -> "Study":
+        """The survey before this study: all else is the same."""
+        return self.model_copy(update={"survey": True})
 
     @property
     def descriptors(self) -> dict[str, tuple[str, ...]]:

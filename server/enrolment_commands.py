@@ -148,8 +148,9 @@ def _enroll(arguments: argparse.Namespace) -> None:
     enrolments = Enrolments.open(arguments.folder)
     enrolments.check(request, arguments.replace)
     asked = request.enrolment
+    cases = " in a survey" if enrolments.study.survey else f" with {asked.num_training_cases} training cases"
     _say(
-        f"{asked.site} asks to take part with {asked.num_training_cases} training cases, software {asked.software_version}"
+        f"{asked.site} asks to take part{cases}, software {asked.software_version}"
         + ("" if asked.software_version == __version__ else f" (here: {__version__}; have the site install that)"),
         f"fingerprint: {asked.fingerprint}",
     )

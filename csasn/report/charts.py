@@ -65,6 +65,17 @@ class IntervalRow:
     strong: bool
 
 
+@dataclass(frozen=True)
+class BarRow:
+    """A count, None where it is not shown, and what stands beside its bar; with the paths of its name and of the count."""
+
+    name: str
+    name_key: str
+    value: float | None
+    key: str
+    note: str = ""
+
+
 def share_axis(label: str) -> Axis:
     """An axis from 0 to 1."""
     return Axis(label, 0, 1, (0, 0.25, 0.5, 0.75, 1))
@@ -108,6 +119,15 @@ def interval_chart(title: str, description: str, axis: Axis, rows: Sequence[Inte
     """A figure with a row for each value: its name, and below it the value as a mark on its interval as a bar."""
     bottom = TOP + ROW_HEIGHT * len(rows)
     body = Markup().join(_interval_row(row, axis, TOP + ROW_HEIGHT * number) for number, row in enumerate(rows))
+    frame = f"{axis.low:g} {axis.high:g} 0 1 {TOP} {RIGHT} 0 1"
+    plot = Markup('<g class="plot" data-frame="{}">{}{}</g>').format(frame, _bottom_axis(axis, TOP, TOP, bottom), body)
+    return _figure(title, description, bottom + 38, plot, Markup())
+
+
+def bar_chart(title: str, description: str, axis: Axis, rows: Sequence[BarRow]) -> Markup:
+    """A figure with a bar for each count: its name, and below it the bar, which ends in a mark; a note where there is none."""
+    bottom = TOP + ROW_HEIGHT * len(rows)
+    body = Markup().join(_bar_row(row, axis, TOP + ROW_HEIGHT * number) for number, row in enumerate(rows))
     frame = f"{axis.low:g} {axis.high:g} 0 1 {TOP} {RIGHT} 0 1"
     plot = Markup('<g class="plot" data-frame="{}">{}{}</g>').format(frame, _bottom_axis(axis, TOP, TOP, bottom), body)
     return _figure(title, description, bottom + 38, plot, Markup())
@@ -207,6 +227,20 @@ def _interval_row(row: IntervalRow, axis: Axis, top: float) -> Markup:
             )
         )
     return Markup().join(parts)
+
+
+def _bar_row(row: BarRow, axis: Axis, top: float) -> Markup:
+    names = Markup('<text class="name strong" x="{}" y="{:g}" data-key="{}">{}</text>').format(
+        TOP, top + 13, row.name_key, _shortened(row.name)
+    )
+    if row.note:
+        names += Markup('<text x="{}" y="{:g}" text-anchor="end">{}</text>').format(RIGHT, top + 13, row.note)
+    if row.value is None:
+        return names
+    end = _place(row.value, axis, TOP, RIGHT)
+    bar = Markup('<path class="bar strong" d="M{:g} {:g}H{:.1f}"/>').format(TOP, top + 23, end)
+    mark = Markup('<path class="dot strong" data-key="{}" transform="translate({:.1f} {:g}) scale(1.4)" d="{}"/>')
+    return names + bar + mark.format(row.key, end, top + 23, SHAPES[0])
 
 
 def _legend(lines: Sequence[Line]) -> Markup:
