@@ -71,9 +71,9 @@ def survey_layout(study: Study) -> Layout:
 def hidden_cells(counts_C: Integers, smallest: int) -> Mask:
     """Which cells of a table hide, so that none below `smallest` can be told, even where the table's total is known.
 
-    The small ones (1 to smallest - 1) and with them the smallest of the others, all that are equally small. Where a small and a large
-    one changed places, the same cells would be hidden, under the same total: so nobody can tell which is which. Where that hides all
-    but empty cells, the empty ones hide too.
+    The small ones (1 to smallest - 1) and with them the smallest of the others, all that are equally small. Where a small and a
+    large one change places, the same cells hide under the same total: so nobody can tell which is which. Where that hides all but
+    empty cells, the empty ones hide too.
     """
     hidden_C = (counts_C > 0) & (counts_C < smallest)
     if not hidden_C.any():

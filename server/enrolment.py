@@ -70,8 +70,8 @@ class Revocations(Configuration):
 def initialise(
     folder: Path, study_file: Path, address: str, names: Sequence[str], passphrase: str, *, survey: bool = False
 ) -> None:
-    """Makes the folder of a study: its authority, whose key `passphrase` closes, and the server's key and certificate. With `survey`
-    it is that of the survey before the study.
+    """Makes the folder of a study: its authority, whose key `passphrase` closes, and the server's key and certificate.
+    With `survey` it is that of the survey before the study.
 
     Raises:
         ConfigurationError: study, address, a name or the passphrase cannot be used.

@@ -122,13 +122,18 @@ def _add_passphrase(parser: argparse.ArgumentParser) -> None:
 
 
 def _init(arguments: argparse.Namespace) -> None:
+    begin_study(arguments)
+
+
+def begin_study(arguments: argparse.Namespace, *, survey: bool = False) -> None:
+    """Makes the coordinator's folder of a study, or of the survey before it."""
     from csasn.certificates import certificate_fingerprint, days_left
     from csasn.study import read_study
     from server.enrolment import AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, initialise
 
     read_study(arguments.study)  # before anything is asked
     folder, passphrase = arguments.folder, _passphrase(arguments.passphrase_file, twice=True)
-    initialise(folder, arguments.study, arguments.address, arguments.name, passphrase)
+    initialise(folder, arguments.study, arguments.address, arguments.name, passphrase, survey=survey)
     days = days_left((folder / SERVER_CERTIFICATE).read_bytes())
     _say(
         f"{folder} is made; its authority's fingerprint, for sites that ask:",

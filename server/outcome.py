@@ -46,8 +46,8 @@ def _after_the_last_round(directory: RunDirectory) -> tuple[ClassWeights, str]:
 
 
 def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:
-    """Writes report.json, MODEL_CARD.md, report.html and curves.png from the events so far, of a survey survey.json and survey.html;
-    the report."""
+    """Writes report.json, MODEL_CARD.md, report.html and curves.png from the events so far, or survey.json and survey.html; the
+    report."""
     events = read_events(directory.path)
     if directory.study.survey:
         return write_survey(directory, engine, events)

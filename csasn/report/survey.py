@@ -8,6 +8,7 @@ from rich.text import Text
 
 from csasn import __version__
 from csasn.membership import Membership
+from csasn.plain_text import plain
 from csasn.report.report import SEEN_MASKED, SEEN_PLAIN
 from csasn.study import Study
 from csasn.survey import SMALLEST_SUM
@@ -15,8 +16,8 @@ from csasn.survey import SMALLEST_SUM
 Event = Mapping[str, object]
 HIDDEN = "hidden"
 MEANING = (
-    f"{HIDDEN}: fewer than {SMALLEST_SUM} cases over all sites, or none, or one that would give such a number away; "
-    "or more: as many sites as the last column says hide their own part"
+    f"{HIDDEN}: fewer than {SMALLEST_SUM} cases over all sites, or none, or a count that would give such a number away; "
+    "or more: some sites hide their own part"
 )
 
 
@@ -56,22 +57,20 @@ def build_survey(study: Study, membership: Membership, engine: str, events: Sequ
 
 
 def survey_tables(survey: Mapping[str, object]) -> Group:
-    """For a terminal: a table for each table of a survey."""
+    """For a terminal: the tables of a survey, one below the other."""
     tables = survey["tables"]
     assert isinstance(tables, list)
     if not tables:
         return Group(Text("nothing is counted yet"))
-    return Group(*[_grid(table) for table in tables], Text(MEANING))
-
-
-def _grid(table: Mapping[str, object]) -> Grid:
-    grid = Grid(title=str(table["title"]), title_justify="left", title_style="")
-    grid.add_column("cases", overflow="fold")
-    grid.add_column("over all sites", justify="right", no_wrap=True)
-    grid.add_column("sites that hide theirs", justify="right", no_wrap=True)
-    rows = table["rows"]
-    assert isinstance(rows, list)
-    for row in rows:
-        more = " or more" if row["hiding_sites"] else ""
-        grid.add_row(Text(row["name"]), HIDDEN if row["count"] is None else f"{row['count']}{more}", str(row["hiding_sites"]))
-    return grid
+    grid = Grid(box=None, padding=(0, 2, 0, 0))
+    grid.add_column("", overflow="fold")
+    grid.add_column("cases", justify="right", no_wrap=True)
+    grid.add_column("sites that\nhide theirs", justify="right", no_wrap=True)
+    for table in tables:
+        if len(table["rows"]) > 1:
+            grid.add_row(Text(f"\n{table['title']}", style="bold"))
+        for row in table["rows"]:
+            more = " or more" if row["hiding_sites"] else ""
+            count = HIDDEN if row["count"] is None else f"{row['count']}{more}"
+            grid.add_row(Text(f"  {plain(row['name'])}"), count, str(row["hiding_sites"] or ""))
+    return Group(grid, Text(f"\n{MEANING}"))

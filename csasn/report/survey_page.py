@@ -106,14 +106,14 @@ def _summary(marked: Marked, tables: list[Marked]) -> list[Markup]:
         return [sites, Markup("Nothing is counted yet.")]
     cases = _rows(tables[0])[0]
     more = " or more" if cases.number("hiding_sites") else ""
-    number = Markup(HIDDEN) if cases.number("count") is None else cases.count("count")
+    number = Markup("{}").format(HIDDEN) if cases.number("count") is None else cases.count("count")
     least = marked.count("smallest_sum")
     return [
         sites,
         Markup("Cases over all sites: {}{}. Each table below parts these cases.").format(number, more),
         Markup(
-            "A count is {} where all sites together have fewer than {}, which may be none, and with it the smallest other one of its "
-            "table, since the total would give it away. A site hides its own part of a count in the same way, before it sends "
+            "A count is {} where all sites together have fewer than {}, which may be none, and with it the smallest other one of "
+            "its table, since the total would give it away. A site hides its own part of a count in the same way, before it sends "
             "anything; then the count is followed by <em>or more</em>, and the last column says how many sites did so. "
             "Of a case with several images the smallest one counts, and the makers of all of them."
         ).format(Markup("<em>{}</em>").format(HIDDEN), least),
@@ -126,11 +126,10 @@ def _chart(table: Marked) -> Markup:
     counts = [count for row in rows if (count := row.number("count")) is not None]
     if not counts or len(rows) < 2:
         return Markup()
-    bars = [
-        BarRow(str(row.find("name")), row.key("name"), row.number("count"), row.key("count"), _note(row)) for row in rows
-    ]
-    title = Markup('<span data-key="{}">{}</span>').format(table.key("title"), table.find("title"))
-    return bar_chart(title, "A bar for each count, as in the table of numbers.", value_axis("cases", counts, 0), bars)
+    bars = [BarRow(str(row.find("name")), row.key("name"), row.number("count"), row.key("count"), _note(row)) for row in rows]
+    return bar_chart(
+        str(table.find("title")), "A bar for each count, as in the table of numbers.", value_axis("cases", counts, 0), bars
+    )
 
 
 def _note(row: Marked) -> str:
