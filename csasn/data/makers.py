@@ -2,9 +2,6 @@
 
 import re
 
-from csasn.data.facts import ImageFacts
-from csasn.data.manifest import Row
-
 # words that stand alone, or begin a word; brands that changed hands are of who sells them today
 _BRANDS = {
     "GE": r"ge|gems|gehc|general electric|logiq\w*|voluson\w*|vivid\w*|vscan\w*",
@@ -28,8 +25,3 @@ def maker_of(text: str) -> str:
     if not words:
         return UNKNOWN
     return next((maker for maker, pattern in _PATTERNS.items() if pattern.search(words)), OTHER)
-
-
-def maker_of_image(row: Row, facts: ImageFacts) -> str:
-    """By the manifest's word for the scanner, else by DICOM's maker and model."""
-    return maker_of(row.scanner or facts.device)

@@ -7,7 +7,7 @@ import numpy as np
 
 from csasn.data.cases import SPLITS, Records
 from csasn.data.facts import ImageFacts
-from csasn.data.makers import MAKERS, SEVERAL, UNKNOWN, maker_of_image
+from csasn.data.makers import MAKERS, SEVERAL, UNKNOWN, maker_of
 from csasn.data.manifest import Row
 from csasn.metrics import Integers
 from csasn.study import Study
@@ -59,8 +59,8 @@ def _labels(task: str, images_C: Sequence[Sequence[Image]]) -> Integers:
 
 
 def _maker(images: Sequence[Image]) -> str:
-    """The maker of a case's images, as far as it is known."""
-    makers = {maker_of_image(row, facts) for row, facts in images} - {UNKNOWN}
+    """The maker of a case's images, as far as it is known: by the manifest's word for the scanner, else by DICOM's."""
+    makers = {maker_of(row.scanner or facts.device) for row, facts in images} - {UNKNOWN}
     return SEVERAL if len(makers) > 1 else makers.pop() if makers else UNKNOWN
 
 
