@@ -90,17 +90,14 @@ def _hidden_splits(counts_SC: Integers, smallest: int) -> Mask:
 
 
 def hidden_of(tables: Tables, smallest: int) -> dict[str, Mask]:
-    """Which cells of each table hide; all of them where there are fewer cases than `smallest`."""
-    if tables[CASES][0] < smallest:
-        return {name: np.ones(counts.shape, np.bool_) for name, counts in tables.items()}
+    """Which cells of each table hide; where there are fewer cases than `smallest`, all that hold any."""
     hidden = {}
     for name, counts in tables.items():
         if name == CLASSES:
             hidden[name] = _hidden_splits(counts, smallest)
-        elif counts.ndim > 1:
-            hidden[name] = np.stack([hidden_cells(row, smallest) for row in counts])
         else:
-            hidden[name] = hidden_cells(counts, smallest)
+            rows = [hidden_cells(row, smallest) for row in np.atleast_2d(counts)]
+            hidden[name] = np.stack(rows).reshape(counts.shape)
     return hidden
 
 

@@ -152,6 +152,11 @@ def test_nor_from_the_totals_of_splits_and_of_all_cases():
         total = -1 if hidden[CASES][0] else counts.sum()
         groups[total, looks, tuple(hidden[CLASSES].ravel())].add(cells)
     assert ambiguous(groups) > 10
+    for cells_alike in groups.values():
+        of_splits = {(sum(cells[:2]), sum(cells[2:])) for cells in cells_alike}
+        for split in range(2):
+            totals_of_split = {both[split] for both in of_splits}
+            assert len(totals_of_split) > 1 or not totals_of_split & {1, 2}, of_splits
 
 
 @pytest.mark.parametrize("total", range(1, 5))
