@@ -13,6 +13,7 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 360, 232
 LEFT, RIGHT, TOP, BOTTOM = 50, 348, 10, 192
 ROW_HEIGHT = 34
+DIGIT = 6.6  # the width of one in pixels, at most
 NUM_COLOURS = 6  # --c0 to --c5
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
 SHAPES = (
@@ -166,7 +167,9 @@ def _bottom_axis(axis: Axis, left: float, top: float, bottom: float) -> Markup:
     for tick in axis.ticks:
         place = f"{_place(tick, axis, left, RIGHT):.1f}"
         lines.append(Markup('<path class="grid" d="M{} {:g}V{:g}"/>').format(place, top, bottom))
-        lines.append(Markup('<text class="tick" x="{}" y="{:g}" text-anchor="middle">{:g}</text>').format(place, bottom + 15, tick))
+        anchor = "end" if float(place) + DIGIT / 2 * len(f"{tick:g}") > WIDTH else "middle"
+        text = Markup('<text class="tick" x="{}" y="{:g}" text-anchor="{}">{:g}</text>')
+        lines.append(text.format(place, bottom + 15, anchor, tick))
     middle = (left + RIGHT) / 2
     lines.append(
         Markup('<text class="label" x="{:g}" y="{:g}" text-anchor="middle">{}</text>').format(middle, bottom + 33, axis.label)
@@ -230,7 +233,7 @@ def _interval_row(row: IntervalRow, axis: Axis, top: float) -> Markup:
 
 
 def _bar_row(row: BarRow, axis: Axis, top: float) -> Markup:
-    names = Markup('<text class="name strong" x="{}" y="{:g}" data-key="{}">{}</text>').format(
+    names = Markup('<text class="name" x="{}" y="{:g}" data-key="{}">{}</text>').format(
         TOP, top + 13, row.name_key, _shortened(row.name)
     )
     if row.note:
