@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 from csasn.configuration import write_yaml
-from csasn.data.manifest import Manifest
+from csasn.data.manifest import Manifest, Row
 from csasn.site import Site
 from csasn.storage import write_new
 
@@ -29,7 +29,7 @@ class Scrubber:
     """Knows what may not leave: names of the manifest, and two folders."""
 
     def __init__(self, site: Site, manifest: Manifest) -> None:
-        names = {name for row in manifest.rows for name in _names(row.case, row.image)}
+        names = {name for row in manifest.rows for name in _names(row)}
         self._long = sorted(name for name in names if len(name) > 2)
         short = "|".join(re.escape(name) for name in sorted(names) if len(name) <= 2)
         self._short = re.compile(rf"(?<!\w)(?:{short})(?!\w)", re.IGNORECASE) if short else None
@@ -73,7 +73,7 @@ def gather(findings: Findings, site: Site | None, manifest: Manifest | None) -> 
     packages = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
     files = {"doctor.json": json.dumps(said, indent=1), "packages.txt": "\n".join(packages) + "\n"}
     if site:
-        files["site.yaml"] = write_yaml(_without_paths(site))
+        files["site.yaml"] = write_yaml(_without_private(site))
     if site and scrubber:
         for log in sorted((Path(site.state) / "logs").glob("*.log")):
             files[f"logs/{log.name}"] = "".join(f"{line}\n" for line in scrubber.lines(_last_lines(log)))
@@ -96,15 +96,16 @@ def write_bundle(path: Path, files: dict[str, bytes], say: Callable[[str], objec
     write_new(path, archive.getvalue(), 0o600)
 
 
-def _names(case: str, image: str) -> Iterator[str]:
-    """How a log could name a row: case, image, its file name, and that without its ending."""
-    file = PurePosixPath(image)
-    yield from {case.lower(), image.lower(), file.name.lower(), file.stem.lower()}
+def _names(row: Row) -> Iterator[str]:
+    """How a log could name a row: case, patient, image, its file name, and that without its ending."""
+    file = PurePosixPath(row.image)
+    yield from {name.lower() for name in (row.case, row.patient, row.image, file.name, file.stem) if name}
 
 
-def _without_paths(site: Site) -> Site:
+def _without_private(site: Site) -> Site:
     keys = [key for key in ("manifest", "images", "state", "keys", "kit") if getattr(site, key)]
-    return site.model_copy(update={key: Path(getattr(site, key)).name for key in keys})
+    labels = {f"word {number}": name for number, name in enumerate(site.labels.values(), 1)}  # a hospital's own words stay there
+    return site.model_copy(update={key: Path(getattr(site, key)).name for key in keys} | {"labels": labels})
 
 
 def _last_lines(log: Path) -> list[str]:

@@ -6,9 +6,10 @@ What is said names rows of manifest.csv, never a case or an image.
 from collections.abc import Sequence
 from pathlib import Path
 
+from client.checks_manifest import check_cases, check_labels, check_likeness, check_splits
 from client.findings import Check, Finding, judge
 from client.situation import Situation
-from csasn.data.cases import SPLITS, TRAIN, Records, count_training_cases
+from csasn.data.cases import SPLITS, TRAIN, Records
 from csasn.data.fingerprint import Fingerprint
 from csasn.data.images import read_image
 from csasn.errors import ConfigurationError
@@ -32,34 +33,12 @@ def check_configuration(situation: Situation) -> Finding:
     return Finding("ok", f"study {study.name} ({study.study_hash[:12]}), site {site.site}")
 
 
-def check_labels(situation: Situation) -> Finding:
-    """Every row of manifest.csv can be read, and its labels are the study's."""
-    manifest = situation.manifest
-    return Finding("ok", f"{len(manifest.rows)} rows of {len(manifest.classes)} cases in manifest.csv")
-
-
-def check_cases(situation: Situation) -> Finding:
-    """There are as many training cases as the site's policy asks for."""
-    number = count_training_cases(situation.study, situation.site)
-    return Finding("ok", f"{number} labelled training cases, this site's policy asks for {situation.site.policy.minimum_cases}")
-
-
 def check_images(situation: Situation) -> Finding:
     """Every image can be decoded; fills the cache."""
     private_folder(Path(situation.site.state))
     records = situation.records
     cache = Path(situation.site.state) / "cache"
     return Finding("ok", f"{len(records.manifest.rows)} images of {len(records.splits)} cases read; cache in {cache}")
-
-
-def check_splits(situation: Situation) -> Finding:
-    """No picture stands in two splits or two classes; what each split holds."""
-    data, counts = situation.data, situation.fingerprint.splits
-    shown = (
-        f"{split} cases: " + ", ".join(f"{name} {of_class.num_cases}" for name, of_class in counts[split].items())
-        for split in SPLITS
-    )
-    return judge("; ".join(shown), dict.fromkeys(data.notes, "see whether this is meant"))
 
 
 def check_fingerprint(situation: Situation) -> Finding:
@@ -84,10 +63,12 @@ def check_calipers(situation: Situation) -> Finding:
 
 
 def num_training_units(situation: Situation) -> int:
-    """What an epoch goes through: cases, or images where the study asks for all of a case."""
-    manifest_rows, splits = situation.records.manifest.rows, situation.records.splits
-    cases = [row.case for row in manifest_rows if splits[row.case] == SPLITS[TRAIN]]
-    return len(cases if situation.study.images_per_case == "all" else set(cases))
+    """What an epoch goes through: cases, or images where the study asks for all of a case, or patients where it asks for these."""
+    study, splits = situation.study, situation.records.splits
+    rows = [row for row in situation.records.manifest.rows if splits[row.case] == SPLITS[TRAIN]]
+    if study.images_per_case == "all":
+        return len(rows)
+    return len({row.patient if study.unit == "patient" else row.case for row in rows})
 
 
 def _marks(what: str, rows: Sequence[int], fix: str, fingerprint: Fingerprint) -> Finding:
@@ -127,6 +108,7 @@ DATA_CHECKS = (
     Check("cases", check_cases, ("labels",)),
     Check("images", check_images, ("labels",)),
     Check("splits", check_splits, ("images",)),
+    Check("likeness", check_likeness, ("images",)),
     Check("fingerprint", check_fingerprint, ("images",)),
     Check("burned-in text", check_text, ("images",)),
     Check("calipers", check_calipers, ("images",)),

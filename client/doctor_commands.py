@@ -21,6 +21,8 @@ Looks at all that a run needs, a line each, with what to do about it: site file,
 step of the study's model, this site's policy; and, once the kit is installed, the way to the coordinator, its certificate,
 clock, study, version, approvals, the bandwidth, and from it how long a round takes.
 
+Of the manifest it says how the sheet was read, the rows that need a look, and pictures that are nearly those of another patient.
+
 Fills the image cache, and writes fingerprint.json and fingerprint.png into the state folder: what this site's data looks
 like, and images with suspected burned-in text or calipers. Both are for this site alone. Nothing else is changed, and
 nothing about patients is sent; noise is sent to measure the link.

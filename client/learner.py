@@ -30,7 +30,7 @@ from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, 
 from csasn.randomness import fast_generator
 from csasn.site import Site
 from csasn.survey import veil
-from csasn.training import LocalPlan, LocalResult, num_epoch_steps, train_locally
+from csasn.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
 from csasn.weighting import ClassWeights, class_weights
 
 Integers = NDArray[np.int64]
@@ -117,6 +117,8 @@ class Learner:
         if self._data is None or stamp != self._manifest_stamp:
             self._data = load_site_data(self.study, self.site, image_size(self.study.model))
             self._manifest_stamp = stamp
+            for note in self._data.notes:
+                log.info("manifest.csv: %s", note)
         return self._data
 
     def count_classes(self) -> Integers:
@@ -202,8 +204,8 @@ class Learner:
 
     def _count_steps(self, current_round: int) -> Callable[[], None]:
         """Tells how far training is, at most once for each part in a hundred."""
-        num_cases, settings = len(self._loaded.cases(TRAIN)), self.study.optimiser
-        steps = num_epoch_steps(num_cases, settings.batch_size) * self.study.federation.local_epochs
+        steps = num_epoch_steps(num_epoch_images(self._loaded, self.study), self.study.optimiser.batch_size)
+        steps *= self.study.federation.local_epochs
         done = itertools.count(1)
         told = -1
 

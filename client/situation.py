@@ -64,7 +64,7 @@ class Situation:
     @cached_property
     def manifest(self) -> Manifest:
         """The rows of manifest.csv."""
-        return read_manifest(Path(self.site.manifest), self.study)
+        return read_manifest(Path(self.site.manifest), self.study, self.site.labels)
 
     @cached_property
     def records(self) -> Records:

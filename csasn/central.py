@@ -1,6 +1,6 @@
 """Training without a federation: one site alone, or cases of several sites pooled. Same loss, weighting, steps and selection."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from csasn.model.initial_weights import initial_network
 from csasn.model.network import Csasn
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments
 from csasn.study import Study
-from csasn.training import LocalPlan, num_epoch_steps, train_locally
+from csasn.training import LocalPlan, num_epoch_images, num_epoch_steps, train_locally
 from csasn.weighting import ClassWeights, Floats, class_sums, class_weights
 
 
@@ -44,13 +44,23 @@ def pool(sites: Mapping[str, SiteData]) -> SiteData:
         split_C=np.concatenate([part.split_C for part in parts]),
         class_C=np.concatenate([part.class_C for part in parts]),
         notes=tuple(note for part in parts for note in part.notes),
+        patient_C=_pool_patients(parts),
     )
+
+
+def _pool_patients(parts: Sequence[SiteData]) -> Integers | None:
+    """The patient of each case; no two sites share one."""
+    if all(part.patient_C is None for part in parts):
+        return None
+    of_parts = [part.patients_of(np.arange(len(part.split_C))) for part in parts]
+    starts = np.cumsum([0, *(int(patients.max()) + 1 for patients in of_parts[:-1])])
+    return np.concatenate([patients + start for patients, start in zip(of_parts, starts, strict=True)])
 
 
 def federation_steps(study: Study, sites: Mapping[str, SiteData]) -> int:
     """Optimiser steps that all sites together take in one round."""
     epochs, size = study.federation.local_epochs, study.optimiser.batch_size
-    return epochs * sum(num_epoch_steps(_num_training_images(study, data), size) for data in sites.values())
+    return epochs * sum(num_epoch_steps(num_epoch_images(data, study), size) for data in sites.values())
 
 
 def train_centrally(
@@ -98,8 +108,3 @@ def count_tests(trained: Trained, study: Study, sites: Mapping[str, SiteData]) -
     weights = ClassWeights.finished(trained.adjustment_K)
     counted = [count_split(trained.network, data, TEST, study, weights) for data in sites.values()]
     return {name: np.sum([blocks[name] for blocks in counted], axis=0) for name in counted[0]}
-
-
-def _num_training_images(study: Study, data: SiteData) -> int:
-    cases = data.cases(TRAIN)
-    return len(cases) if study.images_per_case == "one" else sum(len(data.images_of(int(case))) for case in cases)

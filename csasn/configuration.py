@@ -1,14 +1,17 @@
-"""Reading YAML into frozen models, with errors that name file, key, value and what was expected."""
+"""Reading YAML into frozen models, with errors that name file, key, value, line and what was expected."""
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from csasn.errors import ConfigurationError
+from csasn.yaml_text import Document, Dumper, Key, Mark, YamlTextError, decode, name_of, parse
 
 
 class Configuration(BaseModel):
@@ -21,37 +24,44 @@ C = TypeVar("C", bound=Configuration)
 MAX_FILE_BYTES = 512 << 10  # some ten seconds of parsing at worst; 1024 sites and 256 classes take a fifth of it
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://|).*@", re.DOTALL)
 MAX_FAULTS, MAX_SHOWN = 10, 200  # faults of a file, and characters of a text out of it, in one message
+_UNSHOWN = "unshown"
+_PATTERNS: dict[str, str] = {}  # pattern -> what it stands for
+_COMMA = re.compile(r"([-+]?[0-9]+),([0-9]+)")
+_EXPECTED = {  # by the type of a fault, filled with its context
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "tuple_type": "a list, such as [a, b]",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "literal_error": "{expected}",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "multiple_of": "a multiple of {multiple_of}",
+    "too_short": "{min_length} or more entries",
+    "too_long": "{max_length} or fewer entries",
+    "string_too_short": "{min_length} or more characters",
+    "string_too_long": "{max_length} or fewer characters",
+}
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """A safe loader without aliases and tags, which a configuration needs not and a bomb does; a key written twice is refused."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
-            raise yaml.constructor.ConstructorError(None, None, "aliases and tags are not used here", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str) or key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is repeated or not text", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+def pattern(regex: str, expected: str) -> object:
+    """For a field's annotation: a pattern, and what it stands for in the words of an error."""
+    _PATTERNS[regex] = expected
+    return Field(pattern=regex)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes what `_OnceLoader` would take for a number."""
+def unshown(problem: str) -> PydanticCustomError:
+    """What a validator raises in place of a ValueError where the value may not be shown."""
+    return PydanticCustomError(_UNSHOWN, "{problem}", {"problem": problem})
 
 
-for _side in (_OnceLoader, _Dumper):
-    # YAML 1.1 takes 1e-4 for text, since it has no point; people and YAML 1.2 take it for a number
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
-
-
-def read_yaml(path: Path) -> dict[str, object]:
+def read_yaml(path: Path) -> Document:
     """The mapping in a YAML file.
 
     Raises:
@@ -60,63 +70,46 @@ def read_yaml(path: Path) -> dict[str, object]:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ConfigurationError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes", "is this the right file?")
-        data = _parse(path.read_text(encoding="utf-8"))
+        data, marks = parse(decode(path.read_bytes()))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else "the file"
-        problem = _shown(getattr(error, "problem", None) or "it cannot be parsed")
-        raise ConfigurationError(f"{path.name} is not valid YAML at {where}: {problem}", "check indentation and colons") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path.name} is not a YAML text file", "save it as UTF-8 text") from error
-    except (RecursionError, ValueError) as error:
-        problem = "holds a date or number that cannot be, or is nested too deeply"
-        raise ConfigurationError(f"{path.name} {problem}", "quote what is meant as text") from error
+    except YamlTextError as fault:
+        raise ConfigurationError(_shown(fault.about(path.name)), _shown(fault.hint)) from None
     if not isinstance(data, dict):
-        raise ConfigurationError(f"{path.name} holds {type(data).__name__}, expected keys and values", "see --help for an example")
-    return data
-
-
-def _parse(text: str) -> object:
-    """The YAML in `text` as JSON has it: dates are text, and a number is one that can be written down.
-
-    Raises:
-        yaml.YAMLError: it is not YAML.
-        ValueError: a date or a number is impossible.
-        RecursionError: it is nested too deeply.
-    """
-    return json.loads(json.dumps(yaml.load(text, Loader=_OnceLoader), default=str))  # noqa: S506 - a SafeLoader subclass
+        kind = "nothing" if data is None else "a list" if isinstance(data, list) else "a single value"
+        raise ConfigurationError(f"{path.name} holds {kind}, expected keys and values", "see --help for an example")
+    return Document(data, marks)
 
 
 def write_yaml(model: Configuration) -> str:
     """`model` as text that `read_yaml` reads back to the same values."""
-    return str(yaml.dump(model.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    return str(yaml.dump(model.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True))
 
 
-def set_keys(data: dict[str, object], changes: tuple[str, ...]) -> dict[str, object]:
+def set_keys(data: Mapping[str, object], changes: tuple[str, ...]) -> Document:
     """A copy of `data` in which each `key.subkey=value` of `changes` is set; values are read as YAML."""
     result = json.loads(json.dumps(data, default=str))
+    marks = dict(_marks(data))
     for change in changes:
         dotted, separator, text = change.partition("=")
         if not separator or not dotted:
             raise ConfigurationError(f"--set {change!r} is not key=value", "write for example --set federation.rounds=5")
-        *parents, last = dotted.split(".")
+        key = tuple(dotted.split("."))
         place = result
-        for parent in parents:
+        for parent in key[:-1]:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise ConfigurationError(f"--set {dotted}: {parent!r} is a value, not a group of keys", "see the study file")
         try:
-            place[last] = _parse(text)
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            raise ConfigurationError(
-                f"--set {_shown(dotted)}: {_shown(text)!r} is not a YAML value", "quote text that holds colons"
-            ) from error
-    return dict(result)
+            place[key[-1]], new = parse(text)
+        except YamlTextError as fault:
+            raise ConfigurationError(f"--set {_shown(dotted)}: {_shown(fault.problem)}", "quote what is meant as text") from None
+        marks = {old: mark for old, mark in marks.items() if old[: len(key)] != key}
+        marks |= {(*key, *below): Mark(0, mark.text, mark.kind) for below, mark in new.items()}
+    return Document(result, marks)
 
 
-def validate(model: type[C], data: dict[str, object], source: str) -> C:
+def validate(model: type[C], data: Mapping[str, object], source: str) -> C:
     """`data` as a `model`; `source` is the file name that errors mention.
 
     Raises:
@@ -125,23 +118,67 @@ def validate(model: type[C], data: dict[str, object], source: str) -> C:
     try:
         return model.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
-        faults = [_describe(fault) for fault in found[:MAX_FAULTS]]
+        found, marks = _without_consequences(error.errors(include_url=False)), _marks(data)
+        faults = [_describe(fault, marks) for fault in found[:MAX_FAULTS]]
         faults += [f"and {len(found) - MAX_FAULTS} more"] if len(found) > MAX_FAULTS else []
-        raise ConfigurationError(f"{source}: " + "; ".join(faults), f"correct {source} and try again") from error
+        raise ConfigurationError(f"{source}: " + "; ".join(faults), f"correct {source} and try again") from None
 
 
-def _describe(fault: object) -> str:
-    assert isinstance(fault, dict)
-    key = _shown(".".join(str(part) for part in fault["loc"])) or "the whole file"
-    if fault["type"] == "extra_forbidden":
+def _without_consequences(found: list[ErrorDetails]) -> list[ErrorDetails]:
+    """The faults, without lists that are too short since their entries are at fault."""
+    places = [fault["loc"] for fault in found]
+
+    def follows(fault: ErrorDetails) -> bool:
+        size = len(fault["loc"])
+        return fault["type"] == "too_short" and any(len(place) > size and place[:size] == fault["loc"] for place in places)
+
+    return [fault for fault in found if not follows(fault)]
+
+
+def _marks(data: Mapping[str, object]) -> Mapping[Key, Mark]:
+    return data.marks if isinstance(data, Document) else {}
+
+
+def _describe(fault: ErrorDetails, marks: Mapping[Key, Mark]) -> str:
+    """Key, value and what was expected, and the line where it is known."""
+    mark = marks.get(fault["loc"])
+    line = f" (line {mark.line})" if mark and mark.line and fault["loc"] else ""
+    return _problem(fault, mark) + line
+
+
+def _problem(fault: ErrorDetails, mark: Mark | None) -> str:
+    key = _shown(name_of(fault["loc"])) or "the whole file"
+    kind, value = fault["type"], fault["input"]
+    if kind == "extra_forbidden":
         return f"{key} is not a known key"
-    if fault["type"] == "missing":
+    if kind == "missing":
         return f"{key} is missing"
-    expected = _shown(str(fault["msg"]).removeprefix("Value error, "))
-    value = repr(_without_userinfo(fault["input"]))
-    shown = "" if fault["type"] == "value_error" and isinstance(fault["input"], dict) else f" is {value[:80]}:"
-    return f"{key}{shown} {expected[0].lower()}{expected[1:]}"
+    if kind == "string_type" and value is None:
+        return f"{key} is empty, expected text" + (f": write {mark.text} in quotes" if mark and mark.text else "")
+    if kind == "string_type" and mark and isinstance(value, bool | int | float):
+        taken = json.dumps(value) if isinstance(value, bool) else "a number"
+        written = _shown(mark.text)[:40]
+        return f'{key} is {written}, which YAML takes for {taken}: write it in quotes, "{written}"'
+    if kind == _UNSHOWN:
+        return f"{key}: {fault['msg']}"
+    shown = "" if kind == "value_error" and isinstance(value, dict | list) else f" is {repr(_without_userinfo(value))[:80]}:"
+    return f"{key}{shown} {_expected(fault)}"
+
+
+def _expected(fault: ErrorDetails) -> str:
+    kind, value, context = fault["type"], fault["input"], fault.get("ctx", {})
+    if kind == "value_error":
+        said = _shown(str(fault["msg"]).removeprefix("Value error, "))
+        return f"{said[0].lower()}{said[1:]}"
+    if kind == "string_pattern_mismatch":
+        form = _PATTERNS.get(context["pattern"], "text of another form")
+        quotes = isinstance(value, str) and value[:1] in set("“”„«»\u2018\u2019\u201a")
+        return f"expected {form}" + ('; its quotes are those of a word processor: write "..."' if quotes else "")
+    if kind in ("int_type", "float_type") and isinstance(value, str):
+        if comma := _COMMA.fullmatch(value):
+            return f"expected a number with a decimal point, {comma[1]}.{comma[2]}"
+        return f"expected {_EXPECTED[kind]}, without quotes and letters"
+    return "expected " + _EXPECTED.get(kind, "something else").format(**context)
 
 
 def _without_userinfo(value: object) -> object:

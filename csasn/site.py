@@ -1,15 +1,16 @@
 """The site file: what stays at a hospital. Paths in it are relative to the file."""
 
 import os
+import re
 from datetime import time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from csasn.configuration import Configuration, read_yaml, validate
+from csasn.configuration import Configuration, pattern, read_yaml, unshown, validate
 from csasn.errors import ConfigurationError
 from csasn.study import Name
 
@@ -29,26 +30,53 @@ def _port_exists(address: str) -> str:
 
 
 def _proxy_exists(proxy: str) -> str:
-    place = urlsplit(proxy)
-    if ":" in (place.hostname or ""):
-        ip_address(place.hostname or "")
-    if place.port == 0:  # one above 65535 is refused by `port` itself
+    try:
+        place = urlsplit(proxy)
+        if ":" in (place.hostname or ""):
+            ip_address(place.hostname or "")
+        port = place.port  # raises above 65535
+    except ValueError:
+        raise ValueError("expected a host, and a port from 1 to 65535, that can be") from None
+    if port == 0:
         raise ValueError("expected a port from 1 to 65535")
     return proxy
 
 
-FilePath = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+def _unix_path(path: str) -> str:
+    if "\\" in path or re.match(r"[A-Za-z]:/", path):
+        raise ValueError("expected a path of this machine, with / between folders, not one of Windows")
+    if not path or "\0" in path:
+        raise ValueError("expected a path")
+    return path
+
+
+def _label_map(value: object) -> object:
+    if not isinstance(value, dict):
+        raise unshown("expected words and classes, such as {papillary carcinoma: PTC}")
+    for number, (word, name) in enumerate(value.items(), 1):
+        if not (isinstance(word, str) and word.strip() and isinstance(name, str) and name):
+            raise unshown(f"entry {number}: expected a word and a class of the study, both as text; write them in quotes")
+    return value
+
+
+FilePath = Annotated[str, AfterValidator(_unix_path)]
+LabelMap = Annotated[dict[str, str], BeforeValidator(_label_map)]
 _HOST = r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
-Address = Annotated[str, Field(pattern=rf"^({_HOST}):[0-9]{{1,5}}$"), AfterValidator(_port_exists)]
+Address = Annotated[str, pattern(rf"^({_HOST}):[0-9]{{1,5}}$", "HOST:PORT"), AfterValidator(_port_exists)]
 _PROXY_HOST = r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}"
-Proxy = Annotated[str, Field(pattern=rf"^https?://({_PROXY_HOST})(:[0-9]{{1,5}})?/?$"), AfterValidator(_proxy_exists)]
+Proxy = Annotated[
+    str,
+    pattern(rf"^https?://({_PROXY_HOST})(:[0-9]{{1,5}})?/?$", "http://HOST:PORT without a name or password"),
+    AfterValidator(_proxy_exists),
+]
 
 
 class Policy(Configuration):
-    """Where the site is stricter than the study, the site wins. `training_hours` are local time, and may pass midnight.
+    """Where the site is stricter than the study, the site wins. `minimum_cases` counts patients, where the manifest names them.
 
     In a survey, cells of fewer than `smallest_cell` cases hide, and with them what would give them away (csasn/survey.py).
-    `keep_for_replay` keeps the model of the last round for `client audit --replay`: on disk as much again as the model.
+    `training_hours` are local time, and may pass midnight. `keep_for_replay` keeps the model of the last round for `client audit
+    --replay`: on disk as much again as the model.
     """
 
     minimum_cases: Annotated[int, Field(ge=1)] = 1
@@ -56,7 +84,7 @@ class Policy(Configuration):
     upload_budget_mib: Annotated[float, Field(gt=0)] | None = None
     require_secure_aggregation: bool = False
     keep_for_replay: bool = True
-    training_hours: Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")] | None = None
+    training_hours: Annotated[str, pattern(f"^{_CLOCK}-{_CLOCK}$", "hours as in 20:00-06:00")] | None = None
 
     @model_validator(mode="after")
     def _some_hours(self) -> Self:
@@ -75,6 +103,7 @@ class Policy(Configuration):
 class Site(Configuration):
     """site.yaml. `state` holds the image cache (pixels, mode 0700) and what the site keeps of a run.
 
+    `labels` maps words of the manifest's label column to classes of the study; its words never reach a message or a log.
     `keys` and `kit` are folders, in `state` unless named; `coordinator` is asked instead of the kit's address, through `proxy`.
     """
 
@@ -89,6 +118,7 @@ class Site(Configuration):
     coordinator: Address | None = None
     proxy: Proxy | None = None
     policy: Policy = Policy()
+    labels: LabelMap = Field(default_factory=dict)
 
     @property
     def keys_folder(self) -> Path:

@@ -7,20 +7,29 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from csasn.configuration import Configuration, read_yaml, set_keys, validate
+from csasn.configuration import Configuration, pattern, read_yaml, set_keys, validate
 from csasn.labels import check_label, require_distinct
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+Name = Annotated[
+    str, pattern(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "1 to 63 plain letters, digits, - and _, with a letter or digit first")
+]
 # what a manifest can hold: without commas and control characters, and not with a blank at either end, which would be cut off there
-Label = Annotated[str, Field(pattern=r"^[^\s,\p{Cc}](?:[^,\p{Cc}\p{Zl}\p{Zp}]{0,61}[^\s,\p{Cc}])?$"), AfterValidator(check_label)]
+Label = Annotated[
+    str,
+    pattern(
+        r"^[^\s,\p{Cc}](?:[^,\p{Cc}\p{Zl}\p{Zp}]{0,61}[^\s,\p{Cc}])?$",
+        "1 to 63 characters in one line, without commas and without blanks at its ends",
+    ),
+    AfterValidator(check_label),
+]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, pattern(r"^[0-9a-f]{64}$", "64 digits of 0-9 and a-f")]
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
 MAX_SITES_8_BITS = 8
 MIN_SECURE_SITES, MAX_SECURE_SITES = 3, 16
-MANIFEST_COLUMNS = ("case_id", "image", "label", "split", "view", "scanner")  # no descriptor may be called so
+MANIFEST_COLUMNS = ("case_id", "image", "label", "patient_id", "split", "view", "scanner")  # no descriptor may be called so
 
 
 class Task(Configuration):
@@ -183,14 +192,17 @@ class Augmentation(Configuration):
 
 
 class Split(Configuration):
-    """Shares of the cases of each class where the manifest names no split; the rest trains."""
+    """Shares of the patients of each class where the manifest names no split; the rest trains."""
 
     validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
 
 
 class Study(Configuration):
-    """study.yaml: the same at every site. A `survey` counts the cases of all sites, and trains nothing (csasn/survey.py)."""
+    """study.yaml: the same at every site. A `survey` counts the cases of all sites, and trains nothing (csasn/survey.py).
+
+    `unit` is what an epoch goes through: each case, or each patient with one case of theirs, drawn anew.
+    """
 
     name: Name
     survey: bool = False
@@ -205,6 +217,7 @@ class Study(Configuration):
     augmentation: Augmentation = Augmentation()
     split: Split = Split()
     images_per_case: Literal["one", "all"] = "one"
+    unit: Literal["case", "patient"] = "case"
     deterministic: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
 
@@ -215,6 +228,10 @@ class Study(Configuration):
         require_distinct(self.classes, "classes")
         if unknown := [name for name in self.malignant if name not in self.classes]:
             raise ValueError(f"malignant {unknown} is not among classes {list(self.classes)}")
+        if self.unit == "patient" and self.images_per_case == "all":
+            raise ValueError(
+                "unit patient takes one image of each patient, which images_per_case all cannot: leave one of them out"
+            )
         if SUBTYPE not in self.tasks:
             raise ValueError("tasks has no subtype, expected subtype and any others")
         if MALIGNANCY in self.tasks and not 0 < len(set(self.malignant)) < len(self.classes):

@@ -60,9 +60,17 @@ def learning_rate(settings: Optimiser, current_round: int, num_rounds: int) -> f
     return settings.learning_rate * float(SMALLEST_RATE_SHARE + (1 - SMALLEST_RATE_SHARE) * cosine)
 
 
-def num_epoch_steps(num_cases: int, batch_size: int) -> int:
-    """Optimiser steps of an epoch with one image a case."""
-    return -(-num_cases // batch_size)
+def num_epoch_images(data: SiteData, study: Study) -> int:
+    """How many images an epoch goes through: see `epoch_batches`."""
+    cases = data.cases(TRAIN)
+    if study.unit == "patient":
+        return len(np.unique(data.patients_of(cases)))
+    return len(cases) if study.images_per_case == "one" else sum(len(data.images_of(int(case))) for case in cases)
+
+
+def num_epoch_steps(num_images: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch."""
+    return -(-num_images // batch_size)
 
 
 @torch.no_grad()
@@ -76,8 +84,14 @@ def add_proximal_gradient(parameters: Sequence[Tensor], received: Sequence[Tenso
 
 
 def epoch_batches(data: SiteData, study: Study, random: np.random.Generator) -> Iterator[Indices]:
-    """Image indices of an epoch's batches, of nearly equal size: each training case once, or each of its images."""
+    """Image indices of an epoch's batches, of nearly equal size: each training case once, or each of its images.
+
+    Where the study's unit is the patient, one case of each, drawn anew in each epoch.
+    """
     cases = random.permutation(data.cases(TRAIN))
+    if study.unit == "patient":
+        _, first = np.unique(data.patients_of(cases), return_index=True)  # of a random order: any of the patient's cases
+        cases = random.permutation(cases[first])  # they were in the order of patients
     if study.images_per_case == "one":
         images = np.array([random.choice(data.images_of(int(case))) for case in cases], dtype=np.int64)
     else:

@@ -40,11 +40,11 @@ def written(tmp_path, **changes):
         ({"federation": {"sites": ["a", "b"], "min_sites": 3}}, r"min_sites 3 is above the number of sites 2"),
         ({"federation": {"sites": ["a", "a"]}}, r"names a site twice"),
         ({"federation": {"sites": []}}, r"federation\.sites"),
-        ({"federation": {"sites": ["a"], "rounds": "many"}}, r"federation\.rounds is 'many': input should be a valid integer"),
-        ({"federation": {"sites": ["a"], "rounds": 0}}, r"federation\.rounds is 0: input should be greater than or equal to 1"),
+        ({"federation": {"sites": ["a"], "rounds": "many"}}, r"federation\.rounds is 'many': expected a whole number"),
+        ({"federation": {"sites": ["a"], "rounds": 0}}, r"federation\.rounds is 0: expected 1 or more"),
         ({"federation": {"sites": ["a"], "rounds": 2.5}}, r"federation\.rounds is 2\.5"),
         ({"federation": {"sites": ["../a"]}}, r"federation\.sites\.0"),
-        ({"federation": {"sites": ["a"], "upload_bits": 12}}, r"federation\.upload_bits is 12: input should be 8, 16 or 32"),
+        ({"federation": {"sites": ["a"], "upload_bits": 12}}, r"federation\.upload_bits is 12: expected 8, 16 or 32"),
         ({"federation": {"sites": ["a"], "secure_aggregation": True}}, r"secure_aggregation true with 1 sites, expected 3 to 16"),
         ({"federation": {"sites": [f"s{k}" for k in range(17)]}}, r"secure_aggregation true with 17 sites, expected 3 to 16; say"),
         ({"federation": {"sites": list("abcd"), "min_sites": 3}}, r"min_sites 3 and max_partial_rounds 0\.0 with secure"),
@@ -53,7 +53,7 @@ def written(tmp_path, **changes):
             r"min_sites 4 and max_partial_rounds 0\.1 with secure_aggregation, expected 4 and 0: a sum over fewer sites",
         ),
         ({"federation": {"sites": list("abc"), "min_sites": 4}}, r"min_sites 4 is above the number of sites 3"),
-        ({"federation": {"sites": list("abc"), "loss_guard": 1.0}}, r"federation\.loss_guard is 1\.0: input should be greater"),
+        ({"federation": {"sites": list("abc"), "loss_guard": 1.0}}, r"federation\.loss_guard is 1\.0: expected more than 1"),
         ({"federation": {"sites": list("abc"), "upload_bits": 32}}, r"upload_bits 32 is for comparisons, expected 16 or 8"),
         ({"federation": {"sites": list("abc"), "on_loss": "reveal"}}, r"on_loss reveal shows counts of fewer than all sites"),
         ({"classes": ["benign"]}, r"classes is \['benign'\]"),
@@ -66,7 +66,7 @@ def written(tmp_path, **changes):
         ({"tasks": {"subtype": {}, "malignancy": {}}, "malignant": []}, r"task malignancy needs malignant and benign classes"),
         ({"model": {"efficientnet": False, "vit": False}}, r"the model has no branch left"),
         ({"model": {"initial_weights": {"vit": {"source": "file"}}}}, r"source file needs path and sha256"),
-        ({"optimiser": {"learning_rate": -1.0}}, r"optimiser\.learning_rate is -1\.0: input should be greater than 0"),
+        ({"optimiser": {"learning_rate": -1.0}}, r"optimiser\.learning_rate is -1\.0: expected more than 0"),
         ({"optimiser": {"learning_rate": float("nan")}}, r"optimiser\.learning_rate"),
         ({"seed": True}, r"seed is True"),
     ],
@@ -209,16 +209,16 @@ def test_a_set_that_cannot_be_is_refused(tmp_path, change):
     [
         (b"name: a\nname: b\n", "key 'name' is repeated"),
         (b"a: [", "not valid YAML at line"),
-        (b"- a\n- b\n", "holds list, expected keys and values"),
-        (b"", "holds NoneType"),
-        (b"\xff\xfe\x00", "not a YAML text file"),
+        (b"- a\n- b\n", "holds a list, expected keys and values"),
+        (b"", "holds nothing, expected keys and values"),
+        (b"\xff\xfe\x00", "line 1: is not UTF-8 text"),
         (b"a: !!timestamp x\n", "aliases and tags are not used"),
         (b"name: &a [*a]\n", "aliases and tags are not used"),
         (b"a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
         (b"a: " + b"[" * 5000, "nested too deeply"),
-        (b"a: " + b"0x" + b"F" * 5000, "holds a date or number that cannot be"),  # YAML reads it, but nothing can write it down
-        (b"a: 1" + b":59" * 5000, "holds a date or number that cannot be"),
-        (b"a: 2026-13-45", "holds a date or number that cannot be"),
+        (b"a: " + b"0x" + b"F" * 5000, "holds a number that cannot be"),  # YAML reads it, but nothing can write it down
+        (b"a: 1" + b":59" * 5000, "line 1: a is 1:59.*, which YAML takes for a number counted in sixties"),
+        (b"a: 2026-13-45", "line 1: a is 2026-13-45, which YAML takes for a date: write it in quotes"),
         (b"x" * (MAX_FILE_BYTES + 1), "larger than"),
     ],
 )
@@ -282,7 +282,7 @@ def test_a_place_that_cannot_be_followed_is_left_to_its_reader(tmp_path):
 def test_a_nul_byte_in_a_path_of_a_site_is_refused(tmp_path, key):
     path = site_file(tmp_path, **{key: "folder/\0secret"})
     assert rb"\0" in path.read_bytes()  # YAML writes it escaped; as it is, no YAML may hold it
-    with pytest.raises(ConfigurationError, match=rf"^centerA\.yaml: {key} is 'folder/\\x00secret': string should match"):
+    with pytest.raises(ConfigurationError, match=rf"^centerA\.yaml: {key} is 'folder/\\x00secret': expected a path"):
         read_site(path)
     path.write_bytes(path.read_bytes().replace(rb"\0", b"\0"))
     with pytest.raises(ConfigurationError, match=r"^centerA\.yaml is not valid YAML"):

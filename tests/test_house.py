@@ -44,6 +44,7 @@ LAYERS = (
     {"errors", "plain_text", "labels"},
     {
         "configuration",
+        "yaml_text",
         "study",
         "site",
         "randomness",

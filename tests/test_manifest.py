@@ -114,7 +114,8 @@ def test_rows_do_not_show_cases_or_images_when_printed(tmp_path: Path) -> None:
         (f"{CASE},/data/{IMAGE},PTC", "row 2, column image: is an absolute path"),
         (f"{CASE},C:\\{IMAGE},PTC", "row 2, column image: is an absolute path"),
         (f"{CASE},C:/{IMAGE},PTC", "row 2, column image: is an absolute path"),
-        (f"{CASE},a\\{IMAGE},PTC", "row 2, column image: holds a backslash"),
+        (f"{CASE},..\\{IMAGE},PTC", "row 2, column image: leaves the image root"),
+        (f"{CASE},\\\\share\\{IMAGE},PTC", "row 2, column image: is an absolute path"),
         (f"{CASE},../{IMAGE},PTC", "row 2, column image: leaves the image root"),
         (f"{CASE},a/../../{IMAGE},PTC", "row 2, column image: leaves the image root"),
         (f"{CASE},{IMAGE}#0,PTC", "row 2, column image: names frame 0, expected 1 or more"),
@@ -137,7 +138,10 @@ def test_a_fault_names_row_and_column_and_never_a_case(tmp_path: Path, rows: str
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("a,1.png,PTC,Train", "row 2, column split: is not a split, expected one of train, validation, test"),
+        (
+            "a,1.png,PTC,Train",
+            "row 2, column split: is not a split, expected train, from which it differs by capitals, blanks or signs",
+        ),
         (f"train,{IMAGE},PTC,{CASE}", "row 2, column split: is not a split"),
         (f"{CASE},{IMAGE},PTC,train\n{CASE},2,PTC,test", "row 3, column split: differs from row 2 of the same case"),
         (
@@ -162,25 +166,16 @@ def test_a_descriptor_outside_the_study_is_a_fault(tmp_path: Path) -> None:
         ("", "has no column case_id, image, label"),
         ("\n\n", "has no column case_id, image, label"),
         (f"case_id,label\n{CASE},PTC\n", "has no column image"),
-        (f"case_id;image;label\n{CASE};{IMAGE};PTC\n", "has no column case_id, image, label"),
         (f"{HEADER}\n", "has no rows"),
         (f"{HEADER}\n,,\n\n", "has no rows"),
-        (f"{HEADER},age\n{CASE},{IMAGE},PTC,50\n", "row 1, column 4: is unknown"),
-        (f"\n{HEADER},\n{CASE},{IMAGE},PTC,\n", "row 2, column 4: is unknown"),
-        (f"{CASE},{HEADER},{IMAGE}\n", "row 1, column 1: is unknown; row 1, column 5: is unknown"),
-        (f"{HEADER}{f',{CASE}' * 12}\n", "row 1, column 13: is unknown; and 2 more"),
+        (f"{CASE},{HEADER},{IMAGE}\n", "has no rows"),
+        (f"{HEADER}{f',{CASE}' * 1000}\n", "has 1003 columns, expected at most 1000"),
         (f"{HEADER},split,split\n{CASE},{IMAGE},PTC,,\n", "has column split more than once"),
-        (f"{HEADER}\n{CASE},{IMAGE},PTC\n".encode("utf-16"), "line 1 is not UTF-8"),
-        (f"{HEADER}\na,1.png,PTC\n{CASE}\u00e9,{IMAGE},PTC\n".encode("latin-1"), "line 3 is not UTF-8"),
         (f"{HEADER}\n{CASE},{IMAGE}\0,PTC\n", "line 2 holds a NUL byte"),
     ],
 )
 def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
     assert message in fault(tmp_path, text).message
-
-
-def test_semicolons_are_guessed(tmp_path: Path) -> None:
-    assert "not semicolons" in fault(tmp_path, "case_id;image;label\n").hint
 
 
 def test_a_header_that_is_a_row_of_data_is_not_shown(tmp_path: Path) -> None:
@@ -194,7 +189,7 @@ def test_a_manifest_that_is_not_there_or_cannot_be_read_or_is_huge_is_refused(tm
         read_manifest(tmp_path, STUDY)
     with (tmp_path / "manifest.csv").open("wb") as file:
         file.truncate(MAX_MANIFEST_BYTES + 1)
-    with pytest.raises(DataError, match=r"manifest\.csv is larger than 64 MiB"):
+    with pytest.raises(DataError, match=r"manifest\.csv is larger than 256 MiB"):
         read_manifest(tmp_path / "manifest.csv", STUDY)
 
 
@@ -216,8 +211,9 @@ def test_after_a_thousand_faults_the_rest_is_not_read(tmp_path: Path) -> None:
 
 def test_more_rows_than_a_hospital_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("csasn.data.manifest.MAX_ROWS", 3)
-    assert len(read(tmp_path, f"{HEADER}\na,1,PTC\na,2,PTC\n").rows) == 2
-    assert fault(tmp_path, f"{HEADER}\na,1,PTC\na,2,PTC\na,3,PTC\n").message == "manifest.csv has more than 3 rows"
+    text = f"{HEADER}\na,1,PTC\na,2,PTC\na,3,PTC\n"
+    assert len(read(tmp_path, text).rows) == 3
+    assert fault(tmp_path, text + "a,4,PTC\n").message == "manifest.csv has more than 3 rows"
 
 
 def test_a_header_of_a_million_columns_is_refused_at_once(tmp_path: Path) -> None:

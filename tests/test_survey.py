@@ -241,6 +241,22 @@ def test_a_case_counts_by_its_smallest_image_its_number_of_images_and_its_missin
     assert tables[CLASSES][:, -1].sum() == 1
 
 
+def test_patients_are_counted_beside_their_cases_and_few_further_ones_hide_both(tmp_path):
+    write_surveyed(tmp_path / "h", num_cases=24)
+    path = tmp_path / "h/centerA/manifest.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    patients = dict(zip(sorted({row["case_id"] for row in rows}), [*range(21), 3, 3, 7], strict=True))
+    with path.open("w") as file:
+        writer = csv.DictWriter(file, [*rows[0], "patient_id", "split"])
+        writer.writeheader()
+        writer.writerows(row | {"patient_id": f"p{patients[row['case_id']]}", "split": "train"} for row in rows)
+    tables = tables_of_site(surveyed(tmp_path / "h"), "centerA")
+    assert tables[PATIENTS].tolist() == [21, 3]
+    assert veil(tables, 3)[PATIENTS].tolist() == [21, 3]
+    given = veil(tables, 5)
+    assert (given[PATIENTS].tolist(), given[f"{PATIENTS}-hidden"].tolist()) == ([0, 0], [1, 1])
+
+
 @pytest.mark.parametrize(
     ("text", "maker"),
     [

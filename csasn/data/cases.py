@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from csasn.data.cache import Advance, Images, Source, load_images
+from csasn.data.image_files import find_images
 from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, Row, data_error, read_manifest
-from csasn.data.split import SPLITS, TEST, TRAIN, VALIDATION, split_cases
+from csasn.data.split import SPLITS, TEST, TRAIN, VALIDATION, split_patients
 from csasn.errors import DataError
 from csasn.site import Site
 from csasn.study import MALIGNANCY, SUBTYPE, Study
@@ -43,10 +44,15 @@ class SiteData:
     class_C: np.ndarray  # int64, -1 where missing
     notes: tuple[str, ...]
     maps_N: Mapping[str, np.ndarray] = field(default_factory=dict)  # float32 (N, C, h, w) of frozen branches, where known
+    patient_C: np.ndarray | None = None  # int64, index of the case's patient; None where a case is a patient
 
     def cases(self, split: int) -> np.ndarray:
         """Indices of the cases of a split (TRAIN, VALIDATION or TEST), ascending."""
         return np.flatnonzero(self.split_C == split)
+
+    def patients_of(self, cases: np.ndarray) -> np.ndarray:
+        """The patient (index) of each of `cases`."""
+        return cases if self.patient_C is None else self.patient_C[cases]
 
     def images_of(self, case: int) -> np.ndarray:
         """Indices of the images of a case, ascending; never empty."""
@@ -64,6 +70,7 @@ class Records:
     manifest: Manifest
     splits: Mapping[str, str] = field(repr=False)
     images: Images
+    notes: tuple[str, ...] = ()  # on where the images are
 
 
 def load_site_data(study: Study, site: Site, image_size: int, advance: Advance | None = None) -> SiteData:
@@ -81,8 +88,11 @@ def load_records(study: Study, site: Site, image_size: int, advance: Advance | N
         StorageError: the cache cannot be written.
     """
     manifest, splits = _read_split_manifest(study, site)
-    sources = [Source(row.number, Path(site.images) / row.image, row.frame, row.name) for row in manifest.rows]
-    return Records(manifest, splits, load_images(Path(site.state) / "cache", sources, image_size, advance))
+    paths, faults, notes = find_images(Path(site.images), manifest.rows)
+    if faults:
+        raise data_error(faults)
+    sources = [Source(row.number, path, row.frame, row.name) for row, path in zip(manifest.rows, paths, strict=True)]
+    return Records(manifest, splits, load_images(Path(site.state) / "cache", sources, image_size, advance), notes)
 
 
 def site_data(study: Study, records: Records) -> SiteData:
@@ -92,9 +102,11 @@ def site_data(study: Study, records: Records) -> SiteData:
         DataError: two cases of different splits, or with different labels, hold the same picture.
     """
     manifest, splits, images = records.manifest, records.splits, records.images
-    notes = [*_split_notes(study, manifest, splits), *_duplicate_notes(manifest, splits, images)]
+    notes = [*manifest.said, *manifest.notes, *records.notes]
+    notes += [*_split_notes(study, manifest, splits), *_duplicate_notes(manifest, splits, images)]
     ids = list(splits)
     index = {case: number for number, case in enumerate(ids)}
+    patients = {patient: number for number, patient in enumerate(sorted(set(manifest.patients.values())))}
     return SiteData(
         images_NHW=images.images_NHW,
         case_N=np.array([index[row.case] for row in manifest.rows], np.int64),
@@ -102,6 +114,7 @@ def site_data(study: Study, records: Records) -> SiteData:
         split_C=np.array([SPLITS.index(splits[case]) for case in ids], np.int8),
         class_C=np.array([manifest.classes[case] for case in ids], np.int64),
         notes=tuple(notes),
+        patient_C=np.array([patients[manifest.patients[case]] for case in ids], np.int64) if manifest.has_patients else None,
     )
 
 
@@ -112,27 +125,34 @@ def count_training_cases(study: Study, site: Site) -> int:
         DataError: the manifest is at fault, or there are too few training cases.
     """
     manifest, splits = _read_split_manifest(study, site)
-    return _num_training_cases(manifest, splits)
+    return len(_training_cases(manifest, splits))
 
 
 def _read_split_manifest(study: Study, site: Site) -> tuple[Manifest, dict[str, str]]:
-    """The manifest and the split of each case, cases sorted. Where the manifest names splits, a case that names none trains."""
-    manifest = read_manifest(Path(site.manifest), study)
+    """The manifest and the split of each case, cases sorted. Where the manifest names splits, a case that names none trains.
+
+    The policy's `minimum_cases` is asked of patients, since it is for their sake.
+    """
+    manifest = read_manifest(Path(site.manifest), study, site.labels)
     splits = dict(manifest.splits)
     if any(splits.values()):
         splits = {case: split or SPLITS[TRAIN] for case, split in splits.items()}
     else:
-        splits = split_cases(manifest.classes, study.split, study.seed, site.site)
-    num_cases, least = _num_training_cases(manifest, splits), site.policy.minimum_cases
-    if num_cases < least:
-        what = f"{num_cases} labelled training cases" if num_cases else "no labelled training case"
-        raise DataError(f"manifest.csv has {what}, expected at least {least}", "add cases, or see minimum_cases in the site file")
+        splits = split_patients(manifest.classes, manifest.patients, study.split, study.seed, site.site)
+    cases, least = _training_cases(manifest, splits), site.policy.minimum_cases
+    if (number := len({manifest.patients[case] for case in cases})) < least:
+        of = f" of {number} patients" if manifest.has_patients else ""
+        what = f"{len(cases)} labelled training cases{of}" if cases else "no labelled training case"
+        expected = f"{least} patients" if manifest.has_patients else least
+        hint = "add cases, or see minimum_cases in the site file"
+        raise DataError(f"manifest.csv has {what}, expected at least {expected}", hint)
     return manifest, {case: splits[case] for case in sorted(splits)}
 
 
-def _num_training_cases(manifest: Manifest, splits: Mapping[str, str]) -> int:
+def _training_cases(manifest: Manifest, splits: Mapping[str, str]) -> set[str]:
+    """Those with a label for some task."""
     labelled = {row.case for row in manifest.rows if row.labels or manifest.classes[row.case] >= 0}
-    return sum(splits[case] == SPLITS[TRAIN] for case in labelled)
+    return {case for case in labelled if splits[case] == SPLITS[TRAIN]}
 
 
 def _labels(task: str, study: Study, manifest: Manifest) -> np.ndarray:
@@ -175,6 +195,7 @@ def _duplicate_notes(manifest: Manifest, splits: Mapping[str, str], images: Imag
             )
         else:
             whose = "the same case" if row.case == other.case else "another case"
+            whose = "another patient" if manifest.has_patients and row.patient != other.patient else whose
             notes.append(f"row {row.number} shows the same picture as row {other.number} of {whose}")
     if faults:
         raise data_error(faults)

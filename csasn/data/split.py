@@ -1,5 +1,6 @@
-"""Which cases train, which validate and which test, stratified by class."""
+"""Which patients train, which validate and which test, stratified by class; all cases of a patient go together."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 from csasn.randomness import derive_seed
@@ -9,12 +10,28 @@ SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 
 
-def split_cases(classes: Mapping[str, int], shares: Split, seed: int, site: str) -> dict[str, str]:
-    """The split of each case: case id -> "train", "validation" or "test"; `classes` maps case id -> class index, -1 unlabelled.
+def split_patients(classes: Mapping[str, int], patients: Mapping[str, str], shares: Split, seed: int, site: str) -> dict[str, str]:
+    """The split of each case, as `split_cases` would split the patients; `classes` and `patients` are by case id.
 
-    The cases of a class are ranked by a hash of (seed, site, case id): the first test, the next validate, the rest train. So the
-    order of the manifest does not matter, and a case that comes or goes moves only cases at the edges of the splits. Unlabelled
-    cases train.
+    A patient counts for the rarest class of their cases, since that one is the hardest to spread over splits; of equally rare ones
+    for the last.
+    """
+    number = Counter(classes.values())
+    rarest: dict[str, int] = {}
+    for case, label in classes.items():
+        other = rarest.setdefault(patients[case], label)
+        if label >= 0 and (other < 0 or (-number[label], label) > (-number[other], other)):
+            rarest[patients[case]] = label
+    splits = split_cases(rarest, shares, seed, site)
+    return {case: splits[patients[case]] for case in classes}
+
+
+def split_cases(classes: Mapping[str, int], shares: Split, seed: int, site: str) -> dict[str, str]:
+    """The split of each case, where a case is a patient: case id -> "train", "validation" or "test".
+
+    `classes` maps case id -> class index, -1 unlabelled. The cases of a class are ranked by a hash of (seed, site, case id): the
+    first test, the next validate, the rest train. So the order of the manifest does not matter, and a case that comes or goes moves
+    only cases at the edges of the splits. Unlabelled cases train.
     """
     splits = dict.fromkeys(classes, SPLITS[TRAIN])
     for label in sorted(set(classes.values()) - {-1}):

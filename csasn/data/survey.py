@@ -19,7 +19,7 @@ Image = tuple[Row, ImageFacts]
 def count_survey(study: Study, records: Records) -> dict[str, Integers]:
     """The tables of what a site holds, as it is: nothing is hidden yet."""
     images_C = _images_of_cases(records)
-    num_cases, num_patients = len(images_C), _num_patients(records)
+    num_cases, num_patients = len(images_C), records.manifest.num_patients
     tables = {
         CASES: np.array([num_cases]),
         PATIENTS: np.array([num_patients, num_cases - num_patients]),
@@ -38,11 +38,6 @@ def _images_of_cases(records: Records) -> list[list[Image]]:
     for row, facts in zip(records.manifest.rows, records.images.facts, strict=True):
         images[row.case].append((row, facts))
     return list(images.values())
-
-
-def _num_patients(records: Records) -> int:
-    """A case is a patient."""
-    return len(records.splits)
 
 
 def _classes(study: Study, records: Records) -> Integers:

@@ -33,8 +33,8 @@ def write_logs(hospital):
 
 
 def test_the_command_takes_a_real_step_and_its_bundle_names_nobody(hospital, monkeypatch, capsys):
-    private = write_logs(hospital)
-    hospital.set(policy={"upload_budget_mib": 0.5})
+    private = [*write_logs(hospital), "own word"]
+    hospital.set(policy={"upload_budget_mib": 0.5}, labels={"own word": "FTC"})
     monkeypatch.chdir(hospital.path)
     run("client", "doctor", "--site", "centerA", "--json", "--bundle", "help.zip", code=3)
     said = capsys.readouterr()
@@ -56,6 +56,7 @@ def test_the_command_takes_a_real_step_and_its_bundle_names_nobody(hospital, mon
     assert lines[-2:] == ["wrote answer", "(9 lines left out)"]
     assert [line["status"] for line in json.loads(files["doctor.json"])] == [line["status"] for line in found]
     assert yaml.safe_load(files["site.yaml"])["manifest"] == "manifest.csv"
+    assert yaml.safe_load(files["site.yaml"])["labels"] == {"word 1": "FTC"}
     assert any(line.startswith("flwr==") for line in files["packages.txt"].splitlines())
     with pytest.raises(StorageError, match="exists already"):
         write_bundle(path, {}, print)
@@ -71,9 +72,10 @@ def test_a_bundle_without_a_manifest_to_compare_with_has_neither_logs_nor_texts(
 
 
 def test_short_case_ids_count_where_they_stand_alone():
-    row = Row(2, "7", "7.png", None, 0, "", {})
-    scrubber = Scrubber(Site(site="a", manifest="/m", images="/pictures", state="/s"), Manifest((row,), {"7": 0}, {"7": ""}))
-    lines = {"row of case 7 read": False, "ended with code 17": True, "read 7.png": False, "in /pictures/x": False}
+    row = Row(2, "7", "7.png", None, 0, "", {}, patient="P5")
+    manifest = Manifest((row,), {"7": 0}, {"7": ""}, {"7": "P5"}, has_patients=True)
+    scrubber = Scrubber(Site(site="a", manifest="/m", images="/pictures", state="/s"), manifest)
+    lines = {"row of case 7 read": False, "ended with code 17": True, "read 7.png": False, "in /pictures/x": False, "of p5": False}
     assert {line: scrubber.is_clean(line) for line in lines} == lines
 
 

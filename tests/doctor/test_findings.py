@@ -51,6 +51,19 @@ def leakage(hospital):
     shutil.copy(hospital.images / of_split["train"].image, hospital.images / of_split["test"].image)
 
 
+def nearly_the_same(hospital):
+    """Saved again a little brighter under another case of another class."""
+    rows = hospital.situation().manifest.rows
+    other = next(row for row in rows if row.label != rows[0].label)
+    pixels = np.asarray(Image.open(hospital.images / rows[0].image))
+    Image.fromarray(pixels + 3).save(hospital.images / other.image)
+
+
+def extra_column(hospital):
+    header, *rows = hospital.manifest.read_text().splitlines()
+    hospital.manifest.write_text("\n".join([f"{header},age", *(f"{row},50" for row in rows)]))
+
+
 def too_few_cases(hospital):
     hospital.set(policy={"minimum_cases": 100})
 
@@ -161,6 +174,8 @@ FAULTS = [  # what is planted, the check that finds it, how it ends, and words o
     (wrong_label, "labels", 4, "column label: is not a class of the study, expected one of benign, PTC, FTC", "correct it"),
     (unreadable_image, "images", 4, "manifest.csv row", "save it as PNG, JPEG or uncompressed DICOM"),
     (leakage, "splits", 4, "shows the same picture as row", "remove one of them"),
+    (nearly_the_same, "likeness", 0, "show nearly the same picture: two cases, ", "look at both"),
+    (extra_column, "labels", 0, "columns that are not known are left out: 4", "see whether this is meant"),
     (too_few_cases, "cases", 4, "12 labelled training cases, expected at least 100", "minimum_cases in the site file"),
     (burned_in_text, "burned-in text", 0, "row 2 shows suspected burned-in text", "crop or mask"),
     (open_key, "keys", 11, "has mode 0644", "chmod 600"),
@@ -190,6 +205,28 @@ FAULTS = [  # what is planted, the check that finds it, how it ends, and words o
 def test_a_planted_fault_is_found_with_its_fix_and_hides_nothing_else(hospital, quick, plant, check, code, says, fix):
     plant(hospital)
     assert_found(hospital.examine(), check, code, says, fix)
+
+
+def test_patients_are_counted_and_how_the_sheet_was_read_is_said(hospital, quick):
+    header, *rows = hospital.manifest.read_text().splitlines()
+    patients = [f"{row},P{int(row[1:4]) // 2}" for row in rows]
+    hospital.manifest.write_text("\n".join([f"{header},patient_id", *patients]).replace(",", ";"))
+    found = hospital.examine()
+    assert {name for name, result in found.items() if result.finding.status != "ok"} == set()
+    assert found["labels"].finding.message == "27 rows of 18 cases of 9 patients in manifest.csv; cells are separated by semicolons"
+    assert found["cases"].finding.message.endswith("asks for 1 patients")
+    assert found["likeness"].finding.message == "no two patients with nearly the same picture"
+
+
+def test_the_pairs_that_are_nearly_the_same_are_listed_up_to_ten(hospital, quick):
+    names = [row.image for row in hospital.situation().manifest.rows][:8]
+    pixels = np.asarray(Image.open(hospital.images / names[0]))
+    for number, name in enumerate(names):
+        Image.fromarray(pixels + number).save(hospital.images / name)
+    message = hospital.examine()["likeness"].finding.message.split("; ")
+    assert len(message) == 11
+    assert message[-1].startswith("and ")
+    assert "two cases" in message[0]
 
 
 def test_an_expired_certificate_of_the_server_is_found(hospital, quick):
