@@ -76,7 +76,7 @@ def _send(message: Message, node: "Node", post: Callable[[Outbox], wire.Records]
     return Message(Error(wire.NO_LEDGER, "no ledger, nothing sent"), reply_to=message)
 
 
-for asked_by_query in ("hello", "collect"):
+for asked_by_query in ("hello", "survey", "collect"):
     app.query(asked_by_query)(_reply)
 app.train()(_reply)
 for evaluated in ("validate", "finish"):

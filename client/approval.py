@@ -24,6 +24,7 @@ from csasn.membership import (
 from csasn.site import Site
 from csasn.storage import write_json
 from csasn.study import Federation, Study
+from csasn.survey import SMALLEST_SUM, tables_of
 
 MEMBERSHIP, APPROVAL, APPROVALS = "membership.json", "approval.json", "approvals.json"
 PREFIX_DIGITS = 12
@@ -85,7 +86,8 @@ def review(site: Site, study: Study, membership: Membership) -> list[str]:
     """
     check_membership(site, study, membership)
     before = _members(read_membership(site.kit_folder / MEMBERSHIP)) if (site.kit_folder / MEMBERSHIP).exists() else {}
-    return [*_study_lines(study), "", *_member_lines(site, membership, before)]
+    shares = "" if study.survey else "share of the training cases, and "
+    return [*_study_lines(study), "", *_member_lines(site, membership, before, shares)]
 
 
 def approve(site: Site, study: Study, membership: Membership) -> Approval:
@@ -158,6 +160,8 @@ def check_prefix(membership: Membership, prefix: str) -> None:
 
 
 def _study_lines(study: Study) -> list[str]:
+    if study.survey:
+        return _survey_lines(study)
     federation, tasks = study.federation, ", ".join(study.tasks)
     secure = federation.secure_aggregation
     return [
@@ -180,6 +184,22 @@ def _study_lines(study: Study) -> list[str]:
     ]
 
 
+def _survey_lines(study: Study) -> list[str]:
+    secure = study.federation.secure_aggregation
+    return [
+        f"survey before study {study.name}, {study.study_hash[:PREFIX_DIGITS]}",
+        "  NOTHING is trained, and no model is sent; the study itself is another one, with an approval of its own",
+        "  leaves this site once, in one fixed list of counts of cases:",
+        *(f"    - {table.title[0].lower()}{table.title[1:]}: {', '.join(table.rows)}" for table in tables_of(study)),
+        "    - beside each count, whether this site hides its own: policy.smallest_cell in the site file says below how many cases",
+        "    - where it cannot answer, a reason out of a fixed list",
+        f"  shown of them: sums over all sites of {SMALLEST_SUM} or more",
+        "  never leaves: images, labels of a case, names of cases or files, the words of a scanner, content of the manifest",
+        f"  secure aggregation: {SECURE if secure else PLAIN}",
+        "  every site is counted, or none: one that is away is waited for",
+    ]
+
+
 def _who_counts(federation: Federation) -> str:
     """What happens where a site is missing."""
     if federation.secure_aggregation:
@@ -198,9 +218,9 @@ def _statistics(batchnorm: str) -> str:
     return f", and sums of activations (n, Σx, Σx²) for normalisation{own}"
 
 
-def _member_lines(site: Site, membership: Membership, before: dict[str, Member]) -> list[str]:
+def _member_lines(site: Site, membership: Membership, before: dict[str, Member], shares: str) -> list[str]:
     lines = [
-        f"membership {membership.membership_hash[:PREFIX_DIGITS]}: share of the training cases, and fingerprint",
+        f"membership {membership.membership_hash[:PREFIX_DIGITS]}: {shares}fingerprint",
         "  have each hospital read its own to you by telephone; do not ask the coordinator",
     ]
     for member in membership.members:
@@ -210,7 +230,8 @@ def _member_lines(site: Site, membership: Membership, before: dict[str, Member])
         elif before and before[member.site].identity != member.identity:
             note += " NEW KEY since you approved"
         shown = fingerprint(bytes.fromhex(member.identity or ""))
-        lines.append(f"  {member.site:<16} {member.weight_units:>2}/64  {shown}{note}")
+        share = f"{member.weight_units:>2}/64  " if shares else ""
+        lines.append(f"  {member.site:<16} {share}{shown}{note}")
     gone = [name for name in before if name not in membership.sites]
     return lines + [f"  {name:<16} GONE since you approved" for name in gone]
 

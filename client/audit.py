@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csasn.errors import ConfigurationError, ProtocolError
+from csasn.federated.messages import Kind
 from csasn.identity import IDENTITY_KEY, read_public_keys, verify
 from csasn.privacy.ledger import LEDGER_FILE, Entry, read_chain
 from csasn.privacy.receipt import PURPOSE, START, Receipt, read_receipts
@@ -222,6 +223,8 @@ def _describe(run: RunAudit) -> list[str]:
         f"run {run.run or '(requests that could not be read)'}: "
         f"{_times(sum(run.messages.values()), 'message')} sent ({kinds or 'none'}), {run.num_bytes / 2**20:.2f} MiB",
     ]
+    if Kind.SURVEY in run.messages:
+        lines.append("  of these the survey: counts of cases by a fixed list, the small ones hidden; nothing was trained")
     if run.arrays:
         lines += ["  no images, no case identifiers: only these arrays:", *(f"    {array}" for array in run.arrays)]
     lines += [f"  line {number} sent in place of an answer: {text}" for number, text in run.absences.items()]

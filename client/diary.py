@@ -39,7 +39,8 @@ class Entry(Configuration):
 
 
 class Hospitals(Configuration):
-    """For what a diary is kept: the sites that answered hello with this one, and the SHA-256 of the manifest that it counted."""
+    """For what a diary is kept: the sites that answered hello, or a survey, with this one, and the SHA-256 of the manifest that it
+    counted."""
 
     study_hash: Sha256
     membership_hash: Sha256

@@ -17,7 +17,8 @@ MAX_KIT_FILE_BYTES = 1 << 20
 
 
 def request_enrolment(site: Site, study: Study) -> EnrolmentRequest:
-    """The request of a site: public halves of its keys, and the number of its training cases.
+    """The request of a site: public halves of its keys, and the number of its training cases; for a survey 1, since it has no
+    weights.
 
     Raises:
         ConfigurationError: the study has no such site.
@@ -27,12 +28,12 @@ def request_enrolment(site: Site, study: Study) -> EnrolmentRequest:
     if site.site not in study.federation.sites:
         sites = ", ".join(study.federation.sites)
         raise ConfigurationError(f"{site.site} is no site of study {study.name}, which has {sites}", "ask the coordinator")
-    public = read_public_keys(site.keys_folder)
+    public, num_cases = read_public_keys(site.keys_folder), count_training_cases(study, site)
     enrolment = Enrolment(
         site=site.site,
         identity=public.identity,
         node_key=public.node_key,
-        num_training_cases=count_training_cases(study, site),
+        num_training_cases=1 if study.survey else num_cases,
         study_hash=study.study_hash,
     )
     return sign_enrolment(enrolment, load_identity(site.keys_folder))

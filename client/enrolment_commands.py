@@ -126,12 +126,14 @@ def _enroll(arguments: argparse.Namespace) -> None:
     from csasn.study import read_study
 
     site = _site(arguments)
-    request = request_enrolment(site, read_study(arguments.study))
+    study = read_study(arguments.study)
+    request = request_enrolment(site, study)
     out = arguments.out or Path(f"{site.site}.request.json")
     write_json(out, request.model_dump(mode="json"))
     asked = request.enrolment
+    cases = "" if study.survey else f" and the number of training cases, {asked.num_training_cases}"
     _say(
-        f"{out} holds public keys and the number of training cases, {asked.num_training_cases}; send it to the coordinator",
+        f"{out} holds public keys{cases}; send it to the coordinator",
         f"fingerprint, to be read to the coordinator by telephone: {asked.fingerprint}",
         f"next: client install --site {site.site} KIT, with the kit that comes back",
     )

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from client.kept import LeftOver
 from client.left_out import keep_left_out
 from csasn.contract import LEFT_OUT, USED, Contract
-from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, load_records, site_data
+from csasn.data.cases import TEST, TRAIN, VALIDATION, Records, SiteData, load_records, site_data
 from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
+from csasn.data.survey import count_survey
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.evaluation import count_split
 from csasn.feature_cache import with_frozen_maps
@@ -30,6 +31,7 @@ from csasn.model.state import own_tensors, read_tensors, write_tensors
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
 from csasn.randomness import fast_generator
 from csasn.site import Site
+from csasn.survey import veil
 from csasn.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
 from csasn.weighting import ClassWeights, class_weights
 
@@ -37,6 +39,7 @@ Integers = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
 OMEGA_TOLERANCE = 1e-9
 TOLD_AFTER_S = 60.0  # that files are away, where the coordinator waits for a site anyway
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -59,7 +62,8 @@ class Learner:
     def __init__(self, contract: Contract, site: Site, doing: Callable[[str], None]) -> None:
         self.contract, self.study, self.site, self.doing = contract, contract.study, site, doing
         self.device = choose_device(site, self.study.deterministic)
-        self.network = build_network(self.study).to(self.device)
+        if not self.study.survey:
+            self.network = build_network(self.study).to(self.device)
         self.micro_batch = site.micro_batch
         self._model: Floats32 | None = None
         self._model_hash = ""
@@ -115,14 +119,20 @@ class Learner:
             AwayError: they were away for so long.
             DataError, StorageError: see `load_records`.
         """
+        return self._waiting(self._read_data)
+
+    def _waiting(self, read: Callable[[], T]) -> T:
         longest_s = self.study.federation.answer_deadline_s / 2
-        return wait_for_share(self._read_data, min(longest_s, TOLD_AFTER_S) if self.contract.secure else longest_s, self.doing)
+        return wait_for_share(read, min(longest_s, TOLD_AFTER_S) if self.contract.secure else longest_s, self.doing)
+
+    def _read_records(self) -> Records:
+        with telling_progress(self.doing) as advance:
+            return load_records(self.study, self.site, image_size(self.study.model), advance)
 
     def _read_data(self) -> SiteData:
         stamp = manifest_stamp(Path(self.site.manifest))
         if self._data is None or stamp != self._manifest_stamp:
-            with telling_progress(self.doing) as advance:
-                records = load_records(self.study, self.site, image_size(self.study.model), advance)
+            records = self._read_records()
             self._data, self._manifest_stamp = site_data(self.study, records), stamp
             for note in self._data.notes:
                 log.log(logging.WARNING if note in records.left_out else logging.INFO, "manifest.csv: %s", note)
@@ -135,6 +145,15 @@ class Learner:
         classes = data.class_C[data.cases(TRAIN)]
         histogram_K = np.bincount(classes[classes >= 0], minlength=len(self.study.classes)).astype(np.int64)
         return {"histogram": histogram_K, USED[0]: data.count_used(), LEFT_OUT[0]: data.left_out_32}
+
+    def count_survey(self) -> dict[str, Integers]:
+        """The tables of a survey, without what this site's policy hides.
+
+        Raises:
+            AwayError, DataError, StorageError: as `load_data`.
+        """
+        records = self._waiting(self._read_records)
+        return veil(count_survey(self.study, records), self.site.policy.smallest_cell)
 
     def work(
         self, question: Train | Validate | FinishQuestion, model: Floats32, weights: ClassWeights, before: LeftOver | None

@@ -1,7 +1,7 @@
 """Whose sums become separable by a membership: sums over two memberships that differ by one hospital differ by that hospital's.
 
 Masks cannot hide this, and no rounding cures it: so people are told before they approve. A site knows of the memberships for which
-it answered a hello on the manifest of today, by its diaries.
+it answered a hello or a survey on the manifest of today, by its diaries.
 """
 
 from collections.abc import Iterable

@@ -22,6 +22,7 @@ from csasn.data.share import manifest_sha256
 from csasn.errors import ConfigurationError, CsasnError, ProtocolError
 from csasn.federated.messages import (
     CONTRACT_VERSION,
+    AboutModel,
     Absence,
     Answer,
     Collect,
@@ -32,6 +33,7 @@ from csasn.federated.messages import (
     Reason,
     Reply,
     Request,
+    Survey,
     Train,
     transcript,
 )
@@ -44,6 +46,7 @@ from csasn.study import Study
 from csasn.weighting import ClassWeights
 
 log = logging.getLogger(__name__)
+COUNTED = (Kind.HELLO, Kind.SURVEY)  # answers that tell how many cases the manifest holds
 
 
 class SiteWorker:
@@ -91,16 +94,18 @@ class SiteWorker:
 
     def _ask(self, question: Question) -> Reply:
         """Works on a question, once, and keeps what came of it; the answer itself where sums are plain."""
-        model = None if isinstance(question, Hello) else self.learner.receive(question.model)
-        accepted = None if isinstance(question, Hello) else question.accepted
+        about = question if isinstance(question, AboutModel) else None
+        model = None if about is None else self.learner.receive(about.model)
+        accepted = None if about is None else about.accepted
         before = self.kept.left(accepted)
         digest = transcript(question, carried=self.contract.secure and before is not None)
         header = question.header
         self.diary.check(question.kind, header.number, digest, self.study.federation.rounds)
         pending = self.kept.pending(digest)
         if pending is None:
-            self.learner.load_data()
-            weights = None if isinstance(question, Hello) else self.learner.check_weighting(question.weighting)
+            if not isinstance(question, Survey):
+                self.learner.load_data()
+            weights = None if about is None else self.learner.check_weighting(about.weighting)
             self.kept.settle(accepted)
             work = self._work(question, model, weights, before)
             pending = self._keep(question, digest, work, accepted if before else None)
@@ -114,6 +119,8 @@ class SiteWorker:
 
     def _work(self, question: Question, model: Floats32 | None, weights: ClassWeights | None, before: LeftOver | None) -> Work:
         """What a question comes to; where that fails, nothing and the mark of it: no answer in plain speaks of the cases."""
+        if isinstance(question, Survey):
+            return Work(self.learner.count_survey())
         if isinstance(question, Hello) or model is None or weights is None:
             return Work(self.learner.count_data())
         try:
@@ -156,7 +163,7 @@ class SiteWorker:
 
     def _note(self, pending: Pending, answer: str) -> None:
         """In the diary before it leaves."""
-        counted = manifest_sha256(Path(self.site.manifest)) if pending.kind is Kind.HELLO else None
+        counted = manifest_sha256(Path(self.site.manifest)) if pending.kind in COUNTED else None
         entry = Entry(number=pending.number, transcript=pending.transcript.hex(), answer=answer)
         self.diary.note(pending.kind, entry, self.ledger_lines(), counted)
 
@@ -175,6 +182,10 @@ class SiteWorker:
                     f"the request is of {name} {given[:12]}, this site approved {expected[:12]}",
                     "compare study.yaml with the coordinator's",
                 )
+        kind = request.of if isinstance(request, Collect) else request.kind
+        if kind not in contract.counts:
+            approved = "a survey, which counts cases alone" if contract.study.survey else "no survey"
+            raise ProtocolError(f"the request is a {kind}, the approved study is {approved}", "a survey is approved by itself")
         rounds = contract.study.federation.rounds
         trains = isinstance(request, Train)
         if header.number < 1 or not trains <= header.round <= rounds or (trains and header.round > header.number):

@@ -20,6 +20,7 @@ from csasn.model.network import build_network
 from csasn.model.state import StateLayout
 from csasn.normalisation import MEASURED_MODES, affine_layout, moments_layout
 from csasn.study import Study
+from csasn.survey import CASES, parts_of, survey_layout, totals
 
 # counted by a site in training: sum over its one round of (loss in 2^-16, optimiser steps, values clipped, values sent)
 TRAINING = ("training", (4,))
@@ -31,7 +32,7 @@ FAILED = ("failed", (1,))  # 1 of a site that could not do what was asked; all e
 
 @dataclass(frozen=True)
 class Contract:
-    """The study, its membership, the places of the model's tensors, and the count vector of each kind of answer."""
+    """The study, its membership, the places of the model's tensors, and the count vector of each kind of question that it asks."""
 
     study: Study
     membership: Membership
@@ -58,6 +59,8 @@ class Contract:
             Kind.VALIDATE: Layout((*cases, FAILED)),
             Kind.FINISH: Layout((*cases, FAILED)),
         }
+        if study.survey:
+            layouts = {Kind.SURVEY: Layout((*survey_layout(study).shapes, FAILED))}
         return cls(study, membership, StateLayout.of(network, mode), layouts, Layout((*moments, *affine)))
 
     @property
@@ -146,7 +149,7 @@ class Contract:
 
         Raises:
             ProtocolError: a count is negative or beyond 2^53, cases, images, score histograms or the values sent are not as many as
-                they must be, or more values were clipped than sent.
+                they must be, more values were clipped than sent, more cases are in a table than there are, or more sites hid them.
         """
         blocks = self.counts[kind].unpack(counts)
         failed = int(blocks[FAILED[0]][0])
@@ -158,7 +161,9 @@ class Contract:
             cases_3, images_3 = blocks[USED[0]].T
             if blocks["histogram"].sum() > cases_3[0] or (images_3 < cases_3).any():
                 raise ProtocolError("the summed histogram of hello is of other cases than those that sites say they use")
-        else:
+        if kind is Kind.SURVEY:
+            _check_survey(blocks, num_sites)
+        if "confusion" in blocks:
             cases_K = blocks["confusion"].sum(axis=1)
             sides_K2 = blocks["scores"].sum(axis=2)
             if not np.array_equal(sides_K2, np.stack([cases_K.sum() - cases_K, cases_K], axis=1)):
@@ -167,3 +172,14 @@ class Contract:
             _, _, clipped, sent = blocks["training"]
             if sent != num_sites * self.state.num_shared or clipped > sent:
                 raise ProtocolError(f"{num_sites} sites say that they sent {sent} values, {clipped} of them clipped")
+
+
+def _check_survey(blocks: Mapping[str, Integers], num_sites: int) -> None:
+    """No table holds more cases than there are, no cell is hidden by more sites.
+
+    Raises:
+        ProtocolError: one does, or is.
+    """
+    tables, marks = parts_of(blocks)
+    if max(totals(tables)) > tables[CASES][0] or any((block > num_sites).any() for block in marks.values()):
+        raise ProtocolError(f"the summed tables of the survey are not of {num_sites} sites with the same cases in each")

@@ -75,12 +75,14 @@ class Policy(Configuration):
     """Where the site is stricter than the study, the site wins. `minimum_cases` counts patients, where the manifest names them.
 
     `training_hours` are local time, and may pass midnight. Of the site's images the share `max_unreadable_share` may be unreadable:
-    these are left out, and named by row to the site. `keep_for_replay` keeps the model of the last round for `client audit
+    these are left out, and named by row to the site. In a survey, cells of fewer than `smallest_cell` cases hide, and with them what
+    would give them away (csasn/survey.py). `keep_for_replay` keeps the model of the last round for `client audit
     --replay`: on disk as much again as the model.
     """
 
     minimum_cases: Annotated[int, Field(ge=1)] = 1
     max_unreadable_share: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    smallest_cell: Annotated[int, Field(ge=0)] = 5
     upload_budget_mib: Annotated[float, Field(gt=0)] | None = None
     require_secure_aggregation: bool = False
     keep_for_replay: bool = True

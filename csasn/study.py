@@ -28,6 +28,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, pattern(r"^[0-9a-f]{64}$", "64 digits of 0-9 and a-f")]
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
+# keys that came later: a study in which they say nothing has the hash, and the models, that it had without them
+NEWER = {"about": None, "survey": False, "unit": "case"}
 MAX_SITES_8_BITS = 8
 MIN_SECURE_SITES, MAX_SECURE_SITES = 3, 16
 MANIFEST_COLUMNS = ("case_id", "image", "label", "patient_id", "split", "view", "scanner")  # no descriptor may be called so
@@ -211,13 +213,14 @@ class About(Configuration):
 
 
 class Study(Configuration):
-    """study.yaml: the same at every site.
+    """study.yaml: the same at every site. A `survey` counts the cases of all sites, and trains nothing (csasn/survey.py).
 
     `unit` is what an epoch goes through: each case, or each patient with one case of theirs, drawn anew.
     """
 
     name: Name
     about: About | None = None
+    survey: bool = False
     classes: tuple[Label, ...] = Field(min_length=2, max_length=256)
     malignant: tuple[Label, ...] = ()
     tasks: dict[Name, Task] = Field(default_factory=lambda: {SUBTYPE: Task()})
@@ -260,17 +263,22 @@ class Study(Configuration):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """A study that does not say what it is about has the hash that it had before there was a word for it."""
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without the keys of `NEWER` that say nothing."""
         values: dict[str, object] = handler(self)
-        return {key: value for key, value in values.items() if key != "about" or value is not None}
+        return {key: value for key, value in values.items() if key not in NEWER or value != NEWER[key]}
 
     @property
     def study_hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON of every value, defaults included, but for an `about` that is not there; formatting
-        of the file does not matter."""
+        """SHA-256 (hex) of the canonical JSON of every value, defaults included, but for `NEWER` ones; the file's formatting does not
+        matter."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def of_survey(self) -> "Study":
+        """The survey before this study: all else is the same."""
+        return self.model_copy(update={"survey": True})
 
     @property
     def descriptors(self) -> dict[str, tuple[str, ...]]:

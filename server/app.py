@@ -22,6 +22,7 @@ from server.preparation import begin, check_resumable
 from server.receipts import Receipts
 from server.rounds import Coordinator
 from server.run_directory import RunDirectory, has_outcome
+from server.survey import tell_outcome
 from server.waits import ANSWERED, READY
 
 # keys of the run configuration: a run directory and its nodes; or, in Flower's simulation, what to make one from
@@ -169,7 +170,7 @@ def _await_nodes(grid: Grid, number: int, pause: Pause) -> list[int]:
 
 
 def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pause: Pause = time.sleep) -> None:
-    """Runs or resumes a run over a Grid, and writes its outcome. `pause` waits between two looks for replies."""
+    """Runs or resumes a run, or a survey, over a Grid, and writes its outcome. `pause` waits between two looks for replies."""
     study = directory.study
     contract = Contract.of_study(study, directory.membership)
     receipts = Receipts(directory.path, directory.membership)
@@ -182,7 +183,11 @@ def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pa
         directory.event("ledger-marked", site=site, how=marked)
 
     exchange = GridExchange(grid, nodes, receipts, on_reply, on_mark, pause)
-    finished = Coordinator(contract, directory, exchange).run(lambda: contract.state.read(initial_network(study)))
+    coordinator = Coordinator(contract, directory, exchange)
+    if study.survey:
+        tell_outcome(directory, coordinator.survey())
+        return
+    finished = coordinator.run(lambda: contract.state.read(initial_network(study)))
     write_outcome(directory, contract, build_network(study), finished)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from csasn.command import EXIT_CODES, run_command
 from server.coordinator_commands import add_commands as add_coordinator_commands
 from server.enrolment_commands import add_commands as add_enrolment_commands
+from server.survey_command import add_command as add_survey_command
 
 
 def main() -> None:
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     before.add_argument("--anew", action="store_true", help="set aside, under a name with the time, what RUN holds; then begin")
     simulate.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     simulate.set_defaults(command=_simulate)
+    add_survey_command(commands)
     add_enrolment_commands(commands)
     add_coordinator_commands(commands)
     return parser
@@ -59,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 def _simulate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from csasn.report.tables import report_tables
     from server.progress import Progress
     from server.simulate import Simulation, simulate
+    from server.terminal import show_report
 
     simulation = Simulation(
         study_file=arguments.study,
@@ -78,10 +80,5 @@ def _simulate(arguments: argparse.Namespace) -> None:
         report, path = simulate(simulation, progress)
     if arguments.json:
         sys.stdout.write(json.dumps(report, indent=1) + "\n")
-        return
-    console.print(report_tables(report))
-    console.print(
-        f"status {report['status']}; everything is in [bold]{path}[/bold]: report.json, curves.png, model.safetensors",
-        highlight=False,
-    )
-    console.print(f"open {path / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        show_report(report, path, console)

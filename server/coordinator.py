@@ -22,7 +22,7 @@ from csasn.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free
 from server.desk import Desk
 from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 from server.message_bounds import MESSAGES_HELD, message_bytes
-from server.run_directory import REPORT, RunDirectory, has_outcome, is_finished
+from server.run_directory import RunDirectory, has_outcome, is_finished, report_name
 
 SERVICE, LOCK = "service.json", "service.lock"
 RUN = "run"
@@ -74,7 +74,7 @@ def start(
     end_on_sigterm()
     port = settings.superlink_port or free_port()
     if settings.with_run and desk.facts().phase == "failed":
-        (desk.run_path / REPORT).unlink(missing_ok=True)  # of an attempt that failed, and now goes on
+        (desk.run_path / report_name(desk.enrolments.study)).unlink(missing_ok=True)  # of an attempt that failed, and now goes on
     children = _children(desk, settings, port)
     write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=port).model_dump())
     registered: object = None

@@ -91,11 +91,11 @@ def _add_report(commands: Commands) -> argparse.ArgumentParser:
         commands,
         "report",
         _report,
-        "the report of the run",
-        "Tables from the run's report.json, and where its page for a browser is.",
+        "the report of the run, or of the survey",
+        "Tables from the run's report.json, of a survey its survey.json, and where its page for a browser is.",
         "server report",
     )
-    report.add_argument("--json", action="store_true", help="print report.json itself")
+    report.add_argument("--json", action="store_true", help="print report.json or survey.json itself")
     return report
 
 
@@ -160,21 +160,20 @@ def _stop(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from csasn.report.tables import report_tables
     from server.desk import Desk
     from server.enrolment import Enrolments
+    from server.run_directory import report_name
+    from server.terminal import show_report
 
-    path = Desk(Enrolments.open(arguments.folder)).run_path / "report.json"
+    desk = Desk(Enrolments.open(arguments.folder))
+    path = desk.run_path / report_name(desk.enrolments.study)
     if not path.exists():
         raise RunError(f"{path} does not exist", "the run has not come to its end; see server status")
     report = json.loads(path.read_text())
     if arguments.json:
         sys.stdout.write(json.dumps(report, indent=1) + "\n")
     else:
-        console = Console()
-        console.print(report_tables(report))
-        if (page := path.with_name("report.html")).exists():
-            console.print(f"open {page}", highlight=False, markup=False, soft_wrap=True)
+        show_report(report, path.parent, Console())
 
 
 def _receipts(arguments: argparse.Namespace) -> None:

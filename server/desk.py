@@ -23,7 +23,7 @@ from csasn.facts import CoordinatorFacts, Phase, SiteFacts
 from csasn.storage import private_folder, write_json
 from csasn.study import Name
 from server.enrolment import SERVER_CERTIFICATE, Enrolments
-from server.run_directory import REPORT, finished_rounds, read_events
+from server.run_directory import finished_rounds, read_events, report_name
 from server.site_signature import Signer
 
 
@@ -92,7 +92,7 @@ class Desk:
             run=self.run_path.name,
             run_status=status,
             round=current,
-            num_rounds=study.federation.rounds,
+            num_rounds=0 if study.survey else study.federation.rounds,
             membership=membership,
             approvals=approvals,
         )
@@ -124,7 +124,7 @@ class Desk:
         """Status of the report, empty where there is none, as before a finished run wrote it; and the number of rounds done."""
         current = max((_round(event) for event in finished_rounds(self.events())), default=0)
         with suppress(FileNotFoundError):
-            return str(json.loads((self.run_path / REPORT).read_text())["status"]), current
+            return str(json.loads((self.run_path / report_name(self.enrolments.study)).read_text())["status"]), current
         return "", current
 
     def events(self) -> list[dict[str, object]]:

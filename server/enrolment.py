@@ -67,14 +67,20 @@ class Revocations(Configuration):
     keys: dict[str, Name]
 
 
-def initialise(folder: Path, study_file: Path, address: str, names: Sequence[str], passphrase: str) -> None:
+def initialise(
+    folder: Path, study_file: Path, address: str, names: Sequence[str], passphrase: str, *, survey: bool = False
+) -> None:
     """Makes the folder of a study: its authority, whose key `passphrase` closes, and the server's key and certificate.
+    With `survey` it is that of the survey before the study.
 
     Raises:
         ConfigurationError: study, address, a name or the passphrase cannot be used.
         StorageError: the folder is there already, or cannot be written.
     """
-    study = read_study(study_file)
+    study, content = read_study(study_file), study_file.read_bytes()
+    if survey:
+        study = study.of_survey
+        content = write_yaml(study).encode()
     facts: dict[str, object] = {"address": address, "names": list(names)}
     facts |= {"study_hash": study.study_hash, "software_version": __version__}
     settings = validate(Settings, facts, "server init")
@@ -87,7 +93,7 @@ def initialise(folder: Path, study_file: Path, address: str, names: Sequence[str
         write_new(staged / SERVER_KEY, server_key, PRIVATE)
         write_new(staged / AUTHORITY_CERTIFICATE, authority_pem(authority))
         write_new(staged / SERVER_CERTIFICATE, certificate)
-        write_new(staged / STUDY, study_file.read_bytes())
+        write_new(staged / STUDY, content)
         _write_settings(staged, settings)
 
 

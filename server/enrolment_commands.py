@@ -122,13 +122,18 @@ def _add_passphrase(parser: argparse.ArgumentParser) -> None:
 
 
 def _init(arguments: argparse.Namespace) -> None:
+    begin_study(arguments)
+
+
+def begin_study(arguments: argparse.Namespace, *, survey: bool = False) -> None:
+    """Makes the coordinator's folder of a study, or of the survey before it."""
     from csasn.certificates import certificate_fingerprint, days_left
     from csasn.study import read_study
     from server.enrolment import AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, initialise
 
     read_study(arguments.study)  # before anything is asked
     folder, passphrase = arguments.folder, _passphrase(arguments.passphrase_file, twice=True)
-    initialise(folder, arguments.study, arguments.address, arguments.name, passphrase)
+    initialise(folder, arguments.study, arguments.address, arguments.name, passphrase, survey=survey)
     days = days_left((folder / SERVER_CERTIFICATE).read_bytes())
     _say(
         f"{folder} is made; its authority's fingerprint, for sites that ask:",
@@ -148,8 +153,9 @@ def _enroll(arguments: argparse.Namespace) -> None:
     enrolments = Enrolments.open(arguments.folder)
     enrolments.check(request, arguments.replace)
     asked = request.enrolment
+    cases = " in a survey" if enrolments.study.survey else f" with {asked.num_training_cases} training cases"
     _say(
-        f"{asked.site} asks to take part with {asked.num_training_cases} training cases, software {asked.software_version}"
+        f"{asked.site} asks to take part{cases}, software {asked.software_version}"
         + ("" if asked.software_version == __version__ else f" (here: {__version__}; have the site install that)"),
         f"fingerprint: {asked.fingerprint}",
     )

@@ -7,7 +7,19 @@ from dataclasses import replace
 from typing import Protocol
 
 from csasn.contract import Contract
-from csasn.federated.messages import Absence, Finish, Hello, ModelUpdate, Question, Reason, Reply, Request, Step, Train, Validate
+from csasn.federated.messages import (
+    AboutModel,
+    Absence,
+    Finish,
+    ModelUpdate,
+    Question,
+    Reason,
+    Reply,
+    Request,
+    Step,
+    Train,
+    Validate,
+)
 
 MAX_RETRIES = 2  # of a site that failed, where a round may do without it
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0  # before a site that is waited for is asked again
@@ -74,7 +86,7 @@ class SiteChannel:
 
     def ask(self, question: Question, sites: Collection[str], take: Take, again: Again) -> int:
         """One question to sites, each with what it needs to come to the model; bytes sent. See `deliver`."""
-        shorter = {} if isinstance(question, Hello) else self._shorter(question)
+        shorter = self._shorter(question) if isinstance(question, AboutModel) else {}
 
         def for_site(site: str) -> Request:
             return shorter.get(self._holds.get(site, ""), question)
@@ -82,7 +94,7 @@ class SiteChannel:
         def take_holding(site: str, reply: Reply) -> None:
             if isinstance(reply, Absence):
                 self._holds.pop(site, None)
-            elif not isinstance(question, Hello):
+            elif isinstance(question, AboutModel):
                 self._holds[site] = question.model.state_hash
             take(site, reply)
 

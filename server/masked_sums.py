@@ -12,10 +12,10 @@ import numpy as np
 from csasn.contract import Contract
 from csasn.errors import CsasnError, ProtocolError, QuorumError
 from csasn.federated.messages import (
+    AboutModel,
     Absence,
     Answer,
     Collect,
-    Hello,
     Question,
     Ready,
     Reason,
@@ -169,7 +169,7 @@ class _ReadySites:
         """
         digests = {ready.transcript for ready in self.sites.values()}
         if len(digests) > 1:
-            assert not isinstance(self.question, Hello)
+            assert isinstance(self.question, AboutModel)
             raise _AskAnewError(replace(self.question, accepted=None))
         return digests.pop()
 

@@ -12,6 +12,7 @@ from csasn.storage import write_atomically, write_json
 from csasn.weighting import ClassWeights, class_weights
 from server.rounds import Finished
 from server.run_directory import REPORT, RunDirectory, read_events
+from server.survey import write_survey
 
 
 def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, finished: Finished) -> None:
@@ -45,8 +46,11 @@ def _after_the_last_round(directory: RunDirectory) -> tuple[ClassWeights, str]:
 
 
 def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:
-    """Writes report.json, MODEL_CARD.md, report.html and curves.png from the events so far; the report."""
+    """Writes report.json, MODEL_CARD.md, report.html and curves.png from the events so far, or survey.json and survey.html; the
+    report."""
     events = read_events(directory.path)
+    if directory.study.survey:
+        return write_survey(directory, engine, events)
     report = build_report(directory.study, directory.membership, engine, events, run_status(events))
     write_json(directory.path / REPORT, report)
     write_atomically(directory.path / "MODEL_CARD.md", model_card(report).encode())

@@ -15,13 +15,14 @@ from server.run_directory import RunDirectory, is_finished
 
 
 def begin(path: Path, study: Study, sites: Mapping[str, Site]) -> None:
-    """Writes a new run directory; each site weighs by its share of the training cases, and gets an identity in its folder.
+    """Writes a new run directory; each site gets an identity in its folder, and weighs by its share of the training cases, in a
+    survey as much as any other.
 
     Raises:
         RunError: something is there already.
         DataError: a manifest cannot be used.
     """
-    num_cases = {name: count_training_cases(study, site) for name, site in sites.items()}
+    num_cases = {name: 1 if study.survey else count_training_cases(study, site) for name, site in sites.items()}
     units = share_weights(num_cases)
     keys = {name: Ed25519PrivateKey.generate() for name in study.federation.sites}
     members = tuple(Member(site=name, weight_units=units[name], identity=public_hex(key)) for name, key in keys.items())

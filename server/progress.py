@@ -41,10 +41,10 @@ class Progress:
         self.console.file.flush()  # a log file shows each line as it comes
 
     def federation(self, study: Study) -> None:
-        """Begins the bar of the federation: hello, each site in each round, the last evaluation, finish."""
+        """Begins the bar of the federation: hello, each site in each round, the last evaluation, finish; or a survey."""
         self._study = study
-        steps = (study.federation.rounds + 3) * len(study.federation.sites)
-        self._task = self._bars.add_task("hello: sites read their images", total=steps)
+        steps = (1 if study.survey else study.federation.rounds + 3) * len(study.federation.sites)
+        self._task = self._bars.add_task(f"{'survey' if study.survey else 'hello'}: sites read their images", total=steps)
 
     def baselines(self, number: int, num_steps: int) -> Callable[[int], None]:
         """Begins the bar of the baselines; the function takes the number of steps just done."""
@@ -89,7 +89,9 @@ class Progress:
     def _place(self, kind: str, current: int) -> int | None:
         """The place of an exchange among those that the bar counts."""
         rounds = self._study.federation.rounds if self._study else 0
-        return {Kind.HELLO: 0, Kind.TRAIN: current, Kind.VALIDATE: rounds + 1, Kind.FINISH: rounds + 2}.get(Kind(kind))
+        return {Kind.HELLO: 0, Kind.SURVEY: 0, Kind.TRAIN: current, Kind.VALIDATE: rounds + 1, Kind.FINISH: rounds + 2}.get(
+            Kind(kind)
+        )
 
     def _show_bar(self) -> None:
         if self._task is not None and self._study:

@@ -1,4 +1,4 @@
-"""The rounds of a run: hello, train, validate, finish (csasn/SPEC.md, "Rounds").
+"""The rounds of a run: hello, train, validate, finish (csasn/SPEC.md, "Rounds"); or the one question of a survey.
 
 Who took part and why another did not is in the events. The model is never silently kept, or silently averaged over fewer.
 """
@@ -21,6 +21,7 @@ from csasn.federated.messages import (
     Question,
     Replies,
     Step,
+    Survey,
     Train,
     Validate,
     Weighting,
@@ -35,6 +36,7 @@ from server.sums import Sums
 
 MEND = "mend what the sites say, then resume"
 Initial = Callable[[], Floats32]
+OF_ALL = (Kind.HELLO, Kind.SURVEY)  # asked of the whole membership, or of nobody
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,16 @@ class Coordinator:
         while not state.validated:
             state = self.train(state) if state.round < self.study.federation.rounds else self.validate(state)
         return self.finish(state)
+
+    def survey(self) -> dict[str, Integers]:
+        """The summed tables of a survey, over the whole membership; they are in memory alone (csasn/survey.py says what is shown).
+
+        Raises:
+            QuorumError: sites refuse, or did not answer again and again.
+        """
+        header = self._header(1, 0)
+        self.directory.event("survey-started", round=0, attempt=header.attempt)
+        return self._counts(Kind.SURVEY, self._ask_all(Survey(header)))
 
     def hello(self, initial: Floats32) -> RunState:
         """Sums the class histogram over the whole membership, and how many cases and images are used and left out."""
@@ -233,16 +245,16 @@ class Coordinator:
         return replies
 
     def _ask_all(self, question: Question) -> Replies:
-        """Asks until the whole membership answered; in the end `min_sites` are enough, but never for hello."""
+        """Asks until the whole membership answered; in the end `min_sites` are enough, but never for hello or a survey."""
         federation = self.study.federation
         all_sites, kind = self.contract.num_sites, question.kind
         for attempts in range(1, federation.max_attempts + 1):
-            last = attempts == federation.max_attempts and kind is not Kind.HELLO
+            last = attempts == federation.max_attempts and kind not in OF_ALL
             least = federation.min_sites if last else all_sites
             replies = self._ask(question, least)
             if not replies.absent or (last and self._has_enough(kind, replies)):
                 return replies
-            if kind is Kind.HELLO or len(replies.participants) < federation.min_sites:
+            if kind in OF_ALL or len(replies.participants) < federation.min_sites:
                 self._too_few_came(str(kind), replies)
             self.directory.event("exchange-repeated", kind=str(kind), attempt=replies.attempt, absent=_reasons(replies))
             question = replace(question, header=replace(question.header, attempt=self.directory.next_attempt()))

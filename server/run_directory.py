@@ -30,7 +30,7 @@ from csasn.study import Study, read_study
 Event = Mapping[str, object]
 LATEST, BEST, BEFORE = (f"checkpoints/{name}.safetensors" for name in ("latest", "best", "before"))
 ATTEMPT = "checkpoints/attempt.json"
-RUN, REPORT = "run.json", "report.json"
+RUN, REPORT, SURVEY = "run.json", "report.json", "survey.json"
 BEGINNING = {"checkpoints", "sites", "membership.json", RUN}
 
 
@@ -111,7 +111,7 @@ class RunDirectory:
 
     def drop_report(self) -> None:
         """The report of an attempt that ended early goes, before the run goes on: without it the run is not taken for finished."""
-        (self.path / REPORT).unlink(missing_ok=True)
+        (self.path / report_name(self.study)).unlink(missing_ok=True)
 
     def next_attempt(self) -> int:
         """The number of the attempt that begins, on disk before it is sent; never the same twice."""
@@ -172,6 +172,11 @@ class RunDirectory:
         )
 
 
+def report_name(study: Study) -> str:
+    """The file of what came of a run."""
+    return SURVEY if study.survey else REPORT
+
+
 def read_events(path: Path) -> list[dict[str, object]]:
     """The events of a run directory; a line that a crash cut off is left out."""
     file = path / "events.jsonl"
@@ -197,7 +202,7 @@ def has_outcome(path: Path) -> bool:
 
 def is_finished(path: Path) -> bool:
     """Whether the run in `path` came to its report."""
-    return _has_event(path, "run-finished") and (path / REPORT).exists()
+    return _has_event(path, "run-finished") and any((path / name).exists() for name in (REPORT, SURVEY))
 
 
 def describe(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from flwr.serverapp import Grid
 
-from csasn.errors import CsasnError, Stopped
+from csasn.errors import ConfigurationError, CsasnError, Stopped
 from csasn.heap import keep_freed_memory
 from csasn.site import Site, find_site
 from csasn.study import Study, read_study
@@ -49,6 +49,8 @@ def simulate(simulation: Simulation, progress: Progress) -> tuple[dict[str, obje
         require_ray()
     keep_freed_memory()
     study = read_study(simulation.study_file, simulation.changes)
+    if study.survey and simulation.baselines:
+        raise ConfigurationError("baselines of a survey, which trains nothing", "leave out --baselines")
     path = simulation.out or Path("runs") / study.name
     sites = {name: find_site(name, folder=simulation.sites_folder) for name in study.federation.sites}
     _prepare(simulation, study, sites, path, progress)

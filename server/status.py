@@ -94,7 +94,7 @@ def status_view(status: Mapping[str, object]) -> Group:
     left = status["seconds_left"]
     head = (
         f"study {status['study']} ({str(status['study_hash'])[:12]}): {status['phase']} {status['run_status']}, "
-        f"round {status['round']} of {status['num_rounds']}"
+        + (f"round {status['round']} of {status['num_rounds']}" if status["num_rounds"] else "a survey, which trains nothing")
         + (f", about {float(str(left)) / 60:.0f} min left" if left is not None else "")
         + f"; certificate: {status['certificate_days_left']} days left"
     )

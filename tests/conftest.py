@@ -22,11 +22,13 @@ from csasn.data.cases import count_training_cases
 from csasn.federated.messages import Absence, Reason, Reply, Request
 from csasn.identity import KEYS_FOLDER, load_identity, public_hex, sign
 from csasn.membership import Member, Membership, share_weights
+from csasn.metrics import Integers
 from csasn.model.initial_weights import initial_network
 from csasn.site import find_site
 from csasn.study import Study, read_study
 from server.rounds import Coordinator, Finished
 from server.run_directory import RunDirectory
+from server.survey import tell_outcome
 
 CLASSES = ("benign", "PTC", "FTC")
 SITES = ("centerA", "centerB", "centerC")
@@ -126,6 +128,15 @@ class LocalFederation:
     def run(self) -> Finished:
         try:
             return self.coordinator.run(lambda: self.contract.state.read(self.network))
+        finally:
+            self.directory.close()
+
+    def count(self) -> dict[str, Integers]:
+        """The sums of a survey, which ends with its outcome."""
+        try:
+            sums = self.coordinator.survey()
+            tell_outcome(self.directory, sums)
+            return sums
         finally:
             self.directory.close()
 

@@ -23,6 +23,7 @@ class Federation:
     def __init__(self, folder, monkeypatch, capsys):
         self.path, self.folder, self._monkeypatch, self._capsys = folder, folder / "coordinator", monkeypatch, capsys
         (folder / "passphrase").write_text(PASSPHRASE + "\n")
+        self.begin, self.study = "init", "study.yaml"
         monkeypatch.chdir(folder)
 
     def run(self, *arguments, code=0):
@@ -43,13 +44,12 @@ class Federation:
         return Enrolments.open(self.folder)
 
     def initialise(self):
-        self.run(
-            "server", "init", "study.yaml", "--address", "localhost:9443", "--name", "127.0.0.1", "--passphrase-file", "passphrase"
-        )
+        where = ("--address", "localhost:9443", "--name", "127.0.0.1", "--folder", "coordinator")
+        self.run("server", self.begin, "study.yaml", *where, "--passphrase-file", "passphrase")
 
     def request(self, site):
         self.run("client", "keygen", "--site", site)
-        self.run("client", "enroll", "--site", site, "--study", "study.yaml")
+        self.run("client", "enroll", "--site", site, "--study", self.study)
         return self.path / f"{site}.request.json"
 
     def enroll(self, site, *more, code=0):

@@ -33,6 +33,7 @@ PURE = (
     "csasn/federated",
     "csasn/weighting.py",
     "csasn/metrics.py",
+    "csasn/survey.py",
     "csasn/histograms.py",
     "csasn/intervals.py",
     "csasn/study.py",
@@ -59,7 +60,7 @@ LAYERS = (
         "health",
     },
     {"model", "loss", "weighting", "data", "metrics", "histograms", "intervals", "statistics", "federated", "membership"}
-    | {"enrolment", "facts"},
+    | {"enrolment", "facts", "survey"},
     {
         "training",
         "evaluation",

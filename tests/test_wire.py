@@ -22,6 +22,7 @@ from csasn.federated.messages import (
     Ready,
     Reason,
     Step,
+    Survey,
     Train,
     Validate,
     Weighting,
@@ -44,6 +45,7 @@ REQUESTS = [
     Validate(HEADER, STEP, WEIGHTING, ACCEPTED),
     Finish(HEADER, WHOLE, WEIGHTING, ACCEPTED),
     Train(HEADER, WHOLE, UNMOVED, None, np.array([0.05])),
+    Survey(HEADER),
     *(Collect(HEADER, kind, ACCEPTED, KEYS) for kind in Kind if kind is not Kind.COLLECT),
 ]
 COLLECT = REQUESTS[-1]

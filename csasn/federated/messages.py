@@ -22,6 +22,7 @@ class Kind(StrEnum):
     """What a site is asked to do."""
 
     HELLO = "hello"  # count the training cases of each class
+    SURVEY = "survey"  # count cases, in a study that trains nothing
     TRAIN = "train"  # evaluate the received model on validation cases, then train
     VALIDATE = "validate"  # evaluate the last model on validation cases
     FINISH = "finish"  # measure normalisation, evaluate the chosen model on test cases
@@ -78,6 +79,14 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class Survey:
+    """Asks for the tables of a survey (csasn/survey.py)."""
+
+    kind: ClassVar[Kind] = Kind.SURVEY
+    header: Header
+
+
+@dataclass(frozen=True)
 class AboutModel:
     """What questions about a model share. `accepted` is the transcript of the last train question whose sum became a model, None
     before the first and where no site shall carry on what it left over."""
@@ -121,7 +130,7 @@ class Collect:
     keys: tuple[SignedKey, ...]
 
 
-Question = Hello | Train | Validate | Finish
+Question = Hello | Survey | Train | Validate | Finish
 Request = Question | Collect
 
 # all that a site reads of a question and that is not in its transcript, and why

@@ -13,6 +13,7 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 360, 232
 LEFT, RIGHT, TOP, BOTTOM = 50, 348, 10, 192
 ROW_HEIGHT = 34
+DIGIT = 6.6  # the width of one in pixels, at most
 NUM_COLOURS = 6  # --c0 to --c5
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
 SHAPES = (
@@ -65,6 +66,17 @@ class IntervalRow:
     strong: bool
 
 
+@dataclass(frozen=True)
+class BarRow:
+    """A count, None where it is not shown, and what stands beside its bar; with the paths of its name and of the count."""
+
+    name: str
+    name_key: str
+    value: float | None
+    key: str
+    note: str = ""
+
+
 def share_axis(label: str) -> Axis:
     """An axis from 0 to 1."""
     return Axis(label, 0, 1, (0, 0.25, 0.5, 0.75, 1))
@@ -113,6 +125,15 @@ def interval_chart(title: str, description: str, axis: Axis, rows: Sequence[Inte
     return _figure(title, description, bottom + 38, plot, Markup())
 
 
+def bar_chart(title: str, description: str, axis: Axis, rows: Sequence[BarRow]) -> Markup:
+    """A figure with a bar for each count: its name, and below it the bar, which ends in a mark; a note where there is none."""
+    bottom = TOP + ROW_HEIGHT * len(rows)
+    body = Markup().join(_bar_row(row, axis, TOP + ROW_HEIGHT * number) for number, row in enumerate(rows))
+    frame = f"{axis.low:g} {axis.high:g} 0 1 {TOP} {RIGHT} 0 1"
+    plot = Markup('<g class="plot" data-frame="{}">{}{}</g>').format(frame, _bottom_axis(axis, TOP, TOP, bottom), body)
+    return _figure(title, description, bottom + 38, plot, Markup())
+
+
 def _figure(title: str, description: str, height: int, plot: Markup, legend: Markup) -> Markup:
     return Markup(
         '<figure><figcaption>{}</figcaption><svg viewBox="0 0 {} {}" role="img"><title>{}</title><desc>{}</desc>{}</svg>{}</figure>'
@@ -146,7 +167,9 @@ def _bottom_axis(axis: Axis, left: float, top: float, bottom: float) -> Markup:
     for tick in axis.ticks:
         place = f"{_place(tick, axis, left, RIGHT):.1f}"
         lines.append(Markup('<path class="grid" d="M{} {:g}V{:g}"/>').format(place, top, bottom))
-        lines.append(Markup('<text class="tick" x="{}" y="{:g}" text-anchor="middle">{:g}</text>').format(place, bottom + 15, tick))
+        anchor = "end" if float(place) + DIGIT / 2 * len(f"{tick:g}") > WIDTH else "middle"
+        text = Markup('<text class="tick" x="{}" y="{:g}" text-anchor="{}">{:g}</text>')
+        lines.append(text.format(place, bottom + 15, anchor, tick))
     middle = (left + RIGHT) / 2
     lines.append(
         Markup('<text class="label" x="{:g}" y="{:g}" text-anchor="middle">{}</text>').format(middle, bottom + 33, axis.label)
@@ -207,6 +230,20 @@ def _interval_row(row: IntervalRow, axis: Axis, top: float) -> Markup:
             )
         )
     return Markup().join(parts)
+
+
+def _bar_row(row: BarRow, axis: Axis, top: float) -> Markup:
+    names = Markup('<text class="name" x="{}" y="{:g}" data-key="{}">{}</text>').format(
+        TOP, top + 13, row.name_key, _shortened(row.name)
+    )
+    if row.note:
+        names += Markup('<text x="{}" y="{:g}" text-anchor="end">{}</text>').format(RIGHT, top + 13, row.note)
+    if row.value is None:
+        return names
+    end = _place(row.value, axis, TOP, RIGHT)
+    bar = Markup('<path class="bar strong" d="M{:g} {:g}H{:.1f}"/>').format(TOP, top + 23, end)
+    mark = Markup('<path class="dot strong" data-key="{}" transform="translate({:.1f} {:g}) scale(1.4)" d="{}"/>')
+    return names + bar + mark.format(row.key, end, top + 23, SHAPES[0])
 
 
 def _legend(lines: Sequence[Line]) -> Markup:

@@ -4,6 +4,7 @@ from csasn.federated.messages import Kind
 
 MESSAGE_TYPES = {
     Kind.HELLO: "query.hello",
+    Kind.SURVEY: "query.survey",
     Kind.TRAIN: "train",
     Kind.VALIDATE: "evaluate.validate",
     Kind.FINISH: "evaluate.finish",

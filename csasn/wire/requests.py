@@ -16,6 +16,7 @@ from csasn.federated.messages import (
     ModelUpdate,
     Request,
     Step,
+    Survey,
     Train,
     Validate,
     Weighting,
@@ -67,6 +68,7 @@ _HEAD = frozenset({VERSION, STUDY_HASH, MEMBERSHIP_HASH, NUMBER, ROUND, RUN, ATT
 _ABOUT_MODEL = frozenset({STATE_HASH, ARRIVED_UNITS, STEP_SIZES, OMEGA, HISTOGRAM, HISTORY, ACCEPTED})
 _KNOWN = {
     Kind.HELLO: _HEAD,
+    Kind.SURVEY: _HEAD,
     Kind.TRAIN: _HEAD | _ABOUT_MODEL | {RANGES},
     Kind.VALIDATE: _HEAD | _ABOUT_MODEL,
     Kind.FINISH: _HEAD | _ABOUT_MODEL,
@@ -179,7 +181,7 @@ def _collect(head: Header, header: ConfigRecord) -> Collect:
     if len(publics) != len(signatures):
         raise ProtocolError(f"{len(publics)} keys with {len(signatures)} signatures")
     of = read_text(header, OF)
-    if of not in (Kind.HELLO, Kind.TRAIN, Kind.VALIDATE, Kind.FINISH):
+    if of not in set(Kind) - {Kind.COLLECT}:
         raise ProtocolError(f"{OF} names no question")
     return Collect(head, Kind(of), read_bytes(header, TRANSCRIPT), tuple(map(SignedKey, publics, signatures)))
 
@@ -187,6 +189,7 @@ def _collect(head: Header, header: ConfigRecord) -> Collect:
 _Reader = Callable[[Header, ConfigRecord, ArrayRecord], Request]
 _READERS: Mapping[Kind, _Reader] = {
     Kind.HELLO: lambda head, *_: Hello(head),
+    Kind.SURVEY: lambda head, *_: Survey(head),
     Kind.TRAIN: lambda head, header, arrays: Train(head, *_about_model(header, arrays), read_floats(header, RANGES)),
     Kind.VALIDATE: lambda head, header, arrays: Validate(head, *_about_model(header, arrays)),
     Kind.FINISH: lambda head, header, arrays: Finish(head, *_about_model(header, arrays)),

@@ -23,7 +23,7 @@ from csasn import identity
 from csasn.configuration import validate
 from csasn.contract import FAILED, Contract
 from csasn.errors import TrainingError
-from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, ModelUpdate, Train, Validate, Weighting
+from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, ModelUpdate, Survey, Train, Validate, Weighting
 from csasn.federated.segments import Segment
 from csasn.membership import Member, Membership, share_weights
 from csasn.metrics import Layout
@@ -56,7 +56,7 @@ def contract_of(num, size=4, seed=7):
         Member(site=name, weight_units=units[name], identity=identity.public_hex(key)) for name, key in identities(num).items()
     ]
     membership = Membership(study_hash=study.study_hash, members=tuple(members))
-    counts = dict.fromkeys((Kind.HELLO, Kind.TRAIN, Kind.VALIDATE, Kind.FINISH), Layout((("seen", (1,)), FAILED)))
+    counts = dict.fromkeys(set(Kind) - {Kind.COLLECT}, Layout((("seen", (1,)), FAILED)))
     state = StateLayout((Segment("w", (size,), 0, size),), ())
     return Contract(_Once(study), _Once(membership), state, counts, Layout((("moments", (size,)),)))
 
@@ -139,7 +139,7 @@ class LightWorker(SiteWorker):
         self.diary = Diary(self.kept.folder, Hospitals(study_hash=hashes[0], membership_hash=hashes[1], sites=NAMES))
 
     def _work(self, question, *given):
-        if isinstance(question, Hello):
+        if isinstance(question, Hello | Survey):
             return Work({"seen": self.learner.count_classes()})
         return super()._work(question, *given)
 
@@ -216,6 +216,9 @@ class LightSites:
 
     def hello(self, number=1):
         return Hello(self.header(number))
+
+    def survey(self, number=1):
+        return Survey(self.header(number))
 
     def about(self, number=1, current_round=0, model="model", accepted=None, omega=1.0):
         weighting = Weighting(np.array([1.0, omega]), np.array([5, 6]), np.zeros((0, 3, 2), np.int64))

@@ -50,12 +50,14 @@ class Deployment:
 
     # enrolment
 
-    def enrol(self, address: str, listen: str = "127.0.0.1", names: Sequence[str] = ()) -> None:
-        """A study from nothing to a membership that every site has signed, by files alone: no process is needed for it."""
+    def enrol(self, address: str, listen: str = "127.0.0.1", names: Sequence[str] = (), begin: str = "init") -> None:
+        """A study, or with `begin` survey the one before it, from nothing to a membership that every site has signed, by files
+        alone: no process is needed for it."""
         (self.folder / "listen").write_text(listen)
         (self.folder / "passphrase").write_text(PASSPHRASE)
         more = [word for name in names for word in ("--name", name)]
-        self.run("server", "init", "study.yaml", "--address", address, "--passphrase-file", "passphrase", *more)
+        given = ("--address", address, "--passphrase-file", "passphrase", "--folder", "coordinator", *more)
+        self.run("server", begin, "study.yaml", *given)
         with ThreadPoolExecutor(2) as pool:
             fingerprints = dict(zip(self.sites, pool.map(self._request, self.sites), strict=True))
         for site, fingerprint in fingerprints.items():

@@ -11,6 +11,8 @@ from csasn.errors import ConfigurationError, TrustError
 from csasn.identity import create_keys, load_identity
 from csasn.membership import sign_membership, verify_approvals
 from csasn.normalisation import MEASURED_MODES
+from csasn.study import read_study
+from csasn.survey import survey_layout, tables_of
 from enrolling import SITES
 
 
@@ -65,6 +67,55 @@ def test_approval_says_in_plain_words_what_leaves_and_who_takes_part(federation)
         assert site in said
         assert enrolment.fingerprint in said
     assert ("sums of activations" in said) == ("silo" in MEASURED_MODES)
+
+
+@pytest.fixture
+def survey(federation):
+    """The same federation, about to enrol in the survey before its study."""
+    federation.begin, federation.study = "survey", "coordinator/study.yaml"
+    return federation
+
+
+def test_approval_of_a_survey_says_that_nothing_is_trained_and_names_every_count_that_leaves(survey):
+    said = survey.approve("centerA", survey.enroll_all())
+    for words in (
+        "survey before study small",
+        "NOTHING is trained",
+        "with an approval of its own",
+        "policy.smallest_cell",
+        "sums over all sites of 10 or more",
+        "the words of a scanner",
+        PLAIN,
+    ):
+        assert words in said
+    study = read_study(survey.path / survey.study)
+    named = [name for name, _ in survey_layout(study).shapes if not name.endswith("-hidden")]
+    assert {table.block for table in tables_of(study)} == set(named)
+    for table in tables_of(study):
+        assert f"{table.title[1:]}: {', '.join(table.rows)}" in said
+    assert "every round" not in said
+    assert "/64" not in said
+
+
+def test_a_request_for_a_survey_says_no_number_of_cases(survey):
+    survey.initialise()
+    path = survey.request("centerA")
+    assert json.loads(path.read_text())["enrolment"]["num_training_cases"] == 1
+    assert "asks to take part in a survey, software" in survey.enroll("centerA")
+
+
+def test_an_approval_of_a_survey_is_none_of_its_study(survey):
+    membership = survey.enroll_all()
+    survey.approve("centerA", membership)
+    study = read_study(survey.path / "study.yaml")
+    assert study.study_hash != membership.study_hash
+    with pytest.raises(TrustError, match="the membership is of study"):
+        check_membership(survey.site("centerA"), study, membership)
+
+
+def test_options_of_a_coordinators_folder_do_not_go_with_a_survey_on_this_machine(survey):
+    command = ("server", "survey", "study.yaml", "--sites", "sites")
+    assert "go with --address" in survey.run(*command, "--name", "127.0.0.1", code=3)
 
 
 @pytest.mark.parametrize("batchnorm", ["fedbn", "silo"])
