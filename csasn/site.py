@@ -75,9 +75,9 @@ class Policy(Configuration):
     """Where the site is stricter than the study, the site wins. `minimum_cases` counts patients, where the manifest names them.
 
     `training_hours` are local time, and may pass midnight. Of the site's images the share `max_unreadable_share` may be unreadable:
-    these are left out, and named by row to the site. In a survey, cells of fewer than `smallest_cell` cases hide, and with them what
-    would give them away (csasn/survey.py). `keep_for_replay` keeps the model of the last round for `client audit
-    --replay`: on disk as much again as the model.
+    these are left out, and named by row to the site. In a survey, cells of fewer than `smallest_cell` cases hide, and what would
+    give them away (csasn/survey.py). `keep_for_replay` keeps the model of the last round for `client audit --replay`: on disk as
+    much again as the model.
     """
 
     minimum_cases: Annotated[int, Field(ge=1)] = 1

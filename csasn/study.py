@@ -270,8 +270,7 @@ class Study(Configuration):
 
     @property
     def study_hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON of every value, defaults included, but for `NEWER` ones; the file's formatting does not
-        matter."""
+        """SHA-256 (hex) of the canonical JSON of every value, defaults included, but for those of `NEWER`."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

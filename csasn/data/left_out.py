@@ -97,7 +97,8 @@ def leave_out(
     of_kept = {case: split for case, split in splits.items() if case in kept}
     classes = {case: label for case, label in manifest.classes.items() if case in kept}
     named = {case: split for case, split in manifest.splits.items() if case in kept}
-    return replace(manifest, rows=rows, classes=classes, splits=named), of_kept, left_out
+    patients = {case: patient for case, patient in manifest.patients.items() if case in kept}
+    return replace(manifest, rows=rows, classes=classes, splits=named, patients=patients), of_kept, left_out
 
 
 def describe_left_out(faults: Sequence[Fault], left_out_32: NDArray[np.int64]) -> tuple[str, ...]:
