@@ -48,12 +48,14 @@ class Policy(Configuration):
     """Where the site is stricter than the study, the site wins. `training_hours` are local time, and may pass midnight.
 
     `keep_for_replay` keeps the model of the last round for `client audit --replay`: on disk as much again as the model.
+    `min_image_px` refuses images whose longer side is shorter; without, all are taken, and enlarged to the model's input.
     """
 
     minimum_cases: Annotated[int, Field(ge=1)] = 1
     upload_budget_mib: Annotated[float, Field(gt=0)] | None = None
     require_secure_aggregation: bool = False
     keep_for_replay: bool = True
+    min_image_px: Annotated[int, Field(ge=1)] | None = None
     training_hours: Annotated[str, Field(pattern=f"^{_CLOCK}-{_CLOCK}$")] | None = None
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ import numpy as np
 
 from csasn.configuration import Configuration
 from csasn.data.facts import ImageFacts, measure
-from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, no_memory, read_image, require_size
+from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, no_memory, read_image
 from csasn.data.manifest import Fault, data_error
 from csasn.errors import DataError, StorageError
 from csasn.storage import TEMPORARY, atomic_writer, private_folder, write_json
@@ -185,7 +185,6 @@ def _read_one(job: _Job, number: int) -> tuple[_Entry, np.ndarray] | Fault:
         else:
             picture = read_image(source.path, source.frame)
             picture_HW = picture.pixels_HW
-            require_size(picture_HW, job.image_size)
             pixels = hashlib.sha256(f"{picture_HW.shape}".encode() + picture_HW.tobytes()).hexdigest()
             facts, pixels_HW = measure(picture), letterbox(picture_HW, job.image_size)
     except DataError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from csasn.data.cache import Advance, Images, Source, load_images
+from csasn.data.images import require_size
 from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, Row, data_error, read_manifest
 from csasn.data.split import SPLITS, TEST, TRAIN, VALIDATION, split_cases
 from csasn.errors import DataError
@@ -82,7 +83,21 @@ def load_records(study: Study, site: Site, image_size: int, advance: Advance | N
     """
     manifest, splits = _read_split_manifest(study, site)
     sources = [Source(row.number, Path(site.images) / row.image, row.frame, row.name) for row in manifest.rows]
-    return Records(manifest, splits, load_images(Path(site.state) / "cache", sources, image_size, advance))
+    images = load_images(Path(site.state) / "cache", sources, image_size, advance)
+    _require_sizes(manifest, images, site.policy.min_image_px)
+    return Records(manifest, splits, images)
+
+
+def _require_sizes(manifest: Manifest, images: Images, least: int | None) -> None:
+    """Refuses pictures that are smaller than the site's policy wants."""
+    faults = []
+    for row, facts in zip(manifest.rows, images.facts, strict=True):
+        try:
+            require_size(facts.height, facts.width, least)
+        except DataError as error:
+            faults.append(Fault(row.number, "image", error.message, error.hint))
+    if faults:
+        raise data_error(faults)
 
 
 def site_data(study: Study, records: Records) -> SiteData:

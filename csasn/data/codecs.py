@@ -29,12 +29,16 @@ Space = Literal["grey", "RGB", "labelled"]
 
 @dataclass(frozen=True)
 class Decoded:
-    """Samples (H, W) or (H, W, 3) of `bits` bits; `space` tells their colours, `labelled` leaves this to whoever holds the label."""
+    """Samples (H, W) or (H, W, 3) of `bits` bits; `space` tells their colours, `labelled` leaves this to whoever holds the label.
+
+    Samples that are not `exact` may go a little beyond the depth that they had.
+    """
 
     pixels: np.ndarray
     bits: int
     space: Space
     signed: bool = False
+    exact: bool = True
 
 
 class SizeError(ValueError):
@@ -96,7 +100,7 @@ def _decode_jpeg_2000(code: bytes, expected: tuple[int, int] | None) -> Decoded:
     if pixels.ndim == 3 and pixels.shape[2] != 3:
         raise ValueError
     space: Space = "grey" if pixels.ndim == 2 else "RGB" if head.transformed else "labelled"
-    return Decoded(pixels, head.bits, space, head.signed)
+    return Decoded(pixels, head.bits, space, head.signed, head.exact)
 
 
 def _decode_lossy(head: Jpeg) -> Decoded:
@@ -107,7 +111,7 @@ def _decode_lossy(head: Jpeg) -> Decoded:
     else:
         space = "GRAYSCALE" if components == 1 else "RGB"
         pixels = _whole(head, lambda code: imagecodecs.jpeg8_decode(code, outcolorspace=space))
-    return Decoded(pixels, head.bits, "grey" if components == 1 else "RGB")
+    return Decoded(pixels, head.bits, "grey" if components == 1 else "RGB", exact=False)
 
 
 def _by_pillow(code: bytes) -> np.ndarray:
@@ -125,7 +129,7 @@ def _decode_lossless(head: Jpeg) -> Decoded:
 def _decode_ls(head: Jpeg) -> Decoded:
     body, _ = jpeg.trimmed(head.body)
     pixels = imagecodecs.jpegls_decode(head.head + body + jpeg.END)
-    return Decoded(pixels, head.bits, "grey" if pixels.ndim == 2 else "labelled")
+    return Decoded(pixels, head.bits, "grey" if pixels.ndim == 2 else "labelled", exact=head.exact)
 
 
 def _whole(head: Jpeg, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:

@@ -9,7 +9,7 @@ Axes: H rows, W columns.
 import io
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -33,11 +33,12 @@ MORE_FRAMES = "holds more frames than NumberOfFrames says, the first ones are co
 
 @dataclass(frozen=True)
 class Frame:
-    """Samples (H, W) or (H, W, 3) as stored; `kind` is grey, RGB, YBR or palette."""
+    """Samples (H, W) or (H, W, 3) as stored; `kind` is grey, RGB, YBR or palette; `exact` as of `codecs.Decoded`."""
 
     pixels: np.ndarray
     kind: str
     bits: int
+    exact: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -72,8 +73,8 @@ def read_layout(found: Object) -> Layout:
             raise wrong(keyword, "is missing")
     if bits not in (8, 16, 32):
         raise wrong("BitsAllocated", f"is {bits}, expected 8, 16 or 32")
-    num_frames = found.number("NumberOfFrames", 1)
-    if num_frames <= 0:
+    num_frames = found.number("NumberOfFrames") or 1
+    if num_frames < 0:
         raise wrong("NumberOfFrames", f"is {num_frames}, expected 1 or more")
     label = found.text("PhotometricInterpretation")
     colour = label.startswith(("RGB", "YBR"))
@@ -179,7 +180,7 @@ def _read_coded(found: Object, layout: Layout, index: int, length: int) -> Frame
         decoded = decode_stream(code, size)
     if decoded.signed and not found.number("PixelRepresentation"):
         raise wrong("PixelRepresentation", "says unsigned, but the frame is coded as signed")
-    return replace(Frame(decoded.pixels, _kind(layout, decoded), decoded.bits), notes=notes)
+    return Frame(decoded.pixels, _kind(layout, decoded), decoded.bits, decoded.exact, notes)
 
 
 def _kind(layout: Layout, decoded: Decoded) -> str:

@@ -76,7 +76,7 @@ def tell_format(head: bytes, suffix: str) -> Format:
     if _begins_as_dicom(head):
         return "bare DICOM"
     if len(head) < _SHORTEST:
-        raise DataError("the image is empty" if not head else "the image is damaged or cut short", "export it again")
+        raise DataError("the image is empty" if not head else "the image is damaged or cut short", CONVERT)
     named = "named .dcm but is not DICOM" if suffix.lower() == ".dcm" else f"damaged or not {READ}"
     raise DataError(f"the image is {named}", CONVERT)
 

@@ -31,6 +31,11 @@ class Jpeg:
     exif: bytes = field(repr=False)
     body: bytes = field(repr=False)  # from the first scan on
 
+    @property
+    def exact(self) -> bool:
+        """Whether its samples come back to the bit."""
+        return self.kind == "lossless" or (self.kind == "ls" and self.body[5 + 2 * self.body[4] :][:1] == b"\0")
+
 
 def read_jpeg(code: bytes) -> Jpeg:
     """The stream's header; bytes between segments are passed over, as decoders do.
@@ -85,12 +90,13 @@ def trimmed(body: bytes) -> tuple[bytes, bool]:
 
 @dataclass(frozen=True)
 class Jpeg2000:
-    """A code stream: its size, depth and sign of the first component, and whether its colours were transformed (MCT)."""
+    """A code stream: its size, depth and sign of the first component; whether colours were transformed (MCT), and samples kept."""
 
     size: Size
     bits: int
     signed: bool
     transformed: bool
+    exact: bool
 
 
 def read_jpeg_2000(code: bytes) -> Jpeg2000:
@@ -106,8 +112,8 @@ def read_jpeg_2000(code: bytes) -> Jpeg2000:
     (components,) = struct.unpack_from(">H", code, place + 40)
     precision = code[place + 42]
     marker = code.find(b"\xff\x52", place + 42, place + (1 << 16))  # COD
-    transformed = marker >= 0 and code[marker + 8] == 1
-    return Jpeg2000((bottom - top, right - left, components), (precision & 0x7F) + 1, precision > 0x7F, transformed)
+    transformed, exact = (code[marker + 8] == 1, code[marker + 13] == 1) if marker >= 0 else (False, False)
+    return Jpeg2000((bottom - top, right - left, components), (precision & 0x7F) + 1, precision > 0x7F, transformed, exact)
 
 
 def _start_of_codestream(code: bytes) -> int:

@@ -9,15 +9,17 @@ from PIL import Image
 STRIP = 1 << 20  # values that are scaled at once
 COLOURFUL = 48  # levels between the brightest and the darkest of red, green and blue; JPEG makes up to 30 of grey
 _MARGIN_BITS = 2  # a picture whose brightest value lies this far below what its file claims does not use the file's range
+_CONTAINER_BITS = 16  # what files call a picture of whatever depth above 8
 
 
 def depth(values: np.ndarray, bits: int) -> int:
-    """How many bits the values use, where they are deeper than 8 and use clearly fewer than the `bits` that their file claims.
+    """How many bits the values use, where they use clearly fewer than the `bits` that their file claims, and it claims all it has.
 
-    Cameras of 10 or 12 bits are stored in 16: scaled by the claim, their pictures would be black.
+    Pictures of 10 or 12 bits are stored in 16, and called so: scaled by this claim, they would be black. A claim of 12 bits is
+    meant.
     """
     used = max(8, int(values.max(initial=0)).bit_length())
-    return used if used <= bits - _MARGIN_BITS else bits
+    return used if used <= bits - _MARGIN_BITS and bits >= _CONTAINER_BITS else bits
 
 
 def depth_note(used: int, bits: int) -> tuple[str, ...]:

@@ -65,9 +65,11 @@ def read_photo(file: BinaryIO, kind: Format, frame: int | None) -> Picture:
 
 def _read(file: BinaryIO, kind: Format, frame: int | None) -> _Samples:
     if kind in ("PNG", "JPEG", "JPEG 2000"):
-        data = file.read(MAX_CODED_BYTES + 1)
-        if len(data) > MAX_CODED_BYTES:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        if size > MAX_CODED_BYTES:
             raise DataError(f"the image is a {kind} of more than {MAX_CODED_BYTES >> 20} MiB", "is this an ultrasound image?")
+        data = file.read()
         if kind != "JPEG 2000":
             require_frame(frame, 1)
             return _read_jpeg(data) if kind == "JPEG" else _read_png(data)

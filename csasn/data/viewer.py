@@ -37,7 +37,9 @@ def show(found: Object, frame: Frame) -> Shown:
     """
     bits, shift = _stored_bits(found, frame.bits)
     values = _unsigned(frame.pixels)
-    if shift or bits < 8 * values.itemsize:
+    if not frame.exact and not found.number("PixelRepresentation"):
+        values = np.minimum(values, (1 << bits) - 1)
+    elif shift or bits < 8 * values.itemsize:
         values = values >> shift & ((1 << bits) - 1)
     if frame.kind == "palette":
         return _through_palette(found, values, bits)
@@ -143,11 +145,10 @@ def _whole_range(levels: np.ndarray, values: np.ndarray, bits: int, signed: bool
         if (values >> (bits - 1)).any():
             problem = "says signed, but no window or VOI LUT says what is black and what is white"
             raise wrong("PixelRepresentation", problem, "export it with its window")
-        bits -= 1
-    used = depth(values, bits)
+    used = min(depth(values, bits), bits - signed)
     ends = levels[0], levels[(1 << used) - 1]
     share = np.clip((levels - min(ends)) / (max(ends) - min(ends)), 0, 1)
-    return np.rint(255 * share).astype(np.uint8), depth_note(used, bits)
+    return np.rint(255 * share).astype(np.uint8), depth_note(used, bits - signed)
 
 
 # Lookup tables
