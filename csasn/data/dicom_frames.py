@@ -26,7 +26,11 @@ MAX_FRAGMENTS = 1_000_000
 _PIXELS, _FLOATS = (0x7FE0, 0x10), {(0x7FE0, 8): "FloatPixelData", (0x7FE0, 9): "DoubleFloatPixelData"}
 _ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _STARTS = (b"\xff\xd8", CODESTREAM, JP2)
-_KINDS = {"MONOCHROME": "grey", "PALETTE COLOR": "palette", "RGB": "RGB", "YBR_FULL": "YBR", "YBR_FULL_422": "YBR"}
+_KINDS = {
+    **{"MONOCHROME1": "grey", "MONOCHROME2": "grey", "PALETTE COLOR": "palette"},
+    **{"RGB": "RGB", "YBR_FULL": "YBR", "YBR_FULL_422": "YBR"},
+}
+_OTHERS = ("YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB", "HSV", "ARGB", "CMYK")  # a word may be anything
 _UNDONE = ("YBR_ICT", "YBR_RCT")  # labels of JPEG 2000: without a transform in the stream there is nothing to undo
 MORE_FRAMES = "holds more frames than NumberOfFrames says, the first ones are counted"
 
@@ -102,8 +106,8 @@ def read_frame(found: Object, layout: Layout, index: int) -> Frame:
         raise wrong("PixelData", problem) from None
     except UNREADABLE:
         coded = found.syntax is not None and found.syntax not in NATIVE
-        name = f", in {found.syntax.name}," if coded and found.syntax else ""
-        raise wrong("PixelData", f"{name} is damaged or cut short".lstrip(), UNCOMPRESSED if coded else AGAIN) from None
+        name = f" (it is in {found.syntax.name})" if coded and found.syntax else ""
+        raise wrong("PixelData", f"is damaged or cut short{name}", UNCOMPRESSED if coded else AGAIN) from None
 
 
 def _open_pixels(found: Object) -> tuple[int, bool]:
@@ -129,7 +133,7 @@ def _open_pixels(found: Object) -> tuple[int, bool]:
 
 
 def _read_native(found: Object, layout: Layout, index: int, length: int, is_word: bool) -> Frame:
-    kind = _KINDS.get("MONOCHROME" if layout.label.startswith("MONOCHROME") else layout.label)
+    kind = _KINDS.get(layout.label)
     if kind is None:
         raise _unknown_label(layout.label)
     if (kind in ("RGB", "YBR")) != (layout.samples == 3):
@@ -199,8 +203,7 @@ def _kind(layout: Layout, decoded: Decoded) -> str:
 
 
 def _unknown_label(label: str) -> DataError:
-    shown = label[:16] if label.isprintable() else "not a word"
-    problem = f"is {shown}, expected MONOCHROME1, MONOCHROME2, PALETTE COLOR, RGB, YBR_FULL or YBR_FULL_422"
+    problem = f"is {label if label in _OTHERS else 'unknown'}, expected MONOCHROME1, MONOCHROME2, PALETTE COLOR, RGB, YBR_FULL or YBR_FULL_422"
     return wrong("PhotometricInterpretation", problem, CONVERT)
 
 

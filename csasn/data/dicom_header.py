@@ -121,10 +121,9 @@ def read_header(file: BinaryIO, marked: bool) -> Object:
     if syntax is not None:
         _require_known(syntax)
         file = _inflate(file) if syntax == DeflatedExplicitVRLittleEndian else file
-    elif file.read(4) != b"DICM":  # of files without the 128 bytes before it
-        file.seek(0)
+    begin = 0 if marked or file.read(4) != b"DICM" else 4  # of files without the 128 bytes before it
     elements = pydicom.dcmread(
-        _Counted(file), MAX_VALUE_BYTES, stop_before_pixels=True, force=not marked, specific_tags=_ELEMENTS
+        _Counted(file, begin), MAX_VALUE_BYTES, stop_before_pixels=True, force=not marked, specific_tags=_ELEMENTS
     )
     if any(isinstance(element, RawDataElement) and element.length > MAX_VALUE_BYTES for element in elements.values()):
         raise ValueError
@@ -148,12 +147,20 @@ def _syntax(file: BinaryIO) -> UID | None:
 
 
 class _Counted:
-    """A file that refuses to be read in too many small pieces: a header of a million elements would take minutes."""
+    """A file from `begin` on, that refuses to be read in too many small pieces: a header of a million elements would take minutes."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO, begin: int) -> None:
+        self._file, self._begin = file, begin
         self._num_reads = 0
-        self.seek, self.tell = file.seek, file.tell
+        file.seek(begin)
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        """As of any file."""
+        return self._file.seek(place + (self._begin if whence == io.SEEK_SET else 0), whence) - self._begin
+
+    def tell(self) -> int:
+        """As of any file."""
+        return self._file.tell() - self._begin
 
     def read(self, size: int = -1) -> bytes:
         """As of any file.

@@ -84,7 +84,7 @@ def _grey(found: Object, values: np.ndarray, bits: int) -> Shown:
     table = np.where(padding, np.uint8(0), table).astype(np.uint8)
     shown = table[values]
     if shown.min() == shown.max() and values.min() != values.max():
-        keyword = "VOILUTSequence" if _first(found, "VOILUTSequence") else "WindowCenter"
+        keyword = "WindowCenter" if _first(found, "VOILUTSequence") is None else "VOILUTSequence"
         raise wrong(keyword, "leaves nothing of the picture: all its pixels would be equal", AGAIN)
     return Shown(shown, notes)
 
@@ -98,7 +98,7 @@ def _padding(found: Object, stored: np.ndarray) -> np.ndarray:
 
 def _rescale(found: Object, stored: np.ndarray) -> tuple[np.ndarray, int]:
     """Stored values after the modality LUT, and its bits; or after slope and intercept, and 0."""
-    if lookup := _first(found, "ModalityLUTSequence"):
+    if (lookup := _first(found, "ModalityLUTSequence")) is not None:
         return _look_up(lookup, stored, "ModalityLUTSequence")
     slope, intercept = (*found.numbers("RescaleSlope"), 1.0)[0], (*found.numbers("RescaleIntercept"), 0.0)[0]
     if slope == 0:
@@ -108,7 +108,7 @@ def _rescale(found: Object, stored: np.ndarray) -> tuple[np.ndarray, int]:
 
 def _voi(found: Object, levels: np.ndarray) -> np.ndarray | None:
     """0..255 of each level by the first VOI LUT, else by the first window; None where there is neither."""
-    if lookup := _first(found, "VOILUTSequence"):
+    if (lookup := _first(found, "VOILUTSequence")) is not None:
         output, bits = _look_up(lookup, levels, "VOILUTSequence")
         return to_uint8(output, bits)
     centre, width = found.numbers("WindowCenter"), found.numbers("WindowWidth")
