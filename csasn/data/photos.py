@@ -106,7 +106,7 @@ def _read_png(data: bytes) -> _Samples:
             with Image.open(io.BytesIO(head.as_bytes_of_colour()), formats=("PNG",)) as image:
                 bytes_HW4 = np.asarray(image)
             return _Samples(np.ascontiguousarray(bytes_HW4).view(">u2").astype(np.uint16), 16, turn)
-        return _Samples(imagecodecs.spng_decode(head.code), 16, turn)
+        return _Samples(imagecodecs.png_decode(head.recoded()), 16, turn)
     with Image.open(io.BytesIO(head.code), formats=("PNG",)) as image:
         samples = _read_open(image, "PNG")
     return _Samples(samples.pixels, samples.bits, orientation(head.exif))
