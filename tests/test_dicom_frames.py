@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
-from csasn.data.dicom_frames import MORE_FRAMES
 from csasn.data.images import read_image
+from csasn.data.notes import MORE_FRAMES
 from dicom_objects import CLIP, DAMAGED, NAME, PIXELS, ULTRASOUND, dicom, ramp, write
 from image_faults import fault
 

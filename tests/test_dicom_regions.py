@@ -7,8 +7,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from csasn.data.images import read_image
+from csasn.data.notes import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY
 from csasn.data.picture import Picture
-from csasn.data.regions import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY
 from dicom_objects import dicom, ramp, region, write
 
 

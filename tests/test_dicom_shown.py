@@ -49,7 +49,7 @@ def test_padding_is_black_even_where_black_is_white(tmp_path: Path) -> None:
 def test_values_of_fewer_bits_in_sixteen_are_shown_by_their_own_range_and_that_is_said(tmp_path: Path, bits: int) -> None:
     picture = read_image(write(tmp_path, dicom(deep(bits), bits=16, sop=CAPTURE)))
     assert np.abs(picture.pixels_HW.astype(int) - ramp()).max() <= 1
-    assert picture.notes == (f"values use {bits} of 16 bits, shown by their own range",)
+    assert picture.notes == (f"its values use {bits} of 16 bits, it is shown by their own range",)
 
 
 @pytest.mark.parametrize(("bits", "claimed"), [(15, 16), (10, 12)])

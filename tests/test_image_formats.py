@@ -121,7 +121,7 @@ def test_values_of_fewer_bits_are_shown_by_their_own_range_and_that_is_said(tmp_
     picture = read_image(put(tmp_path, saved(deep, kind)))
     expected = ramp() if bits != 15 else ramp() // 2
     assert np.abs(picture.pixels_HW.astype(int) - expected).max() <= 1
-    assert picture.notes == ((f"values use {used} of 16 bits, shown by their own range",) if used < 16 else ())
+    assert picture.notes == ((f"its values use {used} of 16 bits, it is shown by their own range",) if used < 16 else ())
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])

@@ -18,6 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, RLELossless
 from csasn.data.codecs import Decoded, SizeError, decode_rle, decode_stream
 from csasn.data.dicom_header import AGAIN, NATIVE, UNCOMPRESSED, Object, wrong
 from csasn.data.jpeg import CODESTREAM, JP2
+from csasn.data.notes import MORE_FRAMES
 from csasn.data.picture import CONVERT, UNREADABLE
 from csasn.errors import DataError
 
@@ -32,7 +33,6 @@ _KINDS = {
 }
 _OTHERS = ("YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB", "HSV", "ARGB", "CMYK")  # a word may be anything
 _UNDONE = ("YBR_ICT", "YBR_RCT")  # labels of JPEG 2000: without a transform in the stream there is nothing to undo
-MORE_FRAMES = "holds more frames than NumberOfFrames says, the first ones are counted"
 
 
 @dataclass(frozen=True)

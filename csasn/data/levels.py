@@ -22,11 +22,6 @@ def depth(values: np.ndarray, bits: int) -> int:
     return used if used <= bits - _MARGIN_BITS and bits >= _CONTAINER_BITS else bits
 
 
-def depth_note(used: int, bits: int) -> tuple[str, ...]:
-    """What to say where a picture is shown by its own range."""
-    return (f"values use {used} of {bits} bits, shown by their own range",) if used < bits else ()
-
-
 def to_uint8(values: np.ndarray, bits: int) -> np.ndarray:
     """Values of `bits` bits scaled to 0..255, rounded; in strips, since 64-bit copies of a large frame take gigabytes."""
     if bits == 8 and values.dtype == np.uint8:

@@ -18,7 +18,8 @@ from csasn.data import jpeg, png
 from csasn.data.codecs import SizeError, decode_stream
 from csasn.data.exif import orientation, turned
 from csasn.data.formats import Format
-from csasn.data.levels import depth, depth_note, luminance, over_black, share_of_colour, to_uint8
+from csasn.data.levels import depth, luminance, over_black, share_of_colour, to_uint8
+from csasn.data.notes import own_range
 from csasn.data.picture import (
     CONVERT,
     MAX_FRAMES,
@@ -159,4 +160,4 @@ def _shown(samples: _Samples) -> Picture:
         shown = over_black(shown, alpha)
     colour_share = share_of_colour(shown)
     grey = turned(luminance(shown), samples.turn)
-    return Picture(grey, notes=depth_note(used, bits), colour_share=colour_share)
+    return Picture(grey, notes=own_range(used, bits), colour_share=colour_share)

@@ -13,6 +13,7 @@ import pydicom
 from PIL import Image
 
 from csasn.data.dicom_header import Object, name_of
+from csasn.data.notes import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY
 from csasn.data.picture import require_bounds
 from csasn.errors import DataError
 
@@ -20,11 +21,6 @@ CLEARLY_LARGER = 1.5  # of two views by area: the larger one is the picture, the
 MAX_BEYOND = 0.02  # share of the picture by which a region may pass its edge; one that passes it further is of another picture
 LEAST_SHARE, LEAST_SIDE_PX, MOST_SLENDER = 0.1, 16, 6  # a smaller or longer region shows no nodule
 MIN_STRETCH, MAX_STRETCH = 1.02, 4.0  # below, pixels are as good as square; above, the spacing is not that of a picture
-SLIVER = "its ultrasound region is a sliver, the whole picture is shown"
-BEYOND = "its ultrasound region lies beyond the picture, the whole picture is shown"
-SQUARED = "its pixels were not square, it is resampled"
-UNLIKELY = "its pixels would be more than four times as long as wide, which is not believed"
-FLOW = "colour flow lies over its B-mode"
 _TISSUE, _FLOW, _SPACE_2D, _CENTIMETRE = 1, 2, 1, 3
 _NO_B_MODE = {(1, 2): "colour Doppler", 2: "M-mode", 3: "spectral Doppler"}  # by (format, data type) or format
 _CORNERS = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")

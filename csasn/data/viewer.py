@@ -15,7 +15,8 @@ from pydicom.pixels.processing import apply_color_lut
 
 from csasn.data.dicom_frames import Frame
 from csasn.data.dicom_header import AGAIN, Object, wrong
-from csasn.data.levels import depth, depth_note, rgb_of_ybr, to_uint8
+from csasn.data.levels import depth, rgb_of_ybr, to_uint8
+from csasn.data.notes import own_range
 from csasn.errors import DataError
 
 MAX_GREY_BITS = 16
@@ -47,7 +48,7 @@ def show(found: Object, frame: Frame) -> Shown:
         return _grey(found, values, bits)
     used = depth(values, bits)
     pixels = to_uint8(values, used)
-    return Shown(rgb_of_ybr(pixels) if frame.kind == "YBR" else pixels, depth_note(used, bits))
+    return Shown(rgb_of_ybr(pixels) if frame.kind == "YBR" else pixels, own_range(used, bits))
 
 
 def _unsigned(pixels: np.ndarray) -> np.ndarray:
@@ -148,7 +149,7 @@ def _whole_range(levels: np.ndarray, values: np.ndarray, bits: int, signed: bool
     used = min(depth(values, bits), bits - signed)
     ends = levels[0], levels[(1 << used) - 1]
     share = np.clip((levels - min(ends)) / (max(ends) - min(ends)), 0, 1)
-    return np.rint(255 * share).astype(np.uint8), depth_note(used, bits - signed)
+    return np.rint(255 * share).astype(np.uint8), own_range(used, bits - signed)
 
 
 # Lookup tables
