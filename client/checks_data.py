@@ -78,7 +78,7 @@ def check_fingerprint(situation: Situation) -> Finding:
 def check_pixels(situation: Situation) -> Finding:
     """Pictures look as they should: nothing suggests that they were exported or read wrongly."""
     found = situation.fingerprint
-    troubles = {f"{_rows(rows)} suspected: {kind}": f"see fingerprint.png, and {KINDS[kind]}" for kind, rows in found.suspects.items()}
+    troubles = {f"{_rows(rows)} suspected: {kind}": f"see fingerprint.png; {KINDS[kind]}" for kind, rows in found.suspects.items()}
     said = {f"{_rows(rows)}: {note}": READING_FIX for note, rows in found.readings.items() if note != SQUARED}
     squared = found.readings.get(SQUARED, ())
     message = [

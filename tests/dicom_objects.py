@@ -39,7 +39,7 @@ def dicom(pixels: np.ndarray, kind: str = "MONOCHROME2", bits: int = 8, sop: str
 def region(
     corners: tuple[int, int, int, int], unit: int = 3, delta: float = 0.01, form: int = 1, kind: int = 1, aspect: float = 1
 ) -> Dataset:
-    """An ultrasound region; corners are left, top, right, bottom, the latter two inclusive; `aspect` is a pixel's height by width."""
+    """An ultrasound region; corners are left, top, right, bottom, inclusive; `aspect` is a pixel's height over its width."""
     item = Dataset()
     item.RegionSpatialFormat, item.RegionDataType, item.RegionFlags = form, kind, 0
     item.RegionLocationMinX0, item.RegionLocationMinY0, item.RegionLocationMaxX1, item.RegionLocationMaxY1 = corners

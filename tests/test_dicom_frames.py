@@ -1,4 +1,4 @@
-"""csasn/data/dicom_frames.py, dicom_header.py: where frames lie, what streams say against labels, and objects with small defects."""
+"""csasn/data/dicom_frames.py, dicom_header.py: where frames lie, what streams say against labels, small defects."""
 
 import io
 import struct
@@ -156,7 +156,9 @@ def test_a_jpeg_that_is_cut_is_refused_with_zeros_after_it_or_without(tmp_path: 
 # Defects of the object
 
 
-@pytest.mark.parametrize("missing", ["BitsStored", "HighBit", "PixelRepresentation", "PhotometricInterpretation", "SamplesPerPixel"])
+@pytest.mark.parametrize(
+    "missing", ["BitsStored", "HighBit", "PixelRepresentation", "PhotometricInterpretation", "SamplesPerPixel"]
+)
 def test_elements_that_can_be_told_may_be_missing(tmp_path: Path, missing: str) -> None:
     dataset = dicom(ramp())
     del dataset[missing]

@@ -48,7 +48,9 @@ def test_colour_flow_over_the_b_mode_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("unit", "delta", "spacing"), [(3, 0.01, (0.1, 0.1)), (3, -0.01, (0.1, 0.1)), (4, 0.01, None), (3, 0.0, None)]
 )
-def test_spacing_is_in_mm_where_the_unit_is_cm(tmp_path: Path, unit: int, delta: float, spacing: tuple[float, float] | None) -> None:
+def test_spacing_is_in_mm_where_the_unit_is_cm(
+    tmp_path: Path, unit: int, delta: float, spacing: tuple[float, float] | None
+) -> None:
     found = look(tmp_path, region((0, 0, 59, 39), unit, delta)).spacing_mm
     assert found == (pytest.approx(spacing) if spacing else None)
 

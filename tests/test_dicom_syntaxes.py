@@ -12,16 +12,12 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
-    HTJ2K,
     JPEG2000,
-    JPEG2000TransferSyntaxes,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
     JPEG2000Lossless,
+    JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
@@ -31,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from csasn.data import codecs, dicom_frames, dicom_header
+from csasn.data import codecs, dicom_header
 from csasn.data.images import read_image
 from dicom_objects import CAPTURE, CLIP, DAMAGED, PIXELS, ULTRASOUND, dicom, ramp, recode, region, write
 from image_faults import fault

@@ -106,7 +106,9 @@ def test_a_cut_picture_of_each_format_is_refused(tmp_path: Path, kind: str, name
 @pytest.mark.parametrize("kind", ["TIFF", "WEBP"])
 def test_a_page_is_chosen_like_a_frame(tmp_path: Path, kind: str, frame: int | None, level: int) -> None:
     pages = [Image.fromarray((ramp() // 2 + 25 * number).astype(np.uint8)) for number in range(5)]
-    path = put(tmp_path, saved(pages[0], kind, save_all=True, append_images=pages[1:], **({"lossless": True} if kind == "WEBP" else {})))
+    path = put(
+        tmp_path, saved(pages[0], kind, save_all=True, append_images=pages[1:], **({"lossless": True} if kind == "WEBP" else {}))
+    )
     np.testing.assert_array_equal(read_image(path, frame).pixels_HW, ramp() // 2 + 25 * level)
     assert fault(path, 6) == "frame 6 is not in the image, expected 1 to 5"
 
@@ -116,7 +118,9 @@ def test_a_page_is_chosen_like_a_frame(tmp_path: Path, kind: str, frame: int | N
 
 @pytest.mark.parametrize(("bits", "used"), [(8, 8), (9, 9), (10, 10), (12, 12), (14, 14), (15, 16), (16, 16)])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000"])
-def test_values_of_fewer_bits_are_shown_by_their_own_range_and_that_is_said(tmp_path: Path, kind: str, bits: int, used: int) -> None:
+def test_values_of_fewer_bits_are_shown_by_their_own_range_and_that_is_said(
+    tmp_path: Path, kind: str, bits: int, used: int
+) -> None:
     deep = (ramp().astype(np.int64) * ((1 << bits) - 1) // 255).astype(np.uint16)
     picture = read_image(put(tmp_path, saved(deep, kind)))
     expected = ramp() if bits != 15 else ramp() // 2

@@ -91,8 +91,6 @@ def test_a_cut_picture_is_refused(tmp_path: Path, ending: str, share: float) -> 
     assert "damaged, cut short" in fault(path)
 
 
-
-
 def test_a_picture_without_contrast_is_refused(tmp_path: Path) -> None:
     assert "no contrast" in fault(save(tmp_path, Image.new("L", (50, 50), 7), ".png"))
 
@@ -142,7 +140,9 @@ def test_a_thumbnail_is_refused_only_where_the_site_says_so() -> None:
     require_size(48, 60, None)
     require_size(48, 96, 96)
     require_size(96, 48, 96)
-    with pytest.raises(DataError, match=r"^the image is 60 x 48 pixels, expected a longer side of at least 96, as policy\.min_image"):
+    with pytest.raises(
+        DataError, match=r"^the image is 60 x 48 pixels, expected a longer side of at least 96, as policy\.min_image"
+    ):
         require_size(48, 60, 96)
 
 

@@ -68,9 +68,7 @@ def plant(hospital: Hospital) -> None:
     hospital.write([(f"SECRET{n}", f"SECRET{n}.png", "PTC") for n in range(22)], pictures)
 
 
-def test_doctor_names_rows_and_remedy_and_the_fingerprint_shows_each(
-    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_doctor_names_rows_and_remedy_and_the_fingerprint_shows_each(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(hospital)
     shown = []
     draw = checks_data.draw_fingerprint

@@ -28,8 +28,12 @@ _PIXELS, _FLOATS = (0x7FE0, 0x10), {(0x7FE0, 8): "FloatPixelData", (0x7FE0, 9): 
 _ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _STARTS = (b"\xff\xd8", CODESTREAM, JP2)
 _KINDS = {
-    **{"MONOCHROME1": "grey", "MONOCHROME2": "grey", "PALETTE COLOR": "palette"},
-    **{"RGB": "RGB", "YBR_FULL": "YBR", "YBR_FULL_422": "YBR"},
+    "MONOCHROME1": "grey",
+    "MONOCHROME2": "grey",
+    "PALETTE COLOR": "palette",
+    "RGB": "RGB",
+    "YBR_FULL": "YBR",
+    "YBR_FULL_422": "YBR",
 }
 _OTHERS = ("YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB", "HSV", "ARGB", "CMYK")  # a word may be anything
 _UNDONE = ("YBR_ICT", "YBR_RCT")  # labels of JPEG 2000: without a transform in the stream there is nothing to undo
@@ -203,7 +207,7 @@ def _kind(layout: Layout, decoded: Decoded) -> str:
 
 
 def _unknown_label(label: str) -> DataError:
-    problem = f"is {label if label in _OTHERS else 'unknown'}, expected MONOCHROME1, MONOCHROME2, PALETTE COLOR, RGB, YBR_FULL or YBR_FULL_422"
+    problem = f"is {label if label in _OTHERS else 'unknown'}, expected {', '.join(list(_KINDS)[:-1])} or {list(_KINDS)[-1]}"
     return wrong("PhotometricInterpretation", problem, CONVERT)
 
 

@@ -147,7 +147,7 @@ def _syntax(file: BinaryIO) -> UID | None:
 
 
 class _Counted:
-    """A file from `begin` on, that refuses to be read in too many small pieces: a header of a million elements would take minutes."""
+    """A file from `begin` on that refuses to be read in too many small pieces: a header of a million elements takes minutes."""
 
     def __init__(self, file: BinaryIO, begin: int) -> None:
         self._file, self._begin = file, begin

@@ -59,4 +59,4 @@ def over_black(pixels: np.ndarray, alpha_HW: np.ndarray) -> np.ndarray:
     if (alpha_HW == 255).all():
         return pixels
     weight = alpha_HW if pixels.ndim == 2 else alpha_HW[..., None]
-    return ((pixels.astype(np.uint16) * weight + 127) // 255).astype(np.uint8)
+    return np.asarray((pixels.astype(np.uint16) * weight + 127) // 255, np.uint8)

@@ -7,6 +7,7 @@ Axes: H rows, W columns.
 """
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -140,11 +141,10 @@ def _read_open(image: Image.Image, kind: Format) -> _Samples:
     return _Samples(pixels, 8, turn)
 
 
-def _bits(image: Image.Image, tags: object) -> int:
+def _bits(image: Image.Image, tags: Mapping[int, Sequence[int]]) -> int:
     """Bits of a deep grey sample as the file claims."""
-    claimed = tags.get(_BITS_PER_SAMPLE, ()) if hasattr(tags, "get") else ()
-    most = _MOST_BITS.get(image.mode, 8)
-    return min(most, claimed[0]) if len(claimed) == 1 and claimed[0] > 8 else most
+    most, claimed = _MOST_BITS.get(image.mode, 8), tags.get(_BITS_PER_SAMPLE, ())
+    return min(most, int(claimed[0])) if len(claimed) == 1 and claimed[0] > 8 else most
 
 
 def _shown(samples: _Samples) -> Picture:

@@ -17,7 +17,7 @@ _END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 
 @dataclass(frozen=True)
 class Png:
-    """Size, bits of a sample and kind of a PNG; contents of its header, transparency, coded pixels and EXIF; what makes the picture."""
+    """Size, bits of a sample and kind of a PNG; contents of its chunks; `body` are the chunks that make the picture, whole."""
 
     height: int
     width: int

@@ -75,7 +75,8 @@ def _grey(found: Object, values: np.ndarray, bits: int) -> Shown:
     stored = np.where(stored >> (bits - 1), stored - (1 << bits), stored) if signed else stored
     padding = _padding(found, stored)
     levels, top = _rescale(found, stored)
-    table, notes = _voi(found, levels), ()
+    table = _voi(found, levels)
+    notes: tuple[str, ...] = ()
     if table is None and top:
         table = to_uint8(levels.astype(np.int64), top)
     elif table is None:
@@ -118,7 +119,11 @@ def _voi(found: Object, levels: np.ndarray) -> np.ndarray | None:
         return None  # no window, or one that the standard forbids
     if function not in _WINDOWS:
         raise wrong("VOILUTFunction", "is unknown, expected LINEAR, LINEAR_EXACT or SIGMOID")
-    return np.rint(255 * np.clip(_WINDOWS[function](levels, centre[0], width[0]), 0, 1)).astype(np.uint8)
+    return _to_grey(_WINDOWS[function](levels, centre[0], width[0]))
+
+
+def _to_grey(shares: np.ndarray) -> np.ndarray:
+    return np.asarray(np.rint(255 * np.clip(shares, 0, 1)), np.uint8)
 
 
 def _linear(levels: np.ndarray, centre: float, width: float) -> np.ndarray:
@@ -142,14 +147,12 @@ _WINDOWS: dict[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
 
 def _whole_range(levels: np.ndarray, values: np.ndarray, bits: int, signed: bool) -> tuple[np.ndarray, tuple[str, ...]]:
     """Levels over the range that stored values can have, or that they do use where this is far less; a falling slope inverts."""
-    if signed:
-        if (values >> (bits - 1)).any():
-            problem = "says signed, but no window or VOI LUT says what is black and what is white"
-            raise wrong("PixelRepresentation", problem, "export it with its window")
+    if signed and (values >> (bits - 1)).any():
+        problem = "says signed, but no window or VOI LUT says what is black and what is white"
+        raise wrong("PixelRepresentation", problem, "export it with its window")
     used = min(depth(values, bits), bits - signed)
     ends = levels[0], levels[(1 << used) - 1]
-    share = np.clip((levels - min(ends)) / (max(ends) - min(ends)), 0, 1)
-    return np.rint(255 * share).astype(np.uint8), own_range(used, bits - signed)
+    return _to_grey((levels - min(ends)) / (max(ends) - min(ends))), own_range(used, bits - signed)
 
 
 # Lookup tables
