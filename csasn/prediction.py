@@ -20,7 +20,7 @@ from csasn.onnx_model import load_onnx
 from csasn.site import Site
 from csasn.weighting import ClassWeights
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".dcm")
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jp2", ".dcm")
 
 
 @dataclass(frozen=True)

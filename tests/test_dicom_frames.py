@@ -207,6 +207,16 @@ def test_floating_point_pixels_are_refused_by_their_element(tmp_path: Path) -> N
     assert "FloatPixelData (7FE0,0008) holds floating-point pixels" in fault(write(tmp_path, dataset))
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_colours_by_pairs_are_told_from_whole_ones_by_their_number(tmp_path: Path, whole: bool) -> None:
+    """Programs that unfold a picture forget to change its label."""
+    ybr = np.asarray(Image.fromarray(COLOURS).convert("YCbCr"))
+    pairs = np.concatenate([ybr[:, ::2, :1], ybr[:, 1::2, :1], ybr[:, ::2, 1:]], -1)
+    dataset = dicom(ybr, "YBR_FULL", PhotometricInterpretation="YBR_FULL_422")
+    dataset.PixelData = ybr.tobytes() if whole else np.ascontiguousarray(pairs).tobytes()
+    assert far(write(tmp_path, dataset), GREY_OF_COLOURS) < 2
+
+
 def test_bytes_beyond_the_pixels_do_not_matter(tmp_path: Path) -> None:
     dataset = dicom(ramp())
     dataset.PixelData += bytes(4096)

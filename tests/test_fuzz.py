@@ -259,7 +259,9 @@ def exports() -> list[bytes]:
         picture.save(file, kind, **options)
         results.append(file.getvalue())
     colours = np.repeat(np.asarray(deep)[..., None], 4, axis=2)
-    return [*results, *(imagecodecs.png_encode(np.ascontiguousarray(colours[..., :num])) for num in (2, 3, 4))]
+    results += [bytes(imagecodecs.png_encode(np.ascontiguousarray(colours[..., :num]))) for num in (2, 3, 4)]
+    results += [bytes(imagecodecs.tiff_encode(np.ascontiguousarray(colours[..., :3]), photometric="rgb"))] * 3
+    return [*results, bytes(imagecodecs.jpeg2k_encode(np.ascontiguousarray(colours[..., :3]), codecformat="jp2"))]
 
 
 def coded_objects() -> list[bytes]:

@@ -6,6 +6,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -113,6 +114,19 @@ def test_a_page_is_chosen_like_a_frame(tmp_path: Path, kind: str, frame: int | N
     assert fault(path, 6) == "frame 6 is not in the image, expected 1 to 5"
 
 
+def test_a_webp_of_a_huge_canvas_is_refused_from_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [Image.fromarray(ramp() + np.uint8(number)) for number in range(2)]
+    for data, place, size in (
+        (saved(pages[0], "WEBP", save_all=True, append_images=pages[1:], lossless=True), 24, b"\xff\x3f\0\xff\x3f\0"),
+        (saved(pages[0], "WEBP", lossless=True), 21, b"\xff\xff\xff\x0f"),
+        (saved(pages[0], "WEBP"), 26, b"\xff\x3f\xff\x3f"),
+    ):
+        huge = data[:place] + size + data[place + len(size) :]
+        with monkeypatch.context() as patch:
+            patch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+            assert "expected at most" in fault(put(tmp_path, huge))
+
+
 # Depth
 
 
@@ -142,6 +156,18 @@ def test_sixteen_bits_of_colour_or_transparency_keep_their_depth(tmp_path: Path,
     expected = ramp().copy()
     expected[: 10 if channels != 3 else 0] = 0
     assert np.abs(read_image(put(tmp_path, data)).pixels_HW.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG 2000", "JPEG 2000, colours transformed"])
+def test_deep_colours_keep_their_depth(tmp_path: Path, kind: str) -> None:
+    deep = np.repeat(ramp()[..., None], 3, axis=2).astype(np.uint16) * 16
+    if kind == "TIFF":
+        data = imagecodecs.tiff_encode(deep, photometric="rgb")
+    else:
+        data = imagecodecs.jpeg2k_encode(deep, codecformat="jp2", reversible=True, mct="transformed" in kind)
+    picture = read_image(put(tmp_path, bytes(data)))
+    assert np.abs(picture.pixels_HW.astype(int) - ramp()).max() <= 1
+    assert picture.notes == ("its values use 12 of 16 bits, it is shown by their own range",)
 
 
 def test_a_tiff_whose_white_is_zero_is_not_shown_inverted(tmp_path: Path) -> None:

@@ -143,8 +143,9 @@ def _read_native(found: Object, layout: Layout, index: int, length: int, is_word
     if (kind in ("RGB", "YBR")) != (layout.samples == 3):
         raise wrong("SamplesPerPixel", f"is {layout.samples}, which does not go with PhotometricInterpretation {layout.label}")
     item = layout.bits_allocated // 8
-    subsampled = layout.subsampled and item == 1 and layout.width % 2 == 0
-    size = layout.height * layout.width * (2 if subsampled else layout.samples) * item
+    pixels = layout.height * layout.width
+    subsampled = layout.subsampled and item == 1 and layout.width % 2 == 0 and length < 3 * pixels * layout.num_frames
+    size = pixels * (2 if subsampled else layout.samples) * item
     if size * layout.num_frames > length and layout.num_frames > 1:
         problem = f"is {layout.num_frames}, but PixelData holds {length // size} frames of {size} bytes"
         raise wrong("NumberOfFrames", problem)

@@ -36,7 +36,8 @@ from csasn.errors import DataError
 MAX_CODED_BYTES = 512 << 20  # of a picture that is read at once
 _PILLOW = {"PNG": "PNG", "BMP": "BMP", "TIFF": "TIFF", "WebP": "WEBP", "JPEG 2000": "JPEG2000"}
 _PIXEL_BYTES = {"1": 1, "L": 1, "I;16": 2, "I;16B": 2, "LA": 4}  # as Pillow holds one; any other mode has four
-_WHITE_IS_ZERO, _PHOTOMETRIC, _ORIENTATION, _BITS_PER_SAMPLE = 0, 262, 274, 258  # of TIFF
+_PHOTOMETRIC, _ORIENTATION, _BITS_PER_SAMPLE, _PLANAR = 262, 274, 258, 284  # tags of TIFF
+_WHITE_IS_ZERO, _RGB = 0, 2
 _MOST_BITS = {"I;16": 16, "I;16B": 16, "I;16L": 16, "I;16N": 16, "I": 32}
 
 
@@ -75,15 +76,23 @@ def _read(file: BinaryIO, kind: Format, frame: int | None) -> _Samples:
         if kind != "JPEG 2000":
             require_frame(frame, 1)
             return _read_jpeg(data) if kind == "JPEG" else _read_png(data)
+        if (deep := jpeg.read_jpeg_2000(data)).bits > 8 and deep.size[2] == 3:
+            require_frame(frame, 1)
+            require_bounds(deep.size[0], deep.size[1], 1, 6)
+            return _Samples(decode_stream(data).pixels, deep.bits)
         file = io.BytesIO(data)
+    if kind == "WebP":
+        require_bounds(*_size_of_webp(file.read(30)), 1, 4)
+        file.seek(0)
     with Image.open(file, formats=(_PILLOW[kind],)) as image:
         num_frames = getattr(image, "n_frames", 1)
         require_frame(frame, num_frames)
         if num_frames > MAX_FRAMES:
             raise ValueError
+        index = frame_index(frame, num_frames)
         if num_frames > 1:
-            image.seek(frame_index(frame, num_frames))
-        return _read_open(image, kind)
+            image.seek(index)
+        return _read_deep_tiff(file, image, index) if kind == "TIFF" and _is_deep(image) else _read_open(image, kind)
 
 
 def _read_jpeg(data: bytes) -> _Samples:
@@ -139,6 +148,36 @@ def _read_open(image: Image.Image, kind: Format) -> _Samples:
     if kind == "BMP" and pixels.ndim == 3 and pixels.shape[2] == 4 and not pixels[..., 3].any():
         pixels = pixels[..., :3]  # programs that write no transparency leave it 0
     return _Samples(pixels, 8, turn)
+
+
+def _size_of_webp(head: bytes) -> tuple[int, int]:
+    """Height and width, which Pillow would take memory for before it tells them (RFC 9649)."""
+    form = head[12:16]
+    if form == b"VP8X":
+        return 1 + int.from_bytes(head[27:30], "little"), 1 + int.from_bytes(head[24:27], "little")
+    if form == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
+    return int.from_bytes(head[28:30], "little") & 0x3FFF, int.from_bytes(head[26:28], "little") & 0x3FFF
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an open TIFF is of colours of 16 bits, of which Pillow would keep the upper 8."""
+    tags = getattr(image, "tag_v2", {})
+    deep = set(tags.get(_BITS_PER_SAMPLE, ())) == {16} and image.mode in ("RGB", "RGBA")
+    return deep and tags.get(_PHOTOMETRIC) == _RGB and tags.get(_PLANAR, 1) == 1
+
+
+def _read_deep_tiff(file: BinaryIO, image: Image.Image, index: int) -> _Samples:
+    count = len(image.tag_v2[_BITS_PER_SAMPLE])  # type: ignore[attr-defined]
+    require_bounds(image.height, image.width, 1, 2 * count)
+    turn = image.tag_v2.get(_ORIENTATION, 1)  # type: ignore[attr-defined]
+    size = image.height, image.width
+    file.seek(0)
+    pixels = imagecodecs.tiff_decode(file.read(MAX_CODED_BYTES), index)
+    if pixels.shape != (*size, count) or pixels.dtype != np.uint16:
+        raise ValueError
+    return _Samples(pixels if image.mode == "RGBA" else pixels[..., :3], 16, turn)
 
 
 def _bits(image: Image.Image, tags: Mapping[int, Sequence[int]]) -> int:
