@@ -4,6 +4,7 @@ What is said names rows of manifest.csv, never a case or an image.
 """
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from client.checks_manifest import check_cases, check_labels, check_likeness, check_splits
@@ -12,6 +13,8 @@ from client.situation import Situation
 from csasn.data.cases import SPLITS, TRAIN, Records
 from csasn.data.fingerprint import Fingerprint
 from csasn.data.images import read_image
+from csasn.data.notes import SQUARED
+from csasn.data.suspects import KINDS, find_suspects
 from csasn.errors import ConfigurationError
 from csasn.randomness import generator
 from csasn.report.fingerprint import MAX_SAMPLES, Sample, draw_fingerprint
@@ -21,6 +24,7 @@ from csasn.storage import private_folder, write_json
 MAX_ROWS = 10  # named in a line
 TEXT_FIX = "see fingerprint.png, and crop or mask what may name a patient"
 LEFT_OUT_FIX = "export these images again, or take their rows out of manifest.csv; training goes on without them"
+READING_FIX = "compare them with a viewer"
 CALIPER_FIX = "see fingerprint.png, and export these images without measurements where you can"
 
 
@@ -50,6 +54,21 @@ def check_fingerprint(situation: Situation) -> Finding:
     write_json(state / "fingerprint.json", fingerprint.model_dump(mode="json"), 0o600)
     draw_fingerprint(fingerprint, records, _samples(site, situation.study.seed, records), state / "fingerprint.png")
     return Finding("ok", f"{state / 'fingerprint.json'}, and pictures in fingerprint.png beside it; both for this site alone")
+
+
+def check_pixels(situation: Situation) -> Finding:
+    """Pictures look as they should: nothing suggests that they were exported or read wrongly."""
+    found = situation.fingerprint
+    troubles = {f"{_rows(rows)} suspected: {kind}": f"see fingerprint.png; {KINDS[kind]}" for kind, rows in found.suspects.items()}
+    said = {f"{_rows(rows)}: {note}": READING_FIX for note, rows in found.readings.items() if note != SQUARED}
+    squared = found.readings.get(SQUARED, ())
+    message = [
+        f"{len(squared)} images had pixels that are not square, and were resampled" if squared else "",
+        f"{found.num_enlarged} of {found.num_images} images ({found.num_enlarged / found.num_images:.0%}) are smaller than the "
+        "model's input and are enlarged (policy.min_image_px refuses them)" if found.num_enlarged else "",
+    ]  # fmt: skip
+    usual = "" if troubles or said else "nothing suspected"
+    return judge("; ".join(filter(None, message)) or usual, {**troubles, **said})
 
 
 def check_text(situation: Situation) -> Finding:
@@ -82,25 +101,36 @@ def _marks(what: str, rows: Sequence[int], fix: str, fingerprint: Fingerprint) -
 
 
 def _samples(site: Site, seed: int, records: Records) -> list[Sample]:
-    """Images to look at, read again: half of those with suspected text, half with calipers; any, where nothing is suspected."""
+    """Images to look at, read again: some of each suspicion in turn, and of text and calipers; any, where nothing is suspected."""
     rows, facts = records.manifest.rows, records.images.facts
     order = generator(seed, "fingerprint", site.site).permutation(len(rows)).tolist()
-    texts = [place for place in order if facts[place].shows("text")]
-    calipers = [place for place in order if facts[place].shows("caliper") and place not in set(texts)]
-    num_texts = max(MAX_SAMPLES // 2, MAX_SAMPLES - len(calipers))
-    chosen = (texts[:num_texts] + calipers)[:MAX_SAMPLES] or order[:MAX_SAMPLES]
+    groups = {kind: [place for place in order if found[place]] for kind, found in find_suspects(facts).items()}
+    groups |= {kind: [place for place in order if facts[place].shows(kind)] for kind in ("text", "caliper")}
+    chosen = _in_turn(list(groups.values()))[:MAX_SAMPLES] or order[:MAX_SAMPLES]
     return [
         Sample(
-            rows[place].number, read_image(Path(site.images) / rows[place].image, rows[place].frame).pixels_HW, facts[place].marks
+            rows[place].number,
+            read_image(Path(site.images) / rows[place].image, rows[place].frame).pixels_HW,
+            facts[place].marks,
+            tuple(kind for kind in KINDS if place in groups[kind]),
         )
         for place in sorted(chosen, key=lambda place: rows[place].number)
     ]
 
 
+def _in_turn(groups: Sequence[Sequence[int]]) -> list[int]:
+    """The first of each group, then the second of each, ..., each once."""
+    return list(dict.fromkeys(place for turn in zip_longest(*groups) for place in turn if place is not None))
+
+
 def _shown(rows: Sequence[int]) -> str:
+    return f"{_rows(rows)} show" if len(rows) > 1 else f"{_rows(rows)} shows"
+
+
+def _rows(rows: Sequence[int]) -> str:
     listed = ", ".join(map(str, rows[:MAX_ROWS]))
     more = f" and {len(rows) - MAX_ROWS} more" if len(rows) > MAX_ROWS else ""
-    return f"rows {listed}{more} show" if len(rows) > 1 else f"row {listed} shows"
+    return f"rows {listed}{more}" if len(rows) > 1 else f"row {listed}"
 
 
 CONFIGURATION = "configuration"
@@ -112,6 +142,7 @@ DATA_CHECKS = (
     Check("splits", check_splits, ("images",)),
     Check("likeness", check_likeness, ("images",)),
     Check("fingerprint", check_fingerprint, ("images",)),
+    Check("pixels", check_pixels, ("images",)),
     Check("burned-in text", check_text, ("images",)),
     Check("calipers", check_calipers, ("images",)),
 )

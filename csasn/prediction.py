@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from csasn.data.cases import SPLITS, load_site_data
-from csasn.data.images import letterbox, read_image, require_size
+from csasn.data.images import letterbox, read_image
 from csasn.errors import ConfigurationError, DataError
 from csasn.evaluation import case_logits, count_split
 from csasn.metrics import Integers
@@ -73,7 +73,6 @@ def predict_images(
     for path in paths:
         try:
             picture = read_image(path)
-            require_size(picture.pixels_HW, info.image_size)
             square = letterbox(picture.pixels_HW, info.image_size)
             predictions.append(ImagePrediction(path, predict_case(model, info, square[None]), square=square))
         except DataError as fault:

@@ -77,7 +77,8 @@ class Policy(Configuration):
     `training_hours` are local time, and may pass midnight. Of the site's images the share `max_unreadable_share` may be unreadable:
     these are left out, and named by row to the site. In a survey, cells of fewer than `smallest_cell` cases hide, and what would
     give them away (csasn/survey.py). `keep_for_replay` keeps the model of the last round for `client audit --replay`: on disk as
-    much again as the model.
+    much again as the model. `min_image_px` refuses images whose longer side is shorter; without, all are taken, and enlarged to the
+    model's input.
     """
 
     minimum_cases: Annotated[int, Field(ge=1)] = 1
@@ -86,6 +87,7 @@ class Policy(Configuration):
     upload_budget_mib: Annotated[float, Field(gt=0)] | None = None
     require_secure_aggregation: bool = False
     keep_for_replay: bool = True
+    min_image_px: Annotated[int, Field(ge=1)] | None = None
     training_hours: Annotated[str, pattern(f"^{_CLOCK}-{_CLOCK}$", "hours as in 20:00-06:00")] | None = None
 
     @model_validator(mode="after")

@@ -14,9 +14,8 @@ from csasn.data.images import read_image
 
 ULTRASOUND, CLIP, CAPTURE = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1", "1.2.840.10008.5.1.4.1.1.7"
 NAME = "SECRETNAME99"
-LEAVES = "the image has an ultrasound region that leaves the picture"
-SIGNED = "the image is DICOM with signed, float or otherwise unusual pixels, expected grey or RGB"
-DAMAGED = "missing, damaged or of a kind that cannot be read"
+PIXELS = "the image is DICOM whose PixelData (7FE0,0010)"
+DAMAGED = "is damaged or cut short"
 
 
 def ramp(height: int = 40, width: int = 60) -> np.ndarray:
@@ -37,13 +36,15 @@ def dicom(pixels: np.ndarray, kind: str = "MONOCHROME2", bits: int = 8, sop: str
     return dataset
 
 
-def region(corners: tuple[int, int, int, int], unit: int = 3, delta: float = 0.01, form: int = 1, kind: int = 1) -> Dataset:
-    """An ultrasound region; corners are left, top, right, bottom, the latter two inclusive."""
+def region(
+    corners: tuple[int, int, int, int], unit: int = 3, delta: float = 0.01, form: int = 1, kind: int = 1, aspect: float = 1
+) -> Dataset:
+    """An ultrasound region; corners are left, top, right, bottom, inclusive; `aspect` is a pixel's height over its width."""
     item = Dataset()
     item.RegionSpatialFormat, item.RegionDataType, item.RegionFlags = form, kind, 0
     item.RegionLocationMinX0, item.RegionLocationMinY0, item.RegionLocationMaxX1, item.RegionLocationMaxY1 = corners
     item.PhysicalUnitsXDirection = item.PhysicalUnitsYDirection = unit
-    item.PhysicalDeltaX, item.PhysicalDeltaY = delta, 2 * delta
+    item.PhysicalDeltaX, item.PhysicalDeltaY = delta, aspect * delta
     return item
 
 

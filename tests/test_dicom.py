@@ -19,7 +19,7 @@ from pydicom.uid import (
 
 from csasn.data import dicom as dicom_module
 from csasn.data.images import read_image
-from dicom_objects import CAPTURE, CLIP, NAME, ULTRASOUND, dicom, ramp, read, region, write
+from dicom_objects import CAPTURE, CLIP, NAME, PIXELS, ULTRASOUND, dicom, ramp, read, region, write
 from image_faults import fault
 
 
@@ -112,64 +112,41 @@ def test_a_frame_out_of_range_is_refused(tmp_path: Path) -> None:
         ([region((0, 0, 59, 39), kind=3), region((10, 5, 29, 34)), region((0, 0, 59, 39), form=3)], slice(5, 35), slice(10, 30)),
         ([region((0, 0, 30, 20), form=0)], slice(None), slice(None)),
         ([region((10, 5, 60, 40))], slice(5, None), slice(10, None)),
+        ([region((0, 0, 0, 0)), region((30, 5, 20, 34))], slice(None), slice(None)),
         ([], slice(None), slice(None)),
     ],
-    ids=["one", "largest", "tissue", "unspecified", "exclusive corner", "empty"],
+    ids=["one", "largest", "tissue", "unspecified", "exclusive corner", "no size", "empty"],
 )
 def test_the_largest_tissue_region_is_cut_out(tmp_path: Path, regions: Sequence[Dataset], rows: slice, columns: slice) -> None:
     np.testing.assert_array_equal(read(tmp_path, dicom(ramp(), SequenceOfUltrasoundRegions=regions)), ramp()[rows, columns])
 
 
-@pytest.mark.parametrize(
-    ("unit", "delta", "spacing"), [(3, 0.01, (0.2, 0.1)), (3, -0.01, (0.2, 0.1)), (4, 0.01, None), (3, 0.0, None)]
-)
-def test_spacing_is_down_and_across_in_mm_where_the_unit_is_cm(
-    tmp_path: Path, unit: int, delta: float, spacing: tuple[float, float] | None
-) -> None:
-    dataset = dicom(ramp(), SequenceOfUltrasoundRegions=[region((0, 0, 59, 39), unit, delta)])
-    found = read_image(write(tmp_path, dataset)).spacing_mm
-    assert found == (pytest.approx(spacing) if spacing else None)
-
-
-@pytest.mark.parametrize(
-    ("corners", "message"),
-    [
-        ((0, 0, 61, 20), "leaves the picture"),
-        ((0, 0, 20, 41), "leaves the picture"),
-        ((30, 5, 20, 10), "no size"),
-        ((60, 0, 60, 20), "no size"),
-    ],
-)
-def test_a_region_that_does_not_fit_is_refused(tmp_path: Path, corners: tuple[int, int, int, int], message: str) -> None:
-    assert message in fault(write(tmp_path, dicom(ramp(), SequenceOfUltrasoundRegions=[region(corners)])))
-
-
 def test_a_region_without_corners_is_refused(tmp_path: Path) -> None:
     item = region((0, 0, 5, 5))
     del item.RegionLocationMaxX1
-    assert "damaged" in fault(write(tmp_path, dicom(ramp(), SequenceOfUltrasoundRegions=[item])))
+    message = fault(write(tmp_path, dicom(ramp(), SequenceOfUltrasoundRegions=[item])))
+    assert message == "the image is DICOM whose SequenceOfUltrasoundRegions (0018,6011) has a region without a place"
 
 
 def test_a_text_named_dcm_is_refused(tmp_path: Path) -> None:
     path = tmp_path / f"{NAME}.dcm"
     for content in (b"SECRET text\n" * 50, b"", b"\0" * 400):
         path.write_bytes(content)
-        assert fault(path) in ("the image is named .dcm but is not DICOM", "the image is a damaged DICOM file")
+        assert fault(path) == ("the image is named .dcm but is not DICOM" if content else "the image is empty")
 
 
 def test_dicom_without_pixels_is_refused(tmp_path: Path) -> None:
     dataset = dicom(ramp())
     del dataset.PixelData
-    assert "pixels, in Explicit VR Little Endian, are missing" in fault(write(tmp_path, dataset))
-    del dataset.Rows
+    assert fault(write(tmp_path, dataset)) == f"{PIXELS} is missing"
+    del dataset.Rows, dataset.Columns
     assert "without pixels" in fault(write(tmp_path, dataset))
 
 
 def test_dicom_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
-    assert "DICOM of kind CT Image Storage, expected Ultrasound" in fault(
-        write(tmp_path, dicom(ramp(), sop="1.2.840.10008.5.1.4.1.1.2"))
-    )
-    assert "DICOM of an unknown kind, expected" in fault(write(tmp_path, dicom(ramp(), sop="1.2.3.4.5")))
+    said = fault(write(tmp_path, dicom(ramp(), sop="1.2.840.10008.5.1.4.1.1.2")))
+    assert "DICOM of kind CT Image Storage by its SOPClassUID (0008,0016), expected Ultrasound" in said
+    assert "DICOM of an unknown kind by its SOPClassUID" in fault(write(tmp_path, dicom(ramp(), sop="1.2.3.4.5")))
 
 
 def test_video_and_private_syntaxes_are_refused_by_name(tmp_path: Path) -> None:
@@ -189,13 +166,13 @@ def test_cut_dicom_is_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in (140, 200, 400, len(whole) // 2, len(whole) - 1000):
         path.write_bytes(whole[:length])
-        assert ("without pixels" if length == 400 else "damaged") in fault(path, 5)
+        assert any(word in fault(path, 5) for word in ("without pixels", "damaged", "cut short", "is missing"))
 
 
 def test_dicom_that_claims_more_pixels_than_allowed_is_refused_undecoded(tmp_path: Path) -> None:
     assert "too large" in fault(write(tmp_path, dicom(ramp(), Rows=60_000, Columns=60_000)))
     assert "too large" in fault(write(tmp_path, dicom(ramp(), NumberOfFrames=2_000_000)))
-    assert "without pixels" in fault(write(tmp_path, dicom(ramp(), NumberOfFrames=-3)))
+    assert "NumberOfFrames (0028,0008) is -3" in fault(write(tmp_path, dicom(ramp(), NumberOfFrames=-3)))
 
 
 def test_signed_pixels_are_refused(tmp_path: Path) -> None:
@@ -240,7 +217,8 @@ def test_one_view_described_twice_is_one(tmp_path: Path) -> None:
 
 def test_the_name_of_a_patient_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(dicom_module, "_crop", lambda pixels, header: seen.append(header) or dicom_module.Picture(pixels))
+    show = dicom_module.show
+    monkeypatch.setattr(dicom_module, "show", lambda found, frame: seen.append(found.elements) or show(found, frame))
     read(tmp_path, dicom(ramp()))
     assert seen[0].Rows == 40
     assert "PatientName" not in seen[0]

@@ -1,8 +1,8 @@
 """Damaged and hostile files: every reader of foreign files answers with a result or a `CsasnError`, in bounded time and memory.
 
 Inputs are read in batches by a process of their own, so that a decoder that hangs or dies costs a batch and not the tests. The
-fault names reader, seed and number of the input; `python tests/test_fuzz.py READER SEED COUNT FOLDER` reads a batch again, and
-leaves the input that stopped it in FOLDER.
+fault names reader, seed and number of the input; `PYTHONPATH=tests python tests/test_fuzz.py READER SEED COUNT FOLDER` reads a
+batch again, and leaves the input that stopped it in FOLDER. CSASN_FUZZ_BATCHES sets how many thousand inputs the slow run reads.
 """
 
 import ctypes
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -35,11 +36,13 @@ from csasn.data.manifest import Manifest, read_manifest
 from csasn.errors import CsasnError
 from csasn.site import Site, read_site
 from csasn.study import Federation, Study, Task, read_study
+from pixels.matrix import make, wardrobe
 
 SECONDS, GROWTH_MIB = 20.0, 1024  # for one input; a shared machine may stop a process for a moment
 ADDRESS_SPACE_BYTES, BATCH_SECONDS = 6 << 30, 600  # of a process
 MAX_MESSAGE = 4000  # characters; up to ten faults are listed
-QUICK, BATCHES, BATCH = 600, 20, 1000  # inputs of the quick run, batches of the slow one, inputs a batch
+QUICK, BATCH = 600, 1000  # inputs of the quick run, inputs a batch
+BATCHES = int(os.environ.get("CSASN_FUZZ_BATCHES", "20"))  # of the slow run
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFE)
 DICOM_FILES = (
     "SC_rgb_small_odd.dcm",
@@ -236,6 +239,42 @@ def photos() -> list[bytes]:
     return results
 
 
+def exports() -> list[bytes]:
+    """What scanners and viewers export besides: bitmaps, TIFF in each coding and with pages, WebP, JPEG 2000, deep PNG."""
+    grey = Image.fromarray((np.arange(48)[:, None] * 5 + np.arange(64)[None, :]).astype(np.uint8))
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 16)
+    results = []
+    for picture, kind, options in (
+        *((grey.convert(mode), "BMP", {}) for mode in ("L", "RGB", "RGBA", "1", "P")),
+        *((grey, "TIFF", {"compression": code}) for code in ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "lzma")),
+        (grey.convert("1"), "TIFF", {"compression": "group4"}),
+        (grey.convert("RGBA"), "TIFF", {"save_all": True, "append_images": [grey, deep]}),
+        (deep, "TIFF", {"big_tiff": True}),
+        *((grey.convert(mode), "WEBP", {"lossless": exact}) for mode in ("RGB", "RGBA") for exact in (False, True)),
+        (grey, "WEBP", {"save_all": True, "append_images": [grey.rotate(180)] * 3, "lossless": True}),
+        *((grey.convert(mode), "JPEG2000", {"no_jp2": bare}) for mode in ("L", "RGB", "RGBA") for bare in (False, True)),
+        (deep, "JPEG2000", {}),
+    ):
+        file = io.BytesIO()
+        picture.save(file, kind, **options)
+        results.append(file.getvalue())
+    colours = np.repeat(np.asarray(deep)[..., None], 4, axis=2)
+    results += [bytes(imagecodecs.png_encode(np.ascontiguousarray(colours[..., :num]))) for num in (2, 3, 4)]
+    results += [bytes(imagecodecs.tiff_encode(np.ascontiguousarray(colours[..., :3]), photometric="rgb"))] * 3
+    return [*results, bytes(imagecodecs.jpeg2k_encode(np.ascontiguousarray(colours[..., :3]), codecformat="jp2"))]
+
+
+def coded_objects() -> list[bytes]:
+    """Small DICOM objects in each coding, with windows and lookup tables."""
+    rich = [one for one in wardrobe() if one.coding or one.lut or one.window]
+    results = []
+    for one in rich[::3]:
+        file = io.BytesIO()
+        make(one).save_as(file, enforce_file_format=True)
+        results.append(file.getvalue())
+    return results
+
+
 def objects() -> list[bytes]:
     """DICOM files of other makers in every transfer syntax, and one with two regions."""
     results = [Path(str(get_testdata_file(name, download=False))).read_bytes() for name in DICOM_FILES]
@@ -271,6 +310,8 @@ READERS = {
     "study": Target(read_study, ".yaml", TEXT, studies, Study),
     "site": Target(read_site, ".yaml", TEXT, sites, Site),
     "photo": Target(read_image, ".png", BINARY, photos, Picture),
+    "export": Target(read_image, ".png", BINARY, exports, Picture),
+    "coded dicom": Target(read_image, ".dcm", (*BINARY, change_element), coded_objects, Picture),
     "dicom": Target(read_image, ".dcm", (*BINARY, change_element), objects, Picture),
 }
 FAILURES = {
@@ -354,8 +395,10 @@ def fuzz(name: str, num_inputs: int, folder: Path, seed: int) -> Batch:
         AssertionError: one of them stopped it.
     """
     command = [sys.executable, "-P", __file__, name, str(seed), str(num_inputs), str(folder)]
+    places = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    surroundings = {**os.environ, "PYTHONPATH": places}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=BATCH_SECONDS, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=BATCH_SECONDS, text=True, check=False, env=surroundings)
         status, output, trace = done.returncode, done.stdout, done.stderr
     except subprocess.TimeoutExpired:
         status, output, trace = -signal.SIGKILL, "", f"more than {BATCH_SECONDS} s"

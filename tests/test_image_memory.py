@@ -1,4 +1,4 @@
-"""csasn/data/images.py, dicom.py: how much memory an image may take, told from its header, and what is said where there is less."""
+"""csasn/data/: how much memory an image may take, told from its header, and what is said where there is less."""
 
 import json
 import subprocess
@@ -10,8 +10,10 @@ import pytest
 
 import image_memory
 from csasn.data.cache import Source, load_images
-from csasn.data.images import MAX_FRAME_BYTES, read_image, to_uint8
+from csasn.data.images import read_image
+from csasn.data.levels import to_uint8
 from csasn.data.manifest import read_manifest
+from csasn.data.picture import MAX_FRAME_BYTES
 from csasn.errors import DataError
 from csasn.study import Federation, Study
 from dicom_objects import CAPTURE, dicom, write
@@ -36,7 +38,10 @@ def read_with(path: Path, more_mib: int) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     ("kind", "bits", "pixel_bytes"),
-    [(GREY, 16, 2), (PALETTE, 8, 4), (GREY_ALPHA, 8, 4), (GREY_ALPHA, 16, 4), (COLOUR, 16, 4), (COLOUR_ALPHA, 8, 4)],
+    [
+        *((GREY, 16, 2), (PALETTE, 8, 4), (GREY_ALPHA, 8, 4), (GREY_ALPHA, 16, 4)),
+        *((COLOUR, 16, 6), (COLOUR_ALPHA, 8, 4), (COLOUR_ALPHA, 16, 8)),
+    ],
 )
 def test_a_bomb_is_refused_from_its_header(tmp_path: Path, kind: int, bits: int, pixel_bytes: int) -> None:
     path = png(tmp_path / "bomb.png", 13_000, 13_000, kind, bits, whole=(kind, bits) == (GREY, 16))
@@ -108,7 +113,7 @@ def test_scaling_in_strips_is_scaling_at_once(bits: int, monkeypatch: pytest.Mon
     top = (1 << bits) - 1
     whole = ((np.minimum(values, top).astype(np.int64) * 255 + top // 2) // top).astype(np.uint8)
     for size in (1, 50, 1 << 20):
-        monkeypatch.setattr("csasn.data.images.STRIP", size)
+        monkeypatch.setattr("csasn.data.levels.STRIP", size)
         np.testing.assert_array_equal(to_uint8(values, bits), whole)
 
 

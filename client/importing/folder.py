@@ -12,7 +12,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from client.importing.memory import file_in_memory
 from client.importing.objects import Advance, Listed, Listing
 from client.importing.pathology import Diagnosis
-from csasn.data.images import UNREADABLE
+from csasn.data.picture import UNREADABLE
 from csasn.errors import ConfigurationError, DataError, StorageError
 
 DAMAGED = (*UNREADABLE, InvalidDicomError, BytesLengthException, NotImplementedError, MemoryError)

@@ -21,7 +21,7 @@ import numpy as np
 
 from csasn.configuration import Configuration
 from csasn.data.facts import ImageFacts, measure
-from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, no_memory, read_image, require_size
+from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, no_memory, read_image
 from csasn.data.left_out import NONE, Tolerance, Unread, require_few
 from csasn.data.manifest import Fault
 from csasn.errors import AwayError, DataError, StorageError
@@ -232,7 +232,6 @@ def _read_one(job: _Job, number: int) -> tuple[_Entry, np.ndarray] | Unread:
         else:
             picture = read_image(source.path, source.frame)
             picture_HW = picture.pixels_HW
-            require_size(picture_HW, job.image_size)
             pixels = hashlib.sha256(f"{picture_HW.shape}".encode() + picture_HW.tobytes()).hexdigest()
             facts, pixels_HW = measure(picture), letterbox(picture_HW, job.image_size)
     except DataError as error:

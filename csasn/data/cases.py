@@ -13,6 +13,7 @@ import numpy as np
 
 from csasn.data.cache import Advance, Images, Source, load_images
 from csasn.data.image_files import find_images
+from csasn.data.images import require_size
 from csasn.data.left_out import Tolerance, describe_left_out, leave_out
 from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, Row, data_error, read_manifest
 from csasn.data.share import manifest_stamp
@@ -114,8 +115,21 @@ def load_records(study: Study, site: Site, image_size: int, advance: Advance | N
     tolerance = Tolerance(site.policy.max_unreadable_share, root)
     images = load_images(Path(site.state) / "cache", sources, image_size, tolerance, advance)
     manifest, splits, left_out_32 = leave_out(manifest, splits, images.readable)
+    _require_sizes(manifest, images, site.policy.min_image_px)
     _require_cases(manifest, splits, site, " with a readable image" if images.faults else "")
     return Records(manifest, splits, images, left_out_32, notes)
+
+
+def _require_sizes(manifest: Manifest, images: Images, least: int | None) -> None:
+    """Refuses pictures that are smaller than the site's policy wants."""
+    faults = []
+    for row, facts in zip(manifest.rows, images.facts, strict=True):
+        try:
+            require_size(facts.height, facts.width, least)
+        except DataError as error:
+            faults.append(Fault(row.number, "image", error.message, error.hint))
+    if faults:
+        raise data_error(faults)
 
 
 def site_data(study: Study, records: Records) -> SiteData:

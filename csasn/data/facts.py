@@ -8,7 +8,10 @@ from csasn.data.overlay import Mark, find_marks
 
 
 class ImageFacts(Configuration):
-    """Size, spacing (down, across; mm a pixel), grey levels of 0..255, scanner as DICOM names it ("" if not), suspected marks."""
+    """Size, spacing (down, across; mm a pixel), grey levels of 0..255, scanner as DICOM names it ("" if not), suspected marks.
+
+    `notes` say in fixed words what was read otherwise than the file asks for.
+    """
 
     height: int
     width: int
@@ -18,6 +21,9 @@ class ImageFacts(Configuration):
     percentiles: tuple[int, int, int]  # 1, 50, 99
     black_share: float
     saturated_share: float
+    num_levels: int
+    colour_share: float
+    notes: tuple[str, ...]
     device: str
     marks: tuple[Mark, ...]
 
@@ -42,6 +48,9 @@ def measure(picture: Picture) -> ImageFacts:
         percentiles=(low, middle, high),
         black_share=round(float(share[0]), 5),
         saturated_share=round(float(share[255]), 5),
+        num_levels=int(np.count_nonzero(share)),
+        colour_share=round(picture.colour_share, 5),
+        notes=picture.notes,
         device=picture.device,
         marks=find_marks(picture.pixels_HW),
     )

@@ -13,6 +13,7 @@ from csasn.configuration import Configuration
 from csasn.data.cases import SPLITS, Records
 from csasn.data.facts import ImageFacts
 from csasn.data.manifest import Row
+from csasn.data.suspects import find_suspects
 from csasn.study import Study
 
 SCHEMA_VERSION = 1
@@ -78,6 +79,9 @@ class Fingerprint(Configuration):
     rows_with_calipers: tuple[int, ...]
     caliper_share: dict[str, float]  # of each class's images
     text_share: dict[str, float]
+    suspects: dict[str, tuple[int, ...]]  # what is suspected -> rows
+    readings: dict[str, tuple[int, ...]]  # what was read otherwise than its file asks for -> rows
+    num_enlarged: int  # images smaller than the model's input
     notes: tuple[str, ...]
 
 
@@ -112,6 +116,9 @@ def take_fingerprint(study: Study, site: str, records: Records) -> Fingerprint:
         rows_with_calipers=_numbers(rows, marked["caliper"]),
         caliper_share=shares["caliper"],
         text_share=shares["text"],
+        suspects={kind: _numbers(rows, found.tolist()) for kind, found in find_suspects(facts).items() if found.any()},
+        readings=_readings(rows, facts),
+        num_enlarged=sum(max(image.height, image.width) < records.images.images_NHW.shape[1] for image in facts),
         notes=tuple(note for kind, of_kind in marked.items() for note in _shortcut(kind, names, of_kind)),
     )
 
@@ -170,6 +177,11 @@ def _duplicates(rows: Sequence[Row], digests: Sequence[str]) -> Iterator[Duplica
 
 def _numbers(rows: Sequence[Row], marked: Sequence[bool]) -> tuple[int, ...]:
     return tuple(sorted(row.number for row, shown in zip(rows, marked, strict=True) if shown))
+
+
+def _readings(rows: Sequence[Row], facts: Sequence[ImageFacts]) -> dict[str, tuple[int, ...]]:
+    notes = sorted({note for image in facts for note in image.notes})
+    return {note: _numbers(rows, [note in image.notes for image in facts]) for note in notes}
 
 
 def _shares(names: Sequence[str], marked: Sequence[bool]) -> dict[str, float]:

@@ -27,11 +27,12 @@ Colours = dict[str, str]
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture (uint8 H, W) to show, the row of manifest.csv that names it, and the marks to outline."""
+    """A picture (uint8 H, W) to show, the row of manifest.csv that names it, the marks to outline, and what is suspected of it."""
 
     row: int
     pixels_HW: np.ndarray
     marks: tuple[Mark, ...]
+    suspicions: tuple[str, ...] = ()
 
 
 def draw_fingerprint(fingerprint: Fingerprint, records: Records, samples: Sequence[Sample], path: Path) -> None:
@@ -67,13 +68,11 @@ def _padded(samples: Sequence[Sample]) -> list[Sample | None]:
 
 def _legend(fingerprint: Fingerprint, samples: Sequence[Sample]) -> str:
     num_text, num_calipers = len(fingerprint.rows_with_text), len(fingerprint.rows_with_calipers)
-    if not num_text + num_calipers:
-        return "no suspected text or calipers; some of the images, by row of manifest.csv"
-    shown = len(samples)
-    return (
-        f"suspected burned-in text (orange) in {num_text} images, calipers (blue) in {num_calipers}; "
-        f"{shown} shown, by row of manifest.csv; all rows are in fingerprint.json"
-    )
+    odd = [f"{kind} in {len(rows)}" for kind, rows in fingerprint.suspects.items()]
+    if not num_text + num_calipers + len(odd):
+        return "nothing suspected; some of the images, by row of manifest.csv"
+    suspected = [f"burned-in text (orange) in {num_text} images", f"calipers (blue) in {num_calipers}", *odd]
+    return f"suspected: {', '.join(suspected)}; {len(samples)} shown, by row of manifest.csv; all rows are in fingerprint.json"
 
 
 def _draw_classes(axes: Axes, fingerprint: Fingerprint) -> None:
@@ -130,4 +129,4 @@ def _draw_sample(axes: Axes, sample: Sample | None) -> None:
         corner = mark.left - room, mark.top - room
         width, height = mark.right - mark.left + 2 * room, mark.bottom - mark.top + 2 * room
         axes.add_patch(Rectangle(corner, width, height, fill=False, linewidth=1.5, edgecolor=MARK_COLOURS[mark.kind]))
-    axes.set_title(f"row {sample.row}", fontsize=10)
+    axes.set_title("\n".join((f"row {sample.row}", *sample.suspicions)), fontsize=10)
