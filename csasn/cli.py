@@ -90,7 +90,13 @@ def _add_evaluate(parser: Parser) -> None:
 
 def _add_predict(parser: Parser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="run directory, or folder of a model, safetensors or ONNX")
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="images (PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, DICOM), or folders of them")
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="images (PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, DICOM), or folders of them",
+    )
     parser.add_argument("--grid", type=Path, metavar="FILE", help="also draw (PNG) the most and the least certain images")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(command=_predict)

@@ -12,7 +12,13 @@ from csasn.command import progress_bars
 def add_explain(parser: argparse.ArgumentParser) -> None:
     """The arguments of `csasn explain`."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="run directory, or folder with model.safetensors and model.json")
-    parser.add_argument("paths", type=Path, nargs="*", metavar="PATH", help="images (PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, DICOM), or folders of them")
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="*",
+        metavar="PATH",
+        help="images (PNG, JPEG, BMP, TIFF, WebP, JPEG 2000, DICOM), or folders of them",
+    )
     parser.add_argument(
         "--out",
         type=Path,
