@@ -4,6 +4,7 @@ What is said names rows of manifest.csv, never a case or an image.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from client.situation import Situation
 from csasn.data.cases import SPLITS, TRAIN, Records
 from csasn.data.fingerprint import Fingerprint
 from csasn.data.images import read_image
-from csasn.data.notes import SQUARED
+from csasn.data.notes import FLOW, SQUARED
 from csasn.data.suspects import KINDS, find_suspects
 from csasn.errors import ConfigurationError
 from csasn.randomness import generator
@@ -59,8 +60,8 @@ def check_fingerprint(situation: Situation) -> Finding:
 def check_pixels(situation: Situation) -> Finding:
     """Pictures look as they should: nothing suggests that they were exported or read wrongly."""
     found = situation.fingerprint
-    troubles = {f"{_rows(rows)} suspected: {kind}": f"see fingerprint.png; {KINDS[kind]}" for kind, rows in found.suspects.items()}
-    said = {f"{_rows(rows)}: {note}": READING_FIX for note, rows in found.readings.items() if note != SQUARED}
+    troubles = {f"{_rows(rows)} suspected: {kind}": KINDS[kind] for kind, rows in found.suspects.items()}
+    said = {f"{_rows(rows)}: {note}": READING_FIX for note, rows in found.readings.items() if note not in (SQUARED, FLOW)}
     squared = found.readings.get(SQUARED, ())
     message = [
         f"{len(squared)} images had pixels that are not square, and were resampled" if squared else "",
@@ -68,7 +69,8 @@ def check_pixels(situation: Situation) -> Finding:
         "model's input and are enlarged (policy.min_image_px refuses them)" if found.num_enlarged else "",
     ]  # fmt: skip
     usual = "" if troubles or said else "nothing suspected"
-    return judge("; ".join(filter(None, message)) or usual, {**troubles, **said})
+    finding = judge("; ".join(filter(None, message)) or usual, {**troubles, **said})
+    return replace(finding, fix=f"see fingerprint.png: {finding.fix}") if troubles else finding
 
 
 def check_text(situation: Situation) -> Finding:

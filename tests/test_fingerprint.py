@@ -208,3 +208,9 @@ def test_of_many_marks_text_and_calipers_are_both_shown_and_rows_are_counted(
 def test_training_says_nothing_of_marks(hospital: Hospital) -> None:
     hospital.write(*four_rows())
     assert not any("suspected" in note for note in load_site_data(STUDY, hospital.site, 32).notes)
+
+
+def test_a_scanner_named_in_another_script_is_drawn_without_a_word(hospital: Hospital, recwarn: pytest.WarningsRecorder) -> None:
+    hospital.write([("a", "a.png", "PTC", "", "東芝"), ("b", "b.png", "benign")], [noise(1), noise(2)])
+    examine_data(hospital)
+    assert [str(one.message) for one in recwarn] == []

@@ -325,8 +325,14 @@ def test_side_chunks_of_a_png_do_not_matter(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(put(tmp_path, data + b"SECRET" * 1000)).pixels_HW, ramp())
 
 
-def test_pixels_of_a_png_that_are_damaged_do_matter(tmp_path: Path) -> None:
-    data = bytearray(saved(NOISE, "PNG"))
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_pixels_of_a_png_that_are_damaged_do_matter(tmp_path: Path, channels: int) -> None:
+    """Stored as they are, so that a changed byte changes a pixel alone."""
+    deep = np.repeat(NOISE.astype(np.uint16)[..., None], channels, axis=2)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
+    header = struct.pack(">IIBBBBB", *NOISE.shape[::-1], 16, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
+    data = bytearray(MAGIC + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 0)) + chunk(b"IEND", b""))
+    read_image(put(tmp_path, bytes(data)))
     data[200] ^= 1
     assert "the image is PNG, but damaged" in fault(put(tmp_path, bytes(data)))
 

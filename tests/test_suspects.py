@@ -1,7 +1,6 @@
 """csasn/data/suspects.py and what `client doctor` says of pictures that may have been read or exported wrongly."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,9 +109,3 @@ def test_small_pictures_are_taken_and_counted_or_refused_by_policy(hospital: Hos
 def test_an_image_of_which_nothing_is_suspected_is_said_to_be_so(hospital: Hospital) -> None:
     hospital.write([("a", "a.png", "PTC"), ("b", "b.png", "benign")], [tissue(1), tissue(2)])
     assert examine_data(hospital)["pixels"] == "✓ pixels: nothing suspected"
-
-
-def test_the_page_of_the_fingerprint_names_the_suspicion(hospital: Hospital, tmp_path: Path) -> None:
-    plant(hospital)
-    examine_data(hospital)
-    assert (hospital.state / "fingerprint.png").stat().st_size > 10_000

@@ -1,5 +1,6 @@
 """A site's fingerprint as a page of pictures, for the site's own eyes: it shows images of patients."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -58,7 +59,9 @@ def draw_fingerprint(fingerprint: Fingerprint, records: Records, samples: Sequen
             fontsize=12,
         )
         buffer = BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # of scanners named in other scripts than the font's
+            figure.savefig(buffer, format="png", dpi=100)
     write_atomically(path, buffer.getvalue(), 0o600)
 
 
