@@ -100,7 +100,7 @@ def test_a_manifest_for_which_memory_ends_is_an_error_of_ours(tmp_path: Path, mo
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("csasn.data.manifest._records", fail)
+    monkeypatch.setattr("csasn.data.manifest.open_sheet", fail)
     (tmp_path / "manifest.csv").write_text("case_id,image,label\na,a.png,PTC\n")
     with pytest.raises(DataError, match=r"^manifest\.csv needs more memory than there is$") as caught:
         read_manifest(tmp_path / "manifest.csv", STUDY)

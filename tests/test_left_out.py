@@ -90,7 +90,7 @@ def test_broken_images_up_to_the_share_are_left_out_named_by_row_and_counted(sit
     (note,) = records.left_out
     assert note in data.notes
     assert note.startswith("left out: 2 images that cannot be read, with 1 case, which has no other (")
-    assert f"row {gone}: the image is damaged" in note
+    assert f"row {gone}: the image is PNG, but damaged" in note
     assert f"row {kept}: the image does not exist" in note
     for row in (gone, kept):
         assert site.rows[row]["image"] not in note
@@ -130,7 +130,7 @@ def test_above_the_share_the_site_stops_with_the_list_and_the_cache_stays(site: 
         site.load()
     assert not isinstance(caught.value, AwayError)
     for row in range(10, 20):
-        assert f"row {row}, column image: the image is damaged" in caught.value.message
+        assert f"row {row}, column image: the image is PNG, but damaged" in caught.value.message
     assert caught.value.message.endswith("; and 2 more; 12 of 102 images cannot be read, at most 2 may be left out")
     assert "max_unreadable_share" in caught.value.hint
     assert site.cached() == before
@@ -144,7 +144,7 @@ def test_the_share_is_of_all_images_of_the_site(share: float, num_images: int, a
 def test_a_site_that_allows_none_stops_at_one(site: Site) -> None:
     site.policy(max_unreadable_share=0.0)
     site.damage(10)
-    with pytest.raises(DataError, match=r"^manifest\.csv row 10, column image: the image is damaged"):
+    with pytest.raises(DataError, match=r"^manifest\.csv row 10, column image: the image is PNG, but damaged"):
         site.load()
 
 
@@ -178,7 +178,7 @@ def test_doctor_names_the_rows_once_and_goes_on(site: Site, tmp_path: Path) -> N
     assert found.status == "warning"
     assert f"{NUM_IMAGES - 2} images of" in found.message
     assert "left out: 2 images that cannot be read" in found.message
-    assert "rows 10, 40: the image is damaged" in found.message
+    assert "rows 10, 40: the image is PNG, but damaged" in found.message
     assert "take their rows out of manifest.csv" in found.fix
     assert "left out" not in check_splits(situation).message
     assert check_fingerprint(situation).status == "ok"

@@ -55,7 +55,7 @@ def test_a_site_with_two_percent_broken_files_trains_and_report_card_page_and_si
     note = describe_site(federation.sites["centerA"])["left_out"]
     assert ["left out: 2 images that cannot be read" in line for line in note] == [True]
     for said in (note[0], caplog.text):
-        assert f"rows {rows[0]}, {rows[1]}: the image is damaged" in said
+        assert f"rows {rows[0]}, {rows[1]}: the image is PNG, but damaged" in said
     assert describe_site(federation.sites["centerB"])["left_out"] == []
     for word in secret:
         assert word not in caplog.text + str(report) + str(events)
@@ -66,7 +66,7 @@ def test_a_site_with_five_percent_broken_files_stops_with_the_list(federate, cap
     rows, secret = damage(federation, "centerA", 20)  # 6 of 102
     with pytest.raises(QuorumError, match="centerA: its manifest or images cannot be used"):
         federation.run()
-    assert all(f"row {row}, column image: the image is damaged" in caplog.text for row in rows)
+    assert all(f"row {row}, column image: the image is PNG, but damaged" in caplog.text for row in rows)
     assert "6 of 102 images cannot be read, at most 2 may be left out" in caplog.text
     assert not federation.events("hello")
     for word in secret:
