@@ -1,7 +1,7 @@
 """Pictures that may have been read or exported wrongly, told by what was measured of them: a second net, never a reason to refuse.
 
-Measured on 447 crops of thyroid nodules and a sample of 1,500 of gallbladders, all read rightly: of being inverted none and about 1 %
-are suspected, of lacking black none and about 1 %; of the same pictures inverted, 90 % and about 80 % are found.
+Measured on 447 crops of thyroid nodules and 1,500 of gallbladders, all read rightly: of being inverted none and about 1 % are
+suspected, of lacking black none and about 1 %; of the same pictures inverted, 90 % and about 80 % are found.
 """
 
 from collections.abc import Callable, Sequence
