@@ -83,7 +83,7 @@ def files_in_memory(monkeypatch):
     monkeypatch.setattr(client.kept, "load_arrays", _load)
     monkeypatch.setattr(client.diary, "write_json", _write)
     monkeypatch.setattr(client.diary, "read_diary", _read)
-    monkeypatch.setattr(client.worker, "file_sha256", lambda _: "0" * 64)
+    monkeypatch.setattr(client.worker, "manifest_sha256", lambda _: "0" * 64)
 
 
 # ---- signatures and key exchange: no security, but a signature says who signed what, and two private keys share one secret
