@@ -23,12 +23,14 @@ from csasn.weighting import ClassWeights
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """A picture's place, its prediction or why there is none, and the square (S, S) uint8 that the model saw."""
+    """A picture's place, its prediction or why there is none, the square (S, S) uint8 that the model saw, and what was read of the
+    file otherwise than it asks for."""
 
     path: Path
     prediction: Prediction | None
     fault: DataError | None = None
     square: NDArray[np.uint8] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_classifier(path: Path) -> tuple[Classifier, ModelInfo]:
@@ -74,7 +76,8 @@ def predict_images(
         try:
             picture = read_image(path)
             square = letterbox(picture.pixels_HW, info.image_size)
-            predictions.append(ImagePrediction(path, predict_case(model, info, square[None]), square=square))
+            prediction = predict_case(model, info, square[None])
+            predictions.append(ImagePrediction(path, prediction, square=square, notes=picture.notes))
         except DataError as fault:
             predictions.append(ImagePrediction(path, None, fault))
         if advance:
@@ -88,18 +91,18 @@ def prediction_facts(item: ImagePrediction) -> dict[str, object]:
         return {"image": str(item.path), "error": item.fault.message if item.fault else None}
     prediction = item.prediction
     facts = {"decision": prediction.decision, "most_probable": prediction.most_probable, "probabilities": prediction.probabilities}
-    return {"image": str(item.path), **facts}
+    return {"image": str(item.path), **facts, **({"notes": list(item.notes)} if item.notes else {})}
 
 
 def prediction_rows(items: Sequence[ImagePrediction], classes: Sequence[str]) -> list[list[str]]:
     """Header and a row a file, for CSV."""
-    rows = [["image", "decision", "most_probable", *(f"p_{name}" for name in classes), "error"]]
+    rows = [["image", "decision", "most_probable", *(f"p_{name}" for name in classes), "notes", "error"]]
     for item in items:
         if (found := item.prediction) is None:
-            rows.append([str(item.path), "", "", *("" for _ in classes), item.fault.message if item.fault else ""])
+            rows.append([str(item.path), "", "", *("" for _ in classes), "", item.fault.message if item.fault else ""])
         else:
             probabilities = (f"{found.probabilities[name]:.6f}" for name in classes)
-            rows.append([str(item.path), found.decision, found.most_probable, *probabilities, ""])
+            rows.append([str(item.path), found.decision, found.most_probable, *probabilities, "; ".join(item.notes), ""])
     return rows
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,15 +46,17 @@ def test_a_decision_for_another_class_than_the_most_probable_is_explained():
 
 def test_csv_and_json_hold_every_file_with_all_that_is_known_of_it():
     fault = ImagePrediction(Path("b.png"), None, DataError("the image is damaged", "export it again"))
-    items = [item("FTC", 0.2, 0.5, 0.2, 0.1, path=Path("a,b.png")), fault]
+    items = [replace(item("FTC", 0.2, 0.5, 0.2, 0.1, path=Path("a,b.png")), notes=("its pixels were not square",)), fault]
     text = io.StringIO()
     csv.writer(text).writerows(prediction_rows(items, CLASSES))
     rows = list(csv.DictReader(io.StringIO(text.getvalue())))
     assert [row["image"] for row in rows] == ["a,b.png", "b.png"]
     assert (rows[0]["decision"], rows[0]["most_probable"], float(rows[0]["p_PTC"]), rows[0]["error"]) == ("FTC", "PTC", 0.5, "")
+    assert rows[0]["notes"] == "its pixels were not square"
+    assert "its pixels were not square" in " ".join(printed(items, 200).split())
     assert (rows[1]["decision"], rows[1]["p_PTC"], rows[1]["error"]) == ("", "", "the image is damaged")
     facts = [prediction_facts(one) for one in items]
-    assert facts[0]["most_probable"] == "PTC"
+    assert (facts[0]["most_probable"], facts[0]["notes"]) == ("PTC", ["its pixels were not square"])
     assert facts[1] == {"image": "b.png", "error": "the image is damaged"}
 
 

@@ -19,7 +19,7 @@ from csasn.data.formats import HEAD_BYTES, tell_format
 from csasn.data.photos import read_photo
 from csasn.data.picture import Picture, no_memory
 from csasn.data.quiet import QUIET
-from csasn.data.share import unreadable
+from csasn.data.share import found_away, unreadable
 from csasn.errors import DataError
 
 __all__ = ["PREPROCESSING_VERSION", "Picture", "check_file", "hash_file", "letterbox", "no_memory", "read_image", "require_size"]
@@ -37,6 +37,7 @@ def read_image(path: Path, frame: int | None = None) -> Picture:
     that was seen when it was labelled.
 
     Raises:
+        AwayError: it cannot be reached now.
         DataError: it is missing, damaged, of a kind that is not supported, without contrast, or larger than we or memory allow.
     """
     check_file(path)
@@ -53,6 +54,10 @@ def read_image(path: Path, frame: int | None = None) -> Picture:
                 picture = read_photo(file, kind, frame)
     except OSError as error:
         raise unreadable(error, "the image") from None
+    except DataError as error:
+        if (away := found_away(error)) is not None:
+            raise unreadable(away, "the image") from None
+        raise
     except MemoryError:
         raise no_memory() from None
     if not picture.pixels_HW.size:

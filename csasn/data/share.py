@@ -46,6 +46,15 @@ def unreadable(error: OSError, what: str) -> DataError:
     return DataError(f"{what} cannot be read", "check that it is a file, and that its name is right")
 
 
+def found_away(error: BaseException | None) -> OSError | None:
+    """The error of the way to a file behind `error`, where a decoder took it for a damaged file; None where there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in AWAY:
+            return error
+        error = error.__context__
+    return None
+
+
 def require_folder(folder: Path, what: str) -> None:
     """Refuses a folder, such as "the image root", that is not there or empty, as a mount point is without its share.
 

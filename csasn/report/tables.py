@@ -42,7 +42,7 @@ def prediction_table(predictions: Sequence[ImagePrediction], classes: Sequence[s
         table.add_column(name, justify="right", no_wrap=True, min_width=len("0.000"))
     others = sorted({item.prediction.decision for item in predictions if item.prediction and _is_another(item.prediction)})
     for item in predictions:
-        place = Text(plain(str(item.path)))
+        place = Text(plain(": ".join((str(item.path), *item.notes))))
         if item.prediction:
             mark = "*" if _is_another(item.prediction) else ""
             shown = (f"{item.prediction.probabilities[name]:.3f}" for name in classes)
