@@ -181,7 +181,7 @@ class Node:
                 f"{self.site.site} is no member of study {study.name}", "ask the coordinator for the membership"
             )
         doing = partial(_note, Path(self._doing_file)) if self._doing_file else _ignore
-        worker = SiteWorker(study, membership, self.site, self._state, self.signer, doing, lambda: self.ledger.num_lines)
+        worker = SiteWorker(study, membership, self.site, self._state, self.signer, doing, self.ledger)
         self.ledger.expect(worker.diary.ledger_lines)
         return worker
 

@@ -21,8 +21,8 @@ from csasn.privacy.receipt import PURPOSE, START, Receipt, read_receipts
 from csasn.site import Site
 
 RUN_FOLDER = "run"  # in a hospital's state folder: what client/app.py gets for its state
-SENT, REFUSED, CUT, RESTORED = "sent", "refused", "cut", "restored"
-OF_THE_LEDGER = (CUT, RESTORED)  # lines about the ledger itself, of no message
+SENT, REFUSED, CUT, RESTORED, WITHDRAWN = "sent", "refused", "cut", "restored", "withdrawn"
+OF_NO_MESSAGE = (CUT, RESTORED, WITHDRAWN)
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,26 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What a withdrawal means for one run: rounds that were answered with the patient's cases, if they were in manifest.csv then,
+    and the round from which on they are in nothing, None while no question came since; 0 is the count of cases before round 1."""
+
+    run: str
+    rounds: Sequence[int]
+    free_from: int | None
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """A patient who withdrew, by the line that says so."""
+
+    line: int
+    time: str
+    why: str
+    runs: Sequence[Trained]
+
+
+@dataclass(frozen=True)
 class AuditReport:
     """What a ledger says of a site, after its chain was found whole and no receipt contradicted it.
 
@@ -80,6 +100,7 @@ class AuditReport:
     signatures_checked: bool
     unreadable_receipts: int
     runs: Sequence[RunAudit]
+    withdrawals: Sequence[Withdrawal]
 
     def lines(self) -> list[str]:
         """The report in plain words."""
@@ -105,6 +126,8 @@ class AuditReport:
             lines.append(f"  {_times(self.unreadable_receipts, 'line')} of received.jsonl cannot be read, as after a crash")
         for run in self.runs:
             lines += _describe(run)
+        for withdrawal in self.withdrawals:
+            lines += _describe_withdrawal(withdrawal)
         return lines
 
 
@@ -132,7 +155,7 @@ def audit(ledger: Path, received: Path | None = None, site: str = "", identity: 
     held, lost = _reconcile(receipts, entries, identity)
     compared = {receipt.run for receipt in receipts}
     arrived = {receipt.count for receipt in held}
-    runs = dict.fromkeys(entry.run for entry in entries if entry.outcome not in OF_THE_LEDGER)
+    runs = dict.fromkeys(entry.run for entry in entries if entry.outcome not in OF_NO_MESSAGE)
     return AuditReport(
         site=site,
         num_lines=len(entries),
@@ -144,6 +167,7 @@ def audit(ledger: Path, received: Path | None = None, site: str = "", identity: 
         signatures_checked=bool(identity and receipts),
         unreadable_receipts=unreadable,
         runs=[_audit_run(run, entries, arrived if run in compared else None) for run in runs],
+        withdrawals=[_follow(entry, entries) for entry in entries if entry.outcome == WITHDRAWN and not entry.kind],
     )
 
 
@@ -204,7 +228,7 @@ def _differs(number: int, what: str) -> ProtocolError:
 
 
 def _audit_run(run: str, entries: Sequence[Entry], arrived: set[int] | None) -> RunAudit:
-    here = [entry for entry in entries if entry.run == run and entry.outcome not in OF_THE_LEDGER]
+    here = [entry for entry in entries if entry.run == run and entry.outcome not in OF_NO_MESSAGE]
     sent = [entry for entry in here if entry.outcome == SENT]
     return RunAudit(
         run=run,
@@ -215,6 +239,36 @@ def _audit_run(run: str, entries: Sequence[Entry], arrived: set[int] | None) -> 
         refused={entry.count: entry.why for entry in here if entry.outcome == REFUSED},
         not_received=None if arrived is None else [entry.count for entry in sent if entry.count not in arrived],
     )
+
+
+def _follow(said: Entry, entries: Sequence[Entry]) -> Withdrawal:
+    """What came of a withdrawal in each run that answered anything about a model or counted cases."""
+    trained: dict[str, set[int]] = {}
+    free_from: dict[str, int] = {}
+    for entry in entries:
+        if entry.outcome == WITHDRAWN and entry.kind and entry.sha256 == said.sha256:
+            free_from.setdefault(entry.run, entry.round)
+            trained.setdefault(entry.run, set())
+        elif entry.outcome == SENT and entry.kind == Kind.TRAIN and not entry.why and entry.run not in free_from:
+            trained.setdefault(entry.run, set()).add(entry.round)
+    runs = [Trained(run, sorted(rounds), free_from.get(run)) for run, rounds in trained.items()]
+    return Withdrawal(said.count, said.time, said.why, runs)
+
+
+def _describe_withdrawal(withdrawal: Withdrawal) -> list[str]:
+    lines = [f"line {withdrawal.line}: a patient withdrew on {withdrawal.time[:10]} ({withdrawal.why})"]
+    for run in withdrawal.runs:
+        since = f"in nothing from round {run.free_from} on" if run.free_from else "in nothing of it"
+        since = "no question came since" if run.free_from is None else since
+        lines.append(f"  run {run.run}: {since}{_holding(run.rounds)}")
+    return lines
+
+
+def _holding(rounds: Sequence[int]) -> str:
+    if not rounds:
+        return ""
+    of_rounds = f"of round {rounds[0]}" if len(rounds) == 1 else f"of rounds {rounds[0]} to {rounds[-1]}"
+    return f"; models {of_rounds} were trained with the patient, if manifest.csv had them then, and later ones begin from these"
 
 
 def _describe(run: RunAudit) -> list[str]:

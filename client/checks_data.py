@@ -45,7 +45,7 @@ def check_images(situation: Situation) -> Finding:
     records = situation.records
     cache = Path(situation.site.state) / "cache"
     read = f"{len(records.manifest.rows)} images of {len(records.splits)} cases read; cache in {cache}"
-    return judge(read, dict.fromkeys(records.left_out, LEFT_OUT_FIX))
+    return judge("; ".join((read, *records.withdrew)), dict.fromkeys(records.left_out, LEFT_OUT_FIX))
 
 
 def check_fingerprint(situation: Situation) -> Finding:

@@ -38,7 +38,12 @@ def check_cases(situation: Situation) -> Finding:
 def check_splits(situation: Situation) -> Finding:
     """No picture stands in two splits or two classes; what each split holds."""
     manifest, counts = situation.manifest, situation.fingerprint.splits
-    told = {*manifest.said, *manifest.notes, *situation.records.left_out}  # by the checks of labels and images
+    told = {
+        *manifest.said,
+        *manifest.notes,
+        *situation.records.left_out,
+        *situation.records.withdrew,
+    }  # by the checks of labels and images
     notes = [note for note in situation.data.notes if note not in told]
     shown = (
         f"{split} cases: " + ", ".join(f"{name} {of_class.num_cases}" for name, of_class in counts[split].items())

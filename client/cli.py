@@ -10,6 +10,7 @@ from client.doctor_commands import add_commands as add_doctor_commands
 from client.enrolment_commands import add_commands as add_enrolment_commands
 from client.importing.command import add_commands as add_import_commands
 from client.report_commands import add_commands as add_report_commands
+from client.withdrawal_command import add_commands as add_withdrawal_commands
 from csasn.command import EXIT_CODES, add_health, run_command
 from csasn.errors import ConfigurationError
 
@@ -40,6 +41,7 @@ def command_parser() -> argparse.ArgumentParser:
     add_doctor_commands(commands)
     add_agent_commands(commands)
     add_report_commands(commands)
+    add_withdrawal_commands(commands)
     return parser
 
 

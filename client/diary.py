@@ -7,6 +7,7 @@ a site came to something else when it worked again, since it failed before or it
 Not protected: a site that is brought back from a backup has an older diary; that of any other site still keeps to one sum a number.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field
@@ -49,11 +50,14 @@ class Hospitals(Configuration):
 
 
 class Contents(Configuration):
-    """diary.json. `ledger_lines` is the length of the ledger when the last answer left."""
+    """diary.json. `ledger_lines` is the length of the ledger when the last answer left; `withdrawn` how many withdrawals were in
+    effect when it was worked on, and `withdrawn_before` when cases were counted first."""
 
     hospitals: Hospitals
     answered: dict[Kind, Entry] = Field(default_factory=dict)
     ledger_lines: int = 0
+    withdrawn: int = 0
+    withdrawn_before: int = 0
 
 
 def highest_number(kind: Kind, num_rounds: int) -> int:
@@ -112,9 +116,29 @@ class Diary:
         hospitals = before.hospitals
         if manifest_sha256 is not None:
             hospitals = hospitals.model_copy(update={"manifest_sha256": manifest_sha256})
-        after = Contents(
-            hospitals=hospitals, answered={**before.answered, kind: entry}, ledger_lines=max(ledger_lines, before.ledger_lines)
-        )
+        answered, lines = {**before.answered, kind: entry}, max(ledger_lines, before.ledger_lines)
+        self._write(before, {"hospitals": hospitals, "answered": answered, "ledger_lines": lines})
+
+    @property
+    def withdrawn(self) -> int:
+        """How many withdrawals were in effect in the last work."""
+        return self._contents.withdrawn
+
+    @property
+    def withdrawn_since(self) -> int:
+        """How many of them came after cases were counted first."""
+        return max(0, self._contents.withdrawn - self._contents.withdrawn_before)
+
+    def note_withdrawn(self, number: int, *, before: bool) -> None:
+        """Writes how many withdrawals are in effect; `before` any training.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self._write(self._contents, {"withdrawn": number} | ({"withdrawn_before": number} if before else {}))
+
+    def _write(self, before: Contents, changes: Mapping[str, object]) -> None:
+        after = before.model_copy(update=changes)
         if after != before:
             write_json(self._path, after.model_dump(mode="json"), PRIVATE)
 

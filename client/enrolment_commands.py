@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from csasn.site import Site
 
 
-WITH_IMAGES = ("cache", "fingerprint.png", "report")  # in the state folder: what shows patients' images
-
-
 def add_commands(commands: Commands) -> None:
     """Adds them to the command `client`."""
     keygen = add_command(
@@ -184,10 +181,11 @@ def _approve(arguments: argparse.Namespace) -> None:
 def _backup(arguments: argparse.Namespace) -> None:
     from client.audit import RUN_FOLDER
     from client.kept import LEFT_OUT_OF_BACKUPS
+    from client.withdrawal import CACHE, PAGES
     from csasn.backup import write_backup
 
     site = _site(arguments)
-    left_out = [Path(site.state) / name for name in WITH_IMAGES]
+    left_out = [Path(site.state) / name for name in (CACHE, *PAGES)]
     left_out += [path for name in LEFT_OUT_OF_BACKUPS for path in (Path(site.state) / RUN_FOLDER).glob(f"*/{name}")]
     num_files = write_backup(arguments.file, _folders(site), leave_out=left_out)
     _say(f"{num_files} files of {site.site} are in {arguments.file}")

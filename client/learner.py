@@ -17,6 +17,7 @@ from csasn.contract import LEFT_OUT, USED, Contract
 from csasn.data.cases import TEST, TRAIN, VALIDATION, Records, SiteData, load_records, site_data
 from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
 from csasn.data.survey import count_survey
+from csasn.data.withdrawals import Withdrawal, withdrawals_stamp
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.evaluation import count_split
 from csasn.feature_cache import with_frozen_maps
@@ -70,7 +71,8 @@ class Learner:
         self._data: SiteData | None = None
         self._cases: SiteData | None = None  # `_cases_of` with the maps of frozen branches
         self._cases_of: SiteData | None = None
-        self._manifest_stamp = (0, 0)
+        self._stamp: tuple[int, ...] = ()
+        self.withdrawals: tuple[Withdrawal, ...] = ()  # in effect in what `load_data` gave last
 
     def receive(self, update: ModelUpdate) -> Floats32:
         """The model that a question is about, from the whole state or by the step, checked by its hash.
@@ -110,7 +112,9 @@ class Learner:
         return weights
 
     def load_data(self) -> SiteData:
-        """The site's cases, read again when the manifest changed; files that are away are waited for, a part of them is never used.
+        """The site's cases, read again when the manifest changed or somebody withdrew.
+
+        Files that are away are waited for, a part of them is never used.
 
         With masked sums the coordinator waits without end, and hears after a minute why; else as long as its deadline allows, since
         a round goes on without a site, or fails.
@@ -130,10 +134,10 @@ class Learner:
             return load_records(self.study, self.site, image_size(self.study.model), advance)
 
     def _read_data(self) -> SiteData:
-        stamp = manifest_stamp(Path(self.site.manifest))
-        if self._data is None or stamp != self._manifest_stamp:
+        stamp = *manifest_stamp(Path(self.site.manifest)), withdrawals_stamp(self.site)
+        if self._data is None or stamp != self._stamp:
             records = self._read_records()
-            self._data, self._manifest_stamp = site_data(self.study, records), stamp
+            self._data, self._stamp, self.withdrawals = site_data(self.study, records), stamp, records.withdrawals
             for note in self._data.notes:
                 log.log(logging.WARNING if note in records.left_out else logging.INFO, "manifest.csv: %s", note)
             keep_left_out(self.site, records.left_out)
@@ -153,6 +157,7 @@ class Learner:
             AwayError, DataError, StorageError: as `load_data`.
         """
         records = self._waiting(self._read_records)
+        self.withdrawals = records.withdrawals
         return veil(count_survey(self.study, records), self.site.policy.smallest_cell)
 
     def work(

@@ -50,11 +50,11 @@ class Replayed:
             return f"{what}: the same update and counts as those that left, masked, to the bit"
         differs = " and ".join(["update"] * (not self.same_update) + ["counts"] * (not self.same_counts))
         if not self.same_manifest:
-            return f"{what}: other {differs}; manifest.csv was changed since, so that this says nothing"
+            return f"{what}: other {differs}; manifest.csv was changed since, or somebody withdrew, so that this says nothing"
         return f"{what}: OTHER {differs} than what left; a GPU, other threads or another version can be why, or somebody changed it"
 
 
-def keep_replay(kept: Kept, question: Train, model: Floats32, answer: Answer, manifest: Path) -> None:
+def keep_replay(kept: Kept, question: Train, model: Floats32, answer: Answer, manifest: Path, num_withdrawn: int) -> None:
     """Keeps a round in place of the one before, before its answer is masked. It is not waited for until it is on disk."""
     header, weighting = question.header, question.weighting
     arrays: dict[str, NDArray[np.generic]] = {
@@ -64,6 +64,7 @@ def keep_replay(kept: Kept, question: Train, model: Floats32, answer: Answer, ma
     facts = {
         "number": header.number, "round": header.round, "state_hash": question.model.state_hash,
         "update": _digest(answer.update_P), "counts": _digest(answer.counts), "manifest": manifest_sha256(manifest),
+        "withdrawn": num_withdrawn,
     }  # fmt: skip
     before, place = kept.left_path(question.accepted), kept.folder / REPLAY_LEFT
     place.unlink(missing_ok=True)
@@ -96,7 +97,7 @@ def replay(site: Site, study: Study, membership: Membership, folder: Path) -> Re
         number=number,
         same_update=_digest(work.update_P) == facts["update"],
         same_counts=_digest(counts) == facts["counts"],
-        same_manifest=manifest_sha256(Path(site.manifest)) == facts["manifest"],
+        same_manifest=(manifest_sha256(Path(site.manifest)), len(learner.withdrawals)) == (facts["manifest"], facts["withdrawn"]),
     )
 
 

@@ -17,15 +17,17 @@ from client.diary import Diary, Entry, Hospitals, NumberError
 from client.kept import Kept, LeftOver, Pending
 from client.learner import Learner, NeedsModelError, Work
 from client.replay import keep_replay
-from csasn.contract import Contract
+from csasn.contract import WITHDRAWN, Contract
 from csasn.data.share import manifest_sha256
-from csasn.errors import ConfigurationError, CsasnError, ProtocolError
+from csasn.data.withdrawals import BRING_BACK, WITHDRAWN_FILE
+from csasn.errors import ConfigurationError, CsasnError, ProtocolError, TrustError
 from csasn.federated.messages import (
     CONTRACT_VERSION,
     AboutModel,
     Absence,
     Answer,
     Collect,
+    Finish,
     Hello,
     Kind,
     Question,
@@ -41,6 +43,7 @@ from csasn.federated.quantise import Floats32
 from csasn.federated.secagg.keys import Sign, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
 from csasn.membership import Membership
+from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import Site
 from csasn.study import Study
 from csasn.weighting import ClassWeights
@@ -52,8 +55,8 @@ COUNTED = (Kind.HELLO, Kind.SURVEY)  # answers that tell how many cases the mani
 class SiteWorker:
     """One site in one study and membership; `folder` is where it keeps its state.
 
-    `sign` signs with the site's identity, which secure aggregation asks for; `ledger_lines` tells how long its ledger is; `doing`
-    is told what it does, in words for people.
+    `sign` signs with the site's identity, which secure aggregation asks for; `ledger` is where withdrawals are written; `doing` is
+    told what it does, in words for people.
     """
 
     def __init__(
@@ -64,9 +67,9 @@ class SiteWorker:
         folder: Path,
         sign: Sign | None = None,
         doing: Callable[[str], None] = lambda _: None,
-        ledger_lines: Callable[[], int] = lambda: 0,
+        ledger: Ledger | None = None,
     ) -> None:
-        self.study, self.site, self.sign, self.ledger_lines = study, site, sign, ledger_lines
+        self.study, self.site, self.sign, self.ledger = study, site, sign, ledger
         self.contract = Contract.of_study(study, membership)
         if self.contract.secure and sign is None:
             raise ConfigurationError(f"{site.site} has no identity to sign with", "make it with client keygen")
@@ -108,9 +111,13 @@ class SiteWorker:
             weights = None if about is None else self.learner.check_weighting(about.weighting)
             self.kept.settle(accepted)
             work = self._work(question, model, weights, before)
+            self._note_withdrawals(question)
+            if isinstance(question, Finish) and work.counts:
+                self._count_withdrawn(work)
             pending = self._keep(question, digest, work, accepted if before else None)
             if isinstance(question, Train) and model is not None and self.site.policy.keep_for_replay:
-                keep_replay(self.kept, question, model, Answer(pending.counts, pending.update_P), Path(self.site.manifest))
+                answer = Answer(pending.counts, pending.update_P)
+                keep_replay(self.kept, question, model, answer, Path(self.site.manifest), len(self.learner.withdrawals))
         if self.contract.secure:
             return Ready(digest, pending.key)
         answer = Answer(pending.counts, pending.update_P)
@@ -130,6 +137,24 @@ class SiteWorker:
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with the cases stays here, but for its type
             log.error("%s failed: unexpected %s", question.kind, type(error).__name__)
         return self.learner.nothing(question.kind, question.header.round, before)
+
+    def _note_withdrawals(self, question: Question) -> None:
+        """In the ledger, which of them are in effect in what this question came to and were not in the last.
+
+        Raises:
+            TrustError: fewer are in effect than before.
+        """
+        withdrawals, header = self.learner.withdrawals, question.header
+        if len(withdrawals) < self.diary.withdrawn:
+            raise TrustError(f"{self.diary.withdrawn} patients had withdrawn, {WITHDRAWN_FILE} says {len(withdrawals)}", BRING_BACK)
+        occasion = Occasion(header.run, header.round, header.attempt, question.kind.value)
+        for withdrawal in withdrawals[self.diary.withdrawn :]:
+            if self.ledger:
+                self.ledger.note_withdrawal(withdrawal.sha256, occasion)
+        self.diary.note_withdrawn(len(withdrawals), before=isinstance(question, Hello))
+
+    def _count_withdrawn(self, work: Work) -> None:
+        work.counts[WITHDRAWN[0]] = np.array([self.diary.withdrawn_since], np.int64)
 
     def _keep(self, question: Question, digest: bytes, work: Work, before: bytes | None) -> Pending:
         """Keeps what a question came to; it went on from `before`. Where work failed and sums are masked, noise is summed in its
@@ -165,7 +190,7 @@ class SiteWorker:
         """In the diary before it leaves."""
         counted = manifest_sha256(Path(self.site.manifest)) if pending.kind in COUNTED else None
         entry = Entry(number=pending.number, transcript=pending.transcript.hex(), answer=answer)
-        self.diary.note(pending.kind, entry, self.ledger_lines(), counted)
+        self.diary.note(pending.kind, entry, self.ledger.num_lines if self.ledger else 0, counted)
 
     def _signer(self, purpose: str, data: bytes) -> str:
         assert self.sign is not None

@@ -27,6 +27,7 @@ TRAINING = ("training", (4,))
 MAX_COUNT = 1 << 53  # of a sum: masks that do not cancel leave more
 # of each split: cases and images in use, and those left out since no image, or it, can be read
 USED, LEFT_OUT = ("used", (3, 2)), ("left_out", (3, 2))
+WITHDRAWN = ("withdrawn", (1,))  # patients who withdrew after cases were counted first
 FAILED = ("failed", (1,))  # 1 of a site that could not do what was asked; all else of it is 0 then, or noise that is masked
 
 
@@ -57,7 +58,7 @@ class Contract:
             Kind.HELLO: Layout((("histogram", (len(study.classes),)), USED, LEFT_OUT, FAILED)),
             Kind.TRAIN: Layout((*cases, TRAINING, FAILED)),
             Kind.VALIDATE: Layout((*cases, FAILED)),
-            Kind.FINISH: Layout((*cases, FAILED)),
+            Kind.FINISH: Layout((*cases, WITHDRAWN, FAILED)),
         }
         if study.survey:
             layouts = {Kind.SURVEY: Layout((*survey_layout(study).shapes, FAILED))}

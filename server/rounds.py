@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from csasn.contract import LEFT_OUT, USED, Contract
+from csasn.contract import LEFT_OUT, USED, WITHDRAWN, Contract
 from csasn.errors import QuorumError, TrainingError
 from csasn.federated.aggregate import apply_step
 from csasn.federated.messages import (
@@ -133,8 +133,9 @@ class Coordinator:
         best = self.directory.load(BEST) if elsewhere else None
         chosen = replace(state, model=best.model, model_hash=best.model_hash, round=best.round) if best else state
         replies = self._ask_all(Finish(*self._about(Kind.FINISH, chosen, 1)))
-        self.directory.event("finish", round=chosen.round, absent=_reasons(replies))
         counts = None if replies.counts is None else self._counts(Kind.FINISH, replies)
+        withdrawn = None if counts is None else int(counts.pop(WITHDRAWN[0])[0])
+        self.directory.event("finish", round=chosen.round, absent=_reasons(replies), withdrawn=withdrawn)
         moments = {} if replies.sum_P is None else self.contract.statistics.unpack(replies.sum_P.astype(np.int64, copy=False))
         return Finished(chosen.round, chosen.model, counts, moments, not replies.absent)
 

@@ -51,6 +51,7 @@ LAYERS = (
         "storage",
         "command",
         "identity",
+        "pseudonyms",
         "request_signature",
         "encrypted_key",
         "certificates",

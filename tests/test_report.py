@@ -20,7 +20,7 @@ from server.outcome import write_outcome, write_report
 KEYS = {
     "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw", "sites",
     "rounds", "final", "baselines", "status", "notice", "study", "membership_hash", "classes", "training_cases", "totals",
-    "absent_at_finish", "state_hash", "weights_sha256", "adjustment", "about", "data",
+    "absent_at_finish", "state_hash", "weights_sha256", "adjustment", "about", "data", "withdrawn",
 }  # fmt: skip
 ROUND = {
     "round", "attempts", "participants", "absent", "class_weights", "loss", "macro_auroc", "balanced_accuracy", "recall",

@@ -15,9 +15,9 @@ from csasn.errors import ConfigurationError, Stopped
 
 if TYPE_CHECKING:
     from client.importing.objects import Source
-    from client.importing.pseudonyms import Pseudonyms
     from client.importing.run import Imported
     from client.importing.staging import Staging
+    from csasn.pseudonyms import Pseudonyms
     from csasn.site import Site
 
 MAX_ROWS, MAX_REASONS = 20, 12  # named in a line; lines of reasons
@@ -88,8 +88,8 @@ def _frames(text: str) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from client.importing.pseudonyms import load_pseudonyms
     from client.importing.staging import Staging
+    from csasn.pseudonyms import load_pseudonyms
     from csasn.site import find_site
 
     site = find_site(arguments.site, arguments.config)
@@ -112,12 +112,13 @@ def _run(arguments: argparse.Namespace, site: "Site", staging: "Staging", pseudo
     from client.importing.pathology import read_pathology
     from client.importing.run import Import, Options
     from client.importing.staging import GO_ON
+    from csasn.data.withdrawals import Withdrawn
 
     if arguments.labels is None:
         raise ConfigurationError("an import needs the pathology list", "give it with --labels; its columns: client import --help")
     diagnoses = read_pathology(arguments.labels)
     source = _open_source(arguments)
-    work = Import(site.site, source, staging, pseudonyms, Options(arguments.frames, arguments.blank))
+    work = Import(site.site, source, staging, pseudonyms, Options(arguments.frames, arguments.blank), Withdrawn.of(site))
     try:
         with _quiet(), bars_by_name() as bar:
             imported = work.run(diagnoses, bar)

@@ -12,16 +12,18 @@ from client.importing.objects import Advance, Listed, Listing, Source, reason_to
 from client.importing.pathology import Diagnosis
 from client.importing.pictures import choose_frames, describe, encode_png, take_picture
 from client.importing.pointing import find_pointed_frames
-from client.importing.pseudonyms import Pseudonyms
 from client.importing.sheet import Cell, draw_sheets
 from client.importing.staging import PRIVATE, SHEET, Done, Staging, Taken
 from csasn.data.images import PREPROCESSING_VERSION
+from csasn.data.withdrawals import Withdrawn
 from csasn.errors import DataError
+from csasn.pseudonyms import Pseudonyms
 from csasn.storage import write_atomically
 
 COLUMNS = ("case_id", "patient_id", "image", "label", "split", "scanner")
 LEFT_OUT_COLUMNS = ("reason", "number", "rows_of_list", "patient_id", "accession", "image")
 NOT_NAMED = "a picture of an object of which the list names other frames"
+WITHDREW = "its patient withdrew"
 Bar = Callable[[str], Advance]
 
 
@@ -69,8 +71,11 @@ class Imported:
 class Import:
     """One import of a site into a staging folder, which is locked meanwhile."""
 
-    def __init__(self, site: str, source: Source, staging: Staging, pseudonyms: Pseudonyms, options: Options) -> None:
-        self._site, self._source, self._staging, self._hashes, self._options = site, source, staging, pseudonyms, options
+    def __init__(
+        self, site: str, source: Source, staging: Staging, pseudonyms: Pseudonyms, options: Options, withdrawn: Withdrawn
+    ) -> None:
+        self._site, self._source, self._staging, self._options = site, source, staging, options
+        self._hashes, self._withdrawn = pseudonyms, withdrawn
 
     def run(self, diagnoses: Sequence[Diagnosis], bar: Bar) -> Imported:
         """Imports what `diagnoses` speak of, and leaves it for approval; `bar(name)` makes a bar of progress.
@@ -92,7 +97,9 @@ class Import:
         return self._write(listing, joined, wanted, done)
 
     def _take(self, listed: Listed, claims: tuple[Claim, ...], pointed: tuple[int, ...], known: Mapping[str, Done]) -> Done:
-        """What was or is made of an object, to whose frames `pointed` others point."""
+        """What was or is made of an object, to whose frames `pointed` others point; nothing where its patient withdrew."""
+        if any(self._withdrawn.find(self._hashes.patient(claim.patient)) for claim in claims):
+            return Done(work="", left_out=(WITHDREW,))
         named = tuple(sorted({frame for claim in claims for frame in claim.frames}))
         work = self._hashes.work(listed.uid, named, pointed, self._options, PREPROCESSING_VERSION)
         if work in known:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -138,6 +138,34 @@ def load_images(
     )
 
 
+def forget_images(folder: Path, names: Collection[str]) -> int:
+    """Takes images out of a cache, by what tells them from others; how many it held. A process that trains on it goes on until it
+    loads it again.
+
+    Raises:
+        StorageError: the cache cannot be written; what was there stays.
+    """
+    if not folder.exists():
+        return 0
+    gone = {_hash(name) for name in names}
+    with _locked(folder):
+        cache = _open_cache(folder)
+        entries = cache.index.entries if cache else ()
+        kept = [row for row, entry in enumerate(entries) if entry.name not in gone]
+        if not cache or not kept:
+            (folder / INDEX).unlink(missing_ok=True)
+            _clean(folder, "")
+        elif len(kept) < len(entries):
+            path, size = folder / f"images-{secrets.token_hex(8)}.npy", cache.index.image_size
+            with atomic_writer(path, 0o600) as file:
+                file.write(_header(len(kept), size))
+                for row in kept:
+                    file.write(cache.images_NHW[row].data)
+            _write_index(folder, path, size, [entries[row] for row in kept])
+            _clean(folder, path.name)
+    return len(entries) - len(kept)
+
+
 def _known_rows(cache: _Cache | None, sources: Sequence[Source]) -> tuple[list[int | None], list[Unread]]:
     """The cache's row of each image, None where the file is new, changed or missing, and the missing; by sizes and times alone."""
     known: list[int | None] = []
@@ -193,15 +221,16 @@ def _rebuild(folder: Path, job: _Job, advance: Advance | None) -> tuple[_Cache, 
         _require_few(job, unread)
         file.seek(0)
         file.write(_header(len(entries), job.image_size))
+    return _Cache(_write_index(folder, path, job.image_size, entries), np.load(path, mmap_mode="r")), unread
+
+
+def _write_index(folder: Path, path: Path, image_size: int, entries: Sequence[_Entry]) -> _Index:
+    sha256 = file_sha256(path)
     index = _Index(
-        preprocessing=PREPROCESSING_VERSION,
-        image_size=job.image_size,
-        file=path.name,
-        sha256=file_sha256(path),
-        entries=tuple(entries),
+        preprocessing=PREPROCESSING_VERSION, image_size=image_size, file=path.name, sha256=sha256, entries=tuple(entries)
     )
     write_json(folder / INDEX, index.model_dump(mode="json"), 0o600)
-    return _Cache(index, np.load(path, mmap_mode="r")), unread
+    return index
 
 
 def _header(num_images: int, size: int) -> bytes:
@@ -242,11 +271,14 @@ def _read_one(job: _Job, number: int) -> tuple[_Entry, np.ndarray] | Unread:
     return _Entry(name=_hash(source.name), content=content, pixels=pixels, facts=facts, **times), pixels_HW
 
 
-def _open_cache(folder: Path, size: int) -> _Cache | None:
-    """The cache on disk, or None where it is missing, damaged, or of another image size or version."""
+def _open_cache(folder: Path, wanted: int | None = None) -> _Cache | None:
+    """The cache on disk, or None where it is missing, damaged, or of another image size or version than `wanted`, if any is."""
     try:
         index = _Index.model_validate_json((folder / INDEX).read_bytes())
-        if (index.preprocessing, index.image_size) != (PREPROCESSING_VERSION, size) or Path(index.file).name != index.file:
+        size = index.image_size
+        if wanted is not None and (index.preprocessing, size) != (PREPROCESSING_VERSION, wanted):
+            return None
+        if Path(index.file).name != index.file:
             return None
         if file_sha256(folder / index.file) != index.sha256:
             return None

@@ -14,10 +14,11 @@ import numpy as np
 from csasn.data.cache import Advance, Images, Source, load_images
 from csasn.data.image_files import find_images
 from csasn.data.images import require_size
-from csasn.data.left_out import Tolerance, describe_left_out, leave_out
+from csasn.data.left_out import Tolerance, describe_left_out, keep_rows, leave_out
 from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, Row, data_error, read_manifest
 from csasn.data.share import manifest_stamp
 from csasn.data.split import SPLITS, TEST, TRAIN, VALIDATION, split_patients
+from csasn.data.withdrawals import Withdrawal, Withdrawn
 from csasn.errors import DataError
 from csasn.site import Site
 from csasn.study import MALIGNANCY, SUBTYPE, Study
@@ -76,7 +77,8 @@ class SiteData:
 class Records:
     """A site's manifest, the split of each case (sorted by case id), and its images in the order of the manifest's rows.
 
-    None of the three holds what cannot be read; `left_out_32` counts cases and images of each split that are left out for that.
+    None of the three holds what cannot be read; `left_out_32` counts cases and images of each split that are left out for that. Nor
+    do they hold what is of patients who withdrew.
     """
 
     manifest: Manifest
@@ -84,6 +86,8 @@ class Records:
     images: Images
     left_out_32: np.ndarray
     notes: tuple[str, ...] = ()  # on where the images are
+    withdrawals: tuple[Withdrawal, ...] = ()  # all that are in effect
+    withdrew: tuple[str, ...] = ()  # a note of how much of the manifest is left out for that
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -108,7 +112,8 @@ def load_records(study: Study, site: Site, image_size: int, advance: Advance | N
     """
     root = Path(site.images)
     manifest_stamp(Path(site.manifest))
-    manifest, splits = _read_split_manifest(study, site)
+    listed = _list_cases(study, site)
+    manifest, splits = listed.manifest, listed.splits
     paths, misnamed, notes = find_images(root, manifest.rows)
     rows = zip(manifest.rows, paths, misnamed, strict=True)
     sources = [Source(row.number, path, row.frame, row.name, fault) for row, path, fault in rows]
@@ -117,7 +122,7 @@ def load_records(study: Study, site: Site, image_size: int, advance: Advance | N
     manifest, splits, left_out_32 = leave_out(manifest, splits, images.readable)
     _require_sizes(manifest, images, site.policy.min_image_px)
     _require_cases(manifest, splits, site, " with a readable image" if images.faults else "")
-    return Records(manifest, splits, images, left_out_32, notes)
+    return Records(manifest, splits, images, left_out_32, notes, listed.withdrawals, listed.withdrew)
 
 
 def _require_sizes(manifest: Manifest, images: Images, least: int | None) -> None:
@@ -139,7 +144,7 @@ def site_data(study: Study, records: Records) -> SiteData:
         DataError: two cases of different splits, or with different labels, hold the same picture.
     """
     manifest, splits, images = records.manifest, records.splits, records.images
-    notes = [*manifest.said, *manifest.notes, *records.notes]
+    notes = [*manifest.said, *manifest.notes, *records.notes, *records.withdrew]
     notes += [*_split_notes(study, manifest, splits), *_duplicate_notes(manifest, splits, images), *records.left_out]
     ids = list(splits)
     index = {case: number for number, case in enumerate(ids)}
@@ -162,12 +167,22 @@ def count_training_cases(study: Study, site: Site) -> int:
     Raises:
         DataError: the manifest is at fault, or there are too few training cases.
     """
-    manifest, splits = _read_split_manifest(study, site)
-    return len(_training_cases(manifest, splits))
+    listed = _list_cases(study, site)
+    return len(_training_cases(listed.manifest, listed.splits))
 
 
-def _read_split_manifest(study: Study, site: Site) -> tuple[Manifest, dict[str, str]]:
-    """The manifest and the split of each case, cases sorted. Where the manifest names splits, a case that names none trains.
+@dataclass(frozen=True)
+class _Listed:
+    """The manifest and the split of each case, cases sorted, without patients who withdrew; `withdrew` is a note of them."""
+
+    manifest: Manifest
+    splits: Mapping[str, str] = field(repr=False)
+    withdrawals: tuple[Withdrawal, ...]
+    withdrew: tuple[str, ...]
+
+
+def _list_cases(study: Study, site: Site) -> _Listed:
+    """What there is before any image is read. Where the manifest names splits, a case that names none trains.
 
     The policy's `minimum_cases` is asked of patients, since it is for their sake.
     """
@@ -177,8 +192,13 @@ def _read_split_manifest(study: Study, site: Site) -> tuple[Manifest, dict[str, 
         splits = {case: split or SPLITS[TRAIN] for case, split in splits.items()}
     else:
         splits = split_patients(manifest.classes, manifest.patients, study.split, study.seed, site.site)
+    withdrawn, num_rows = Withdrawn.of(site), len(manifest.rows)
+    note: tuple[str, ...] = ()
+    if gone := withdrawn.among(manifest.patients):
+        manifest, splits = keep_rows(manifest, splits, [row for row in manifest.rows if row.patient not in gone])
+        note = (f"{num_rows - len(manifest.rows)} rows are left out, of {len(gone)} who withdrew",)
     _require_cases(manifest, splits, site)
-    return manifest, {case: splits[case] for case in sorted(splits)}
+    return _Listed(manifest, {case: splits[case] for case in sorted(splits)}, withdrawn.withdrawals, note)
 
 
 def _require_cases(manifest: Manifest, splits: Mapping[str, str], site: Site, which: str = "") -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, data_error
+from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, Row, data_error
 from csasn.data.share import require_folder
 from csasn.data.split import SPLITS
 from csasn.errors import AwayError, DataError
@@ -86,19 +86,27 @@ def leave_out(
 
     A case goes when none of its images is left; what is left keeps its class and its split.
     """
-    rows = tuple(manifest.rows[number] for number in readable)
-    kept, numbers = {row.case for row in rows}, set(readable)
+    numbers = set(readable)
     gone = [row for number, row in enumerate(manifest.rows) if number not in numbers]
+    kept, of_kept = keep_rows(manifest, splits, [manifest.rows[number] for number in readable])
     left_out = np.zeros((len(SPLITS), 2), np.int64)
-    for case in {row.case for row in gone} - kept:
+    for case in {row.case for row in gone} - of_kept.keys():
         left_out[SPLITS.index(splits[case]), 0] += 1
     for row in gone:
         left_out[SPLITS.index(splits[row.case]), 1] += 1
-    of_kept = {case: split for case, split in splits.items() if case in kept}
-    classes = {case: label for case, label in manifest.classes.items() if case in kept}
-    named = {case: split for case, split in manifest.splits.items() if case in kept}
-    patients = {case: patient for case, patient in manifest.patients.items() if case in kept}
-    return replace(manifest, rows=rows, classes=classes, splits=named, patients=patients), of_kept, left_out
+    return kept, of_kept, left_out
+
+
+def keep_rows(manifest: Manifest, splits: Mapping[str, str], rows: Sequence[Row]) -> tuple[Manifest, dict[str, str]]:
+    """Manifest and splits of some of its rows alone; each case keeps its class and its split."""
+    kept = {row.case for row in rows}
+    return replace(
+        manifest,
+        rows=tuple(rows),
+        classes={case: label for case, label in manifest.classes.items() if case in kept},
+        splits={case: split for case, split in manifest.splits.items() if case in kept},
+        patients={case: patient for case, patient in manifest.patients.items() if case in kept},
+    ), {case: split for case, split in splits.items() if case in kept}
 
 
 def describe_left_out(faults: Sequence[Fault], left_out_32: NDArray[np.int64]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ LEDGER_FILE = "ledger.jsonl"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _LINE = re.compile(rb'(\{.*),"hash":"([0-9a-f]{64})"\}')
 
-Outcome = Literal["sent", "refused", "cut", "restored"]
+Outcome = Literal["sent", "refused", "cut", "restored", "withdrawn"]
 
 
 class LedgerError(ProtocolError):
@@ -55,6 +55,8 @@ class Entry(Configuration):
     `why` is why it was refused, or what an absence said.
     `cut` notes that `bytes` bytes of a line, which a crash cut short, were taken away: its message had not left. `restored` begins
     a new chain of heads: the ledger was missing, or older than the site's diary, as after it was brought back from a copy.
+    `withdrawn` says that a patient withdrew, and, with the kind of a question, that from this one on nothing of theirs is used;
+    `sha256` tells one withdrawal from another.
     """
 
     count: int
@@ -163,6 +165,21 @@ class Ledger:
             before = self._hash
             self._write(file, occasion, contents, outcome, why)
             return Head(self._count, self._hash, before, contents.sha256, self._chain)
+
+    def note_withdrawal(self, sha256: str, occasion: Occasion, why: str = "") -> None:
+        """Writes that a patient withdrew, or, with the question, that this is in effect.
+
+        Raises:
+            LedgerError, StorageError: as `append`.
+        """
+        self.append(occasion, Contents((), (), 0, sha256), "withdrawn", why)
+
+    def has_withdrawal(self, sha256: str) -> bool:
+        """Whether it holds the line that says so."""
+        with self.path.open("rb") as file:
+            return any(
+                isinstance(line, Entry) and line.outcome == "withdrawn" and line.sha256 == sha256 for line in read_chain(file)
+            )
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

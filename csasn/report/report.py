@@ -109,6 +109,7 @@ def build_report(study: Study, membership: Membership, engine: str, events: Sequ
         "sites": {member.site: {"weight": member.weight_units / 64} for member in membership.members},
         "training_cases": _training_cases(study, events),
         "data": used_data(_last(events, "hello"), SHOWN_CASES),
+        "withdrawn": finish.get("withdrawn") if finish else None,
         "rounds": rounds,
         "totals": _totals(rounds, events),
         "absent_at_finish": finish["absent"] if finish else None,

@@ -9,6 +9,7 @@ from csasn.report.marked import Marked
 from csasn.report.parts import as_dict, as_list
 
 Report = Mapping[str, object]
+STILL = "rounds before a withdrawal hold what was learned of the patient, later ones begin from these"
 DONE = ("trained", "validated", "tested")  # on the cases of each split
 
 
@@ -51,15 +52,17 @@ def used_sentence(marked: Marked) -> Markup:
         parts[0] += Markup(" (besides those of {}, too few to be shown)").format(", ".join(small))
     num_gone = sum(marked.number("data", split, "images_left_out") or 0 for split in SPLITS)
     rest = "The rest is left out: no image of them can be read at their sites." if num_gone else "Every image could be read."
-    return Markup("It was {}. {}").format(Markup(", ").join(parts), rest)
+    withdrew = Markup(" {} of the patients withdrew while it was trained: {}.").format(marked.count("withdrawn"), STILL)
+    return Markup("It was {}. {}").format(Markup(", ").join(parts), rest) + (withdrew if marked.number("withdrawn") else "")
 
 
 def used_rows(report: Report) -> tuple[tuple[str, str], ...]:
     """A row of the model card for each split."""
     data, small = as_dict(report.get("data") or {}), small_classes(report["training_cases"])
-    return tuple(
-        (f"{split} cases", _used(as_dict(data[split]), small if number == TRAIN else ())) for number, split in enumerate(data)
-    )
+    rows = [(f"{split} cases", _used(as_dict(data[split]), small if number == TRAIN else ())) for number, split in enumerate(data)]
+    if (withdrawn := report.get("withdrawn")) is not None:
+        rows.append(("patients who withdrew while it was trained", f"{withdrawn}; {STILL}" if withdrawn else "none"))
+    return tuple(rows)
 
 
 def _used(counts: Mapping[str, object], small: Sequence[str]) -> str:

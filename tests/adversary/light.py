@@ -77,6 +77,8 @@ class LightLearner:
     """Numbers that follow from what a real learner reads, and from nothing else. `fails` says whether training raises now;
     `meaning` is told what each array is, whatever T says."""
 
+    withdrawals: tuple[()] = ()
+
     def __init__(self, site, contract, meaning):
         self.site, self.contract, self.fails, self.meaning = site, contract, False, meaning
 
@@ -132,7 +134,7 @@ class LightWorker(SiteWorker):
         if not manifest.exists():
             folder.mkdir(parents=True, exist_ok=True)
             manifest.write_text("case_id\n")
-        self.study, self.contract, self.sign, self.ledger_lines = contract.study, contract, sign, lambda: 0
+        self.study, self.contract, self.sign, self.ledger = contract.study, contract, sign, None
         self.site = SimpleNamespace(site=name, manifest=str(manifest), policy=SimpleNamespace(keep_for_replay=False))
         hashes = contract.study.study_hash, contract.membership.membership_hash
         self.kept = Kept(folder / state_name(*hashes))
@@ -142,6 +144,9 @@ class LightWorker(SiteWorker):
         if isinstance(question, Hello | Survey):
             return Work({"seen": self.learner.count_classes()})
         return super()._work(question, *given)
+
+    def _count_withdrawn(self, work):
+        """Its counts have no such block."""
 
 
 @dataclass

@@ -16,7 +16,13 @@ from pydicom.uid import MediaStorageDirectoryStorage
 from client.importing.folder import COPY, DAMAGED_FILE, DIRECTORY, NOT_DICOM, UNREADABLE_FILE
 from client.importing.joining import NO_ROW, NO_STUDY
 from client.importing.pictures import ANNOTATED, TEXT
+from client.importing.run import WITHDREW
+from client.withdrawal import withdraw_patient
+from csasn.data.cache import Source, load_images
+from csasn.data.manifest import read_manifest
 from csasn.data.overlay import find_marks
+from csasn.site import read_site
+from csasn.study import Federation, Study
 from dicom_objects import CAPTURE
 from import_scene import (
     SPACING_CM,
@@ -35,6 +41,7 @@ from import_scene import (
     write_list,
 )
 
+STUDY = Study(name="s", classes=("benign", "PTC", "FTC", "MTC"), federation=Federation(sites=("centerA",)))
 DRAWING = "1.2.840.10008.5.1.4.1.1.11.1"
 OTHER_CLASS, OTHER_MODALITY = "no picture of ultrasound: Basic Text SR Storage", "a picture of another modality than US"
 
@@ -270,3 +277,28 @@ def test_the_list_may_be_mended_without_reading_any_picture_again(hospital, run)
 def test_hospital_fixture_has_words_to_look_for(hospital: Hospital):
     """The search for identifiers finds them where they are."""
     assert len(leaks(hospital.things, hospital.folder / "export")) >= 40
+
+
+def test_the_manifest_is_one_that_training_reads(hospital, run):
+    run(hospital, *hospital.of_export)
+    assert run(hospital, "--approve").code == 0
+    manifest = read_manifest(hospital.data / "manifest.csv", STUDY)
+    assert manifest.has_patients
+    assert (len(manifest.rows), len(manifest.classes), manifest.num_patients) == (7, 4, 3)
+    site = read_site(hospital.folder / "site.yaml")
+    assert load_images(hospital.folder / "cache", [Source(row.number, Path(site.images) / row.image, row.frame, row.name)
+                                                   for row in manifest.rows], 64).faults == ()  # fmt: skip
+
+
+def test_who_withdrew_is_found_by_number_and_in_no_later_import(hospital, run):
+    run(hospital, *hospital.of_export)
+    assert run(hospital, "--approve").code == 0
+    site, number = read_site(hospital.folder / "site.yaml"), THINGS[2].patient_number
+    done = withdraw_patient(site, STUDY, number, "by letter")
+    assert (done.rows, done.cases, done.anew) == (2, 2, True)
+    later = hospital.folder / "later"
+    assert run(hospital, *hospital.of_export, "--out", later).code == 0
+    assert {row["label"] for row in read_table(later / ".import/manifest.csv")} == {"PTC", "benign"}
+    assert len(read_table(later / ".import/manifest.csv")) == 5
+    assert WITHDREW in {row["reason"] for row in read_table(later / ".import/left-out.csv")}
+    assert not any(number in path.read_text(errors="replace") for path in (hospital.folder / "state").rglob("*") if path.is_file())

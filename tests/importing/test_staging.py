@@ -12,9 +12,10 @@ import pytest
 
 from client.importing.folder import Folder
 from client.importing.pathology import read_pathology
-from client.importing.pseudonyms import load_pseudonyms
 from client.importing.run import Import, Options
 from client.importing.staging import Staging
+from csasn.data.withdrawals import Withdrawn
+from csasn.pseudonyms import load_pseudonyms
 from csasn.storage import take_lock
 from import_scene import THINGS, Done, Hospital, leaks, make_hospital, read_table, still, write_site
 
@@ -37,7 +38,12 @@ def import_until(hospital: Hospital, num_pictures: int) -> None:
 
     staging = Staging(hospital.data)
     work = Import(
-        "centerA", Folder(hospital.folder / "export"), staging, load_pseudonyms(hospital.folder / "state/keys"), Options()
+        "centerA",
+        Folder(hospital.folder / "export"),
+        staging,
+        load_pseudonyms(hospital.folder / "state/keys"),
+        Options(),
+        Withdrawn(),
     )
     with staging.locked(), pytest.raises(KeyboardInterrupt):
         work.run(read_pathology(hospital.folder / "list.csv"), bar)

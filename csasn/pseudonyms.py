@@ -47,19 +47,24 @@ class Pseudonyms:
         """Of an accession number."""
         return self._hash("accession", number)
 
+    @property
+    def mark(self) -> str:
+        """What tells this key from another, and nothing of it."""
+        return self._hash("mark")
+
     def _hash(self, kind: str, *parts: object) -> str:
         return kind[0] + hmac.digest(self._key, canonical((kind, parts)), "sha256").hex()[:DIGITS]
 
 
-def load_pseudonyms(keys_folder: Path) -> Pseudonyms:
+def load_pseudonyms(keys_folder: Path, *, make: bool = True) -> Pseudonyms:
     """The hashes of the key in `keys_folder`, which is made (0600) where there is none.
 
     Raises:
-        TrustError: it is damaged, or others than its owner may read it.
+        TrustError: it is damaged, or others than its owner may read it; or it is missing and not to be made.
         StorageError: it cannot be written.
     """
     path = private_folder(keys_folder) / KEY
-    if not path.exists():
+    if make and not path.exists():
         write_new(path, secrets.token_hex(KEY_BYTES).encode() + b"\n", PRIVATE)
     try:
         key = bytes.fromhex(read_private(path, BRING_BACK).decode("ascii").strip())
