@@ -30,9 +30,9 @@ from csasn.errors import NetworkError, StorageError, TrustError
 from csasn.facts import CoordinatorFacts, SiteFacts
 from csasn.identity import NODE_KEY
 from csasn.membership import Approval
+from csasn.platform.storage import private_folder, write_json
+from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import Site
-from csasn.storage import private_folder, write_json
-from csasn.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 
 TURN_S = 0.5
 ASK_S = 5.0

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.enrolment_commands import add_site_arguments
-from csasn.command import Commands, add_command
 from csasn.errors import NetworkError
-from csasn.plain_text import plain
+from csasn.platform.command import Commands, add_command
+from csasn.platform.plain_text import plain
 
 if TYPE_CHECKING:
     from client.replay import Replayed
@@ -70,8 +70,8 @@ def _add_audit(commands: Commands) -> None:
 def run_site(arguments: argparse.Namespace) -> None:
     """`client --site NAME`: until the study ends."""
     from client.agent import Agent
+    from csasn.platform.supervision import ServiceManager, told_health
     from csasn.site import find_site_file
-    from csasn.supervision import ServiceManager, told_health
 
     path = find_site_file(arguments.site, arguments.config)
     manager = ServiceManager(os.environ.get("NOTIFY_SOCKET", ""))
@@ -140,7 +140,7 @@ def _replay(arguments: argparse.Namespace) -> "Replayed":
 
 def _pause(arguments: argparse.Namespace) -> None:
     from client.agent import PAUSE
-    from csasn.storage import private_folder, write_atomically
+    from csasn.platform.storage import private_folder, write_atomically
 
     path = private_folder(Path(_site(arguments).state)) / PAUSE
     if arguments.resume:

@@ -7,7 +7,6 @@ stops a coordinator from proposing what a site should refuse: that is why people
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from csasn.configuration import Configuration, read_yaml, validate
 from csasn.enrolment import Kit, read_kit
 from csasn.errors import ConfigurationError, TrustError
 from csasn.identity import fingerprint, load_identity, read_public_keys
@@ -21,8 +20,9 @@ from csasn.membership import (
     verify_approval,
     verify_approvals,
 )
+from csasn.platform.configuration import Configuration, read_yaml, validate
+from csasn.platform.storage import write_json
 from csasn.site import Site
-from csasn.storage import write_json
 from csasn.study import Federation, Study
 from csasn.survey import SMALLEST_SUM, tables_of
 

@@ -13,10 +13,10 @@ from importlib.metadata import distributions
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
-from csasn.configuration import write_yaml
 from csasn.data.manifest import Manifest, Row
+from csasn.platform.configuration import write_yaml
+from csasn.platform.storage import write_new
 from csasn.site import Site
-from csasn.storage import write_new
 
 LAST_LINES, LAST_BYTES = 200, 256 << 10  # of each log
 _PATH = re.compile(r"(?<![\w.:/])(?:/[^\s/'\",;:()]+)+/([^\s/'\",;:()]+)")

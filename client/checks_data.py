@@ -17,10 +17,10 @@ from csasn.data.images import read_image
 from csasn.data.notes import FLOW, SQUARED
 from csasn.data.suspects import KINDS, find_suspects
 from csasn.errors import ConfigurationError
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
+from csasn.platform.storage import private_folder, write_json
 from csasn.report.fingerprint import MAX_SAMPLES, Sample, draw_fingerprint
 from csasn.site import Site
-from csasn.storage import private_folder, write_json
 
 MAX_ROWS = 10  # named in a line
 TEXT_FIX = "see fingerprint.png, and crop or mask what may name a patient"

@@ -11,8 +11,8 @@ from client.enrolment_commands import add_commands as add_enrolment_commands
 from client.importing.command import add_commands as add_import_commands
 from client.report_commands import add_commands as add_report_commands
 from client.withdrawal_command import add_commands as add_withdrawal_commands
-from csasn.command import EXIT_CODES, add_health, run_command
 from csasn.errors import ConfigurationError
+from csasn.platform.command import EXIT_CODES, add_health, run_command
 
 
 def main() -> None:

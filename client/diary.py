@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from csasn.configuration import Configuration, read_yaml, validate
 from csasn.errors import ConfigurationError, ProtocolError, TrustError
 from csasn.federated.messages import Kind
-from csasn.storage import write_json
+from csasn.platform.configuration import Configuration, read_yaml, validate
+from csasn.platform.storage import write_json
 from csasn.study import Sha256
 
 DIARY_FILE, PRIVATE = "diary.json", 0o600

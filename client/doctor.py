@@ -11,9 +11,9 @@ from client.checks_machine import MACHINE_CHECKS
 from client.checks_network import NETWORK_CHECKS
 from client.findings import Check, Finding
 from client.situation import Situation
-from csasn.command import permission_denied
 from csasn.errors import CsasnError
-from csasn.plain_text import plain
+from csasn.platform.command import permission_denied
+from csasn.platform.plain_text import plain
 
 CHECKS = (*DATA_CHECKS, *MACHINE_CHECKS, *NETWORK_CHECKS)
 MARKS = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}

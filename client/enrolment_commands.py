@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csasn.command import Commands, add_command, confirm
-from csasn.plain_text import plain
+from csasn.platform.command import Commands, add_command, confirm
+from csasn.platform.plain_text import plain
 
 if TYPE_CHECKING:
     from csasn.site import Site
@@ -119,7 +119,7 @@ def _keygen(arguments: argparse.Namespace) -> None:
 
 def _enroll(arguments: argparse.Namespace) -> None:
     from client.enrolment import request_enrolment
-    from csasn.storage import write_json
+    from csasn.platform.storage import write_json
     from csasn.study import read_study
 
     site = _site(arguments)
@@ -182,7 +182,7 @@ def _backup(arguments: argparse.Namespace) -> None:
     from client.audit import RUN_FOLDER
     from client.kept import LEFT_OUT_OF_BACKUPS
     from client.withdrawal import CACHE, PAGES
-    from csasn.backup import write_backup
+    from csasn.platform.backup import write_backup
 
     site = _site(arguments)
     left_out = [Path(site.state) / name for name in (CACHE, *PAGES)]
@@ -192,7 +192,7 @@ def _backup(arguments: argparse.Namespace) -> None:
 
 
 def _restore(arguments: argparse.Namespace) -> None:
-    from csasn.backup import restore_backup
+    from csasn.platform.backup import restore_backup
 
     site = _site(arguments)
     _say(f"{restore_backup(arguments.file, _folders(site))} files of {site.site} are back")

@@ -44,7 +44,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from csasn.supervision import end_with_parent
+from csasn.platform.supervision import end_with_parent
 
 LOOPBACK = "127.0.0.1"
 POLL_S = 0.2  # how often a SuperNode asks the coordinator for work; Flower's own is 3

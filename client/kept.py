@@ -14,12 +14,12 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.checkpoint import load_arrays, save_arrays
 from csasn.errors import ModelError
 from csasn.federated.messages import Kind
 from csasn.federated.quantise import SignedIntegers
 from csasn.federated.secagg.keys import SignedKey
-from csasn.storage import private_folder
+from csasn.platform.checkpoint import load_arrays, save_arrays
+from csasn.platform.storage import private_folder
 
 Floats32 = NDArray[np.float32]
 Integers = NDArray[np.int64]

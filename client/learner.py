@@ -30,7 +30,7 @@ from csasn.metrics import FIXED_POINT
 from csasn.model.network import build_network, image_size
 from csasn.model.state import own_tensors, read_tensors, write_tensors
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
-from csasn.randomness import fast_generator
+from csasn.platform.randomness import fast_generator
 from csasn.site import Site
 from csasn.survey import veil
 from csasn.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally

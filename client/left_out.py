@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csasn.errors import StorageError
+from csasn.platform.storage import private_folder, write_json
 from csasn.site import Site
-from csasn.storage import private_folder, write_json
 
 NOTES = "left-out.json"
 

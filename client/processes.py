@@ -6,10 +6,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from csasn.command import log_to_stderr, run_command
 from csasn.errors import StorageError
-from csasn.heap import keep_freed_memory
-from csasn.storage import write_json
+from csasn.platform.command import log_to_stderr, run_command
+from csasn.platform.heap import keep_freed_memory
+from csasn.platform.storage import write_json
 
 TELL_S = 2.0
 

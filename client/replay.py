@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from client.audit import RUN_FOLDER
 from client.kept import Kept, LeftOver, read_left
 from client.learner import Learner
-from csasn.checkpoint import load_arrays, save_arrays
 from csasn.contract import Contract
 from csasn.data.share import manifest_sha256
 from csasn.errors import ModelError
 from csasn.federated.messages import Answer, Header, ModelUpdate, Train, Weighting
 from csasn.federated.quantise import Floats32
 from csasn.membership import Membership
+from csasn.platform.checkpoint import load_arrays, save_arrays
+from csasn.platform.storage import link_atomically
 from csasn.site import Site
-from csasn.storage import link_atomically
 from csasn.study import Study
 
 REPLAY, REPLAY_LEFT, PRIVATE = "replay.safetensors", "replay-left.safetensors", 0o600

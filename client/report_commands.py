@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from client.enrolment_commands import add_site_arguments
-from csasn.command import Commands, add_command, bars_by_name
+from csasn.platform.command import Commands, add_command, bars_by_name
 
 PAGE, FOLDER = "report.html", "report"
 DESCRIPTION = """\
@@ -45,8 +45,8 @@ def add_commands(commands: Commands) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from client.site_report import find_model, make_site_report
     from client.site_report_page import gain_in_words, render_site_report
+    from csasn.platform.storage import private_folder, writable_folder, write_atomically
     from csasn.site import find_site
-    from csasn.storage import private_folder, writable_folder, write_atomically
 
     site = find_site(arguments.site, arguments.config)
     model = find_model(site, arguments.model)

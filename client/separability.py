@@ -12,8 +12,8 @@ from client.audit import RUN_FOLDER
 from client.diary import DIARY_FILE, Hospitals, read_diary
 from csasn.errors import TrustError
 from csasn.membership import Membership
+from csasn.platform.storage import file_sha256
 from csasn.site import Site
-from csasn.storage import file_sha256
 
 FEW = 2  # hospitals that have to differ on a side, or none
 

@@ -24,7 +24,7 @@ from csasn.intervals import Interval
 from csasn.model.network import Csasn
 from csasn.model_file import DESCRIPTION, WEIGHTS, ModelInfo, load_model
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 from csasn.saliency import gradcam
 from csasn.site import Site
 from csasn.statistics import (

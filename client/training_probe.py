@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csasn.command import run_command
 from csasn.errors import CsasnError, TrainingError
+from csasn.platform.command import run_command
 
 if TYPE_CHECKING:
     from csasn.data.cases import SiteData

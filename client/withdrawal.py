@@ -9,10 +9,10 @@ from csasn.data.cache import forget_images
 from csasn.data.manifest import read_manifest
 from csasn.data.withdrawals import Withdrawn, withdraw
 from csasn.errors import ConfigurationError, DataError, StorageError
+from csasn.platform.storage import private_folder
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
 from csasn.pseudonyms import load_pseudonyms
 from csasn.site import Site
-from csasn.storage import private_folder
 from csasn.study import Study
 
 CACHE = "cache"

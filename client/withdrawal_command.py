@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.enrolment_commands import add_site_arguments
-from csasn.command import Commands, add_command
 from csasn.errors import ConfigurationError, DataError
+from csasn.platform.command import Commands, add_command
 
 if TYPE_CHECKING:
     from client.withdrawal import Done

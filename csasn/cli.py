@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from csasn.ablation.command import add_ablate
-from csasn.command import EXIT_CODES, progress_bars, run_command
 from csasn.explain_command import add_explain
 from csasn.export_command import add_export
+from csasn.platform.command import EXIT_CODES, progress_bars, run_command
 from csasn.predict_command import add_predict
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from csasn.data.cases import load_site_data
     from csasn.model.network import image_size
     from csasn.model_file import save_model
-    from csasn.storage import writable_folder
+    from csasn.platform.storage import writable_folder
     from csasn.study import read_study
 
     study = read_study(arguments.study, tuple(arguments.set))
@@ -137,10 +137,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from csasn.model_file import load_model
+    from csasn.platform.storage import write_atomically
     from csasn.prediction import case_table, evaluate_sites
     from csasn.report.report import final_metrics
     from csasn.report.tables import metrics_tables
-    from csasn.storage import write_atomically
 
     network, info = load_model(arguments.model)
     sites = _find_sites(arguments.sites, arguments.site or info.study.federation.sites)

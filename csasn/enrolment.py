@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
 from csasn import __version__
-from csasn.configuration import Configuration, read_yaml, validate
 from csasn.errors import TrustError
 from csasn.identity import PublicKeys, SignatureHex, sign, verify
+from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.site import Address
 from csasn.study import Name, Sha256, Study, read_study
 

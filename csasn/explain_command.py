@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from csasn.command import progress_bars
+from csasn.platform.command import progress_bars
 
 
 def add_explain(parser: argparse.ArgumentParser) -> None:
@@ -51,11 +51,11 @@ def _draw(arguments: argparse.Namespace) -> None:
 
     from csasn.errors import DataError
     from csasn.model_file import NOTICE, load_model
+    from csasn.platform.storage import new_folder
     from csasn.prediction import find_images, predict_images, prediction_facts
     from csasn.report.saliency import draw_saliency
     from csasn.report.tables import explanation_table
     from csasn.saliency import explain_square
-    from csasn.storage import new_folder
 
     network, info = load_model(arguments.model)
     paths = find_images(arguments.paths)

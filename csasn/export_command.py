@@ -24,7 +24,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from csasn.model_description import model_folder, write_description
     from csasn.model_file import WEIGHTS, load_model
     from csasn.onnx_model import export_onnx
-    from csasn.storage import new_folder
+    from csasn.platform.storage import new_folder
 
     network, info = load_model(arguments.model)
     with new_folder(arguments.out) as folder:

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from csasn import __version__
-from csasn.configuration import Configuration
 from csasn.enrolment import SoftwareVersion
 from csasn.membership import Approval, Membership
+from csasn.platform.configuration import Configuration
 from csasn.study import Name, Sha256
 
 FACTS_ROUTE, ECHO_ROUTE = "/csasn/facts", "/csasn/echo"

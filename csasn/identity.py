@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import AfterValidator, Field
 
-from csasn.configuration import Configuration
 from csasn.errors import TrustError
-from csasn.storage import private_folder, write_atomically, write_new
+from csasn.platform.configuration import Configuration
+from csasn.platform.storage import private_folder, write_atomically, write_new
 
 IDENTITY_KEY, NODE_KEY, NODE_PUBLIC = "identity.key", "node.key", "node.pub"
 KEYS_FOLDER = "keys"  # of a simulated site, in its folder of the run

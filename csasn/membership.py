@@ -9,10 +9,10 @@ from typing import Annotated, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, model_validator
 
-from csasn.configuration import Configuration, read_yaml, validate
 from csasn.errors import ConfigurationError, TrustError
 from csasn.federated.quantise import WEIGHT_UNITS
 from csasn.identity import IdentityHex, NodeKey, SignatureHex, sign, verify
+from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.study import Name, Sha256
 
 PURPOSE = "membership"

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from csasn import __version__
-from csasn.configuration import Configuration, validate
 from csasn.data.images import PREPROCESSING_VERSION
 from csasn.errors import ConfigurationError, ModelError
 from csasn.metrics import Floats
 from csasn.model.network import image_size
-from csasn.storage import write_atomically
+from csasn.platform.configuration import Configuration, validate
+from csasn.platform.storage import write_atomically
 from csasn.study import MALIGNANCY, SUBTYPE, Name, Sha256, Study
 
 DESCRIPTION, WEIGHTS, GRAPH, GRAPH_WEIGHTS = "model.json", "model.safetensors", "model.onnx", "model.onnx.data"

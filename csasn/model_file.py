@@ -25,7 +25,7 @@ from csasn.model_description import (
     verify_files,
     write_description,
 )
-from csasn.storage import write_atomically
+from csasn.platform.storage import write_atomically
 from csasn.study import Study
 
 __all__ = ["DESCRIPTION", "NOTICE", "WEIGHTS", "Classifier", "ModelInfo", "Prediction", "load_model", "predict_case", "save_model"]

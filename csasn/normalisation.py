@@ -19,7 +19,7 @@ from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import ProtocolError
 from csasn.metrics import Layout
 from csasn.model.state import normalisation_layers, write_tensors
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 from csasn.study import Study
 from csasn.training import epoch_batches, load_images, load_maps, run_network
 

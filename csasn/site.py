@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from csasn.configuration import Configuration, pattern, read_yaml, unshown, validate
 from csasn.errors import ConfigurationError
+from csasn.platform.configuration import Configuration, pattern, read_yaml, unshown, validate
 from csasn.study import Name
 
 _CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]"
@@ -139,7 +139,7 @@ def read_site(path: Path) -> Site:
     """The site file at `path`, its paths made absolute.
 
     Raises:
-        ConfigurationError: see `csasn.configuration`.
+        ConfigurationError: see `csasn.platform.configuration`.
     """
     site = validate(Site, read_yaml(path), path.name)
     folder = path.resolve().parent

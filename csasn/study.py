@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
-from csasn.configuration import Configuration, pattern, read_yaml, set_keys, validate
-from csasn.labels import check_label, require_distinct
+from csasn.platform.configuration import Configuration, pattern, read_yaml, set_keys, validate
+from csasn.platform.labels import check_label, require_distinct
 
 Name = Annotated[
     str, pattern(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "1 to 63 plain letters, digits, - and _, with a letter or digit first")
@@ -294,6 +294,6 @@ def read_study(path: Path, changes: tuple[str, ...] = ()) -> Study:
     """The study in `path`, with `key=value` changes applied before it is checked.
 
     Raises:
-        ConfigurationError: see `csasn.configuration`.
+        ConfigurationError: see `csasn.platform.configuration`.
     """
     return validate(Study, set_keys(read_yaml(path), changes), path.name)

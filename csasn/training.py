@@ -17,7 +17,7 @@ from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import TrainingError
 from csasn.loss import LossTerms, count_labelled, multitask_loss
 from csasn.model.state import normalisation_layers
-from csasn.randomness import derive_seed, generator
+from csasn.platform.randomness import derive_seed, generator
 from csasn.study import Optimiser, Study
 
 Indices = NDArray[np.int64]

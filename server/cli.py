@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from csasn.command import EXIT_CODES, run_command
+from csasn.platform.command import EXIT_CODES, run_command
 from server.coordinator_commands import add_commands as add_coordinator_commands
 from server.enrolment_commands import add_commands as add_enrolment_commands
 from server.survey_command import add_command as add_survey_command

@@ -6,8 +6,8 @@ import os
 import sys
 import time
 
-from csasn.command import Commands, add_command, add_health
 from csasn.errors import ConfigurationError, QuorumError, RunError
+from csasn.platform.command import Commands, add_command, add_health
 from server.enrolment_commands import add_folder
 
 
@@ -114,7 +114,7 @@ def _add_receipts(commands: Commands) -> argparse.ArgumentParser:
 
 
 def _start(arguments: argparse.Namespace) -> None:
-    from csasn.supervision import ServiceManager, told_health
+    from csasn.platform.supervision import ServiceManager, told_health
     from server.coordinator import StartSettings, start
 
     settings = StartSettings(
@@ -125,7 +125,7 @@ def _start(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from csasn.supervision import end_on_sigterm
+    from csasn.platform.supervision import end_on_sigterm
     from server.coordinator import run
 
     end_on_sigterm()

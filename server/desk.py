@@ -17,10 +17,10 @@ from pydantic import ValidationError
 
 from csasn import __version__
 from csasn.certificates import days_left
-from csasn.configuration import Configuration
 from csasn.errors import ProtocolError, TrustError
 from csasn.facts import CoordinatorFacts, Phase, SiteFacts
-from csasn.storage import private_folder, write_json
+from csasn.platform.configuration import Configuration
+from csasn.platform.storage import private_folder, write_json
 from csasn.study import Name
 from server.enrolment import SERVER_CERTIFICATE, Enrolments
 from server.run_directory import finished_rounds, read_events, report_name

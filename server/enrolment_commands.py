@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csasn.command import Commands, add_command, confirm
 from csasn.errors import ConfigurationError, TrustError
+from csasn.platform.command import Commands, add_command, confirm
 
 if TYPE_CHECKING:
     from server.enrolment import Enrolments
@@ -191,7 +191,7 @@ def _renew(arguments: argparse.Namespace) -> None:
 
 
 def _backup(arguments: argparse.Namespace) -> None:
-    from csasn.backup import write_backup
+    from csasn.platform.backup import write_backup
     from server.enrolment import Enrolments
 
     Enrolments.open(arguments.folder)
@@ -200,7 +200,7 @@ def _backup(arguments: argparse.Namespace) -> None:
 
 
 def _restore(arguments: argparse.Namespace) -> None:
-    from csasn.backup import restore_backup
+    from csasn.platform.backup import restore_backup
 
     num_files = restore_backup(arguments.file, {FOLDER.name: arguments.folder})
     _say(f"{num_files} files are back in {arguments.folder}")

@@ -36,8 +36,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from csasn.errors import ConfigurationError, RunError, Stopped
-from csasn.heap import keep_freed_memory
-from csasn.supervision import QUIET
+from csasn.platform.heap import keep_freed_memory
+from csasn.platform.supervision import QUIET
 
 RUN_ID, SERVER_NODE = 1, 1
 FIRST_NODE = 2

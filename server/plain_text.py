@@ -1,5 +1,5 @@
-"""See `csasn.plain_text`."""
+"""See `csasn.platform.plain_text`."""
 
-from csasn.plain_text import plain
+from csasn.platform.plain_text import plain
 
 __all__ = ["plain"]

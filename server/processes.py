@@ -4,8 +4,8 @@ import logging
 import sys
 from pathlib import Path
 
-from csasn.command import log_to_stderr, run_command
-from csasn.supervision import end_on_sigterm, end_with_parent
+from csasn.platform.command import log_to_stderr, run_command
+from csasn.platform.supervision import end_on_sigterm, end_with_parent
 from server.coordinator import run, serve_front
 
 

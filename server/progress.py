@@ -8,7 +8,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from csasn.federated.messages import Kind
-from csasn.plain_text import plain
+from csasn.platform.plain_text import plain
 from csasn.study import Study
 from server.waits import ANSWERED, READY
 

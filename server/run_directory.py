@@ -17,14 +17,14 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from csasn.checkpoint import load_arrays, save_arrays
-from csasn.configuration import write_yaml
 from csasn.errors import ModelError, RunError
 from csasn.federated.quantise import Floats32, Floats64
 from csasn.identity import KEYS_FOLDER, write_identity
 from csasn.membership import Membership, read_membership
 from csasn.metrics import Integers
-from csasn.storage import TEMPORARY, append_line, link_atomically, write_atomically, write_json
+from csasn.platform.checkpoint import load_arrays, save_arrays
+from csasn.platform.configuration import write_yaml
+from csasn.platform.storage import TEMPORARY, append_line, link_atomically, write_atomically, write_json
 from csasn.study import Study, read_study
 
 Event = Mapping[str, object]

@@ -9,7 +9,7 @@ from typing import Literal
 from flwr.serverapp import Grid
 
 from csasn.errors import ConfigurationError, CsasnError, Stopped
-from csasn.heap import keep_freed_memory
+from csasn.platform.heap import keep_freed_memory
 from csasn.site import Site, find_site
 from csasn.study import Study, read_study
 from server.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from csasn import __version__
 from csasn.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
-from csasn.plain_text import plain
+from csasn.platform.plain_text import plain
 from server.coordinator import find_service
 from server.desk import Desk
 from server.run_directory import finished_rounds

@@ -55,7 +55,7 @@ from flwr.superlink.grid import HttpGrid
 from flwr.superlink.routers.fleet import node_auth
 
 from csasn.errors import CsasnError
-from csasn.supervision import end_with_parent
+from csasn.platform.supervision import end_with_parent
 from server.fleet_guard import FleetGuard
 
 LOOPBACK = "127.0.0.1"

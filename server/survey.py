@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from csasn.metrics import Integers
+from csasn.platform.storage import write_json
 from csasn.report.survey import build_survey
-from csasn.storage import write_json
 from csasn.survey import shown
 from server.run_directory import SURVEY, RunDirectory
 

@@ -5,9 +5,9 @@ import json
 import sys
 from pathlib import Path
 
-from csasn.command import Commands
-from csasn.command import add_command as add_to
 from csasn.errors import ConfigurationError
+from csasn.platform.command import Commands
+from csasn.platform.command import add_command as add_to
 
 FOLDER = Path("survey")
 ON = "survey=true"

@@ -30,7 +30,7 @@ import json, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from csasn import __version__
-from csasn.command import run_command
+from csasn.platform.command import run_command
 from server.desk import Desk
 from server.enrolment import Enrolments
 from server.front import FrontSettings, Office, run_front

@@ -7,9 +7,9 @@ import pytest
 
 import client.cli
 import server.cli
-from csasn.configuration import validate
 from csasn.enrolment import read_request
 from csasn.membership import Approval, read_membership
+from csasn.platform.configuration import validate
 from csasn.site import find_site
 from server.enrolment import Enrolments
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from csasn.configuration import validate
+from csasn.platform.configuration import validate
 from csasn.study import Study
 
 TASKS = {"subtype": {}, "malignancy": {"weight": 0.5}, "margin": {"values": ["smooth", "lobulated", "irregular"]}}

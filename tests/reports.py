@@ -5,7 +5,7 @@ from scipy.special import log_softmax
 
 from csasn.membership import Member, Membership
 from csasn.metrics import count_cases
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 from csasn.report.report import build_report, final_metrics, run_status
 from csasn.study import Federation, Study
 

@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from csasn.certificates import authority_pem, create_authority, create_server_certificate, create_server_key
 from csasn.identity import public_hex
+from csasn.platform.supervision import free_port
 from csasn.request_signature import sign_request
-from csasn.supervision import free_port
 
 SCRIPT = """
 import json, logging, sys
 from pathlib import Path
-from csasn.command import run_command
+from csasn.platform.command import run_command
 from server.front import FrontSettings, Office, run_front
 from server.node_signature import NodeSignatures
 from server.site_signature import SiteSignatures

@@ -14,7 +14,7 @@ import yaml
 from client.agent import CONNECTING, DOING, FINISHED, TURNS, WAITING, WORKER, Agent, describe_site
 from client.sole_client import LOCK, is_client_at_work, sole_client
 from csasn.errors import RunError
-from csasn.supervision import Child, ServiceManager
+from csasn.platform.supervision import Child, ServiceManager
 from enrolling import Federation
 
 HOLDS = """
@@ -96,7 +96,7 @@ def test_no_child_inherits_the_lock(tmp_path):
 def test_a_look_at_the_lock_keeps_no_client_from_starting(tmp_path, monkeypatch):
     with (tmp_path / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        monkeypatch.setattr("csasn.storage.time.sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
+        monkeypatch.setattr("csasn.platform.storage.time.sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
         with sole_client("centerA", tmp_path):
             assert is_client_at_work(tmp_path)
 

@@ -27,7 +27,7 @@ from csasn.data.phantom import (
     write_phantom,
 )
 from csasn.errors import ConfigurationError
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 from csasn.site import read_site
 from csasn.study import read_study
 

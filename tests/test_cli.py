@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from csasn.command import confirm, run_command
 from csasn.errors import CsasnError, DataError, Stopped, StorageError
+from csasn.platform.command import confirm, run_command
 
 COMMAND = Path(sys.prefix) / "bin"
 
@@ -23,7 +23,7 @@ def run(*arguments, **options):
 
 
 def test_exit_codes_are_distinct_and_documented():
-    from csasn.command import EXIT_CODES
+    from csasn.platform.command import EXIT_CODES
 
     own = [kind for kind in CsasnError.__subclasses__() if kind.__module__ == "csasn.errors"]
     codes = [kind.exit_code for kind in own]

@@ -11,7 +11,7 @@ from csasn.metrics import (
     Layout,
     case_layout,
 )
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 
 SOME = settings(deadline=None, max_examples=40)
 SEEDS = st.integers(0, 2**31)

@@ -26,8 +26,8 @@ import yaml
 import csasn.cli
 import server.cli
 from client.cli import command_parser
+from csasn.platform.supervision import free_port
 from csasn.site import Policy, Site, read_site
-from csasn.supervision import free_port
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

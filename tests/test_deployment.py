@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from csasn import __version__
-from csasn.checkpoint import load_arrays
 from csasn.errors import ModelError
 from csasn.facts import CoordinatorFacts, SiteFacts
 from csasn.identity import load_identity
-from csasn.supervision import free_port
+from csasn.platform.checkpoint import load_arrays
+from csasn.platform.supervision import free_port
 from e2e.deployment import COORDINATOR, Deployment, probe, simulate
 from e2e.relay import Relay
 from server.coordinator import find_service

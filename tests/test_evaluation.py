@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csasn.central import pool
-from csasn.configuration import validate
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.errors import TrainingError
 from csasn.evaluation import BATCH_SIZE, case_logits, count_split, image_logits
 from csasn.metrics import FIXED_POINT, NUM_BINS, case_layout, metrics_from_counts
 from csasn.model.network import build_network
+from csasn.platform.configuration import validate
 from csasn.study import Study
 from csasn.weighting import ClassWeights, class_weights
 

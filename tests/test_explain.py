@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csasn.configuration import validate
 from csasn.data.phantom import PhantomSettings, SiteMix, write_phantom
 from csasn.model.network import build_network
 from csasn.model_file import NOTICE, Prediction, load_model, save_model
+from csasn.platform.configuration import validate
 from csasn.report.saliency import draw_saliency
 from csasn.saliency import Saliency, saliency_in_nodule
 from csasn.site import find_site

@@ -9,7 +9,7 @@ from csasn.data.augmentation import augment
 from csasn.data.cases import load_site_data
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import image_size
-from csasn.randomness import derive_seed, fast_generator, generator
+from csasn.platform.randomness import derive_seed, fast_generator, generator
 from csasn.training import epoch_batches, learning_rate
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from csasn.errors import ConfigurationError
-from csasn.health import Health
+from csasn.platform.health import Health
 from e2e.deployment import probe
 
 

@@ -20,7 +20,7 @@ from csasn.histograms import (
     roc_curve,
 )
 from csasn.metrics import LOGIT_LIMIT, NUM_BINS, auroc, score_histogram
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 
 BIN_WIDTH = 2 * LOGIT_LIMIT / NUM_BINS
 SOME = settings(deadline=None, max_examples=40)

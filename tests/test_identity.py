@@ -23,10 +23,10 @@ from csasn.certificates import (
     days_left,
     load_authority,
 )
-from csasn.configuration import validate
 from csasn.encrypted_key import encrypt_key
 from csasn.errors import ConfigurationError, TrustError
 from csasn.identity import PublicKeys, create_keys, fingerprint, load_identity, read_public_keys, same_fingerprint, sign, verify
+from csasn.platform.configuration import validate
 
 PASSPHRASE = "correct horse battery"
 

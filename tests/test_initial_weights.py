@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from csasn.configuration import validate
 from csasn.errors import ModelError
 from csasn.model.initial_weights import LITE0_PACKAGE, initial_network, rename_lite0
 from csasn.model.network import build_network
 from csasn.model.timm_import import import_timm
+from csasn.platform.configuration import validate
 from csasn.study import Study
 
 timm = import_timm()

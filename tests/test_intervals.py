@@ -8,7 +8,7 @@ from scipy import stats
 
 from csasn.intervals import auroc_interval, balanced_accuracy_interval, newcombe, wilson
 from csasn.metrics import auroc, resample_aurocs, score_histogram
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 
 SOME = settings(deadline=None, max_examples=40)
 SHARES = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

@@ -1,4 +1,4 @@
-"""csasn/labels.py: a class is called what people see, and what no spreadsheet takes for a formula."""
+"""csasn/platform/labels.py: a class is called what people see, and what no spreadsheet takes for a formula."""
 
 import unicodedata
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from csasn.labels import check_label, require_distinct, skeleton
+from csasn.platform.labels import check_label, require_distinct, skeleton
 from csasn.study import Federation, Label, Study, Task
 
 SITES = Federation(sites=("centerA",))

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csasn.configuration import validate
 from csasn.errors import ConfigurationError
 from csasn.loss import LossTerms, count_labelled, multitask_loss
+from csasn.platform.configuration import validate
 from csasn.study import Study
 from csasn.weighting import class_weights
 

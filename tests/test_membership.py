@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csasn.configuration import validate
 from csasn.errors import ConfigurationError
 from csasn.membership import Member, Membership, share_weights
+from csasn.platform.configuration import validate
 
 
 @settings(max_examples=200, deadline=None)

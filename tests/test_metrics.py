@@ -27,7 +27,7 @@ from csasn.metrics import (
     resample_aurocs,
     score_histogram,
 )
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 
 SOME = settings(deadline=None, max_examples=40)
 BIN_WIDTH = 2 * LOGIT_LIMIT / NUM_BINS

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from csasn.configuration import validate
 from csasn.errors import ModelError
 from csasn.model.network import build_network
 from csasn.model.state import normalisation_layers
 from csasn.model_description import read_description, write_description
 from csasn.model_file import DESCRIPTION, NOTICE, WEIGHTS, load_model, predict_case, save_model
+from csasn.platform.configuration import validate
 from csasn.study import Study
 
 SOME = settings(deadline=None, max_examples=20)

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from csasn.configuration import validate
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.errors import ProtocolError
 from csasn.evaluation import image_logits
@@ -20,6 +19,7 @@ from csasn.loss import LossTerms
 from csasn.model.network import build_network
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
 from csasn.normalisation import FIXED_POINT, apply_moments, measure_moments, moments_layout, renew_statistics
+from csasn.platform.configuration import validate
 from csasn.study import Study
 from csasn.training import LocalPlan, train_locally
 from csasn.weighting import class_weights

@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from scipy.special import softmax
 
-from csasn.configuration import validate
 from csasn.errors import ConfigurationError, ModelError
 from csasn.model.network import build_network, image_size
 from csasn.model.state import normalisation_layers
 from csasn.model_description import DESCRIPTION, FILES, GRAPH, GRAPH_WEIGHTS, hash_of, read_description, write_description
 from csasn.model_file import load_model, predict_case, save_model
 from csasn.onnx_model import OnnxModel, draw_probes, export_onnx, load_onnx, measure_parity
+from csasn.platform.configuration import validate
 from csasn.prediction import load_classifier
 from csasn.study import Study
 

@@ -36,7 +36,7 @@ from csasn.data.phantom.plane import Plane
 from csasn.data.phantom.scanner import transmission
 from csasn.data.phantom.settings import DEFAULT_MIXES
 from csasn.errors import ConfigurationError, StorageError
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 from csasn.site import read_site
 from csasn.study import read_study
 

@@ -1,4 +1,4 @@
-"""csasn/plain_text.py: what the coordinator says never reaches a terminal as it is."""
+"""csasn/platform/plain_text.py: what the coordinator says never reaches a terminal as it is."""
 
 import io
 import sys
@@ -11,10 +11,10 @@ from client.agent_commands import StatusLine
 from client.doctor import Result
 from client.findings import Finding
 from csasn import __version__
-from csasn.command import print_error
 from csasn.enrolment import Kit
 from csasn.errors import NetworkError
 from csasn.facts import CoordinatorFacts
+from csasn.platform.command import print_error
 
 HOSTILE = "\x1b]0;x\x07\x1b[31mred\x9b2J\u202eend\n"
 GOOD = {

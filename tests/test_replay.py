@@ -5,8 +5,8 @@ import pytest
 
 from client.audit import RUN_FOLDER
 from client.replay import REPLAY, find_replay, replay
-from csasn.checkpoint import load_arrays, save_arrays
 from csasn.errors import ModelError, ProtocolError
+from csasn.platform.checkpoint import load_arrays, save_arrays
 
 
 def kept_of(federation, site):

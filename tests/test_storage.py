@@ -1,4 +1,4 @@
-"""csasn/storage.py: whole files or none, private folders."""
+"""csasn/platform/storage.py: whole files or none, private folders."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from csasn.errors import StorageError
-from csasn.storage import (
+from csasn.platform.storage import (
     append_line,
     atomic_writer,
     link_atomically,
@@ -92,7 +92,7 @@ def test_a_writer_killed_before_its_end_leaves_the_old_file(tmp_path: Path) -> N
     path = tmp_path / "state.bin"
     write_atomically(path, b"old")
     script = (
-        "import os, signal, sys; from pathlib import Path; from csasn.storage import atomic_writer\n"
+        "import os, signal, sys; from pathlib import Path; from csasn.platform.storage import atomic_writer\n"
         "with atomic_writer(Path(sys.argv[1])) as file:\n"
         "    file.write(b'new'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )

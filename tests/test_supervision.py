@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from csasn import supervision
-from csasn.supervision import Child
+from csasn.platform import supervision
+from csasn.platform.supervision import Child
 
 TALKS = "number=0; while :; do number=$((number + 1)); echo line $number; sleep 0.002; done"
 

@@ -19,7 +19,7 @@ from csasn.errors import TrainingError
 from csasn.loss import multitask_loss
 from csasn.model.network import build_network
 from csasn.model.state import StateLayout
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 from csasn.site import find_site
 from csasn.study import Augmentation, Optimiser, read_study
 from csasn.training import (

@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 import csasn.errors
 from csasn import weighting
-from csasn.configuration import validate
+from csasn.platform.configuration import validate
 from csasn.study import ClassWeighting
 
 VECTORS = Path(__file__).parent / "vectors"

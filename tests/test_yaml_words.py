@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from csasn.configuration import read_yaml
 from csasn.errors import ConfigurationError
+from csasn.platform.configuration import read_yaml
 from csasn.site import Site, read_site
 from csasn.study import read_study
 

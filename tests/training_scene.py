@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from csasn.configuration import validate
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.loss import LossTerms
+from csasn.platform.configuration import validate
 from csasn.study import Study
 from csasn.training import LocalPlan, train_locally
 from csasn.weighting import class_weights

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csasn.command import Commands, add_command, bars_by_name, confirm
 from csasn.errors import ConfigurationError, Stopped
+from csasn.platform.command import Commands, add_command, bars_by_name, confirm
 
 if TYPE_CHECKING:
     from client.importing.objects import Source

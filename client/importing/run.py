@@ -17,8 +17,8 @@ from client.importing.staging import PRIVATE, SHEET, Done, Staging, Taken
 from csasn.data.images import PREPROCESSING_VERSION
 from csasn.data.withdrawals import Withdrawn
 from csasn.errors import DataError
+from csasn.platform.storage import write_atomically
 from csasn.pseudonyms import Pseudonyms
-from csasn.storage import write_atomically
 
 COLUMNS = ("case_id", "patient_id", "image", "label", "split", "scanner")
 LEFT_OUT_COLUMNS = ("reason", "number", "rows_of_list", "patient_id", "accession", "image")

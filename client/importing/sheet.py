@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from csasn.plain_text import plain
+from csasn.platform.plain_text import plain
 
 COLUMNS, ROWS, CELL_PX, CAPTION_PX, GAP_PX = 6, 5, 300, 20, 6
 MAX_CAPTION = 40

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from csasn.configuration import Configuration
 from csasn.errors import ConfigurationError, StorageError
-from csasn.storage import (
+from csasn.platform.configuration import Configuration
+from csasn.platform.storage import (
     TEMPORARY,
     append_line,
     atomic_writer,

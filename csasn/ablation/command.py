@@ -105,7 +105,7 @@ def _report(campaign: "Campaign") -> None:
 
     from csasn.ablation.picture import draw_comparisons
     from csasn.ablation.tables import draw, markdown, tables_of
-    from csasn.storage import write_atomically, write_json
+    from csasn.platform.storage import write_atomically, write_json
 
     summary, folder = campaign.summarise(), campaign.results.folder
     if not (summary.num_done or campaign.results.is_empty):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from csasn.configuration import Configuration, read_yaml, validate
+from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.study import Label, Name, Positive
 
 POOLED = "pooled"
@@ -116,7 +116,7 @@ def read_grid(path: Path) -> Grid:
     """The grid in `path`, its paths made absolute.
 
     Raises:
-        ConfigurationError: see `csasn.configuration`.
+        ConfigurationError: see `csasn.platform.configuration`.
     """
     grid = validate(Grid, read_yaml(path), path.name)
     folder = path.resolve().parent

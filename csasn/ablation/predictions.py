@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csasn.errors import StorageError
+from csasn.platform.storage import write_atomically
 from csasn.statistics import Cases, Floats, Integers
-from csasn.storage import write_atomically
 
 
 @dataclass(frozen=True)

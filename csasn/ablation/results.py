@@ -18,10 +18,10 @@ from pydantic import Field
 from csasn.ablation.cells import Cell
 from csasn.ablation.grid import Statistics
 from csasn.ablation.predictions import Predictions, load_predictions, save_predictions
-from csasn.configuration import Configuration, validate
 from csasn.errors import ConfigurationError, RunError, StorageError
+from csasn.platform.configuration import Configuration, validate
+from csasn.platform.storage import write_atomically, write_json
 from csasn.statistics import Classes, Floats, case_weights, measures, values_of
-from csasn.storage import write_atomically, write_json
 from csasn.study import Study
 
 RECORDS, TABLE, PREDICTIONS, WORK = "results.json", "results.csv", "predictions", ".work"

@@ -15,9 +15,9 @@ from types import FrameType
 
 from csasn.ablation.cells import Cell
 from csasn.ablation.worker import ASSIGNMENT, PROGRESS, RUN, SITES, STUDY, Assignment
-from csasn.configuration import write_yaml
+from csasn.platform.configuration import write_yaml
+from csasn.platform.storage import write_atomically
 from csasn.site import Site
-from csasn.storage import write_atomically
 
 WORKER = (sys.executable, "-P", "-c", "from csasn.ablation.worker import main; main()")
 LOOK_S, END_WITHIN_S = 0.2, 10.0

@@ -11,7 +11,7 @@ from csasn.ablation.grid import Comparison, Grid, Statistics
 from csasn.ablation.predictions import Predictions
 from csasn.ablation.results import Record, Results, prevalence_of
 from csasn.errors import ConfigurationError
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 from csasn.statistics import Classes, Floats, measure_names, measures
 
 ALL = "all"

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from csasn.ablation.grid import POOLED, Statistics
 from csasn.ablation.predictions import save_predictions
-from csasn.command import run_command
-from csasn.configuration import Configuration, read_yaml, validate
 from csasn.errors import RunError
 from csasn.model_file import load_model, save_model
+from csasn.platform.command import run_command
+from csasn.platform.configuration import Configuration, read_yaml, validate
+from csasn.platform.storage import write_atomically, write_json
 from csasn.site import Site, read_site
-from csasn.storage import write_atomically, write_json
 from csasn.study import Study, read_study
 
 ASSIGNMENT, STUDY, SITES, RUN, PROGRESS, OUTCOME = "assignment.yaml", "study.yaml", "sites", "run", "progress", "outcome.json"

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from csasn.configuration import Configuration
 from csasn.data.facts import ImageFacts, measure
 from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, no_memory, read_image
 from csasn.data.left_out import NONE, Tolerance, Unread, require_few
 from csasn.data.manifest import Fault
 from csasn.errors import AwayError, DataError, StorageError
-from csasn.storage import TEMPORARY, atomic_writer, file_sha256, private_folder, write_json
+from csasn.platform.configuration import Configuration
+from csasn.platform.storage import TEMPORARY, atomic_writer, file_sha256, private_folder, write_json
 
 INDEX = "index.json"
 Advance = Callable[[int, int], None]

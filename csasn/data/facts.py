@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from csasn.configuration import Configuration
 from csasn.data.images import Picture
 from csasn.data.overlay import Mark, find_marks
+from csasn.platform.configuration import Configuration
 
 
 class ImageFacts(Configuration):

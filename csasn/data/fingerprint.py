@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from scipy.special import chdtrc
 
-from csasn.configuration import Configuration
 from csasn.data.cases import SPLITS, Records
 from csasn.data.facts import ImageFacts
 from csasn.data.manifest import Row
 from csasn.data.suspects import find_suspects
+from csasn.platform.configuration import Configuration
 from csasn.study import Study
 
 SCHEMA_VERSION = 1

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from csasn.errors import AwayError, DataError
-from csasn.storage import file_sha256
+from csasn.platform.storage import file_sha256
 
 # errors of the way to a file; EIO may be of a disk, too, but NFS and CIFS give it where their server is silent
 AWAY = frozenset(

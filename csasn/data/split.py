@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from csasn.randomness import derive_seed
+from csasn.platform.randomness import derive_seed
 from csasn.study import Split
 
 SPLITS = ("train", "validation", "test")

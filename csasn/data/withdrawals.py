@@ -13,11 +13,11 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from csasn.configuration import Configuration
 from csasn.errors import TrustError
+from csasn.platform.configuration import Configuration
+from csasn.platform.storage import private_folder, write_json
 from csasn.pseudonyms import Pseudonyms, load_pseudonyms
 from csasn.site import Site
-from csasn.storage import private_folder, write_json
 
 WITHDRAWN_FILE, PRIVATE = "withdrawn.json", 0o600
 BRING_BACK = "bring it back with client restore: without it this site does not know whose cases it may not use"

@@ -23,7 +23,7 @@ from csasn.model.attention import CascadedAttention
 from csasn.model.backbones import EfficientNetBranch, VitBranch
 from csasn.model.heads import MultiscaleClassifier, TaskHeads
 from csasn.model.timm_import import import_timm
-from csasn.randomness import derive_seed
+from csasn.platform.randomness import derive_seed
 from csasn.study import MALIGNANCY, SUBTYPE, Model, Study
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from csasn.errors import ModelError
-from csasn.federated.canonical import canonical
 from csasn.federated.segments import Segment, segments_of
+from csasn.platform.canonical import canonical
 
 Vector = NDArray[np.float32]
 STATISTICS = ("running_mean", "running_var")

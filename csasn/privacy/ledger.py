@@ -23,10 +23,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from csasn.configuration import Configuration
 from csasn.errors import ProtocolError, StorageError
+from csasn.platform.configuration import Configuration
+from csasn.platform.storage import append_line
 from csasn.privacy.receipt import START, Head
-from csasn.storage import append_line
 
 LEDGER_FILE = "ledger.jsonl"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()

@@ -7,8 +7,8 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from csasn.configuration import Configuration
-from csasn.federated.canonical import canonical
+from csasn.platform.canonical import canonical
+from csasn.platform.configuration import Configuration
 
 PURPOSE = "ledger-head"  # of the site's signature
 RECEIVED_FILE = "received.jsonl"

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from csasn.platform.storage import write_atomically
 from csasn.report.parts import as_dict, as_list
 from csasn.report.rates import plain, whose_cases
-from csasn.storage import write_atomically
 
 Report = Mapping[str, object]
 FEDERATED = "#1f5fa8"

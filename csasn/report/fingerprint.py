@@ -16,9 +16,9 @@ from csasn.data.cases import Records
 from csasn.data.facts import ImageFacts
 from csasn.data.fingerprint import Fingerprint, scanner_of
 from csasn.data.overlay import Mark
+from csasn.platform.storage import write_atomically
 from csasn.report.curves import COLOURS
 from csasn.report.rates import plain
-from csasn.storage import write_atomically
 
 COLUMNS, MAX_SAMPLES = 4, 12
 MAX_SCANNERS = 8  # with a histogram of their own

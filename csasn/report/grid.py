@@ -6,9 +6,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure, SubFigure
 
+from csasn.platform.storage import write_atomically
 from csasn.prediction import ImagePrediction
 from csasn.report.rates import plain
-from csasn.storage import write_atomically
 
 COLUMNS = 6
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from csasn.platform.storage import write_atomically
 from csasn.report import figures
 from csasn.report.card import card_sections
 from csasn.report.marked import Marked, Report
@@ -14,7 +15,6 @@ from csasn.report.page_style import STYLE
 from csasn.report.page_template import TEMPLATE
 from csasn.report.rates import whose_cases
 from csasn.report.summary import inconclusive, no_metrics, notice, summary
-from csasn.storage import write_atomically
 
 Event = Mapping[str, object]
 CARD_KEYS = ("study", "training_cases", "totals", "absent_at_finish")  # that reports of 0.1.0 lack

@@ -8,7 +8,7 @@ from csasn.intervals import METHODS, auroc_interval, balanced_accuracy_interval,
 from csasn.membership import Membership
 from csasn.metrics import ClassMetrics, Floats, Integers, macro_auroc_interval, metrics_from_counts, resample_aurocs
 from csasn.model_file import NOTICE
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 from csasn.report.used import used_data
 from csasn.study import Study
 

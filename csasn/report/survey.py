@@ -8,7 +8,7 @@ from rich.text import Text
 
 from csasn import __version__
 from csasn.membership import Membership
-from csasn.plain_text import plain
+from csasn.platform.plain_text import plain
 from csasn.report.report import SEEN_MASKED, SEEN_PLAIN
 from csasn.study import Study
 from csasn.survey import SMALLEST_SUM

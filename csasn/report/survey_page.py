@@ -6,12 +6,12 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from csasn.platform.storage import write_atomically
 from csasn.report.charts import BarRow, bar_chart, value_axis
 from csasn.report.marked import Marked, listed
 from csasn.report.page_style import HEAD, STYLE
 from csasn.report.summary import ENGINES
 from csasn.report.survey import HIDDEN
-from csasn.storage import write_atomically
 
 TEMPLATE = (
     HEAD

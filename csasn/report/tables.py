@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from csasn.model_file import Prediction
-from csasn.plain_text import plain
+from csasn.platform.plain_text import plain
 from csasn.prediction import ImagePrediction
 from csasn.report.rates import show_rate, whose_cases, with_interval
 from csasn.report.report import CONCLUSIVE_CASES

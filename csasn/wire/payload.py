@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from numpy.lib import format as npy
 
 from csasn.errors import ProtocolError
-from csasn.federated.canonical import canonical
+from csasn.platform.canonical import canonical
 from csasn.wire.keys import LEDGER
 from csasn.wire.values import AnyArray, read_npy
 

@@ -9,9 +9,9 @@ import client.diary
 import client.kept
 import client.worker
 from adversary.light import NAMES, LightSites
-from csasn.configuration import validate
 from csasn.errors import ModelError, TrustError
 from csasn.federated.secagg import keys, sealing
+from csasn.platform.configuration import validate
 
 
 class MemoryPath:

@@ -15,10 +15,10 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
-from csasn.federated.canonical import canonical
 from csasn.federated.messages import Answer, Collect, Kind, Ready, Train
 from csasn.federated.secagg import sealing
 from csasn.federated.secagg.keys import SignedKey, sign_key
+from csasn.platform.canonical import canonical
 
 PRIME = (1 << 61) - 1
 COUNT_BYTES = 8

@@ -16,9 +16,9 @@ from client.app import reason_of_failure
 from client.worker import SiteWorker
 from csasn import wire
 from csasn.errors import TrainingError
-from csasn.federated.canonical import canonical
 from csasn.federated.messages import Absence, Answer, Collect, ModelUpdate, Ready, Reason
 from csasn.federated.secagg.keys import SignedKey
+from csasn.platform.canonical import canonical
 from csasn.wire.values import size_bytes
 
 WHO = "centerA"

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from adversary.light import NAMES, LightSites, identities, total
 from csasn import identity
-from csasn.federated.canonical import canonical
 from csasn.federated.messages import Absence, Answer, Reason
 from csasn.federated.secagg.keys import SignedKey
+from csasn.platform.canonical import canonical
 
 NUM = 4
 ORDER_EIGHT = 325606250916557431795983626356110631294008115727848805560023387167927233504

@@ -13,7 +13,7 @@ import pytest
 from adversary.light import ROUNDS, LightLearner, LightSites, total
 from client.kept import LEFT_OUT_OF_BACKUPS, PENDING_FILE
 from csasn.federated.messages import Absence, Answer, ModelUpdate, Ready, Reason
-from csasn.storage import TEMPORARY
+from csasn.platform.storage import TEMPORARY
 from secagg.scene import is_uniform
 
 NUM, SIZE = 4, 1 << 14
@@ -277,7 +277,7 @@ def test_nor_does_a_process_that_is_killed_while_it_writes_leave_another(sites, 
 
     sites.worker(VICTIM)
     with monkeypatch.context() as patch:
-        patch.setattr("csasn.storage.os.replace", killed)
+        patch.setattr("csasn.platform.storage.os.replace", killed)
         patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
         with pytest.raises(KilledError):
             sites.say(VICTIM, sites.hello())

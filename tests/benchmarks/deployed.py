@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from csasn.supervision import free_port
+from csasn.platform.supervision import free_port
 from server.run_directory import read_events
 
 sys.path.append(str(Path(__file__).parent.parent))  # of the tests: what they start real processes with

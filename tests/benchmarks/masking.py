@@ -43,8 +43,8 @@ from csasn.federated.segments import Segment
 from csasn.metrics import case_layout
 from csasn.model.network import build_network
 from csasn.model.state import StateLayout
+from csasn.platform.randomness import fast_generator
 from csasn.privacy.receipt import Head
-from csasn.randomness import fast_generator
 from csasn.study import Federation, Model, Study
 from csasn.wire import answer_to_records, attach_head
 

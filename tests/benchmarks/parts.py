@@ -21,7 +21,7 @@ from csasn.loss import LossTerms
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network, image_size
 from csasn.normalisation import renew_statistics
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 from csasn.site import find_site
 from csasn.study import Federation, Model, Study, read_study
 from csasn.training import LocalPlan, add_proximal_gradient, epoch_batches, load_images, load_labels, train_locally

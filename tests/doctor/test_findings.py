@@ -19,7 +19,7 @@ from csasn.contract import Contract
 from csasn.enrolment import read_request
 from csasn.identity import create_keys
 from csasn.membership import read_membership
-from csasn.supervision import free_port
+from csasn.platform.supervision import free_port
 from doctoring import assert_found, needing, run, running_front
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from csasn.supervision import free_port
+from csasn.platform.supervision import free_port
 from e2e.deployment import COORDINATOR, Deployment, simulate
 
 SITES = ("centerA", "centerB", "centerC", "centerD")

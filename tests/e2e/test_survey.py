@@ -7,7 +7,7 @@ import pytest
 
 from client.audit import RUN_FOLDER
 from csasn.enrolment import EnrolmentRequest
-from csasn.supervision import free_port
+from csasn.platform.supervision import free_port
 from e2e.deployment import COORDINATOR, Deployment
 
 SITES = ("centerA", "centerB", "centerC")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from csasn.supervision import free_port
+from csasn.platform.supervision import free_port
 from e2e.deployment import CHILDREN, COORDINATOR, Deployment, simulate
 
 SITES = ("centerA", "centerB", "centerC", "centerD")

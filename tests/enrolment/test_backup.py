@@ -1,4 +1,4 @@
-"""csasn/backup.py, and the commands around it: what comes back is what was there, or nothing."""
+"""csasn/platform/backup.py, and the commands around it: what comes back is what was there, or nothing."""
 
 import errno
 import hashlib
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from client.approval import read_approved
-from csasn.backup import restore_backup, write_backup
 from csasn.enrolment import read_kit
 from csasn.errors import StorageError
+from csasn.platform.backup import restore_backup, write_backup
 from server.enrolment import Enrolments
 
 
@@ -144,7 +144,7 @@ def test_an_archive_that_is_no_backup_restores_nothing(federation, fault, says):
 
 
 def test_nothing_to_back_up_is_said_and_leaves_no_file(tmp_path):
-    from csasn.backup import write_backup
+    from csasn.platform.backup import write_backup
 
     with pytest.raises(StorageError, match="nothing to back up"):
         write_backup(tmp_path / "x.tar", {"keys": tmp_path / "none"})

@@ -13,10 +13,10 @@ import yaml
 
 from client.approval import read_approved
 from csasn.certificates import certificate_fingerprint
-from csasn.configuration import validate
 from csasn.errors import ConfigurationError, TrustError
 from csasn.identity import create_keys, load_identity
 from csasn.membership import Member, Membership, read_membership, sign_membership, verify_approvals
+from csasn.platform.configuration import validate
 from csasn.site import Policy, Site, split_address
 from enrolling import SITES, Federation, json_of
 from server.enrolment import Enrolments

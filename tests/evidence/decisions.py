@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from csasn.ablation.predictions import load_predictions
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 from csasn.statistics import Cases, Classes, Floats, case_weights, confusion, confusion_at_recall, decision_measures
 from csasn.weighting import HIGHEST, LOWEST, class_prior, class_sums, step_difficulty
 

@@ -10,7 +10,7 @@ import threading
 import pytest
 import uvicorn
 
-from csasn.supervision import free_port
+from csasn.platform.supervision import free_port
 from running_front import answers, running_front, wait_for
 
 MB = 1 << 20

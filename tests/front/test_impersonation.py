@@ -21,7 +21,7 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from csasn.supervision import free_port
+from csasn.platform.supervision import free_port
 from running_front import answers, running_front, wait_for
 from server.superlink import open_link, register_nodes
 

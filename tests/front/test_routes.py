@@ -17,7 +17,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from csasn.supervision import free_port
+from csasn.platform.supervision import free_port
 from running_front import RunningFront, answers, running_front, wait_for
 from server.front import PASSED
 from server.own_routes import OWN

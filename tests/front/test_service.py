@@ -14,7 +14,7 @@ from cryptography import x509
 
 from csasn.errors import ConfigurationError
 from csasn.facts import MAX_FACTS_BYTES
-from csasn.supervision import free_port
+from csasn.platform.supervision import free_port
 from running_front import answers, running_front, signed_head, wait_for, write_certificate
 from server.front import FrontSettings, Office, run_front
 from server.own_routes import MAX_ECHO_BYTES

@@ -12,7 +12,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from csasn.supervision import free_port
+from csasn.platform.supervision import free_port
 from running_front import running_front, signed_head, wait_for
 from server.front import PASSED
 from server.own_routes import MAX_ECHO_BYTES

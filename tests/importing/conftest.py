@@ -7,7 +7,7 @@ from typing import Protocol
 import pytest
 
 from client.cli import command_parser
-from csasn.command import run_command
+from csasn.platform.command import run_command
 from import_scene import ROWS, THINGS, Done, Hospital, make_hospital
 
 

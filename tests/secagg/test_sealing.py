@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csasn.errors import CsasnError, TrustError
-from csasn.federated.canonical import canonical
 from csasn.federated.secagg import sealing as sealing_module
 from csasn.federated.secagg.keys import sign_key
 from csasn.federated.secagg.sealing import check_sealing
+from csasn.platform.canonical import canonical
 from secagg.scene import TYPES, Group, T, drawn, is_uniform, signer_of, summed
 
 

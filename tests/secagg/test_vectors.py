@@ -15,10 +15,10 @@ import pytest
 
 from csasn import errors
 from csasn.federated import messages
-from csasn.federated.canonical import canonical
 from csasn.federated.messages import NOT_IN_TRANSCRIPT, transcript
 from csasn.federated.secagg.keys import Roster, SignedKey, check_keys, share_seeds, sign_key, view_of
 from csasn.federated.secagg.sealing import Sealer, Sealing, check_sealing
+from csasn.platform.canonical import canonical
 
 FOLDER = Path(__file__).parent.parent / "vectors"
 VECTORS = json.loads((FOLDER / "secagg.json").read_text())

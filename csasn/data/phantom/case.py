@@ -10,7 +10,7 @@ from csasn.data.phantom.neck import draw_neck, place_lobe
 from csasn.data.phantom.nodule import DESCRIPTORS, Nodule, draw_nodule
 from csasn.data.phantom.plane import Mask, Picture, Plane
 from csasn.data.phantom.scanner import Scanner, burn_calipers, scan, seen, turn_knobs
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 
 View = Literal["transverse", "longitudinal"]
 SECOND_VIEW_RATE, MULTI_FRAME_RATE, MISSING_RATE = 0.4, 0.1, 0.1

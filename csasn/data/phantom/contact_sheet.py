@@ -11,8 +11,8 @@ from csasn.data.phantom.case import Drawing, draw
 from csasn.data.phantom.nodule import CLASSES, Nodule, draw_nodule
 from csasn.data.phantom.plane import Mask
 from csasn.data.phantom.scanner import SCANNERS
-from csasn.randomness import generator
-from csasn.storage import write_atomically
+from csasn.platform.randomness import generator
+from csasn.platform.storage import write_atomically
 
 LEFT, HEAD, CAPTION, GAP = 84, 78, 44, 4
 PAPER, INK, FAINT, OUTLINE = (250, 250, 248), (25, 25, 25), (110, 110, 110), (255, 196, 0)

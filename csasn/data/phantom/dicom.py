@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, Ultrasou
 
 from csasn.data.phantom.case import Drawing
 from csasn.data.phantom.plane import Picture
-from csasn.randomness import derive_seed
+from csasn.platform.randomness import derive_seed
 
 LEFT, TOP, RIGHT, BOTTOM = 0.16, 0.14, 0.18, 0.08  # margins of the screen, as shares of the picture's side
 CENTIMETRES = 3

@@ -8,7 +8,7 @@ from csasn.data.phantom.nodule import CLASSES
 from csasn.data.phantom.scanner import SCANNERS, Scanner
 from csasn.data.split import SPLITS
 from csasn.errors import ConfigurationError
-from csasn.randomness import generator
+from csasn.platform.randomness import generator
 
 VERSION = 1  # raise it with any change of a drawn bit
 

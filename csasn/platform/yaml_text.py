@@ -1,7 +1,7 @@
 """YAML as people write it: what it takes for something else than was meant is refused by key and line, in our own words.
 
 YAML 1.1 reads `no` as false, `010` as 8, `1:30` as 90 and `2024-01-01` as a date. Where text is expected, that is told by
-`csasn.configuration`, for which each value keeps what was written and where; what is never meant is refused here.
+`csasn.platform.configuration`, for which each value keeps what was written and where; what is never meant is refused here.
 """
 
 import codecs

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csasn.errors import StorageError
-from csasn.storage import private_folder, write_atomically
+from csasn.platform.storage import private_folder, write_atomically
 
 LONGEST_WAIT_S = 30.0
 HEALTHY_S = 60.0
@@ -153,7 +153,7 @@ def told_health(address: str) -> Iterator[Callable[[bool], None]]:
     if not address:
         yield lambda _: None
         return
-    from csasn.health import Health  # 20 MB that only who is probed needs
+    from csasn.platform.health import Health  # 20 MB that only who is probed needs
 
     with Health(address) as health:
         yield lambda ready: health.tell(ready=ready)

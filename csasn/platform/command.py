@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from csasn.errors import ConfigurationError, CsasnError, Stopped, StorageError
-from csasn.plain_text import plain
+from csasn.platform.plain_text import plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

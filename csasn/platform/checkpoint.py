@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from csasn.errors import ModelError
-from csasn.storage import atomic_writer
+from csasn.platform.storage import atomic_writer
 
 Array = NDArray[np.generic]
 Facts = Mapping[str, object]

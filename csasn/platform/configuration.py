@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from csasn.errors import ConfigurationError
-from csasn.yaml_text import Document, Dumper, Key, Mark, YamlTextError, decode, name_of, parse
+from csasn.platform.yaml_text import Document, Dumper, Key, Mark, YamlTextError, decode, name_of, parse
 
 
 class Configuration(BaseModel):

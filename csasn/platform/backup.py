@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from csasn.errors import StorageError
-from csasn.storage import TEMPORARY, atomic_writer, file_sha256, new_folder
+from csasn.platform.storage import TEMPORARY, atomic_writer, file_sha256, new_folder
 
 MODE, FOLDER_MODE = 0o600, 0o700
 HASHES = "sha256.json"
