@@ -25,14 +25,14 @@ from client.coordinator_link import (
 )
 from client.left_out import read_left_out
 from client.sole_client import is_client_at_work, sole_client
-from csasn.enrolment import KIT, STUDY, Kit, read_kit
 from csasn.errors import NetworkError, StorageError, TrustError
-from csasn.facts import CoordinatorFacts, SiteFacts
-from csasn.identity import NODE_KEY
-from csasn.membership import Approval
 from csasn.platform.storage import private_folder, write_json
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import Site
+from csasn.trust.enrolment import KIT, STUDY, Kit, read_kit
+from csasn.trust.facts import CoordinatorFacts, SiteFacts
+from csasn.trust.identity import NODE_KEY
+from csasn.trust.membership import Approval
 
 TURN_S = 0.5
 ASK_S = 5.0

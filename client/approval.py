@@ -7,10 +7,15 @@ stops a coordinator from proposing what a site should refuse: that is why people
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from csasn.enrolment import Kit, read_kit
 from csasn.errors import ConfigurationError, TrustError
-from csasn.identity import fingerprint, load_identity, read_public_keys
-from csasn.membership import (
+from csasn.platform.configuration import Configuration, read_yaml, validate
+from csasn.platform.storage import write_json
+from csasn.site import Site
+from csasn.study import Federation, Study
+from csasn.survey import SMALLEST_SUM, tables_of
+from csasn.trust.enrolment import Kit, read_kit
+from csasn.trust.identity import fingerprint, load_identity, read_public_keys
+from csasn.trust.membership import (
     Approval,
     Member,
     Membership,
@@ -20,11 +25,6 @@ from csasn.membership import (
     verify_approval,
     verify_approvals,
 )
-from csasn.platform.configuration import Configuration, read_yaml, validate
-from csasn.platform.storage import write_json
-from csasn.site import Site
-from csasn.study import Federation, Study
-from csasn.survey import SMALLEST_SUM, tables_of
 
 MEMBERSHIP, APPROVAL, APPROVALS = "membership.json", "approval.json", "approvals.json"
 PREFIX_DIGITS = 12

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.federated.messages import Kind
-from csasn.identity import IDENTITY_KEY, read_public_keys, verify
 from csasn.privacy.ledger import LEDGER_FILE, Entry, read_chain
 from csasn.privacy.receipt import PURPOSE, START, Receipt, read_receipts
 from csasn.site import Site
+from csasn.trust.identity import IDENTITY_KEY, read_public_keys, verify
 
 RUN_FOLDER = "run"  # in a hospital's state folder: what client/app.py gets for its state
 SENT, REFUSED, CUT, RESTORED, WITHDRAWN = "sent", "refused", "cut", "restored", "withdrawn"

@@ -8,8 +8,8 @@ from client.checks_data import CONFIGURATION
 from client.findings import Check, Finding, in_units
 from client.situation import Situation
 from csasn.errors import ConfigurationError, StorageError, TrainingError
-from csasn.identity import IDENTITY_KEY, NODE_KEY, read_public_keys
 from csasn.model.network import image_size
+from csasn.trust.identity import IDENTITY_KEY, NODE_KEY, read_public_keys
 
 FRAMING_BYTES = 4 << 10  # of an answer beside its numbers, generously
 COPIES_KEPT = 3  # left-overs of quantisation at one time: committed, pending, and the one being written

@@ -9,11 +9,11 @@ from client.coordinator_link import check_same_version, check_study, coordinator
 from client.findings import Check, Finding, in_units, judge
 from client.situation import Situation
 from csasn import __version__
-from csasn.certificates import days_left
-from csasn.enrolment import AUTHORITY
 from csasn.errors import TrainingError, TrustError
-from csasn.facts import EXPIRES_SOON_DAYS, MAX_CLOCK_ERROR_S
 from csasn.training import num_epoch_steps
+from csasn.trust.certificates import days_left
+from csasn.trust.enrolment import AUTHORITY
+from csasn.trust.facts import EXPIRES_SOON_DAYS, MAX_CLOCK_ERROR_S
 
 CLOCK_WARNING_S = 30.0
 LONG_SHARE = 0.5  # of a round's deadline

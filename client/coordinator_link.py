@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from csasn import __version__
-from csasn.enrolment import AUTHORITY, Kit
 from csasn.errors import NetworkError, ProtocolError, TrustError
-from csasn.facts import FACTS_ROUTE, MAX_CLOCK_ERROR_S, CoordinatorFacts, Hello, SiteFacts
-from csasn.identity import load_identity
-from csasn.membership import Membership
-from csasn.request_signature import sign_request
 from csasn.site import Site
+from csasn.trust.enrolment import AUTHORITY, Kit
+from csasn.trust.facts import FACTS_ROUTE, MAX_CLOCK_ERROR_S, CoordinatorFacts, Hello, SiteFacts
+from csasn.trust.identity import load_identity
+from csasn.trust.membership import Membership
+from csasn.trust.request_signature import sign_request
 
 TIMEOUT_S = 10.0
 

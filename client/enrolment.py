@@ -6,12 +6,12 @@ import zlib
 from pathlib import Path
 
 from csasn.data.cases import count_training_cases
-from csasn.enrolment import AUTHORITY, KIT, KIT_FILES, KIT_HINT, Enrolment, EnrolmentRequest, Kit, read_kit, sign_enrolment
 from csasn.errors import ConfigurationError, TrustError
-from csasn.identity import load_identity, read_public_keys
 from csasn.platform.storage import private_folder, write_atomically
 from csasn.site import Site
 from csasn.study import Study
+from csasn.trust.enrolment import AUTHORITY, KIT, KIT_FILES, KIT_HINT, Enrolment, EnrolmentRequest, Kit, read_kit, sign_enrolment
+from csasn.trust.identity import load_identity, read_public_keys
 
 MAX_KIT_FILE_BYTES = 1 << 20
 

@@ -106,7 +106,7 @@ def _add_copies(commands: Commands) -> None:
 
 
 def _keygen(arguments: argparse.Namespace) -> None:
-    from csasn.identity import create_keys
+    from csasn.trust.identity import create_keys
 
     site = _site(arguments)
     public = create_keys(site.keys_folder)
@@ -139,8 +139,8 @@ def _enroll(arguments: argparse.Namespace) -> None:
 def _install(arguments: argparse.Namespace) -> None:
     from client.enrolment import install_kit
     from csasn import __version__
-    from csasn.certificates import certificate_fingerprint
-    from csasn.enrolment import AUTHORITY
+    from csasn.trust.certificates import certificate_fingerprint
+    from csasn.trust.enrolment import AUTHORITY
 
     site = _site(arguments)
     kit = install_kit(site, arguments.kit, arguments.replace)
@@ -161,7 +161,7 @@ def _approve(arguments: argparse.Namespace) -> None:
     from client.approval import approve, check_prefix, obtain_membership, review
     from client.coordinator_link import fetch_membership
     from client.separability import check_differences, find_differences
-    from csasn.enrolment import read_kit
+    from csasn.trust.enrolment import read_kit
 
     site = _site(arguments)
     kit, study = read_kit(site.kit_folder)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import httpx
 
 from client.coordinator_link import check_known, coordinator_address, explain, open_client
-from csasn.enrolment import Kit
 from csasn.errors import NetworkError
-from csasn.facts import ECHO_ROUTE
-from csasn.identity import load_identity
 from csasn.site import Site
+from csasn.trust.enrolment import Kit
+from csasn.trust.facts import ECHO_ROUTE
+from csasn.trust.identity import load_identity
 
 FIRST_BYTES, MOST_BYTES, GROWTH = 16 << 10, 8 << 20, 8
 ENOUGH_S, WANTED_S = 1.0, 2.0

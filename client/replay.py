@@ -23,11 +23,11 @@ from csasn.data.share import manifest_sha256
 from csasn.errors import ModelError
 from csasn.federated.messages import Answer, Header, ModelUpdate, Train, Weighting
 from csasn.federated.quantise import Floats32
-from csasn.membership import Membership
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.storage import link_atomically
 from csasn.site import Site
 from csasn.study import Study
+from csasn.trust.membership import Membership
 
 REPLAY, REPLAY_LEFT, PRIVATE = "replay.safetensors", "replay-left.safetensors", 0o600
 

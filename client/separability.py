@@ -11,9 +11,9 @@ from pathlib import Path
 from client.audit import RUN_FOLDER
 from client.diary import DIARY_FILE, Hospitals, read_diary
 from csasn.errors import TrustError
-from csasn.membership import Membership
 from csasn.platform.storage import file_sha256
 from csasn.site import Site
+from csasn.trust.membership import Membership
 
 FEW = 2  # hospitals that have to differ on a side, or none
 

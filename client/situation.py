@@ -13,14 +13,14 @@ from csasn.data.cache import Advance
 from csasn.data.cases import Records, SiteData, load_records, site_data
 from csasn.data.fingerprint import Fingerprint, take_fingerprint
 from csasn.data.manifest import Manifest, read_manifest
-from csasn.enrolment import KIT, STUDY, Kit, read_kit
 from csasn.errors import ConfigurationError
-from csasn.facts import CoordinatorFacts
 from csasn.federated.messages import Kind
-from csasn.membership import Member, Membership, share_weights
 from csasn.model.network import build_network, image_size
 from csasn.site import Site, find_site, find_site_file
 from csasn.study import Study, read_study
+from csasn.trust.enrolment import KIT, STUDY, Kit, read_kit
+from csasn.trust.facts import CoordinatorFacts
+from csasn.trust.membership import Member, Membership, share_weights
 
 
 class Situation:

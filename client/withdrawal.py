@@ -11,9 +11,9 @@ from csasn.data.withdrawals import Withdrawn, withdraw
 from csasn.errors import ConfigurationError, DataError, StorageError
 from csasn.platform.storage import private_folder
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
-from csasn.pseudonyms import load_pseudonyms
 from csasn.site import Site
 from csasn.study import Study
+from csasn.trust.pseudonyms import load_pseudonyms
 
 CACHE = "cache"
 PAGES = ("fingerprint.png", "report")  # in the state folder: what shows patients' images, and can be made again

@@ -42,10 +42,10 @@ from csasn.federated.messages import (
 from csasn.federated.quantise import Floats32
 from csasn.federated.secagg.keys import Sign, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
-from csasn.membership import Membership
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import Site
 from csasn.study import Study
+from csasn.trust.membership import Membership
 from csasn.weighting import ClassWeights
 
 log = logging.getLogger(__name__)

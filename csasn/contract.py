@@ -14,13 +14,13 @@ from csasn.federated.aggregate import check_bound
 from csasn.federated.messages import Answer, Kind
 from csasn.federated.quantise import bits_of_round, integer_type, largest_upload
 from csasn.federated.secagg.keys import Roster
-from csasn.membership import Membership
 from csasn.metrics import Integers, Layout, case_layout
 from csasn.model.network import build_network
 from csasn.model.state import StateLayout
 from csasn.normalisation import MEASURED_MODES, affine_layout, moments_layout
 from csasn.study import Study
 from csasn.survey import CASES, parts_of, survey_layout, totals
+from csasn.trust.membership import Membership
 
 # counted by a site in training: sum over its one round of (loss in 2^-16, optimiser steps, values clipped, values sent)
 TRAINING = ("training", (4,))

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csasn.errors import ConfigurationError, RunError, StorageError
-from csasn.membership import verify_approvals
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import is_locked, private_folder, take_lock, write_json
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import split_address
+from csasn.trust.membership import verify_approvals
 from server.desk import Desk
 from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 from server.message_bounds import MESSAGES_HELD, message_bytes

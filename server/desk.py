@@ -16,12 +16,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from csasn import __version__
-from csasn.certificates import days_left
 from csasn.errors import ProtocolError, TrustError
-from csasn.facts import CoordinatorFacts, Phase, SiteFacts
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import private_folder, write_json
 from csasn.study import Name
+from csasn.trust.certificates import days_left
+from csasn.trust.facts import CoordinatorFacts, Phase, SiteFacts
 from server.enrolment import SERVER_CERTIFICATE, Enrolments
 from server.run_directory import finished_rounds, read_events, report_name
 from server.site_signature import Signer

@@ -20,22 +20,22 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from csasn import __version__
-from csasn.certificates import (
+from csasn.errors import ConfigurationError, TrustError
+from csasn.platform.configuration import Configuration, read_yaml, validate, write_yaml
+from csasn.platform.storage import atomic_writer, new_folder, private_folder, write_atomically, write_json, write_new
+from csasn.site import Address, split_address
+from csasn.study import MIN_SECURE_SITES, Name, Sha256, Study, read_study
+from csasn.trust.certificates import (
     authority_pem,
     create_authority,
     create_server_certificate,
     create_server_key,
     load_authority,
 )
-from csasn.encrypted_key import encrypt_key
-from csasn.enrolment import AUTHORITY, KIT, STUDY, Enrolment, EnrolmentRequest, make_kit, read_request
-from csasn.errors import ConfigurationError, TrustError
-from csasn.identity import read_private
-from csasn.membership import Approval, Member, Membership, read_approval, share_weights, verify_approval
-from csasn.platform.configuration import Configuration, read_yaml, validate, write_yaml
-from csasn.platform.storage import atomic_writer, new_folder, private_folder, write_atomically, write_json, write_new
-from csasn.site import Address, split_address
-from csasn.study import MIN_SECURE_SITES, Name, Sha256, Study, read_study
+from csasn.trust.encrypted_key import encrypt_key
+from csasn.trust.enrolment import AUTHORITY, KIT, STUDY, Enrolment, EnrolmentRequest, make_kit, read_request
+from csasn.trust.identity import read_private
+from csasn.trust.membership import Approval, Member, Membership, read_approval, share_weights, verify_approval
 
 AUTHORITY_KEY, SERVER_KEY, SERVER_CERTIFICATE = "keys/ca.key", "keys/server.key", "keys/server.crt"
 AUTHORITY_CERTIFICATE = f"keys/{AUTHORITY}"

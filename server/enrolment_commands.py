@@ -127,8 +127,8 @@ def _init(arguments: argparse.Namespace) -> None:
 
 def begin_study(arguments: argparse.Namespace, *, survey: bool = False) -> None:
     """Makes the coordinator's folder of a study, or of the survey before it."""
-    from csasn.certificates import certificate_fingerprint, days_left
     from csasn.study import read_study
+    from csasn.trust.certificates import certificate_fingerprint, days_left
     from server.enrolment import AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, initialise
 
     read_study(arguments.study)  # before anything is asked
@@ -145,8 +145,8 @@ def begin_study(arguments: argparse.Namespace, *, survey: bool = False) -> None:
 
 def _enroll(arguments: argparse.Namespace) -> None:
     from csasn import __version__
-    from csasn.enrolment import read_request
-    from csasn.identity import same_fingerprint
+    from csasn.trust.enrolment import read_request
+    from csasn.trust.identity import same_fingerprint
     from server.enrolment import Enrolments
 
     request = read_request(arguments.request)
@@ -179,7 +179,7 @@ def _revoke(arguments: argparse.Namespace) -> None:
 
 
 def _renew(arguments: argparse.Namespace) -> None:
-    from csasn.certificates import days_left
+    from csasn.trust.certificates import days_left
     from server.enrolment import SERVER_CERTIFICATE, Enrolments
 
     enrolments = Enrolments.open(arguments.folder)

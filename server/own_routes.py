@@ -1,7 +1,7 @@
 """The front's own routes: facts, and an echo by which a site measures its link.
 
 `GET /csasn/facts` tells anybody the coordinator's version and clock, and nothing else. The others want a site's signature
-(csasn/request_signature.py) over what is asked: verified before the body is read, whose hash then has to be the one signed.
+(csasn/trust/request_signature.py) over what is asked: verified before the body is read, whose hash then has to be the one signed.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from csasn import __version__
 from csasn.errors import CsasnError, ProtocolError, TrustError
-from csasn.facts import ECHO_ROUTE, FACTS_ROUTE, MAX_FACTS_BYTES
+from csasn.trust.facts import ECHO_ROUTE, FACTS_ROUTE, MAX_FACTS_BYTES
 from server.allowance import Allowance
 from server.http_exchange import BLOCK_BYTES, HttpExchange, Refused, unavailable
 from server.site_signature import Signer

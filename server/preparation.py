@@ -7,10 +7,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from csasn.data.cases import count_training_cases
 from csasn.errors import RunError
-from csasn.identity import public_hex
-from csasn.membership import Member, Membership, share_weights
 from csasn.site import Site
 from csasn.study import Study, read_study
+from csasn.trust.identity import public_hex
+from csasn.trust.membership import Member, Membership, share_weights
 from server.run_directory import RunDirectory, is_finished
 
 

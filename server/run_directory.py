@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from csasn.errors import ModelError, RunError
 from csasn.federated.quantise import Floats32, Floats64
-from csasn.identity import KEYS_FOLDER, write_identity
-from csasn.membership import Membership, read_membership
 from csasn.metrics import Integers
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.configuration import write_yaml
 from csasn.platform.storage import TEMPORARY, append_line, link_atomically, write_atomically, write_json
 from csasn.study import Study, read_study
+from csasn.trust.identity import KEYS_FOLDER, write_identity
+from csasn.trust.membership import Membership, read_membership
 
 Event = Mapping[str, object]
 LATEST, BEST, BEFORE = (f"checkpoints/{name}.safetensors" for name in ("latest", "best", "before"))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from csasn.errors import TrustError
-from csasn.request_signature import read_signed
+from csasn.trust.request_signature import read_signed
 
 LOOK_S = 1.0  # how old what is known of enrolments may be
 

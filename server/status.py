@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from csasn import __version__
-from csasn.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
 from csasn.platform.plain_text import plain
+from csasn.trust.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
 from server.coordinator import find_service
 from server.desk import Desk
 from server.run_directory import finished_rounds

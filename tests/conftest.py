@@ -20,12 +20,12 @@ from client.worker import SiteWorker
 from csasn.contract import Contract
 from csasn.data.cases import count_training_cases
 from csasn.federated.messages import Absence, Reason, Reply, Request
-from csasn.identity import KEYS_FOLDER, load_identity, public_hex, sign
-from csasn.membership import Member, Membership, share_weights
 from csasn.metrics import Integers
 from csasn.model.initial_weights import initial_network
 from csasn.site import find_site
 from csasn.study import Study, read_study
+from csasn.trust.identity import KEYS_FOLDER, load_identity, public_hex, sign
+from csasn.trust.membership import Member, Membership, share_weights
 from server.rounds import Coordinator, Finished
 from server.run_directory import RunDirectory
 from server.survey import tell_outcome

@@ -21,7 +21,7 @@ import client.cli
 import server.cli
 from client.doctor import CHECKS, examine, first_failure
 from client.situation import Situation
-from csasn.certificates import load_authority
+from csasn.trust.certificates import load_authority
 
 SITES = ("centerA", "centerB", "centerC")
 PASSPHRASE = "correct horse battery"

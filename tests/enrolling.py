@@ -7,10 +7,10 @@ import pytest
 
 import client.cli
 import server.cli
-from csasn.enrolment import read_request
-from csasn.membership import Approval, read_membership
 from csasn.platform.configuration import validate
 from csasn.site import find_site
+from csasn.trust.enrolment import read_request
+from csasn.trust.membership import Approval, read_membership
 from server.enrolment import Enrolments
 
 SITES = ("centerA", "centerB", "centerC")

@@ -3,11 +3,11 @@
 import numpy as np
 from scipy.special import log_softmax
 
-from csasn.membership import Member, Membership
 from csasn.metrics import count_cases
 from csasn.platform.randomness import generator
 from csasn.report.report import build_report, final_metrics, run_status
 from csasn.study import Federation, Study
+from csasn.trust.membership import Member, Membership
 
 STUDY = Study(
     name="small",

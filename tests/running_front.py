@@ -16,10 +16,10 @@ import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from csasn.certificates import authority_pem, create_authority, create_server_certificate, create_server_key
-from csasn.identity import public_hex
 from csasn.platform.supervision import free_port
-from csasn.request_signature import sign_request
+from csasn.trust.certificates import authority_pem, create_authority, create_server_certificate, create_server_key
+from csasn.trust.identity import public_hex
+from csasn.trust.request_signature import sign_request
 
 SCRIPT = """
 import json, logging, sys

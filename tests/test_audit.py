@@ -13,14 +13,15 @@ import client.app
 from client.audit import audit
 from client.cli import command_parser
 from client.outbox import Outbox
-from csasn import identity, wire
+from csasn import wire
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, TrustError
 from csasn.federated.messages import Absence, Header, Hello, Reason
-from csasn.membership import Member, Membership
 from csasn.privacy.ledger import Contents, Ledger, Occasion
 from csasn.privacy.receipt import PURPOSE, START, read_receipts
 from csasn.site import find_site
 from csasn.study import read_study
+from csasn.trust import identity
+from csasn.trust.membership import Member, Membership
 from server.app import coordinate
 from server.flower_runtime import FIRST_NODE, RUN_ID, SERVER_NODE, LocalGrid, _identify
 from server.preparation import begin

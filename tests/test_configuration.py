@@ -15,10 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 from csasn.data.manifest import read_manifest
 from csasn.errors import ConfigurationError, DataError
 from csasn.federated.quantise import WEIGHT_UNITS
-from csasn.membership import Member, Membership
 from csasn.platform.configuration import MAX_FILE_BYTES, read_yaml, write_yaml
 from csasn.site import find_site, read_site
 from csasn.study import Augmentation, Federation, Label, Name, Optimiser, Study, Task, read_study
+from csasn.trust.membership import Member, Membership
 from server.run_directory import RunDirectory
 
 STUDY = {

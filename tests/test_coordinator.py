@@ -13,9 +13,9 @@ from rich.console import Console
 import server.trouble_calls
 from csasn import __version__, wire
 from csasn.errors import ConfigurationError, RunError
-from csasn.facts import CoordinatorFacts, SiteFacts
 from csasn.federated.messages import Absence, Reason
 from csasn.platform.supervision import ServiceManager
+from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from reports import finished_round
 from server.app import GridExchange
 from server.coordinator import StartSettings, _run_ended, run, start

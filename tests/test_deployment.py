@@ -16,10 +16,10 @@ import pytest
 
 from csasn import __version__
 from csasn.errors import ModelError
-from csasn.facts import CoordinatorFacts, SiteFacts
-from csasn.identity import load_identity
 from csasn.platform.checkpoint import load_arrays
 from csasn.platform.supervision import free_port
+from csasn.trust.facts import CoordinatorFacts, SiteFacts
+from csasn.trust.identity import load_identity
 from e2e.deployment import COORDINATOR, Deployment, probe, simulate
 from e2e.relay import Relay
 from server.coordinator import find_service

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 import server.trouble_calls
 from csasn import __version__
-from csasn.enrolment import Enrolment
 from csasn.errors import ProtocolError, TrustError
-from csasn.facts import SiteFacts
-from csasn.membership import Approval
+from csasn.trust.enrolment import Enrolment
+from csasn.trust.facts import SiteFacts
+from csasn.trust.membership import Approval
 from enrolling import Federation
 from server.desk import Desk
 from server.site_signature import Signer

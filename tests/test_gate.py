@@ -15,12 +15,12 @@ from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, 
 from csasn.federated.messages import Absence, Answer, Collect, Header, Hello, Kind, Ready, Reason
 from csasn.federated.secagg.keys import SignedKey
 from csasn.federated.secagg.sealing import Sealing
-from csasn.membership import Member, Membership
 from csasn.model.network import build_network
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import read_site
 from csasn.study import read_study
+from csasn.trust.membership import Member, Membership
 from csasn.wire.payload import describe, measure_payload
 
 OCCASION = Occasion("run", 2, 5, "train")

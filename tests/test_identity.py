@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key, load_ssh_public_key
 
-from csasn.certificates import (
+from csasn.errors import ConfigurationError, TrustError
+from csasn.platform.configuration import validate
+from csasn.trust.certificates import (
     authority_pem,
     certificate_fingerprint,
     create_authority,
@@ -23,10 +25,17 @@ from csasn.certificates import (
     days_left,
     load_authority,
 )
-from csasn.encrypted_key import encrypt_key
-from csasn.errors import ConfigurationError, TrustError
-from csasn.identity import PublicKeys, create_keys, fingerprint, load_identity, read_public_keys, same_fingerprint, sign, verify
-from csasn.platform.configuration import validate
+from csasn.trust.encrypted_key import encrypt_key
+from csasn.trust.identity import (
+    PublicKeys,
+    create_keys,
+    fingerprint,
+    load_identity,
+    read_public_keys,
+    same_fingerprint,
+    sign,
+    verify,
+)
 
 PASSPHRASE = "correct horse battery"
 
@@ -197,10 +206,10 @@ def test_a_server_certificate_lasts_a_year_its_authority_ten_and_neither_does_th
 
 
 def test_a_certificate_does_not_outlive_its_authority(monkeypatch):
-    monkeypatch.setattr("csasn.certificates.AUTHORITY_DAYS", 10)
+    monkeypatch.setattr("csasn.trust.certificates.AUTHORITY_DAYS", 10)
     dying, key = create_authority("small"), create_server_key()
     assert days_left(create_server_certificate(dying, key, ["localhost"])) == 10
-    monkeypatch.setattr("csasn.certificates.AUTHORITY_DAYS", 0)
+    monkeypatch.setattr("csasn.trust.certificates.AUTHORITY_DAYS", 0)
     with pytest.raises(TrustError, match="authority has ended"):
         create_server_certificate(create_authority("small"), key, ["localhost"])
 

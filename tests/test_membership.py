@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csasn.errors import ConfigurationError
-from csasn.membership import Member, Membership, share_weights
 from csasn.platform.configuration import validate
+from csasn.trust.membership import Member, Membership, share_weights
 
 
 @settings(max_examples=200, deadline=None)

@@ -11,10 +11,10 @@ from client.agent_commands import StatusLine
 from client.doctor import Result
 from client.findings import Finding
 from csasn import __version__
-from csasn.enrolment import Kit
 from csasn.errors import NetworkError
-from csasn.facts import CoordinatorFacts
 from csasn.platform.command import print_error
+from csasn.trust.enrolment import Kit
+from csasn.trust.facts import CoordinatorFacts
 
 HOSTILE = "\x1b]0;x\x07\x1b[31mred\x9b2J\u202eend\n"
 GOOD = {

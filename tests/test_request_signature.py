@@ -6,8 +6,8 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from csasn.identity import public_hex
-from csasn.request_signature import CONTENT, HEADERS, IDENTITY, SIGNATURE, TIME, request_statement, sign_request
+from csasn.trust.identity import public_hex
+from csasn.trust.request_signature import CONTENT, HEADERS, IDENTITY, SIGNATURE, TIME, request_statement, sign_request
 from server.site_signature import SiteSignatures
 
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))

@@ -12,8 +12,8 @@ from conftest import LocalFederation, write_hospitals
 from csasn.errors import QuorumError, TrainingError
 from csasn.federated.messages import AboutModel, Absence, Answer, Collect, Hello, Kind, Ready, Reason
 from csasn.federated.secagg.keys import sign_key
-from csasn.identity import sign
 from csasn.study import read_study
+from csasn.trust.identity import sign
 
 FOUR = ("centerA", "centerB", "centerC", "centerD")
 SECURE = {"secure_aggregation": True, "rounds": 2}

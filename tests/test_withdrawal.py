@@ -17,11 +17,11 @@ from csasn.federated.messages import Kind
 from csasn.platform.command import run_command
 from csasn.platform.storage import private_folder
 from csasn.privacy.ledger import EMPTY_SHA256, LEDGER_FILE, Contents, Ledger, Occasion
-from csasn.pseudonyms import KEY, load_pseudonyms
 from csasn.report.card import card_sections
 from csasn.report.page import render_page
 from csasn.site import Site
 from csasn.study import Study, read_study
+from csasn.trust.pseudonyms import KEY, load_pseudonyms
 from page_reader import check_page
 from server.outcome import write_outcome, write_report
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from client.importing.objects import Source
     from client.importing.run import Imported
     from client.importing.staging import Staging
-    from csasn.pseudonyms import Pseudonyms
     from csasn.site import Site
+    from csasn.trust.pseudonyms import Pseudonyms
 
 MAX_ROWS, MAX_REASONS = 20, 12  # named in a line; lines of reasons
 DESCRIPTION = """\
@@ -89,8 +89,8 @@ def _frames(text: str) -> int:
 
 def _import(arguments: argparse.Namespace) -> None:
     from client.importing.staging import Staging
-    from csasn.pseudonyms import load_pseudonyms
     from csasn.site import find_site
+    from csasn.trust.pseudonyms import load_pseudonyms
 
     site = find_site(arguments.site, arguments.config)
     if arguments.pseudonyms:

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from csasn.errors import ConfigurationError
-from csasn.identity import read_private
+from csasn.trust.identity import read_private
 
 VARIABLE = "CSASN_ARCHIVE_LOGIN"
 BEARER = "Bearer "

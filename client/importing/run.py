@@ -18,7 +18,7 @@ from csasn.data.images import PREPROCESSING_VERSION
 from csasn.data.withdrawals import Withdrawn
 from csasn.errors import DataError
 from csasn.platform.storage import write_atomically
-from csasn.pseudonyms import Pseudonyms
+from csasn.trust.pseudonyms import Pseudonyms
 
 COLUMNS = ("case_id", "patient_id", "image", "label", "split", "scanner")
 LEFT_OUT_COLUMNS = ("reason", "number", "rows_of_list", "patient_id", "accession", "image")

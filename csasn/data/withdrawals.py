@@ -1,6 +1,6 @@
 """Patients who withdrew: nothing that the manifest says of them is in a training, a cache or a count from then on.
 
-`withdrawn.json` in the site's state (0600) names them by keyed hashes (csasn/pseudonyms.py), so that it finds them in a manifest of
+`withdrawn.json` in the site's state (0600) names them by keyed hashes (csasn/trust/pseudonyms.py), so that it finds them in a manifest of
 patient numbers as in an imported one. Their rows still take part in splitting, so that no other case moves.
 """
 
@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from csasn.errors import TrustError
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import private_folder, write_json
-from csasn.pseudonyms import Pseudonyms, load_pseudonyms
 from csasn.site import Site
+from csasn.trust.pseudonyms import Pseudonyms, load_pseudonyms
 
 WITHDRAWN_FILE, PRIVATE = "withdrawn.json", 0o600
 BRING_BACK = "bring it back with client restore: without it this site does not know whose cases it may not use"

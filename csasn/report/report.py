@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from csasn import __version__
 from csasn.histograms import CalibrationBin, calibration_error, precision_recall_curve, reliability, roc_curve
 from csasn.intervals import METHODS, auroc_interval, balanced_accuracy_interval, wilson
-from csasn.membership import Membership
 from csasn.metrics import ClassMetrics, Floats, Integers, macro_auroc_interval, metrics_from_counts, resample_aurocs
 from csasn.model_file import NOTICE
 from csasn.platform.randomness import generator
 from csasn.report.used import used_data
 from csasn.study import Study
+from csasn.trust.membership import Membership
 
 Event = Mapping[str, object]
 SEEN_PLAIN = "each site's update and counts (secure aggregation is off)"

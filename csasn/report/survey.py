@@ -7,11 +7,11 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from csasn import __version__
-from csasn.membership import Membership
 from csasn.platform.plain_text import plain
 from csasn.report.report import SEEN_MASKED, SEEN_PLAIN
 from csasn.study import Study
 from csasn.survey import SMALLEST_SUM
+from csasn.trust.membership import Membership
 
 Event = Mapping[str, object]
 HIDDEN = "hidden"

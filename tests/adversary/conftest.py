@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from csasn.identity import KEYS_FOLDER, load_identity, sign
 from csasn.study import read_study
+from csasn.trust.identity import KEYS_FOLDER, load_identity, sign
 
 MASKED = {"secure_aggregation": True, "rounds": 2}
 

@@ -19,16 +19,16 @@ from client.diary import Diary, Hospitals
 from client.kept import Kept, LeftOver
 from client.learner import Work
 from client.worker import SiteWorker, state_name
-from csasn import identity
 from csasn.contract import FAILED, Contract
 from csasn.errors import TrainingError
 from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, ModelUpdate, Survey, Train, Validate, Weighting
 from csasn.federated.segments import Segment
-from csasn.membership import Member, Membership, share_weights
 from csasn.metrics import Layout
 from csasn.model.state import StateLayout
 from csasn.platform.configuration import validate
 from csasn.study import Study
+from csasn.trust import identity
+from csasn.trust.membership import Member, Membership, share_weights
 
 NAMES = ("zeta", "alpha", "mid", "beta", "omega", "kappa")  # their order is the roster's, not the alphabet's
 ROUNDS = 3

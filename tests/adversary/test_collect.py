@@ -7,10 +7,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from adversary.light import NAMES, LightSites, identities, total
-from csasn import identity
 from csasn.federated.messages import Absence, Answer, Reason
 from csasn.federated.secagg.keys import SignedKey
 from csasn.platform.canonical import canonical
+from csasn.trust import identity
 
 NUM = 4
 ORDER_EIGHT = 325606250916557431795983626356110631294008115727848805560023387167927233504

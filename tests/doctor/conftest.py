@@ -7,9 +7,9 @@ from PIL import Image
 
 from client import checks_data, link_speed, situation
 from client.training_probe import Measured
-from csasn.enrolment import read_request
-from csasn.membership import read_membership
 from csasn.platform.supervision import free_port
+from csasn.trust.enrolment import read_request
+from csasn.trust.membership import read_membership
 from doctoring import PASSPHRASE, SITES, Federation, Hospital, picture, run, running_front
 
 

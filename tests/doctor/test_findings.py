@@ -16,10 +16,10 @@ from client.doctor import CHECKS, first_failure
 from client.training_probe import Measured
 from csasn import __version__
 from csasn.contract import Contract
-from csasn.enrolment import read_request
-from csasn.identity import create_keys
-from csasn.membership import read_membership
 from csasn.platform.supervision import free_port
+from csasn.trust.enrolment import read_request
+from csasn.trust.identity import create_keys
+from csasn.trust.membership import read_membership
 from doctoring import assert_found, needing, run, running_front
 
 

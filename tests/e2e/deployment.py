@@ -74,7 +74,7 @@ class Deployment:
 
     def membership_hash(self) -> str:
         """Of the membership that is proposed."""
-        from csasn.membership import read_membership
+        from csasn.trust.membership import read_membership
 
         return read_membership(self.folder / "coordinator/membership.json").membership_hash
 

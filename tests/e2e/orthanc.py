@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 
-from csasn.certificates import authority_pem, create_authority, create_server_certificate, create_server_key
 from csasn.platform.supervision import free_port
+from csasn.trust.certificates import authority_pem, create_authority, create_server_certificate, create_server_key
 from import_scene import Object
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from client.audit import RUN_FOLDER
-from csasn.enrolment import EnrolmentRequest
 from csasn.platform.supervision import free_port
+from csasn.trust.enrolment import EnrolmentRequest
 from e2e.deployment import COORDINATOR, Deployment
 
 SITES = ("centerA", "centerB", "centerC")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from client.approval import read_approved
-from csasn.enrolment import read_kit
 from csasn.errors import StorageError
 from csasn.platform.backup import restore_backup, write_backup
+from csasn.trust.enrolment import read_kit
 from server.enrolment import Enrolments
 
 

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from client.approval import read_approved
-from csasn.certificates import certificate_fingerprint
 from csasn.errors import ConfigurationError, TrustError
-from csasn.identity import create_keys, load_identity
-from csasn.membership import Member, Membership, read_membership, sign_membership, verify_approvals
 from csasn.platform.configuration import validate
 from csasn.site import Policy, Site, split_address
+from csasn.trust.certificates import certificate_fingerprint
+from csasn.trust.identity import create_keys, load_identity
+from csasn.trust.membership import Member, Membership, read_membership, sign_membership, verify_approvals
 from enrolling import SITES, Federation, json_of
 from server.enrolment import Enrolments
 

@@ -7,8 +7,8 @@ from client.diary import Diary, Entry, Hospitals
 from client.separability import check_differences, find_differences
 from csasn.errors import TrustError
 from csasn.federated.messages import Kind
-from csasn.membership import Member, Membership
 from csasn.site import Site
+from csasn.trust.membership import Member, Membership
 
 STUDY = "a" * 64
 FOUR, THREE = ("centerA", "centerB", "centerC", "centerD"), ("centerA", "centerB", "centerC")

@@ -13,8 +13,8 @@ import pytest
 from cryptography import x509
 
 from csasn.errors import ConfigurationError
-from csasn.facts import MAX_FACTS_BYTES
 from csasn.platform.supervision import free_port
+from csasn.trust.facts import MAX_FACTS_BYTES
 from running_front import answers, running_front, signed_head, wait_for, write_certificate
 from server.front import FrontSettings, Office, run_front
 from server.own_routes import MAX_ECHO_BYTES

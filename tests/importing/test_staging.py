@@ -16,7 +16,7 @@ from client.importing.run import Import, Options
 from client.importing.staging import Staging
 from csasn.data.withdrawals import Withdrawn
 from csasn.platform.storage import take_lock
-from csasn.pseudonyms import load_pseudonyms
+from csasn.trust.pseudonyms import load_pseudonyms
 from import_scene import THINGS, Done, Hospital, leaks, make_hospital, read_table, still, write_site
 
 CLIENT = [sys.executable, "-c", "from client.cli import main; main()", "import", "--site", "centerA"]

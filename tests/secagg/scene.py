@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 from csasn.federated.secagg.keys import Roster, sign_key
 from csasn.federated.secagg.sealing import Sealer
-from csasn.identity import public_hex, sign
+from csasn.trust.identity import public_hex, sign
 
 TYPES = {8: np.dtype("int8"), 16: np.dtype("<i2"), 64: np.dtype("<i8")}
 T = hashlib.sha256(b"a question").digest()

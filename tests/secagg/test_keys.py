@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from csasn.errors import ProtocolError, TrustError
 from csasn.federated.secagg.keys import Roster, SignedKey, check_keys, fresh_key, share_seeds, sign_key, view_of
-from csasn.identity import sign
 from csasn.platform.canonical import canonical
+from csasn.trust.identity import sign
 from secagg.scene import Group, T, drawn, signer_of
 
 NUM = 4

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from csasn.errors import ProtocolError
-from csasn.identity import verify
 from csasn.platform.canonical import canonical
+from csasn.trust.identity import verify
 
 KEY_PURPOSE = "secagg-key"
 KEY_BYTES, DIGEST_BYTES, SEED_BYTES = 32, 32, 32

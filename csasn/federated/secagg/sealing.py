@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from csasn.federated.secagg.keys import Roster, Sign, SignedKey, check_keys, share_seeds, view_of
 from csasn.federated.secagg.masks import Mask, add_masks
-from csasn.identity import verify
 from csasn.platform.canonical import canonical
+from csasn.trust.identity import verify
 
 ANSWER_PURPOSE = "secagg-answer"
 Integers = NDArray[np.signedinteger]

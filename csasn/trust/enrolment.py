@@ -15,10 +15,10 @@ from pydantic import Field
 
 from csasn import __version__
 from csasn.errors import TrustError
-from csasn.identity import PublicKeys, SignatureHex, sign, verify
 from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.site import Address
 from csasn.study import Name, Sha256, Study, read_study
+from csasn.trust.identity import PublicKeys, SignatureHex, sign, verify
 
 PURPOSE = "enrolment"
 AUTHORITY, STUDY, KIT = "ca.crt", "study.yaml", "kit.json"

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 
 from csasn.errors import ConfigurationError, TrustError
 from csasn.federated.quantise import WEIGHT_UNITS
-from csasn.identity import IdentityHex, NodeKey, SignatureHex, sign, verify
 from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.study import Name, Sha256
+from csasn.trust.identity import IdentityHex, NodeKey, SignatureHex, sign, verify
 
 PURPOSE = "membership"
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from csasn.errors import ConfigurationError, TrustError
-from csasn.identity import fingerprint
+from csasn.trust.identity import fingerprint
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 365
 BACKDATED = timedelta(hours=1)  # for a site whose clock is behind

@@ -1,6 +1,6 @@
 """What a site and the coordinator tell each other beside the rounds: POST /csasn/facts, a small JSON either way.
 
-Only an enrolled site is answered, whose identity signed the request (csasn/request_signature.py), and its word counts for itself
+Only an enrolled site is answered, whose identity signed the request (csasn/trust/request_signature.py), and its word counts for itself
 alone. `GET /csasn/facts` tells anybody the coordinator's version and clock, `Hello`.
 """
 
@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from csasn import __version__
-from csasn.enrolment import SoftwareVersion
-from csasn.membership import Approval, Membership
 from csasn.platform.configuration import Configuration
 from csasn.study import Name, Sha256
+from csasn.trust.enrolment import SoftwareVersion
+from csasn.trust.membership import Approval, Membership
 
 FACTS_ROUTE, ECHO_ROUTE = "/csasn/facts", "/csasn/echo"
 MAX_FACTS_BYTES = 8 << 10  # of what a site says

@@ -9,9 +9,9 @@ import secrets
 from pathlib import Path
 
 from csasn.errors import TrustError
-from csasn.identity import PRIVATE, read_private
 from csasn.platform.canonical import canonical
 from csasn.platform.storage import private_folder, write_new
+from csasn.trust.identity import PRIVATE, read_private
 
 KEY = "import.key"
 KEY_BYTES, DIGITS = 32, 24

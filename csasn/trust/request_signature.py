@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from csasn.errors import TrustError
-from csasn.identity import public_hex, sign, verify
+from csasn.trust.identity import public_hex, sign, verify
 
 PURPOSE = "front-request"
 IDENTITY, TIME, CONTENT, SIGNATURE = "csasn-identity", "csasn-time", "csasn-content", "csasn-signature"
