@@ -26,7 +26,7 @@ from csasn.federated.messages import Finish as FinishQuestion
 from csasn.federated.messages import Kind, ModelUpdate, Train, Validate, Weighting
 from csasn.federated.quantise import Quantised, Scale, SignedIntegers, integer_type, quantise, step_sizes
 from csasn.loss import LossTerms
-from csasn.metrics import FIXED_POINT
+from csasn.measures.counts import FIXED_POINT
 from csasn.model.network import build_network, image_size
 from csasn.model.state import own_tensors, read_tensors, write_tensors
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics

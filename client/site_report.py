@@ -20,14 +20,7 @@ from csasn.data.cache import Advance
 from csasn.data.cases import SPLITS, TEST, Records, SiteData, load_records, site_data
 from csasn.errors import ConfigurationError, DataError
 from csasn.evaluation import case_logits
-from csasn.intervals import Interval
-from csasn.model.network import Csasn
-from csasn.model_file import DESCRIPTION, WEIGHTS, ModelInfo, load_model
-from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments
-from csasn.platform.randomness import generator
-from csasn.saliency import gradcam
-from csasn.site import Site
-from csasn.statistics import (
+from csasn.measures.cases import (
     RAISED_BY_RESAMPLING,
     Cases,
     Classes,
@@ -37,6 +30,13 @@ from csasn.statistics import (
     percentile_interval,
     values_of,
 )
+from csasn.measures.intervals import Interval
+from csasn.model.network import Csasn
+from csasn.model_file import DESCRIPTION, WEIGHTS, ModelInfo, load_model
+from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments
+from csasn.platform.randomness import generator
+from csasn.saliency import gradcam
+from csasn.site import Site
 from csasn.study import Study
 
 MODEL_FOLDER = "model"  # in the state folder: where the coordinator's folder is looked for
@@ -56,7 +56,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Tested:
-    """A model on the site's test cases: measures by name as in csasn/statistics.py, and counts, rows the true class."""
+    """A model on the site's test cases: measures by name as in csasn/measures/cases.py, and counts, rows the true class."""
 
     measures: Mapping[str, Measure]
     confusion_KK: Integers

@@ -11,7 +11,7 @@ from csasn.errors import DataError
 from csasn.evaluation import count_split
 from csasn.feature_cache import with_frozen_maps
 from csasn.loss import LossTerms
-from csasn.metrics import Integers, Metrics, metrics_from_counts
+from csasn.measures.counts import Integers, Metrics, metrics_from_counts
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import Csasn
 from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from csasn.data.cases import SiteData
-from csasn.metrics import count_cases
+from csasn.measures.counts import count_cases
 from csasn.study import SUBTYPE, Study
 from csasn.training import load_images, load_maps, run_network
 from csasn.weighting import ClassWeights

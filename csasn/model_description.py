@@ -12,7 +12,7 @@ from typing import Literal
 from csasn import __version__
 from csasn.data.images import PREPROCESSING_VERSION
 from csasn.errors import ConfigurationError, ModelError
-from csasn.metrics import Floats
+from csasn.measures.counts import Floats
 from csasn.model.network import image_size
 from csasn.platform.configuration import Configuration, validate
 from csasn.platform.storage import write_atomically

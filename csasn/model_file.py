@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from csasn.errors import ModelError
-from csasn.metrics import Floats
+from csasn.measures.counts import Floats
 from csasn.model.network import Csasn, build_network
 from csasn.model_description import (
     DESCRIPTION,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import ProtocolError
-from csasn.metrics import Layout
+from csasn.measures.counts import Layout
 from csasn.model.state import normalisation_layers, write_tensors
 from csasn.platform.randomness import generator
 from csasn.study import Study

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from csasn.data.images import letterbox
 from csasn.data.phantom import CLASSES, SCANNERS, draw, draw_nodule
 from csasn.errors import ConfigurationError, ModelError
-from csasn.metrics import Floats
+from csasn.measures.counts import Floats
 from csasn.model.network import Csasn
 from csasn.model_description import (
     DESCRIPTION,

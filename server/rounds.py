@@ -27,7 +27,7 @@ from csasn.federated.messages import (
     Weighting,
 )
 from csasn.federated.quantise import Floats32, first_ranges, next_ranges, step_sizes
-from csasn.metrics import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
+from csasn.measures.counts import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
 from csasn.weighting import class_sums, class_weights
 from server.exchange import Exchange, SiteChannel
 from server.masked_sums import sums_of

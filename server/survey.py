@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from csasn.metrics import Integers
+from csasn.measures.counts import Integers
 from csasn.platform.storage import write_json
 from csasn.report.survey import build_survey
 from csasn.survey import shown

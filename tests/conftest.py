@@ -20,7 +20,7 @@ from client.worker import SiteWorker
 from csasn.contract import Contract
 from csasn.data.cases import count_training_cases
 from csasn.federated.messages import Absence, Reason, Reply, Request
-from csasn.metrics import Integers
+from csasn.measures.counts import Integers
 from csasn.model.initial_weights import initial_network
 from csasn.site import find_site
 from csasn.study import Study, read_study

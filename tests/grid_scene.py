@@ -4,7 +4,7 @@ import numpy as np
 import yaml
 
 from csasn.ablation.predictions import Predictions
-from csasn.statistics import Cases, Classes
+from csasn.measures.cases import Cases, Classes
 
 CLASSES = Classes(("benign", "PTC", "FTC"), malignant=(1, 2), rare=(2,))
 SEEDS = (1, 2)

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import log_softmax
 
-from csasn.metrics import count_cases
+from csasn.measures.counts import count_cases
 from csasn.platform.randomness import generator
 from csasn.report.report import build_report, final_metrics, run_status
 from csasn.study import Federation, Study

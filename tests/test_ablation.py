@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from csasn.metrics import metrics_from_counts
+from csasn.measures.counts import metrics_from_counts
 from csasn.study import read_study
 from variants import SWITCHES
 

@@ -10,7 +10,7 @@ from csasn.central import count_tests, federation_steps, pool, train_centrally
 from csasn.data.cases import TEST, TRAIN, VALIDATION, load_site_data
 from csasn.errors import DataError
 from csasn.evaluation import count_split
-from csasn.metrics import metrics_from_counts
+from csasn.measures.counts import metrics_from_counts
 from csasn.model.state import normalisation_layers
 from csasn.site import find_site
 from csasn.study import read_study

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csasn.errors import ProtocolError
-from csasn.metrics import (
+from csasn.measures.counts import (
     NUM_BINS,
     Layout,
     case_layout,

@@ -6,8 +6,8 @@ import pytest
 from csasn.ablation.deciding import decide, weights_without_rounds
 from csasn.ablation.predictions import Predictions
 from csasn.data.cases import load_site_data
+from csasn.measures.cases import Cases
 from csasn.site import find_site
-from csasn.statistics import Cases
 from csasn.study import read_study
 
 

@@ -16,7 +16,7 @@ from csasn.central import pool
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.errors import TrainingError
 from csasn.evaluation import BATCH_SIZE, case_logits, count_split, image_logits
-from csasn.metrics import FIXED_POINT, NUM_BINS, case_layout, metrics_from_counts
+from csasn.measures.counts import FIXED_POINT, NUM_BINS, case_layout, metrics_from_counts
 from csasn.model.network import build_network
 from csasn.platform.configuration import validate
 from csasn.study import Study

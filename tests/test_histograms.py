@@ -1,4 +1,4 @@
-"""csasn/histograms.py against scikit-learn on the cases that were counted.
+"""csasn/measures/curves.py against scikit-learn on the cases that were counted.
 
 N cases, T thresholds. A histogram knows no order within a bin, so a curve is compared at thresholds on edges of bins.
 """
@@ -11,7 +11,8 @@ from scipy.special import expit
 from sklearn import metrics as reference
 from sklearn.calibration import calibration_curve
 
-from csasn.histograms import (
+from csasn.measures.counts import LOGIT_LIMIT, NUM_BINS, auroc, score_histogram
+from csasn.measures.curves import (
     MAX_POINTS,
     CalibrationBin,
     calibration_error,
@@ -19,7 +20,6 @@ from csasn.histograms import (
     reliability,
     roc_curve,
 )
-from csasn.metrics import LOGIT_LIMIT, NUM_BINS, auroc, score_histogram
 from csasn.platform.randomness import generator
 
 BIN_WIDTH = 2 * LOGIT_LIMIT / NUM_BINS

@@ -32,10 +32,10 @@ PUBLIC_FLOWER = {"flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.
 PURE = (
     "csasn/federated",
     "csasn/weighting.py",
-    "csasn/metrics.py",
+    "csasn/measures/counts.py",
     "csasn/survey.py",
-    "csasn/histograms.py",
-    "csasn/intervals.py",
+    "csasn/measures/curves.py",
+    "csasn/measures/intervals.py",
     "csasn/study.py",
     "csasn/site.py",
     "csasn/errors.py",

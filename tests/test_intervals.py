@@ -1,4 +1,4 @@
-"""csasn/intervals.py: against scipy, the bootstrap over cases, and how often an interval holds the truth."""
+"""csasn/measures/intervals.py: against scipy, the bootstrap over cases, and how often an interval holds the truth."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from csasn.intervals import auroc_interval, balanced_accuracy_interval, newcombe, wilson
-from csasn.metrics import auroc, resample_aurocs, score_histogram
+from csasn.measures.counts import auroc, resample_aurocs, score_histogram
+from csasn.measures.intervals import auroc_interval, balanced_accuracy_interval, newcombe, wilson
 from csasn.platform.randomness import generator
 
 SOME = settings(deadline=None, max_examples=40)

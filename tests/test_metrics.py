@@ -1,4 +1,4 @@
-"""csasn/metrics.py against scikit-learn, and its properties.
+"""csasn/measures/counts.py against scikit-learn, and its properties.
 
 K classes, N cases. Scores are logits of a probability. A histogram cannot order two cases that fall into one bin, so AUROC is exact
 where different scores lie a bin apart, within half the share of such pairs everywhere, and within .002 on the scores of a model.
@@ -13,7 +13,7 @@ from scipy.special import softmax
 from sklearn import metrics as reference
 
 from csasn.errors import TrainingError
-from csasn.metrics import (
+from csasn.measures.counts import (
     FIXED_POINT,
     LOGIT_LIMIT,
     MAX_CASE_LOSS,

@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score,
 from csasn.ablation.estimation import Drawing, compare, compare_at_equal_rare_recall, estimate, require_same_cases
 from csasn.ablation.predictions import Predictions
 from csasn.errors import DataError
-from csasn.statistics import (
+from csasn.measures.cases import (
     Cases,
     Classes,
     auroc,

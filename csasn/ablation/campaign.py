@@ -18,8 +18,8 @@ from csasn.ablation.results import WORK, Record, Results, classes_of, prevalence
 from csasn.ablation.running import Workshop, run_cells, terminated_as_interrupted
 from csasn.ablation.summary import Summary, check_comparisons, summarise
 from csasn.ablation.worker import OUTCOME, predictions_file
+from csasn.measures.cases import Classes
 from csasn.site import Site, find_site
-from csasn.statistics import Classes
 
 Came = tuple[Record, Mapping[Statistics, Predictions]]  # of a cell: without predictions it failed
 

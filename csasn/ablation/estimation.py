@@ -13,7 +13,7 @@ import numpy as np
 
 from csasn.ablation.predictions import Predictions
 from csasn.errors import DataError
-from csasn.statistics import (
+from csasn.measures.cases import (
     RAISED_BY_RESAMPLING,
     Classes,
     Floats,

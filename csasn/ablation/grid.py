@@ -45,7 +45,7 @@ class Variant(Configuration):
 
 
 class Comparison(Configuration):
-    """The difference of two variants on the same test cases; `metrics` are names of measures (csasn/statistics.py).
+    """The difference of two variants on the same test cases; `metrics` are names of measures (csasn/measures/cases.py).
 
     `at_least` are bars set beforehand: what the mean difference in a measure has to reach. `cases` are those of all sites or of
     one. `at_equal_rare_recall` also compares `of` with `against` after a shift of the rare

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csasn.errors import StorageError
+from csasn.measures.cases import Cases, Floats, Integers
 from csasn.platform.storage import write_atomically
-from csasn.statistics import Cases, Floats, Integers
 
 
 @dataclass(frozen=True)

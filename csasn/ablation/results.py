@@ -19,9 +19,9 @@ from csasn.ablation.cells import Cell
 from csasn.ablation.grid import Statistics
 from csasn.ablation.predictions import Predictions, load_predictions, save_predictions
 from csasn.errors import ConfigurationError, RunError, StorageError
+from csasn.measures.cases import Classes, Floats, case_weights, measures, values_of
 from csasn.platform.configuration import Configuration, validate
 from csasn.platform.storage import write_atomically, write_json
-from csasn.statistics import Classes, Floats, case_weights, measures, values_of
 from csasn.study import Study
 
 RECORDS, TABLE, PREDICTIONS, WORK = "results.json", "results.csv", "predictions", ".work"

@@ -11,8 +11,8 @@ from csasn.ablation.grid import Comparison, Grid, Statistics
 from csasn.ablation.predictions import Predictions
 from csasn.ablation.results import Record, Results, prevalence_of
 from csasn.errors import ConfigurationError
+from csasn.measures.cases import Classes, Floats, measure_names, measures
 from csasn.platform.randomness import generator
-from csasn.statistics import Classes, Floats, measure_names, measures
 
 ALL = "all"
 AT_EQUAL_RECALL = ("macro_f1", "balanced_accuracy", "benign_specificity", "rare_precision")

@@ -9,7 +9,7 @@ from csasn.data.cases import SPLITS, Records
 from csasn.data.facts import ImageFacts
 from csasn.data.makers import MAKERS, SEVERAL, UNKNOWN, maker_of
 from csasn.data.manifest import Row
-from csasn.metrics import Integers
+from csasn.measures.counts import Integers
 from csasn.study import Study
 from csasn.survey import CASES, CLASSES, IMAGE_EDGES, IMAGES, LABELS, PATIENTS, SCANNERS, SIZE_EDGES_PX, SIZES
 

@@ -23,7 +23,7 @@ from csasn.contract import FAILED, Contract
 from csasn.errors import TrainingError
 from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, ModelUpdate, Survey, Train, Validate, Weighting
 from csasn.federated.segments import Segment
-from csasn.metrics import Layout
+from csasn.measures.counts import Layout
 from csasn.model.state import StateLayout
 from csasn.platform.configuration import validate
 from csasn.study import Study

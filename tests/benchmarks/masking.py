@@ -40,7 +40,7 @@ from csasn.federated.secagg.keys import DIGEST_BYTES, KEY_BYTES, SEED_BYTES, Sig
 from csasn.federated.secagg.masks import BLOCK_BYTES, CIPHER_BLOCK, Mask, add_masks
 from csasn.federated.secagg.sealing import Sealing
 from csasn.federated.segments import Segment
-from csasn.metrics import case_layout
+from csasn.measures.counts import case_layout
 from csasn.model.network import build_network
 from csasn.model.state import StateLayout
 from csasn.platform.randomness import fast_generator

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from csasn.ablation.predictions import load_predictions
+from csasn.measures.cases import Cases, Classes, Floats, case_weights, confusion, confusion_at_recall, decision_measures
 from csasn.platform.randomness import generator
-from csasn.statistics import Cases, Classes, Floats, case_weights, confusion, confusion_at_recall, decision_measures
 from csasn.weighting import HIGHEST, LOWEST, class_prior, class_sums, step_difficulty
 
 CLASSES = Classes(("benign", "PTC", "FTC", "MTC"), malignant=(1, 2, 3), rare=(2, 3))

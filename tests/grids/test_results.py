@@ -18,8 +18,8 @@ from csasn.ablation.results import Record, Results, classes_of
 from csasn.ablation.summary import check_comparisons, summarise
 from csasn.ablation.tables import markdown, tables_of
 from csasn.errors import StorageError
+from csasn.measures.cases import measure_names
 from csasn.site import find_site
-from csasn.statistics import measure_names
 from grid_scene import CLASSES, drawn_predictions, write_grid
 
 SVG = "{http://www.w3.org/2000/svg}"

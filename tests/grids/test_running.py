@@ -15,7 +15,7 @@ import pytest
 
 from csasn.ablation.predictions import load_predictions
 from csasn.ablation.provenance import code_version
-from csasn.statistics import confusion
+from csasn.measures.cases import confusion
 from grid_scene import GRID, write_grid
 
 pytestmark = pytest.mark.xdist_group("grid")  # one process of a parallel test run trains the cells, not each

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.metrics import one_against_rest
+from csasn.measures.counts import one_against_rest
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -9,7 +9,7 @@ from math import sqrt
 
 import numpy as np
 
-from csasn.metrics import Floats, Integers, auroc
+from csasn.measures.counts import Floats, Integers, auroc
 
 METHODS = (
     "95 %: AUROC by resampling histogram bins, of one class at least Newcombe's score interval; balanced accuracy by combining the "
@@ -47,7 +47,7 @@ def balanced_accuracy_interval(confusion_KK: Integers) -> Interval | None:
 
 
 def auroc_interval(histogram_2B: Integers, resampled_S: Floats | None) -> Interval | None:
-    """Percentile interval of one class's AUROC from `csasn.metrics.resample_aurocs`, no narrower than `newcombe`; None where a side
+    """Percentile interval of one class's AUROC from `csasn.measures.counts.resample_aurocs`, no narrower than `newcombe`; None where a side
     is empty."""
     point = auroc(histogram_2B)
     if point is None or resampled_S is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csasn.metrics import LOGIT_LIMIT, NUM_BINS, Floats, Integers
+from csasn.measures.counts import LOGIT_LIMIT, NUM_BINS, Floats, Integers
 
 MAX_POINTS = 65
 NUM_CALIBRATION_BINS = 10
