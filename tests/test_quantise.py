@@ -19,7 +19,7 @@ from csasn.federated.quantise import (
     quantise,
     step_sizes,
 )
-from csasn.federated.segments import segments_of
+from csasn.model.segments import segments_of
 
 SEGMENTS = segments_of({"bias": (5,), "weight": (20, 10)})
 NUM = SEGMENTS[-1].stop

@@ -12,7 +12,7 @@ from csasn.federated.quantise import (
     SignedIntegers,
     largest_magnitude,
 )
-from csasn.federated.segments import Segment
+from csasn.model.segments import Segment
 
 
 def check_bound(upload_P: SignedIntegers, largest: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csasn.errors import TrainingError
-from csasn.federated.segments import Segment
+from csasn.model.segments import Segment
 
 Floats32 = NDArray[np.float32]
 Floats64 = NDArray[np.float64]

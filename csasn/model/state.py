@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from csasn.errors import ModelError
-from csasn.federated.segments import Segment, segments_of
+from csasn.model.segments import Segment, segments_of
 from csasn.platform.canonical import canonical
 
 Vector = NDArray[np.float32]

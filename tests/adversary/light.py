@@ -22,8 +22,8 @@ from client.worker import SiteWorker, state_name
 from csasn.contract import FAILED, Contract
 from csasn.errors import TrainingError
 from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, ModelUpdate, Survey, Train, Validate, Weighting
-from csasn.federated.segments import Segment
 from csasn.measures.counts import Layout
+from csasn.model.segments import Segment
 from csasn.model.state import StateLayout
 from csasn.platform.configuration import validate
 from csasn.study import Study

@@ -39,9 +39,9 @@ from csasn.federated.quantise import (
 from csasn.federated.secagg.keys import DIGEST_BYTES, KEY_BYTES, SEED_BYTES, SignedKey
 from csasn.federated.secagg.masks import BLOCK_BYTES, CIPHER_BLOCK, Mask, add_masks
 from csasn.federated.secagg.sealing import Sealing
-from csasn.federated.segments import Segment
 from csasn.measures.counts import case_layout
 from csasn.model.network import build_network
+from csasn.model.segments import Segment
 from csasn.model.state import StateLayout
 from csasn.platform.randomness import fast_generator
 from csasn.privacy.receipt import Head
