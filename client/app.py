@@ -18,11 +18,11 @@ from client.worker import SiteWorker
 from csasn import wire
 from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, StorageError
 from csasn.federated.messages import Absence, Reason
+from csasn.federated.receipt import PURPOSE
 from csasn.federated.secagg.keys import Sign
 from csasn.platform.storage import private_folder, write_json
 from csasn.privacy.gate import Terms
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
-from csasn.privacy.receipt import PURPOSE
 from csasn.site import Site, read_site
 from csasn.study import read_study
 from csasn.trust.identity import KEYS_FOLDER, load_identity, sign

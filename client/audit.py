@@ -15,8 +15,8 @@ from pathlib import Path
 
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.federated.messages import Kind
+from csasn.federated.receipt import PURPOSE, START, Receipt, read_receipts
 from csasn.privacy.ledger import LEDGER_FILE, Entry, read_chain
-from csasn.privacy.receipt import PURPOSE, START, Receipt, read_receipts
 from csasn.site import Site
 from csasn.trust.identity import IDENTITY_KEY, read_public_keys, verify
 

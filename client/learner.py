@@ -25,6 +25,7 @@ from csasn.federated.aggregate import apply_step
 from csasn.federated.messages import Finish as FinishQuestion
 from csasn.federated.messages import Kind, ModelUpdate, Train, Validate, Weighting
 from csasn.federated.quantise import Quantised, Scale, SignedIntegers, integer_type, quantise, step_sizes
+from csasn.federated.weighting import ClassWeights, class_weights
 from csasn.loss import LossTerms
 from csasn.measures.counts import FIXED_POINT
 from csasn.model.network import build_network, image_size
@@ -34,7 +35,6 @@ from csasn.platform.randomness import fast_generator
 from csasn.site import Site
 from csasn.survey import veil
 from csasn.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
-from csasn.weighting import ClassWeights, class_weights
 
 Integers = NDArray[np.int64]
 Floats32 = NDArray[np.float32]

@@ -101,10 +101,10 @@ def _measure(study: "Study", site: "Site", micro_batch: int) -> Measured:
     import torch
 
     from client.learner import choose_device
+    from csasn.federated.weighting import class_weights
     from csasn.loss import LossTerms
     from csasn.model.network import build_network
     from csasn.training import LocalPlan, train_locally
-    from csasn.weighting import class_weights
 
     torch.set_num_threads(1)  # as the worker does
     device = choose_device(site, study.deterministic)

@@ -42,11 +42,11 @@ from csasn.federated.messages import (
 from csasn.federated.quantise import Floats32
 from csasn.federated.secagg.keys import Sign, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
+from csasn.federated.weighting import ClassWeights
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import Site
 from csasn.study import Study
 from csasn.trust.membership import Membership
-from csasn.weighting import ClassWeights
 
 log = logging.getLogger(__name__)
 COUNTED = (Kind.HELLO, Kind.SURVEY)  # answers that tell how many cases the manifest holds

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from csasn.federated.weighting import ClassWeights
 from csasn.study import MALIGNANCY, SUBTYPE, Study
-from csasn.weighting import ClassWeights
 
 
 @dataclass(frozen=True)

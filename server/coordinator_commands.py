@@ -177,7 +177,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _receipts(arguments: argparse.Namespace) -> None:
-    from csasn.privacy.receipt import RECEIVED_FILE, read_receipts
+    from csasn.federated.receipt import RECEIVED_FILE, read_receipts
     from server.desk import Desk
     from server.enrolment import Enrolments
 

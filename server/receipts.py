@@ -13,8 +13,8 @@ from pathlib import Path
 from csasn import wire
 from csasn.errors import CsasnError, ProtocolError
 from csasn.federated.messages import Request
+from csasn.federated.receipt import PURPOSE, RECEIVED_FILE, Head, Receipt, read_receipts
 from csasn.platform.storage import append_line
-from csasn.privacy.receipt import PURPOSE, RECEIVED_FILE, Head, Receipt, read_receipts
 from csasn.trust.identity import verify
 from csasn.trust.membership import Membership
 from csasn.wire.payload import measure_payload

@@ -27,8 +27,8 @@ from csasn.federated.messages import (
     Weighting,
 )
 from csasn.federated.quantise import Floats32, first_ranges, next_ranges, step_sizes
+from csasn.federated.weighting import class_sums, class_weights
 from csasn.measures.counts import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
-from csasn.weighting import class_sums, class_weights
 from server.exchange import Exchange, SiteChannel
 from server.masked_sums import sums_of
 from server.run_directory import BEFORE, BEST, RunDirectory, RunState

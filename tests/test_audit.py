@@ -16,8 +16,8 @@ from client.outbox import Outbox
 from csasn import wire
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, TrustError
 from csasn.federated.messages import Absence, Header, Hello, Reason
+from csasn.federated.receipt import PURPOSE, START, read_receipts
 from csasn.privacy.ledger import Contents, Ledger, Occasion
-from csasn.privacy.receipt import PURPOSE, START, read_receipts
 from csasn.site import find_site
 from csasn.study import read_study
 from csasn.trust import identity

@@ -10,11 +10,11 @@ from csasn.central import count_tests, federation_steps, pool, train_centrally
 from csasn.data.cases import TEST, TRAIN, VALIDATION, load_site_data
 from csasn.errors import DataError
 from csasn.evaluation import count_split
+from csasn.federated.weighting import ClassWeights
 from csasn.measures.counts import metrics_from_counts
 from csasn.model.state import normalisation_layers
 from csasn.site import find_site
 from csasn.study import read_study
-from csasn.weighting import ClassWeights
 
 ROUNDS = 3
 SETTINGS = (f"federation.rounds={ROUNDS}", "optimiser.schedule=constant", "optimiser.learning_rate=0.003", "model.dropout=0.0")

@@ -21,12 +21,12 @@ from csasn.central import federation_steps, train_centrally
 from csasn.data.cases import TEST, load_site_data
 from csasn.errors import ConfigurationError, DataError, ModelError, StorageError
 from csasn.evaluation import count_split
+from csasn.federated.weighting import ClassWeights
 from csasn.measures.cases import Cases
 from csasn.measures.counts import metrics_from_counts
 from csasn.model_file import load_model, save_model
 from csasn.site import find_site
 from csasn.study import read_study
-from csasn.weighting import ClassWeights
 
 SITES = ("centerA", "centerB", "centerC")
 NOTHING_SENT = """

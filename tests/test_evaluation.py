@@ -16,11 +16,11 @@ from csasn.central import pool
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.errors import TrainingError
 from csasn.evaluation import BATCH_SIZE, case_logits, count_split, image_logits
+from csasn.federated.weighting import ClassWeights, class_weights
 from csasn.measures.counts import FIXED_POINT, NUM_BINS, case_layout, metrics_from_counts
 from csasn.model.network import build_network
 from csasn.platform.configuration import validate
 from csasn.study import Study
-from csasn.weighting import ClassWeights, class_weights
 
 SOME = settings(deadline=None, max_examples=20)
 CLASSES = ("benign", "PTC", "FTC")

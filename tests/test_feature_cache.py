@@ -7,11 +7,11 @@ import torch
 from csasn.data.cases import load_site_data
 from csasn.evaluation import image_logits
 from csasn.feature_cache import with_frozen_maps
+from csasn.federated.weighting import class_weights
 from csasn.loss import LossTerms
 from csasn.model.initial_weights import initial_network
 from csasn.model.state import StateLayout
 from csasn.training import LocalPlan, train_locally
-from csasn.weighting import class_weights
 
 STILL = {"flip": False, "shift": 0.0, "scale": 0.0, "rotation_deg": 0.0, "contrast": 0.0, "brightness": 0.0}
 BOTH = ["efficientnet", "vit"]

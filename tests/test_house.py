@@ -31,7 +31,7 @@ PRIVATE = {"server/flower_runtime.py", "server/superlink.py", "server/fleet_guar
 PUBLIC_FLOWER = {"flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.clientapp"}
 PURE = (
     "csasn/federated",
-    "csasn/weighting.py",
+    "csasn/federated/weighting.py",
     "csasn/measures/counts.py",
     "csasn/survey.py",
     "csasn/measures/curves.py",

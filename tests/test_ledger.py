@@ -24,8 +24,8 @@ from client.outbox import Outbox
 from csasn import wire
 from csasn.errors import ProtocolError, StorageError
 from csasn.federated.messages import Absence, Answer, Header, Hello, Reason
+from csasn.federated.receipt import PURPOSE, RECEIVED_FILE, START, read_receipts
 from csasn.privacy.ledger import Contents, Entry, Ledger, LedgerError, Occasion, read_chain
-from csasn.privacy.receipt import PURPOSE, RECEIVED_FILE, START, read_receipts
 from csasn.trust import identity
 from csasn.trust.membership import Member, Membership
 from csasn.wire.payload import measure_payload

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csasn.errors import ConfigurationError
+from csasn.federated.weighting import class_weights
 from csasn.loss import LossTerms, count_labelled, multitask_loss
 from csasn.platform.configuration import validate
 from csasn.study import Study
-from csasn.weighting import class_weights
 
 VECTORS = Path(__file__).parent / "vectors"
 COMMITTED = json.loads((VECTORS / "loss.json").read_text(encoding="utf-8"))

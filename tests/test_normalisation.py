@@ -15,6 +15,7 @@ from torch import nn
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.errors import ProtocolError
 from csasn.evaluation import image_logits
+from csasn.federated.weighting import class_weights
 from csasn.loss import LossTerms
 from csasn.model.network import build_network
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
@@ -22,7 +23,6 @@ from csasn.normalisation import FIXED_POINT, apply_moments, measure_moments, mom
 from csasn.platform.configuration import validate
 from csasn.study import Study
 from csasn.training import LocalPlan, train_locally
-from csasn.weighting import class_weights
 
 SOME = settings(deadline=None, max_examples=20)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -1,4 +1,4 @@
-"""csasn/weighting.py against vectors of an independent implementation, and its properties.
+"""csasn/federated/weighting.py against vectors of an independent implementation, and its properties.
 
 K classes; a confusion is [true, decided]; sums are (3, K) true positives, false positives, false negatives.
 """
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import csasn.errors
-from csasn import weighting
+from csasn.federated import weighting
 from csasn.platform.configuration import validate
 from csasn.study import ClassWeighting
 

@@ -24,9 +24,9 @@ from typing import Literal
 from pydantic import ValidationError
 
 from csasn.errors import ProtocolError, StorageError
+from csasn.federated.receipt import START, Head
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import append_line
-from csasn.privacy.receipt import START, Head
 
 LEDGER_FILE = "ledger.jsonl"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()

@@ -5,9 +5,9 @@ from flwr.app import ConfigRecord, RecordDict
 
 from csasn.errors import ProtocolError
 from csasn.federated.messages import Absence, Answer, Ready, Reason, Reply
+from csasn.federated.receipt import Head
 from csasn.federated.secagg.keys import SignedKey
 from csasn.federated.secagg.sealing import Sealing
-from csasn.privacy.receipt import Head
 from csasn.wire.keys import (
     ABSENCE,
     ARRAYS,

@@ -36,6 +36,7 @@ from csasn.federated.quantise import (
     quantise,
     step_sizes,
 )
+from csasn.federated.receipt import Head
 from csasn.federated.secagg.keys import DIGEST_BYTES, KEY_BYTES, SEED_BYTES, SignedKey
 from csasn.federated.secagg.masks import BLOCK_BYTES, CIPHER_BLOCK, Mask, add_masks
 from csasn.federated.secagg.sealing import Sealing
@@ -44,7 +45,6 @@ from csasn.model.network import build_network
 from csasn.model.segments import Segment
 from csasn.model.state import StateLayout
 from csasn.platform.randomness import fast_generator
-from csasn.privacy.receipt import Head
 from csasn.study import Federation, Model, Study
 from csasn.wire import answer_to_records, attach_head
 
