@@ -10,7 +10,7 @@ from client.findings import Check, Finding, in_units, judge
 from client.situation import Situation
 from csasn import __version__
 from csasn.errors import TrainingError, TrustError
-from csasn.training import num_epoch_steps
+from csasn.learning.training import num_epoch_steps
 from csasn.trust.certificates import days_left
 from csasn.trust.enrolment import AUTHORITY
 from csasn.trust.facts import EXPIRES_SOON_DAYS, MAX_CLOCK_ERROR_S

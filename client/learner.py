@@ -19,22 +19,22 @@ from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
 from csasn.data.survey import count_survey
 from csasn.data.withdrawals import Withdrawal, withdrawals_stamp
 from csasn.errors import ConfigurationError, ProtocolError
-from csasn.evaluation import count_split
-from csasn.feature_cache import with_frozen_maps
 from csasn.federated.aggregate import apply_step
 from csasn.federated.messages import Finish as FinishQuestion
 from csasn.federated.messages import Kind, ModelUpdate, Train, Validate, Weighting
 from csasn.federated.quantise import Quantised, Scale, SignedIntegers, integer_type, quantise, step_sizes
 from csasn.federated.weighting import ClassWeights, class_weights
-from csasn.loss import LossTerms
+from csasn.learning.evaluation import count_split
+from csasn.learning.frozen_maps import with_frozen_maps
+from csasn.learning.loss import LossTerms
+from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
+from csasn.learning.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
 from csasn.measures.counts import FIXED_POINT
 from csasn.model.network import build_network, image_size
 from csasn.model.state import own_tensors, read_tensors, write_tensors
-from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
 from csasn.platform.randomness import fast_generator
 from csasn.site import Site
 from csasn.survey import veil
-from csasn.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
 
 Integers = NDArray[np.int64]
 Floats32 = NDArray[np.float32]

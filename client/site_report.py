@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from client.learner import choose_device
-from csasn.central import Trained, federation_steps, train_centrally
 from csasn.data.cache import Advance
 from csasn.data.cases import SPLITS, TEST, Records, SiteData, load_records, site_data
 from csasn.errors import ConfigurationError, DataError
-from csasn.evaluation import case_logits
+from csasn.learning.central import Trained, federation_steps, train_centrally
+from csasn.learning.evaluation import case_logits
+from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments
 from csasn.measures.cases import (
     RAISED_BY_RESAMPLING,
     Cases,
@@ -33,7 +34,6 @@ from csasn.measures.cases import (
 from csasn.measures.intervals import Interval
 from csasn.model.network import Csasn
 from csasn.model_file import DESCRIPTION, WEIGHTS, ModelInfo, load_model
-from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments
 from csasn.platform.randomness import generator
 from csasn.saliency import gradcam
 from csasn.site import Site

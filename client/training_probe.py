@@ -102,9 +102,9 @@ def _measure(study: "Study", site: "Site", micro_batch: int) -> Measured:
 
     from client.learner import choose_device
     from csasn.federated.weighting import class_weights
-    from csasn.loss import LossTerms
+    from csasn.learning.loss import LossTerms
+    from csasn.learning.training import LocalPlan, train_locally
     from csasn.model.network import build_network
-    from csasn.training import LocalPlan, train_locally
 
     torch.set_num_threads(1)  # as the worker does
     device = choose_device(site, study.deterministic)

@@ -112,8 +112,8 @@ def _phantom(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from csasn.central import federation_steps, pool, train_centrally
     from csasn.data.cases import load_site_data
+    from csasn.learning.central import federation_steps, pool, train_centrally
     from csasn.model.network import image_size
     from csasn.model_file import save_model
     from csasn.platform.storage import writable_folder

@@ -11,8 +11,8 @@ from scipy.special import softmax
 from csasn.data.cases import SPLITS, load_site_data
 from csasn.data.images import letterbox, read_image
 from csasn.errors import ConfigurationError, DataError
-from csasn.evaluation import case_logits, count_split
 from csasn.federated.weighting import ClassWeights
+from csasn.learning.evaluation import case_logits, count_split
 from csasn.measures.counts import Integers
 from csasn.model.network import Csasn
 from csasn.model_description import model_folder, read_description

@@ -69,7 +69,7 @@ class Model(Configuration):
     """CSASN and its switches; each switched-off part is an ablation of the paper.
 
     Branches in `frozen` keep their initial weights and statistics. Where no augmentation changes the images, each site computes
-    their maps once (csasn/feature_cache.py).
+    their maps once (csasn/learning/frozen_maps.py).
     """
 
     profile: Literal["csasn-b2-vitb", "csasn-lite", "csasn-test"] = "csasn-lite"

@@ -1,4 +1,4 @@
-"""csasn/data/augmentation.py: what a random change keeps, and how far it goes. S pixels a side."""
+"""csasn/learning/augmentation.py: what a random change keeps, and how far it goes. S pixels a side."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from csasn.data.augmentation import augment
+from csasn.learning.augmentation import augment
 from csasn.study import Augmentation
 
 SOME = settings(deadline=None, max_examples=25)

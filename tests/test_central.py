@@ -1,4 +1,4 @@
-"""csasn/central.py: training without a federation learns, takes the steps it is given, and keeps its best round."""
+"""csasn/learning/central.py: training without a federation learns, takes the steps it is given, and keeps its best round."""
 
 from dataclasses import replace
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from csasn.central import count_tests, federation_steps, pool, train_centrally
 from csasn.data.cases import TEST, TRAIN, VALIDATION, load_site_data
 from csasn.errors import DataError
-from csasn.evaluation import count_split
 from csasn.federated.weighting import ClassWeights
+from csasn.learning.central import count_tests, federation_steps, pool, train_centrally
+from csasn.learning.evaluation import count_split
 from csasn.measures.counts import metrics_from_counts
 from csasn.model.state import normalisation_layers
 from csasn.site import find_site

@@ -17,11 +17,11 @@ import yaml
 from client.cli import command_parser
 from client.site_report import NUM_EXAMPLES, Measure, compare_models, find_model, make_site_report
 from client.site_report_page import gain_in_words, render_site_report
-from csasn.central import federation_steps, train_centrally
 from csasn.data.cases import TEST, load_site_data
 from csasn.errors import ConfigurationError, DataError, ModelError, StorageError
-from csasn.evaluation import count_split
 from csasn.federated.weighting import ClassWeights
+from csasn.learning.central import federation_steps, train_centrally
+from csasn.learning.evaluation import count_split
 from csasn.measures.cases import Cases
 from csasn.measures.counts import metrics_from_counts
 from csasn.model_file import load_model, save_model

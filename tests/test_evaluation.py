@@ -1,4 +1,4 @@
-"""csasn/evaluation.py: cases are averaged over their own images, counted once, and counts add up over sites.
+"""csasn/learning/evaluation.py: cases are averaged over their own images, counted once, and counts add up over sites.
 
 N images, C cases, K classes.
 """
@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csasn.central import pool
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.errors import TrainingError
-from csasn.evaluation import BATCH_SIZE, case_logits, count_split, image_logits
 from csasn.federated.weighting import ClassWeights, class_weights
+from csasn.learning.central import pool
+from csasn.learning.evaluation import BATCH_SIZE, case_logits, count_split, image_logits
 from csasn.measures.counts import FIXED_POINT, NUM_BINS, case_layout, metrics_from_counts
 from csasn.model.network import build_network
 from csasn.platform.configuration import validate

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from csasn.data.cases import load_site_data
-from csasn.evaluation import image_logits
-from csasn.feature_cache import with_frozen_maps
 from csasn.federated.weighting import class_weights
-from csasn.loss import LossTerms
+from csasn.learning.evaluation import image_logits
+from csasn.learning.frozen_maps import with_frozen_maps
+from csasn.learning.loss import LossTerms
+from csasn.learning.training import LocalPlan, train_locally
 from csasn.model.initial_weights import initial_network
 from csasn.model.state import StateLayout
-from csasn.training import LocalPlan, train_locally
 
 STILL = {"flip": False, "shift": 0.0, "scale": 0.0, "rotation_deg": 0.0, "contrast": 0.0, "brightness": 0.0}
 BOTH = ["efficientnet", "vit"]

@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from csasn.data.augmentation import augment
 from csasn.data.cases import load_site_data
+from csasn.learning.augmentation import augment
+from csasn.learning.training import epoch_batches, learning_rate
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import image_size
 from csasn.platform.randomness import derive_seed, fast_generator, generator
-from csasn.training import epoch_batches, learning_rate
 
 
 def federated_averaging(federation, rounds):

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csasn.loss import multitask_loss
+from csasn.learning.loss import multitask_loss
+from csasn.learning.training import add_proximal_gradient, load_images, load_labels
 from csasn.model.network import build_network
 from csasn.model.state import normalisation_layers
-from csasn.training import add_proximal_gradient, load_images, load_labels
 from training_scene import LinearNetwork, assert_equal_states, seen_batches, state, study, synthetic, terms_of, train
 
 SOME = settings(deadline=None, max_examples=25)

@@ -1,4 +1,4 @@
-"""csasn/loss.py against vectors of an independent implementation and against torch, by gradients.
+"""csasn/learning/loss.py against vectors of an independent implementation and against torch, by gradients.
 
 Adam hides a constant scale of the loss, so a test that compared losses or trained weights would miss one: gradients are compared.
 B images, K classes.
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from csasn.errors import ConfigurationError
 from csasn.federated.weighting import class_weights
-from csasn.loss import LossTerms, count_labelled, multitask_loss
+from csasn.learning.loss import LossTerms, count_labelled, multitask_loss
 from csasn.platform.configuration import validate
 from csasn.study import Study
 

@@ -1,4 +1,4 @@
-"""csasn/normalisation.py: exact moments that add up over sites, and what applying them does to the finished model.
+"""csasn/learning/normalisation.py: exact moments that add up over sites, and what applying them does to the finished model.
 
 B images, C channels, H x W positions.
 """
@@ -14,15 +14,15 @@ from torch import nn
 
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.errors import ProtocolError
-from csasn.evaluation import image_logits
 from csasn.federated.weighting import class_weights
-from csasn.loss import LossTerms
+from csasn.learning.evaluation import image_logits
+from csasn.learning.loss import LossTerms
+from csasn.learning.normalisation import FIXED_POINT, apply_moments, measure_moments, moments_layout, renew_statistics
+from csasn.learning.training import LocalPlan, train_locally
 from csasn.model.network import build_network
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
-from csasn.normalisation import FIXED_POINT, apply_moments, measure_moments, moments_layout, renew_statistics
 from csasn.platform.configuration import validate
 from csasn.study import Study
-from csasn.training import LocalPlan, train_locally
 
 SOME = settings(deadline=None, max_examples=20)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -13,15 +13,15 @@ from PIL import Image
 
 from client.learner import Learner
 from conftest import LocalFederation
-from csasn.central import pool
 from csasn.data.cases import TRAIN, SiteData, count_training_cases, load_site_data
 from csasn.data.manifest import read_manifest
 from csasn.data.split import split_cases, split_patients
 from csasn.errors import ConfigurationError, DataError
+from csasn.learning.central import pool
+from csasn.learning.training import epoch_batches, num_epoch_images, num_epoch_steps
 from csasn.platform.configuration import validate
 from csasn.site import Policy, Site
 from csasn.study import Federation, Split, Study
-from csasn.training import epoch_batches, num_epoch_images, num_epoch_steps
 from training_scene import study, synthetic
 
 CLASSES = ("benign", "PTC", "FTC")

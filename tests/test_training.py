@@ -1,4 +1,4 @@
-"""csasn/training.py: epochs and steps, repeatability, learning rates, augmented batches.
+"""csasn/learning/training.py: epochs and steps, repeatability, learning rates, augmented batches.
 
 B images, S pixels a side, N images and C cases of a site.
 """
@@ -13,16 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csasn.data.augmentation import augment
 from csasn.data.cases import TRAIN, load_site_data
 from csasn.errors import TrainingError
-from csasn.loss import multitask_loss
-from csasn.model.network import build_network
-from csasn.model.state import StateLayout
-from csasn.platform.randomness import generator
-from csasn.site import find_site
-from csasn.study import Augmentation, Optimiser, read_study
-from csasn.training import (
+from csasn.learning.augmentation import augment
+from csasn.learning.loss import multitask_loss
+from csasn.learning.training import (
     LocalPlan,
     epoch_batches,
     learning_rate,
@@ -31,6 +26,11 @@ from csasn.training import (
     num_epoch_steps,
     train_locally,
 )
+from csasn.model.network import build_network
+from csasn.model.state import StateLayout
+from csasn.platform.randomness import generator
+from csasn.site import find_site
+from csasn.study import Augmentation, Optimiser, read_study
 from training_scene import NO_CHANGE, LinearNetwork, assert_equal_states, seen_batches, state, study, synthetic, terms_of, train
 
 SOME = settings(deadline=None, max_examples=25)

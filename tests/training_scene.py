@@ -6,10 +6,10 @@ from torch import nn
 
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.federated.weighting import class_weights
-from csasn.loss import LossTerms
+from csasn.learning.loss import LossTerms
+from csasn.learning.training import LocalPlan, train_locally
 from csasn.platform.configuration import validate
 from csasn.study import Study
-from csasn.training import LocalPlan, train_locally
 
 CLASSES = ("benign", "PTC", "FTC")
 NO_CHANGE = {"flip": False, "shift": 0.0, "scale": 0.0, "rotation_deg": 0.0, "contrast": 0.0, "brightness": 0.0}

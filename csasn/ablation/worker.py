@@ -91,8 +91,8 @@ def _clipped_share(run: Path) -> float:
 def _train(folder: Path, study: Study, sites: Mapping[str, Site], assignment: Assignment) -> Path:
     import torch
 
-    from csasn.central import federation_steps, pool, train_centrally
     from csasn.data.cases import load_site_data
+    from csasn.learning.central import federation_steps, pool, train_centrally
     from csasn.model.network import image_size
 
     torch.set_num_threads(NUM_THREADS)

@@ -7,7 +7,7 @@ import pytest
 
 from client.approval import PLAIN, approve, check_membership, obtain_membership, read_approved, review
 from csasn.errors import ConfigurationError, TrustError
-from csasn.normalisation import MEASURED_MODES
+from csasn.learning.normalisation import MEASURED_MODES
 from csasn.study import read_study
 from csasn.survey import survey_layout, tables_of
 from csasn.trust.enrolment import read_kit

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from csasn.data.cases import SiteData
+from csasn.learning.training import load_images
 from csasn.model.network import Csasn
 from csasn.study import Study
-from csasn.training import load_images
 
 BATCH_SIZE = 64
 

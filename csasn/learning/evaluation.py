@@ -9,9 +9,9 @@ from torch import nn
 
 from csasn.data.cases import SiteData
 from csasn.federated.weighting import ClassWeights
+from csasn.learning.training import load_images, load_maps, run_network
 from csasn.measures.counts import count_cases
 from csasn.study import SUBTYPE, Study
-from csasn.training import load_images, load_maps, run_network
 
 BATCH_SIZE = 64  # images; fixed, so that every engine adds in the same order
 Floats = NDArray[np.float64]

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import ProtocolError
+from csasn.learning.training import epoch_batches, load_images, load_maps, run_network
 from csasn.measures.counts import Layout
 from csasn.model.state import normalisation_layers, write_tensors
 from csasn.platform.randomness import generator
 from csasn.study import Study
-from csasn.training import epoch_batches, load_images, load_maps, run_network
 
 Integers = NDArray[np.int64]
 FIXED_POINT = 1 << 16

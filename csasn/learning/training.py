@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from csasn.data.augmentation import augment
 from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import TrainingError
-from csasn.loss import LossTerms, count_labelled, multitask_loss
+from csasn.learning.augmentation import augment
+from csasn.learning.loss import LossTerms, count_labelled, multitask_loss
 from csasn.model.state import normalisation_layers
 from csasn.platform.randomness import derive_seed, generator
 from csasn.study import Optimiser, Study

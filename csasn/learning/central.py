@@ -8,16 +8,16 @@ import torch
 
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.errors import DataError
-from csasn.evaluation import count_split
-from csasn.feature_cache import with_frozen_maps
 from csasn.federated.weighting import ClassWeights, Floats, class_sums, class_weights
-from csasn.loss import LossTerms
+from csasn.learning.evaluation import count_split
+from csasn.learning.frozen_maps import with_frozen_maps
+from csasn.learning.loss import LossTerms
+from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments
+from csasn.learning.training import LocalPlan, num_epoch_images, num_epoch_steps, train_locally
 from csasn.measures.counts import Integers, Metrics, metrics_from_counts
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import Csasn
-from csasn.normalisation import MEASURED_MODES, apply_moments, measure_moments
 from csasn.study import Study
-from csasn.training import LocalPlan, num_epoch_images, num_epoch_steps, train_locally
 
 
 @dataclass(frozen=True)
