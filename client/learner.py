@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from client.kept import LeftOver
 from client.left_out import keep_left_out
-from csasn.contract import LEFT_OUT, USED, Contract
 from csasn.data.cases import TEST, TRAIN, VALIDATION, Records, SiteData, load_records, site_data
 from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
 from csasn.data.survey import count_survey
@@ -33,6 +32,7 @@ from csasn.measures.counts import FIXED_POINT
 from csasn.model.network import build_network, image_size
 from csasn.model.state import own_tensors, read_tensors, write_tensors
 from csasn.platform.randomness import fast_generator
+from csasn.privacy.contract import LEFT_OUT, USED, Contract
 from csasn.site import Site
 from csasn.survey import veil
 

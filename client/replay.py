@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from client.audit import RUN_FOLDER
 from client.kept import Kept, LeftOver, read_left
 from client.learner import Learner
-from csasn.contract import Contract
 from csasn.data.share import manifest_sha256
 from csasn.errors import ModelError
 from csasn.federated.messages import Answer, Header, ModelUpdate, Train, Weighting
 from csasn.federated.quantise import Floats32
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.storage import link_atomically
+from csasn.privacy.contract import Contract
 from csasn.site import Site
 from csasn.study import Study
 from csasn.trust.membership import Membership

@@ -8,7 +8,6 @@ import torch
 from client.coordinator_link import Handshake, ask_facts, shake_hands
 from client.link_speed import LinkSpeed, measure_link
 from client.training_probe import Measured, measure_training
-from csasn.contract import Contract
 from csasn.data.cache import Advance
 from csasn.data.cases import Records, SiteData, load_records, site_data
 from csasn.data.fingerprint import Fingerprint, take_fingerprint
@@ -16,6 +15,7 @@ from csasn.data.manifest import Manifest, read_manifest
 from csasn.errors import ConfigurationError
 from csasn.federated.messages import Kind
 from csasn.model.network import build_network, image_size
+from csasn.privacy.contract import Contract
 from csasn.site import Site, find_site, find_site_file
 from csasn.study import Study, read_study
 from csasn.trust.enrolment import KIT, STUDY, Kit, read_kit

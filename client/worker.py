@@ -17,7 +17,6 @@ from client.diary import Diary, Entry, Hospitals, NumberError
 from client.kept import Kept, LeftOver, Pending
 from client.learner import Learner, NeedsModelError, Work
 from client.replay import keep_replay
-from csasn.contract import WITHDRAWN, Contract
 from csasn.data.share import manifest_sha256
 from csasn.data.withdrawals import BRING_BACK, WITHDRAWN_FILE
 from csasn.errors import ConfigurationError, CsasnError, ProtocolError, TrustError
@@ -43,6 +42,7 @@ from csasn.federated.quantise import Floats32
 from csasn.federated.secagg.keys import Sign, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
 from csasn.federated.weighting import ClassWeights
+from csasn.privacy.contract import WITHDRAWN, Contract
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import Site
 from csasn.study import Study

@@ -10,11 +10,11 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from csasn import wire
-from csasn.contract import Contract
 from csasn.errors import CsasnError, ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Collect, Ready, Reason, Reply, Request
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network
+from csasn.privacy.contract import Contract
 from csasn.site import find_site
 from csasn.study import read_study
 from server.outcome import write_outcome, write_report

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from csasn.contract import Contract
 from csasn.federated.messages import (
     AboutModel,
     Absence,
@@ -20,6 +19,7 @@ from csasn.federated.messages import (
     Train,
     Validate,
 )
+from csasn.privacy.contract import Contract
 
 MAX_RETRIES = 2  # of a site that failed, where a round may do without it
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0  # before a site that is waited for is asked again

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from csasn.contract import Contract
 from csasn.errors import CsasnError, ProtocolError, QuorumError
 from csasn.federated.messages import (
     AboutModel,
@@ -26,6 +25,7 @@ from csasn.federated.messages import (
 from csasn.federated.quantise import SignedIntegers, largest_magnitude, largest_sum
 from csasn.federated.secagg.keys import check_keys, view_of
 from csasn.federated.secagg.sealing import check_sealing
+from csasn.privacy.contract import Contract
 from server.exchange import SiteChannel, wait_for_it
 from server.sums import ONE_OF_THEM, Answers, PlainSums, Sums, check_sums
 

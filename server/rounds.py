@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from csasn.contract import LEFT_OUT, USED, WITHDRAWN, Contract
 from csasn.errors import QuorumError, TrainingError
 from csasn.federated.aggregate import apply_step
 from csasn.federated.messages import (
@@ -29,6 +28,7 @@ from csasn.federated.messages import (
 from csasn.federated.quantise import Floats32, first_ranges, next_ranges, step_sizes
 from csasn.federated.weighting import class_sums, class_weights
 from csasn.measures.counts import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
+from csasn.privacy.contract import LEFT_OUT, USED, WITHDRAWN, Contract
 from server.exchange import Exchange, SiteChannel
 from server.masked_sums import sums_of
 from server.run_directory import BEFORE, BEST, RunDirectory, RunState

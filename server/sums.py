@@ -7,11 +7,11 @@ they are masked. What comes out is the same.
 from dataclasses import replace
 from typing import Protocol
 
-from csasn.contract import FAILED, Contract
 from csasn.errors import CsasnError, ProtocolError, QuorumError
 from csasn.federated.aggregate import add_integers
 from csasn.federated.messages import Absence, Answer, Integers, Kind, Question, Reason, Replies, Reply, transcript
 from csasn.federated.quantise import SignedIntegers
+from csasn.privacy.contract import FAILED, Contract
 from server.exchange import SiteChannel, try_a_few_times
 
 ONE_OF_THEM = "one of the sites, or their versions: compare the versions (server status), and what each site's audit says"

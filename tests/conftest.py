@@ -17,11 +17,11 @@ from PIL import Image
 
 from client.app import reason_of_failure
 from client.worker import SiteWorker
-from csasn.contract import Contract
 from csasn.data.cases import count_training_cases
 from csasn.federated.messages import Absence, Reason, Reply, Request
 from csasn.measures.counts import Integers
 from csasn.model.initial_weights import initial_network
+from csasn.privacy.contract import Contract
 from csasn.site import find_site
 from csasn.study import Study, read_study
 from csasn.trust.identity import KEYS_FOLDER, load_identity, public_hex, sign

@@ -10,12 +10,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from client.app import reason_of_failure
 from client.outbox import Outbox
 from csasn import wire
-from csasn.contract import Contract
 from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, ProtocolError, StorageError, TrustError
 from csasn.federated.messages import Absence, Answer, Collect, Header, Hello, Kind, Ready, Reason
 from csasn.federated.secagg.keys import SignedKey
 from csasn.federated.secagg.sealing import Sealing
 from csasn.model.network import build_network
+from csasn.privacy.contract import Contract
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import read_site

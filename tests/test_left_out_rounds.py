@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from client.agent import describe_site
-from csasn.contract import FAILED
 from csasn.data.split import SPLITS
 from csasn.errors import ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Kind, Reason
+from csasn.privacy.contract import FAILED
 from csasn.report.card import card_sections
 from csasn.report.page import render_page
 from page_reader import check_page

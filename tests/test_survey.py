@@ -19,13 +19,13 @@ from client.app import reason_of_failure
 from client.audit import audit
 from conftest import SITES, LocalFederation, write_hospitals
 from csasn import wire
-from csasn.contract import FAILED
 from csasn.data.cases import load_records
 from csasn.data.makers import MAKERS, OTHER, SEVERAL, UNKNOWN, maker_of
 from csasn.data.survey import count_survey
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Answer, Collect, Hello, Kind, Ready, Reason, Survey
 from csasn.model.network import image_size
+from csasn.privacy.contract import FAILED
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing
 from csasn.report.survey import build_survey
 from csasn.report.survey_page import render_survey_page

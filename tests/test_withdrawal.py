@@ -9,13 +9,13 @@ import pytest
 from client.audit import RUN_FOLDER, audit
 from client.cli import command_parser
 from client.worker import SiteWorker
-from csasn.contract import USED
 from csasn.data.cases import load_records, load_site_data
 from csasn.data.withdrawals import WITHDRAWN_FILE, Withdrawn
 from csasn.errors import TrustError
 from csasn.federated.messages import Kind
 from csasn.platform.command import run_command
 from csasn.platform.storage import private_folder
+from csasn.privacy.contract import USED
 from csasn.privacy.ledger import EMPTY_SHA256, LEDGER_FILE, Contents, Ledger, Occasion
 from csasn.report.card import card_sections
 from csasn.report.page import render_page

@@ -16,11 +16,11 @@ from typing import Self, cast
 
 import numpy as np
 
-from csasn.contract import Contract
 from csasn.errors import ProtocolError
 from csasn.federated.messages import Answer, Collect, Kind, Reason, Request
 from csasn.federated.quantise import SignedIntegers
 from csasn.federated.secagg.keys import DIGEST_BYTES, KEY_BYTES
+from csasn.privacy.contract import Contract
 from csasn.privacy.ledger import Contents
 from csasn.wire.keys import (
     ABSENCE,

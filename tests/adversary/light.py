@@ -19,13 +19,13 @@ from client.diary import Diary, Hospitals
 from client.kept import Kept, LeftOver
 from client.learner import Work
 from client.worker import SiteWorker, state_name
-from csasn.contract import FAILED, Contract
 from csasn.errors import TrainingError
 from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, ModelUpdate, Survey, Train, Validate, Weighting
 from csasn.measures.counts import Layout
 from csasn.model.segments import Segment
 from csasn.model.state import StateLayout
 from csasn.platform.configuration import validate
+from csasn.privacy.contract import FAILED, Contract
 from csasn.study import Study
 from csasn.trust import identity
 from csasn.trust.membership import Member, Membership, share_weights

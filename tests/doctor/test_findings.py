@@ -15,8 +15,8 @@ from client import checks_machine, situation, training_probe
 from client.doctor import CHECKS, first_failure
 from client.training_probe import Measured
 from csasn import __version__
-from csasn.contract import Contract
 from csasn.platform.supervision import free_port
+from csasn.privacy.contract import Contract
 from csasn.trust.enrolment import read_request
 from csasn.trust.identity import create_keys
 from csasn.trust.membership import read_membership
