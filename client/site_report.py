@@ -18,6 +18,8 @@ from client.learner import choose_device
 from csasn.data.cache import Advance
 from csasn.data.cases import SPLITS, TEST, Records, SiteData, load_records, site_data
 from csasn.errors import ConfigurationError, DataError
+from csasn.finished.saliency import gradcam
+from csasn.finished.weights import DESCRIPTION, WEIGHTS, ModelInfo, load_model
 from csasn.learning.central import Trained, federation_steps, train_centrally
 from csasn.learning.evaluation import case_logits
 from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments
@@ -33,9 +35,7 @@ from csasn.measures.cases import (
 )
 from csasn.measures.intervals import Interval
 from csasn.model.network import Csasn
-from csasn.model_file import DESCRIPTION, WEIGHTS, ModelInfo, load_model
 from csasn.platform.randomness import generator
-from csasn.saliency import gradcam
 from csasn.site import Site
 from csasn.study import Study
 

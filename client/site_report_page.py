@@ -14,8 +14,8 @@ from PIL import Image
 from client.site_report import Example, Measure, SiteReport, Tested
 from client.site_report_template import STYLE, TEMPLATE
 from csasn.data.cases import SPLITS, TEST, TRAIN
+from csasn.finished.weights import NOTICE
 from csasn.measures.intervals import Interval, newcombe, wilson
-from csasn.model_file import NOTICE
 from csasn.report.charts import IntervalRow, interval_chart, share_axis
 from csasn.report.page_style import STYLE as PAGE_STYLE
 from csasn.report.report import CONCLUSIVE_CASES

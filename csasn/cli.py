@@ -113,9 +113,9 @@ def _phantom(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from csasn.data.cases import load_site_data
+    from csasn.finished.weights import save_model
     from csasn.learning.central import federation_steps, pool, train_centrally
     from csasn.model.network import image_size
-    from csasn.model_file import save_model
     from csasn.platform.storage import writable_folder
     from csasn.study import read_study
 
@@ -136,9 +136,9 @@ def _train(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from csasn.model_file import load_model
+    from csasn.finished.prediction import case_table, evaluate_sites
+    from csasn.finished.weights import load_model
     from csasn.platform.storage import write_atomically
-    from csasn.prediction import case_table, evaluate_sites
     from csasn.report.report import final_metrics
     from csasn.report.tables import metrics_tables
 

@@ -21,9 +21,9 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from csasn.model_description import model_folder, write_description
-    from csasn.model_file import WEIGHTS, load_model
-    from csasn.onnx_model import export_onnx
+    from csasn.finished.description import model_folder, write_description
+    from csasn.finished.onnx import export_onnx
+    from csasn.finished.weights import WEIGHTS, load_model
     from csasn.platform.storage import new_folder
 
     network, info = load_model(arguments.model)

@@ -24,9 +24,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from csasn.errors import DataError
-    from csasn.model_file import NOTICE
+    from csasn.finished.prediction import find_images, load_classifier, predict_images, prediction_facts, prediction_rows
+    from csasn.finished.weights import NOTICE
     from csasn.platform.command import progress_bars
-    from csasn.prediction import find_images, load_classifier, predict_images, prediction_facts, prediction_rows
     from csasn.report.grid import draw_grid
     from csasn.report.tables import prediction_table
 

@@ -3,9 +3,9 @@
 import json
 
 from csasn.federated.weighting import ClassWeights, class_weights
+from csasn.finished.weights import DESCRIPTION, save_model
 from csasn.learning.normalisation import apply_affine, apply_moments
 from csasn.model.network import Csasn
-from csasn.model_file import DESCRIPTION, save_model
 from csasn.platform.storage import write_atomically, write_json
 from csasn.privacy.contract import Contract
 from csasn.report.card import model_card

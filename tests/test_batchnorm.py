@@ -6,12 +6,12 @@ import pytest
 from csasn.data.cases import VALIDATION, load_site_data
 from csasn.federated.messages import Kind
 from csasn.federated.weighting import class_weights
+from csasn.finished.weights import load_model
 from csasn.learning.evaluation import count_split, image_logits
 from csasn.learning.normalisation import apply_moments, measure_moments
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import image_size
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
-from csasn.model_file import load_model
 from server.outcome import write_outcome
 from server.run_directory import RunDirectory
 

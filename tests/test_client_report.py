@@ -20,11 +20,11 @@ from client.site_report_page import gain_in_words, render_site_report
 from csasn.data.cases import TEST, load_site_data
 from csasn.errors import ConfigurationError, DataError, ModelError, StorageError
 from csasn.federated.weighting import ClassWeights
+from csasn.finished.weights import load_model, save_model
 from csasn.learning.central import federation_steps, train_centrally
 from csasn.learning.evaluation import count_split
 from csasn.measures.cases import Cases
 from csasn.measures.counts import metrics_from_counts
-from csasn.model_file import load_model, save_model
 from csasn.site import find_site
 from csasn.study import read_study
 

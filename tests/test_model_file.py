@@ -1,4 +1,4 @@
-"""csasn/model_file.py: what is saved is loaded again bit for bit, and a file that was changed is refused."""
+"""csasn/finished/weights.py: what is saved is loaded again bit for bit, and a file that was changed is refused."""
 
 import json
 import shutil
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from csasn.errors import ModelError
+from csasn.finished.description import read_description, write_description
+from csasn.finished.weights import DESCRIPTION, NOTICE, WEIGHTS, load_model, predict_case, save_model
 from csasn.model.network import build_network
 from csasn.model.state import normalisation_layers
-from csasn.model_description import read_description, write_description
-from csasn.model_file import DESCRIPTION, NOTICE, WEIGHTS, load_model, predict_case, save_model
 from csasn.platform.configuration import validate
 from csasn.study import Study
 

@@ -1,4 +1,4 @@
-"""csasn/onnx_model.py: ONNX answers as torch does, and files that were changed, or are another model's, are refused."""
+"""csasn/finished/onnx.py: ONNX answers as torch does, and files that were changed, or are another model's, are refused."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from PIL import Image
 from scipy.special import softmax
 
 from csasn.errors import ConfigurationError, ModelError
+from csasn.finished.description import DESCRIPTION, FILES, GRAPH, GRAPH_WEIGHTS, hash_of, read_description, write_description
+from csasn.finished.onnx import OnnxModel, draw_probes, export_onnx, load_onnx, measure_parity
+from csasn.finished.prediction import load_classifier
+from csasn.finished.weights import load_model, predict_case, save_model
 from csasn.model.network import build_network, image_size
 from csasn.model.state import normalisation_layers
-from csasn.model_description import DESCRIPTION, FILES, GRAPH, GRAPH_WEIGHTS, hash_of, read_description, write_description
-from csasn.model_file import load_model, predict_case, save_model
-from csasn.onnx_model import OnnxModel, draw_probes, export_onnx, load_onnx, measure_parity
 from csasn.platform.configuration import validate
-from csasn.prediction import load_classifier
 from csasn.study import Study
 
 CLASSES = ("benign", "PTC", "FTC")
@@ -166,7 +166,7 @@ def test_both_forms_predict_the_same_for_a_case_of_several_images(exported):
 def test_an_export_that_answers_otherwise_is_refused(exported, tmp_path, monkeypatch):
     """The network is moved between writing the graph and comparing: by little more than is allowed."""
     network, info = load_model(exported / "torch")
-    monkeypatch.setattr("csasn.onnx_model._write_graph", lambda path, *_: copy_graph(exported, path, network))
+    monkeypatch.setattr("csasn.finished.onnx._write_graph", lambda path, *_: copy_graph(exported, path, network))
     with pytest.raises(ModelError, match="does not answer as torch does"):
         export_onnx(tmp_path, network, info)
 

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from csasn.errors import ConfigurationError, DataError
-from csasn.model_file import Prediction
-from csasn.prediction import ImagePrediction, find_images, prediction_facts, prediction_rows
+from csasn.finished.prediction import ImagePrediction, find_images, prediction_facts, prediction_rows
+from csasn.finished.weights import Prediction
 from csasn.report.tables import prediction_table
 
 CLASSES = ("benign", "PTC", "FTC", "MTC")

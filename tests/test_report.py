@@ -10,8 +10,8 @@ from PIL import Image
 
 import csasn
 from csasn.data.cases import TEST, TRAIN
+from csasn.finished.weights import NOTICE, load_model
 from csasn.measures.counts import count_cases
-from csasn.model_file import NOTICE, load_model
 from csasn.report.card import model_card
 from csasn.report.report import build_report, final_metrics, run_status
 from reports import MEMBERSHIP, STUDY, counted, finished_round

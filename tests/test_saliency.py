@@ -1,4 +1,4 @@
-"""csasn/saliency.py: against finite differences, against timm's own attention, on networks whose answer is known, on a phantom."""
+"""csasn/finished/saliency.py: against finite differences, against timm's own attention, on networks whose answer is known, on a phantom."""
 
 import copy
 import csv
@@ -16,10 +16,10 @@ from torch import nn
 from csasn.data.images import letterbox
 from csasn.data.phantom import PhantomSettings, SiteMix, redraw_case, write_phantom
 from csasn.errors import DataError, ModelError, StorageError
+from csasn.finished.saliency import attention_layers, explain_square, gradcam, roll_out, rollout, saliency_in_nodule
+from csasn.finished.weights import load_model, save_model
 from csasn.model.network import build_network
-from csasn.model_file import load_model, save_model
 from csasn.platform.configuration import validate
-from csasn.saliency import attention_layers, explain_square, gradcam, roll_out, rollout, saliency_in_nodule
 from csasn.site import find_site
 from csasn.study import Study, read_study
 from variants import SWITCHES

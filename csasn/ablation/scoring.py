@@ -9,11 +9,11 @@ from csasn.ablation.grid import Statistics
 from csasn.ablation.predictions import Predictions
 from csasn.data.cases import TEST, load_site_data
 from csasn.errors import DataError
+from csasn.finished.weights import ModelInfo
 from csasn.learning.evaluation import case_logits
 from csasn.learning.normalisation import apply_moments, measure_moments
 from csasn.measures.cases import Cases
 from csasn.model.network import Csasn
-from csasn.model_file import ModelInfo
 from csasn.site import Site
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from csasn.ablation.grid import POOLED, Statistics
 from csasn.ablation.predictions import save_predictions
 from csasn.errors import RunError
-from csasn.model_file import load_model, save_model
+from csasn.finished.weights import load_model, save_model
 from csasn.platform.command import run_command
 from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.platform.storage import write_atomically, write_json
@@ -127,7 +127,7 @@ def _score(folder: Path, model: Path, sites: Mapping[str, Site], assignment: Ass
 
 def _measure_saliency(model: Path, sites: Mapping[str, Site], assignment: Assignment) -> dict[str, float | None]:
     """Shares of the maps inside nodules, with the statistics released with the model."""
-    from csasn.saliency import saliency_in_nodule
+    from csasn.finished.saliency import saliency_in_nodule
 
     network, info = load_model(model)
     shares = saliency_in_nodule(network, info, Path(str(assignment.phantom)), {name: sites[name] for name in assignment.scored_on})

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure, SubFigure
 
+from csasn.finished.prediction import ImagePrediction
 from csasn.platform.storage import write_atomically
-from csasn.prediction import ImagePrediction
 from csasn.report.rates import plain
 
 COLUMNS = 6

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from csasn import __version__
+from csasn.finished.weights import NOTICE
 from csasn.measures.counts import ClassMetrics, Floats, Integers, macro_auroc_interval, metrics_from_counts, resample_aurocs
 from csasn.measures.curves import CalibrationBin, calibration_error, precision_recall_curve, reliability, roc_curve
 from csasn.measures.intervals import METHODS, auroc_interval, balanced_accuracy_interval, wilson
-from csasn.model_file import NOTICE
 from csasn.platform.randomness import generator
 from csasn.report.used import used_data
 from csasn.study import Study

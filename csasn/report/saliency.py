@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from csasn.model_file import Prediction
+from csasn.finished.saliency import Floats, Saliency
+from csasn.finished.weights import Prediction
 from csasn.platform.storage import write_atomically
 from csasn.report.rates import plain
-from csasn.saliency import Floats, Saliency
 
 DECIDED, OTHER = "#1f5fa8", "0.72"
 HEAT, MOST_OPAQUE = "inferno", 0.75

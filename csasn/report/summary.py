@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from csasn.model_file import NOTICE
+from csasn.finished.weights import NOTICE
 from csasn.report.figures import methods_of
 from csasn.report.marked import Marked, constant, listed
 from csasn.report.rates import whose_cases

@@ -6,12 +6,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from csasn.model_file import Prediction
+from csasn.finished.prediction import ImagePrediction
+from csasn.finished.saliency import SaliencyShares
+from csasn.finished.weights import Prediction
 from csasn.platform.plain_text import plain
-from csasn.prediction import ImagePrediction
 from csasn.report.rates import show_rate, whose_cases, with_interval
 from csasn.report.report import CONCLUSIVE_CASES
-from csasn.saliency import SaliencyShares
 
 Report = Mapping[str, object]
 MIN_NAME_WIDTH = 16  # of a column; with four classes a table fits into 60 columns

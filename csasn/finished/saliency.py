@@ -22,8 +22,8 @@ from csasn.data.images import letterbox
 from csasn.data.manifest import Fault, Row, data_error
 from csasn.data.phantom import Drawing, PhantomSettings, read_settings, redraw_case
 from csasn.errors import ConfigurationError, DataError, ModelError
+from csasn.finished.weights import ModelInfo
 from csasn.model.network import Csasn
-from csasn.model_file import ModelInfo
 from csasn.site import Site
 from csasn.study import SUBTYPE
 

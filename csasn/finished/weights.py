@@ -1,4 +1,4 @@
-"""A finished model on disk: `model.safetensors` and, beside it, `model.json` (csasn/model_description.py)."""
+"""A finished model on disk: `model.safetensors` and, beside it, `model.json` (csasn/finished/description.py)."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,9 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from csasn.errors import ModelError
-from csasn.measures.counts import Floats
-from csasn.model.network import Csasn, build_network
-from csasn.model_description import (
+from csasn.finished.description import (
     DESCRIPTION,
     NOTICE,
     WEIGHTS,
@@ -25,6 +23,8 @@ from csasn.model_description import (
     verify_files,
     write_description,
 )
+from csasn.measures.counts import Floats
+from csasn.model.network import Csasn, build_network
 from csasn.platform.storage import write_atomically
 from csasn.study import Study
 

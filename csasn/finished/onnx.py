@@ -24,9 +24,7 @@ from torch import Tensor, nn
 from csasn.data.images import letterbox
 from csasn.data.phantom import CLASSES, SCANNERS, draw, draw_nodule
 from csasn.errors import ConfigurationError, ModelError
-from csasn.measures.counts import Floats
-from csasn.model.network import Csasn
-from csasn.model_description import (
+from csasn.finished.description import (
     DESCRIPTION,
     FILES,
     GRAPH,
@@ -37,6 +35,8 @@ from csasn.model_description import (
     verify_files,
     write_description,
 )
+from csasn.measures.counts import Floats
+from csasn.model.network import Csasn
 from csasn.study import SUBTYPE
 
 if TYPE_CHECKING:

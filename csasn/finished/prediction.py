@@ -12,12 +12,12 @@ from csasn.data.cases import SPLITS, load_site_data
 from csasn.data.images import letterbox, read_image
 from csasn.errors import ConfigurationError, DataError
 from csasn.federated.weighting import ClassWeights
+from csasn.finished.description import model_folder, read_description
+from csasn.finished.onnx import load_onnx
+from csasn.finished.weights import Classifier, ModelInfo, Prediction, load_model, predict_case
 from csasn.learning.evaluation import case_logits, count_split
 from csasn.measures.counts import Integers
 from csasn.model.network import Csasn
-from csasn.model_description import model_folder, read_description
-from csasn.model_file import Classifier, ModelInfo, Prediction, load_model, predict_case
-from csasn.onnx_model import load_onnx
 from csasn.site import Site
 
 

@@ -1,0 +1,1 @@
+"""The finished model: its files, and what it says of an image. Training is in csasn/learning."""
