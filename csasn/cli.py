@@ -90,8 +90,8 @@ def _add_evaluate(parser: Parser) -> None:
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
-    from csasn.data.phantom import draw_contact_sheet, phantom_settings, write_phantom
     from csasn.errors import ConfigurationError
+    from csasn.phantom import draw_contact_sheet, phantom_settings, write_phantom
 
     if not (arguments.out or arguments.contact_sheet):
         raise ConfigurationError("phantom has nothing to write", "give --out DIR, --contact-sheet FILE, or both")

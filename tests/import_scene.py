@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import set_pixel_data
 from pydicom.uid import ExplicitVRLittleEndian
 
-from csasn.data.phantom import CLASSES, SCANNERS, draw, draw_nodule
+from csasn.phantom import CLASSES, SCANNERS, draw, draw_nodule
 from dicom_objects import CAPTURE, CLIP, ULTRASOUND, region
 
 ROOT = "1.2.826.0.1.3680043.10.1713"

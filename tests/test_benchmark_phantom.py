@@ -13,7 +13,8 @@ from sklearn.metrics import roc_auc_score
 import csasn
 from csasn.cli import main
 from csasn.data.cases import SPLITS, TEST, load_site_data
-from csasn.data.phantom import (
+from csasn.errors import ConfigurationError
+from csasn.phantom import (
     CLASSES,
     Nodule,
     PhantomSettings,
@@ -26,7 +27,6 @@ from csasn.data.phantom import (
     redraw_case,
     write_phantom,
 )
-from csasn.errors import ConfigurationError
 from csasn.platform.randomness import generator
 from csasn.site import read_site
 from csasn.study import read_study

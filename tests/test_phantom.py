@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from csasn.data.images import read_image
-from csasn.data.phantom import (
+from csasn.errors import ConfigurationError, StorageError
+from csasn.phantom import (
     CLASSES,
     DESCRIPTORS,
     SCANNERS,
@@ -31,11 +32,10 @@ from csasn.data.phantom import (
     redraw_case,
     write_phantom,
 )
-from csasn.data.phantom.contact_sheet import sheet_size
-from csasn.data.phantom.plane import Plane
-from csasn.data.phantom.scanner import transmission
-from csasn.data.phantom.settings import DEFAULT_MIXES
-from csasn.errors import ConfigurationError, StorageError
+from csasn.phantom.contact_sheet import sheet_size
+from csasn.phantom.plane import Plane
+from csasn.phantom.scanner import transmission
+from csasn.phantom.settings import DEFAULT_MIXES
 from csasn.platform.randomness import generator
 from csasn.site import read_site
 from csasn.study import read_study

@@ -22,7 +22,6 @@ from scipy.special import softmax
 from torch import Tensor, nn
 
 from csasn.data.images import letterbox
-from csasn.data.phantom import CLASSES, SCANNERS, draw, draw_nodule
 from csasn.errors import ConfigurationError, ModelError
 from csasn.finished.description import (
     DESCRIPTION,
@@ -37,6 +36,7 @@ from csasn.finished.description import (
 )
 from csasn.measures.counts import Floats
 from csasn.model.network import Csasn
+from csasn.phantom import CLASSES, SCANNERS, draw, draw_nodule
 from csasn.study import SUBTYPE
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from csasn.data.cases import SPLITS, TEST, load_records
 from csasn.data.images import letterbox
 from csasn.data.manifest import Fault, Row, data_error
-from csasn.data.phantom import Drawing, PhantomSettings, read_settings, redraw_case
 from csasn.errors import ConfigurationError, DataError, ModelError
 from csasn.finished.weights import ModelInfo
 from csasn.model.network import Csasn
+from csasn.phantom import Drawing, PhantomSettings, read_settings, redraw_case
 from csasn.site import Site
 from csasn.study import SUBTYPE
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from csasn.data.cases import VALIDATION, load_site_data
-from csasn.data.phantom import PhantomSettings, write_phantom
 from csasn.federated.weighting import class_weights
 from csasn.learning.augmentation import augment
 from csasn.learning.evaluation import count_split
@@ -23,6 +22,7 @@ from csasn.learning.normalisation import renew_statistics
 from csasn.learning.training import LocalPlan, add_proximal_gradient, epoch_batches, load_images, load_labels, train_locally
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network, image_size
+from csasn.phantom import PhantomSettings, write_phantom
 from csasn.platform.randomness import generator
 from csasn.site import find_site
 from csasn.study import Federation, Model, Study, read_study

@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from csasn.data.phantom.nodule import CLASSES
-from csasn.data.phantom.scanner import SCANNERS, Scanner
 from csasn.data.split import SPLITS
 from csasn.errors import ConfigurationError
+from csasn.phantom.nodule import CLASSES
+from csasn.phantom.scanner import SCANNERS, Scanner
 from csasn.platform.randomness import generator
 
 VERSION = 1  # raise it with any change of a drawn bit

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from csasn.data.phantom.case import Drawing, draw
-from csasn.data.phantom.nodule import CLASSES, Nodule, draw_nodule
-from csasn.data.phantom.plane import Mask
-from csasn.data.phantom.scanner import SCANNERS
+from csasn.phantom.case import Drawing, draw
+from csasn.phantom.nodule import CLASSES, Nodule, draw_nodule
+from csasn.phantom.plane import Mask
+from csasn.phantom.scanner import SCANNERS
 from csasn.platform.randomness import generator
 from csasn.platform.storage import write_atomically
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 
-from csasn.data.phantom.plane import Field, Mask, Picture, Plane, Tissue
+from csasn.phantom.plane import Field, Mask, Picture, Plane, Tissue
 
 Speckle = npt.NDArray[np.complex64]
 SPREAD_CM = 0.006  # variance (cm2) that the beam gains in each cm: what fills in behind an obstacle

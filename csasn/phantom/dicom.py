@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundImageStorage, UltrasoundMultiFrameImageStorage, generate_uid
 
-from csasn.data.phantom.case import Drawing
-from csasn.data.phantom.plane import Picture
+from csasn.phantom.case import Drawing
+from csasn.phantom.plane import Picture
 from csasn.platform.randomness import derive_seed
 
 LEFT, TOP, RIGHT, BOTTOM = 0.16, 0.14, 0.18, 0.08  # margins of the screen, as shares of the picture's side

@@ -6,8 +6,8 @@ class has 300 test cases, so that a rate of it has a standard error of .03 at mo
 
 import dataclasses
 
-from csasn.data.phantom.settings import PhantomSettings, SiteMix
 from csasn.errors import ConfigurationError
+from csasn.phantom.settings import PhantomSettings, SiteMix
 
 BENCHMARK_STUDY = "benchmark.yaml"
 TEST = (75, 75, 75, 75)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csasn.data.phantom.nodule import Nodule
-from csasn.data.phantom.plane import Field, Plane, Tissue, inside, noise, ridge
+from csasn.phantom.nodule import Nodule
+from csasn.phantom.plane import Field, Plane, Tissue, inside, noise, ridge
 
 FLUID_DB, FLUID_LOSS = -48.0, -2.6  # echo-free, and the compensated loss of tissue is missing
 

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from csasn.data.phantom.card import SiteCounts, data_card
-from csasn.data.phantom.case import Case, draw_case
-from csasn.data.phantom.dicom import write_dicom
-from csasn.data.phantom.nodule import CLASSES, DESCRIPTORS
-from csasn.data.phantom.settings import DICOM_SITES, STUDY, CasePlan, PhantomSettings, SiteMix, case_plans
 from csasn.errors import ConfigurationError, CsasnError, StorageError
+from csasn.phantom.card import SiteCounts, data_card
+from csasn.phantom.case import Case, draw_case
+from csasn.phantom.dicom import write_dicom
+from csasn.phantom.nodule import CLASSES, DESCRIPTORS
+from csasn.phantom.settings import DICOM_SITES, STUDY, CasePlan, PhantomSettings, SiteMix, case_plans
 
 RECORD, CARD, SITES = "phantom.json", "CARD.md", "sites"
 MANIFEST, IMAGES, STATE = "manifest.csv", "images", "state"
@@ -142,7 +142,7 @@ def _already_there(out: Path, settings: PhantomSettings) -> bool:
 
 
 def _study(settings: PhantomSettings) -> bytes:
-    return files("csasn.data.phantom").joinpath(settings.study).read_bytes()
+    return files("csasn.phantom").joinpath(settings.study).read_bytes()
 
 
 def _record(settings: PhantomSettings) -> str:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csasn.data.phantom.neck import FLUID_DB, FLUID_LOSS, Lobe
-from csasn.data.phantom.nodule import Nodule
-from csasn.data.phantom.plane import Field, Mask, Plane, Tissue, inside, noise, ridge
+from csasn.phantom.neck import FLUID_DB, FLUID_LOSS, Lobe
+from csasn.phantom.nodule import Nodule
+from csasn.phantom.plane import Field, Mask, Plane, Tissue, inside, noise, ridge
 
 NUM_ANGLES = 256
 

@@ -5,11 +5,11 @@ from typing import Literal
 
 import numpy as np
 
-from csasn.data.phantom.lesion import draw_lesion, place_nodule
-from csasn.data.phantom.neck import draw_neck, place_lobe
-from csasn.data.phantom.nodule import DESCRIPTORS, Nodule, draw_nodule
-from csasn.data.phantom.plane import Mask, Picture, Plane
-from csasn.data.phantom.scanner import Scanner, burn_calipers, scan, seen, turn_knobs
+from csasn.phantom.lesion import draw_lesion, place_nodule
+from csasn.phantom.neck import draw_neck, place_lobe
+from csasn.phantom.nodule import DESCRIPTORS, Nodule, draw_nodule
+from csasn.phantom.plane import Mask, Picture, Plane
+from csasn.phantom.scanner import Scanner, burn_calipers, scan, seen, turn_knobs
 from csasn.platform.randomness import generator
 
 View = Literal["transverse", "longitudinal"]

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from csasn.data.phantom.benchmark import BENCHMARK_STUDY, WORTH
-from csasn.data.phantom.nodule import CLASSES, RATES
-from csasn.data.phantom.settings import VERSION, PhantomSettings
 from csasn.data.split import SPLITS
+from csasn.phantom.benchmark import BENCHMARK_STUDY, WORTH
+from csasn.phantom.nodule import CLASSES, RATES
+from csasn.phantom.settings import VERSION, PhantomSettings
 
 
 @dataclass(frozen=True)
