@@ -7,12 +7,12 @@ stops a coordinator from proposing what a site should refuse: that is why people
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from csasn.data.survey_tables import SMALLEST_SUM, tables_of
 from csasn.errors import ConfigurationError, TrustError
 from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.platform.storage import write_json
 from csasn.site import Site
 from csasn.study import Federation, Study
-from csasn.survey import SMALLEST_SUM, tables_of
 from csasn.trust.enrolment import Kit, read_kit
 from csasn.trust.identity import fingerprint, load_identity, read_public_keys
 from csasn.trust.membership import (

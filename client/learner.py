@@ -16,6 +16,7 @@ from client.left_out import keep_left_out
 from csasn.data.cases import TEST, TRAIN, VALIDATION, Records, SiteData, load_records, site_data
 from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
 from csasn.data.survey import count_survey
+from csasn.data.survey_tables import veil
 from csasn.data.withdrawals import Withdrawal, withdrawals_stamp
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.federated.aggregate import apply_step
@@ -34,7 +35,6 @@ from csasn.model.state import own_tensors, read_tensors, write_tensors
 from csasn.platform.randomness import fast_generator
 from csasn.privacy.contract import LEFT_OUT, USED, Contract
 from csasn.site import Site
-from csasn.survey import veil
 
 Integers = NDArray[np.int64]
 Floats32 = NDArray[np.float32]

@@ -1,11 +1,11 @@
-"""What a survey leaves behind: what may be shown of its sums, and no other number of them (csasn/survey.py)."""
+"""What a survey leaves behind: what may be shown of its sums, and no other number of them (csasn/data/survey_tables.py)."""
 
 from collections.abc import Mapping, Sequence
 
+from csasn.data.survey_tables import shown
 from csasn.measures.counts import Integers
 from csasn.platform.storage import write_json
 from csasn.report.survey import build_survey
-from csasn.survey import shown
 from server.run_directory import SURVEY, RunDirectory
 
 PAGE = "survey.html"

@@ -14,9 +14,9 @@ from client.doctor import examine
 from client.situation import Situation
 from csasn.data import cache as cache_module
 from csasn.data.cases import Records, load_records, load_site_data
-from csasn.data.facts import measure
 from csasn.data.fingerprint import Fingerprint, take_fingerprint
 from csasn.data.images import Picture, read_image
+from csasn.data.picture_facts import measure
 from csasn.site import Policy, Site
 from csasn.study import Federation, Model, Study, Task
 

@@ -33,7 +33,7 @@ PURE = (
     "csasn/federated",
     "csasn/federated/weighting.py",
     "csasn/measures/counts.py",
-    "csasn/survey.py",
+    "csasn/data/survey_tables.py",
     "csasn/measures/curves.py",
     "csasn/measures/intervals.py",
     "csasn/study.py",

@@ -22,16 +22,7 @@ from csasn import wire
 from csasn.data.cases import load_records
 from csasn.data.makers import MAKERS, OTHER, SEVERAL, UNKNOWN, maker_of
 from csasn.data.survey import count_survey
-from csasn.errors import ConfigurationError, ProtocolError, QuorumError
-from csasn.federated.messages import Absence, Answer, Collect, Hello, Kind, Ready, Reason, Survey
-from csasn.model.network import image_size
-from csasn.privacy.contract import FAILED
-from csasn.privacy.gate import RefusedError, Terms, check_outgoing
-from csasn.report.survey import build_survey
-from csasn.report.survey_page import render_survey_page
-from csasn.site import Policy
-from csasn.study import read_study
-from csasn.survey import (
+from csasn.data.survey_tables import (
     CASES,
     CLASSES,
     IMAGES,
@@ -47,6 +38,15 @@ from csasn.survey import (
     totals,
     veil,
 )
+from csasn.errors import ConfigurationError, ProtocolError, QuorumError
+from csasn.federated.messages import Absence, Answer, Collect, Hello, Kind, Ready, Reason, Survey
+from csasn.model.network import image_size
+from csasn.privacy.contract import FAILED
+from csasn.privacy.gate import RefusedError, Terms, check_outgoing
+from csasn.report.survey import build_survey
+from csasn.report.survey_page import render_survey_page
+from csasn.site import Policy
+from csasn.study import read_study
 from csasn.wire.payload import describe
 from page_reader import Page, path_of, resolve
 from server.progress import Progress

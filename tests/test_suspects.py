@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from client import checks_data
-from csasn.data.facts import measure
 from csasn.data.notes import FLOW, SLIVER, SQUARED
 from csasn.data.picture import Picture
+from csasn.data.picture_facts import measure
 from csasn.data.suspects import KINDS, find_suspects
 from csasn.site import Policy
 from test_fingerprint import Hospital, examine_data, hospital

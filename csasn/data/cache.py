@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from csasn.data.facts import ImageFacts, measure
 from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, no_memory, read_image
 from csasn.data.left_out import NONE, Tolerance, Unread, require_few
 from csasn.data.manifest import Fault
+from csasn.data.picture_facts import ImageFacts, measure
 from csasn.errors import AwayError, DataError, StorageError
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import TEMPORARY, atomic_writer, file_sha256, private_folder, write_json

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.special import chdtrc
 
 from csasn.data.cases import SPLITS, Records
-from csasn.data.facts import ImageFacts
 from csasn.data.manifest import Row
+from csasn.data.picture_facts import ImageFacts
 from csasn.data.suspects import find_suspects
 from csasn.platform.configuration import Configuration
 from csasn.study import Study

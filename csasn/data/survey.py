@@ -1,4 +1,4 @@
-"""The tables of a survey at one site: every case once in each (csasn/survey.py)."""
+"""The tables of a survey at one site: every case once in each (csasn/data/survey_tables.py)."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from csasn.data.cases import SPLITS, Records
-from csasn.data.facts import ImageFacts
 from csasn.data.makers import MAKERS, SEVERAL, UNKNOWN, maker_of
 from csasn.data.manifest import Row
+from csasn.data.picture_facts import ImageFacts
+from csasn.data.survey_tables import CASES, CLASSES, IMAGE_EDGES, IMAGES, LABELS, PATIENTS, SCANNERS, SIZE_EDGES_PX, SIZES
 from csasn.measures.counts import Integers
 from csasn.study import Study
-from csasn.survey import CASES, CLASSES, IMAGE_EDGES, IMAGES, LABELS, PATIENTS, SCANNERS, SIZE_EDGES_PX, SIZES
 
 Image = tuple[Row, ImageFacts]
 

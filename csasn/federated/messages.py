@@ -80,7 +80,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class Survey:
-    """Asks for the tables of a survey (csasn/survey.py)."""
+    """Asks for the tables of a survey (csasn/data/survey_tables.py)."""
 
     kind: ClassVar[Kind] = Kind.SURVEY
     header: Header

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from csasn.data.survey_tables import CASES, parts_of, survey_layout, totals
 from csasn.errors import ProtocolError
 from csasn.federated.aggregate import check_bound
 from csasn.federated.messages import Answer, Kind
@@ -19,7 +20,6 @@ from csasn.measures.counts import Integers, Layout, case_layout
 from csasn.model.network import build_network
 from csasn.model.state import StateLayout
 from csasn.study import Study
-from csasn.survey import CASES, parts_of, survey_layout, totals
 from csasn.trust.membership import Membership
 
 # counted by a site in training: sum over its one round of (loss in 2^-16, optimiser steps, values clipped, values sent)

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
 from csasn.data.cases import Records
-from csasn.data.facts import ImageFacts
 from csasn.data.fingerprint import Fingerprint, scanner_of
 from csasn.data.overlay import Mark
+from csasn.data.picture_facts import ImageFacts
 from csasn.platform.storage import write_atomically
 from csasn.report.curves import COLOURS
 from csasn.report.rates import plain

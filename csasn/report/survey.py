@@ -7,10 +7,10 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from csasn import __version__
+from csasn.data.survey_tables import SMALLEST_SUM
 from csasn.platform.plain_text import plain
 from csasn.report.report import SEEN_MASKED, SEEN_PLAIN
 from csasn.study import Study
-from csasn.survey import SMALLEST_SUM
 from csasn.trust.membership import Membership
 
 Event = Mapping[str, object]

@@ -6,10 +6,10 @@ import zipfile
 import pytest
 
 from client.approval import PLAIN, approve, check_membership, obtain_membership, read_approved, review
+from csasn.data.survey_tables import survey_layout, tables_of
 from csasn.errors import ConfigurationError, TrustError
 from csasn.learning.normalisation import MEASURED_MODES
 from csasn.study import read_study
-from csasn.survey import survey_layout, tables_of
 from csasn.trust.enrolment import read_kit
 from csasn.trust.identity import create_keys, load_identity
 from csasn.trust.membership import sign_membership, verify_approvals
