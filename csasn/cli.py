@@ -8,11 +8,11 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csasn.ablation.command import add_ablate
 from csasn.explain_command import add_explain
 from csasn.export_command import add_export
 from csasn.platform.command import EXIT_CODES, progress_bars, run_command
 from csasn.predict_command import add_predict
+from server.evidence.command import add_ablate
 
 if TYPE_CHECKING:
     from csasn.site import Site

@@ -3,8 +3,8 @@
 import numpy as np
 import yaml
 
-from csasn.ablation.predictions import Predictions
 from csasn.measures.cases import Cases, Classes
+from server.evidence.predictions import Predictions
 
 CLASSES = Classes(("benign", "PTC", "FTC"), malignant=(1, 2), rare=(2,))
 SEEDS = (1, 2)

@@ -1,14 +1,14 @@
-"""csasn/ablation/deciding.py: other decisions from the same probabilities, by class weights of the training cases."""
+"""server/evidence/deciding.py: other decisions from the same probabilities, by class weights of the training cases."""
 
 import numpy as np
 import pytest
 
-from csasn.ablation.deciding import decide, weights_without_rounds
-from csasn.ablation.predictions import Predictions
 from csasn.data.cases import load_site_data
 from csasn.measures.cases import Cases
 from csasn.site import find_site
 from csasn.study import read_study
+from server.evidence.deciding import decide, weights_without_rounds
+from server.evidence.predictions import Predictions
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,6 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, f1_score, precision_score, recall_score, roc_auc_score
 
-from csasn.ablation.estimation import Drawing, compare, compare_at_equal_rare_recall, estimate, require_same_cases
-from csasn.ablation.predictions import Predictions
 from csasn.errors import DataError
 from csasn.measures.cases import (
     Cases,
@@ -22,6 +20,8 @@ from csasn.measures.cases import (
     percentile_interval,
     t_interval,
 )
+from server.evidence.estimation import Drawing, compare, compare_at_equal_rare_recall, estimate, require_same_cases
+from server.evidence.predictions import Predictions
 
 NAMES = ("benign", "PTC", "FTC", "MTC")
 CLASSES = Classes(NAMES, malignant=(1, 2, 3), rare=(2, 3))

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from csasn.ablation.predictions import load_predictions
 from csasn.federated.weighting import HIGHEST, LOWEST, class_prior, class_sums, step_difficulty
 from csasn.measures.cases import Cases, Classes, Floats, case_weights, confusion, confusion_at_recall, decision_measures
 from csasn.platform.randomness import generator
+from server.evidence.predictions import load_predictions
 
 CLASSES = Classes(("benign", "PTC", "FTC", "MTC"), malignant=(1, 2, 3), rare=(2, 3))
 TRAINING, VALIDATION = np.array([260, 530, 61, 23]), np.array([75, 144, 17, 8])  # cases of the benchmark

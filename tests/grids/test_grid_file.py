@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from csasn.ablation.campaign import Campaign
-from csasn.ablation.cells import cells_of
-from csasn.ablation.grid import read_grid
-from csasn.ablation.results import Results
 from csasn.errors import ConfigurationError
 from grid_scene import GRID, SEEDS, STATIC, write_grid
+from server.evidence.campaign import Campaign
+from server.evidence.cells import cells_of
+from server.evidence.grid import read_grid
+from server.evidence.results import Results
 
 EVIDENCE = Path(__file__).parent.parent / "evidence"
 

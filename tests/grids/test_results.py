@@ -8,19 +8,19 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from csasn.ablation.cells import base_study, cells_of
-from csasn.ablation.estimation import Estimate
-from csasn.ablation.grid import read_grid
-from csasn.ablation.picture import draw_comparisons
-from csasn.ablation.predictions import load_predictions, save_predictions
-from csasn.ablation.provenance import _bare, data_hash
-from csasn.ablation.results import Record, Results, classes_of
-from csasn.ablation.summary import check_comparisons, summarise
-from csasn.ablation.tables import markdown, tables_of
 from csasn.errors import StorageError
 from csasn.measures.cases import measure_names
 from csasn.site import find_site
 from grid_scene import CLASSES, drawn_predictions, write_grid
+from server.evidence.cells import base_study, cells_of
+from server.evidence.estimation import Estimate
+from server.evidence.grid import read_grid
+from server.evidence.picture import draw_comparisons
+from server.evidence.predictions import load_predictions, save_predictions
+from server.evidence.provenance import _bare, data_hash
+from server.evidence.results import Record, Results, classes_of
+from server.evidence.summary import check_comparisons, summarise
+from server.evidence.tables import markdown, tables_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csasn.ablation.predictions import load_predictions
-from csasn.ablation.provenance import code_version
 from csasn.measures.cases import confusion
 from grid_scene import GRID, write_grid
+from server.evidence.predictions import load_predictions
+from server.evidence.provenance import code_version
 
 pytestmark = pytest.mark.xdist_group("grid")  # one process of a parallel test run trains the cells, not each
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from csasn.ablation.cells import Cell
-from csasn.ablation.grid import Statistics
-from csasn.ablation.predictions import Predictions, load_predictions, save_predictions
 from csasn.errors import ConfigurationError, RunError, StorageError
 from csasn.measures.cases import Classes, Floats, case_weights, measures, values_of
 from csasn.platform.configuration import Configuration, validate
 from csasn.platform.storage import write_atomically, write_json
 from csasn.study import Study
+from server.evidence.cells import Cell
+from server.evidence.grid import Statistics
+from server.evidence.predictions import Predictions, load_predictions, save_predictions
 
 RECORDS, TABLE, PREDICTIONS, WORK = "results.json", "results.csv", "predictions", ".work"
 SHORT, DIGITS = 12, 6  # of a hash in the table, and of a value

@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from csasn.ablation.grid import POOLED, Statistics
-from csasn.ablation.predictions import save_predictions
 from csasn.errors import RunError
 from csasn.finished.weights import load_model, save_model
 from csasn.platform.command import run_command
@@ -23,6 +21,8 @@ from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.platform.storage import write_atomically, write_json
 from csasn.site import Site, read_site
 from csasn.study import Study, read_study
+from server.evidence.grid import POOLED, Statistics
+from server.evidence.predictions import save_predictions
 
 ASSIGNMENT, STUDY, SITES, RUN, PROGRESS, OUTCOME = "assignment.yaml", "study.yaml", "sites", "run", "progress", "outcome.json"
 SIMULATE = (sys.executable, "-P", "-c", "from server.cli import main; main()", "simulate")
@@ -113,7 +113,7 @@ def _score(folder: Path, model: Path, sites: Mapping[str, Site], assignment: Ass
     """Writes predictions; the device in words."""
     import torch
 
-    from csasn.ablation.scoring import score_sites
+    from server.evidence.scoring import score_sites
 
     torch.set_num_threads(NUM_THREADS)
     device = torch.device("cuda" if assignment.device == "cuda" else "cpu")

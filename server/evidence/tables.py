@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from rich.console import Group
 from rich.table import Table as Drawn
 
-from csasn.ablation.estimation import Estimate
-from csasn.ablation.summary import ComparisonSummary, Summary, VariantSummary
 from csasn.report.report import CONCLUSIVE_CASES
+from server.evidence.estimation import Estimate
+from server.evidence.summary import ComparisonSummary, Summary, VariantSummary
 
 OVERALL = ("macro_auroc", "balanced_accuracy", "macro_f1", "rare_recall", "rare_precision", "benign_specificity")
 CALIBRATION = ("brier", "ece", "malignancy_auroc")

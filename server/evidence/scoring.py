@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import log_softmax
 
-from csasn.ablation.grid import Statistics
-from csasn.ablation.predictions import Predictions
 from csasn.data.cases import TEST, load_site_data
 from csasn.errors import DataError
 from csasn.finished.weights import ModelInfo
@@ -15,6 +13,8 @@ from csasn.learning.normalisation import apply_moments, measure_moments
 from csasn.measures.cases import Cases
 from csasn.model.network import Csasn
 from csasn.site import Site
+from server.evidence.grid import Statistics
+from server.evidence.predictions import Predictions
 
 
 def score_sites(

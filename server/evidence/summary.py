@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csasn.ablation.cells import Cell
-from csasn.ablation.estimation import Drawing, Estimate, compare, compare_at_equal_rare_recall, estimate, require_same_cases
-from csasn.ablation.grid import Comparison, Grid, Statistics
-from csasn.ablation.predictions import Predictions
-from csasn.ablation.results import Record, Results, prevalence_of
 from csasn.errors import ConfigurationError
 from csasn.measures.cases import Classes, Floats, measure_names, measures
 from csasn.platform.randomness import generator
+from server.evidence.cells import Cell
+from server.evidence.estimation import Drawing, Estimate, compare, compare_at_equal_rare_recall, estimate, require_same_cases
+from server.evidence.grid import Comparison, Grid, Statistics
+from server.evidence.predictions import Predictions
+from server.evidence.results import Record, Results, prevalence_of
 
 ALL = "all"
 AT_EQUAL_RECALL = ("macro_f1", "balanced_accuracy", "benign_specificity", "rare_precision")

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from csasn.ablation.cells import Cell
-from csasn.ablation.worker import ASSIGNMENT, PROGRESS, RUN, SITES, STUDY, Assignment
 from csasn.platform.configuration import write_yaml
 from csasn.platform.storage import write_atomically
 from csasn.site import Site
+from server.evidence.cells import Cell
+from server.evidence.worker import ASSIGNMENT, PROGRESS, RUN, SITES, STUDY, Assignment
 
-WORKER = (sys.executable, "-P", "-c", "from csasn.ablation.worker import main; main()")
+WORKER = (sys.executable, "-P", "-c", "from server.evidence.worker import main; main()")
 LOOK_S, END_WITHIN_S = 0.2, 10.0
 EVENTS, LOG = "events.jsonl", "log"
 ROUND_FINISHED = b'"event": "round-finished"'

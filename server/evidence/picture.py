@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from csasn.ablation.estimation import Estimate
-from csasn.ablation.summary import ALL, Summary
-from csasn.ablation.tables import words
 from csasn.report.charts import Axis, value_axis
+from server.evidence.estimation import Estimate
+from server.evidence.summary import ALL, Summary
+from server.evidence.tables import words
 
 WIDTH, LEFT, RIGHT = 900, 300, 880
 TITLE_ROW, ROW, HEAD, FOOT = 30, 20, 58, 30

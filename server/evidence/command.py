@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from csasn.errors import ConfigurationError, RunError, Stopped
 
 if TYPE_CHECKING:
-    from csasn.ablation.campaign import Campaign
-    from csasn.ablation.cells import Cell
+    from server.evidence.campaign import Campaign
+    from server.evidence.cells import Cell
 
 WIDTH = 160  # of tables in a log
 PICTURE = "results.svg"
@@ -43,10 +43,10 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
-    from csasn.ablation.campaign import Campaign
-    from csasn.ablation.cells import cells_of
-    from csasn.ablation.grid import read_grid
-    from csasn.ablation.results import Results, locked_folder
+    from server.evidence.campaign import Campaign
+    from server.evidence.cells import cells_of
+    from server.evidence.grid import read_grid
+    from server.evidence.results import Results, locked_folder
 
     if arguments.jobs < 1:
         raise ConfigurationError(f"--jobs is {arguments.jobs}, expected 1 or more", "as many as there are cores, or one")
@@ -103,9 +103,9 @@ def _report(campaign: "Campaign") -> None:
     """
     from rich.console import Console
 
-    from csasn.ablation.picture import draw_comparisons
-    from csasn.ablation.tables import draw, markdown, tables_of
     from csasn.platform.storage import write_atomically, write_json
+    from server.evidence.picture import draw_comparisons
+    from server.evidence.tables import draw, markdown, tables_of
 
     summary, folder = campaign.summarise(), campaign.results.folder
     if not (summary.num_done or campaign.results.is_empty):

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from csasn.ablation.predictions import Predictions
 from csasn.data.cases import TRAIN, load_site_data
 from csasn.federated.weighting import ClassWeights, class_weights
 from csasn.site import Site
 from csasn.study import Study
+from server.evidence.predictions import Predictions
 
 
 def weights_without_rounds(study: Study, sites: Sequence[Site]) -> ClassWeights:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from csasn.ablation.grid import POOLED, Grid, Statistics, Variant
 from csasn.errors import ConfigurationError
 from csasn.study import Study, read_study
+from server.evidence.grid import POOLED, Grid, Statistics, Variant
 
 
 @dataclass(frozen=True)

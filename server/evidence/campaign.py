@@ -9,17 +9,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from csasn.ablation.cells import Cell, base_study
-from csasn.ablation.deciding import decide, weights_without_rounds
-from csasn.ablation.grid import Grid, Statistics
-from csasn.ablation.predictions import Predictions, load_predictions
-from csasn.ablation.provenance import code_version, data_hash
-from csasn.ablation.results import WORK, Record, Results, classes_of, prevalence_of
-from csasn.ablation.running import Workshop, run_cells, terminated_as_interrupted
-from csasn.ablation.summary import Summary, check_comparisons, summarise
-from csasn.ablation.worker import OUTCOME, predictions_file
 from csasn.measures.cases import Classes
 from csasn.site import Site, find_site
+from server.evidence.cells import Cell, base_study
+from server.evidence.deciding import decide, weights_without_rounds
+from server.evidence.grid import Grid, Statistics
+from server.evidence.predictions import Predictions, load_predictions
+from server.evidence.provenance import code_version, data_hash
+from server.evidence.results import WORK, Record, Results, classes_of, prevalence_of
+from server.evidence.running import Workshop, run_cells, terminated_as_interrupted
+from server.evidence.summary import Summary, check_comparisons, summarise
+from server.evidence.worker import OUTCOME, predictions_file
 
 Came = tuple[Record, Mapping[Statistics, Predictions]]  # of a cell: without predictions it failed
 

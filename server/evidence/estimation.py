@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from csasn.ablation.predictions import Predictions
 from csasn.errors import DataError
 from csasn.measures.cases import (
     RAISED_BY_RESAMPLING,
@@ -25,6 +24,7 @@ from csasn.measures.cases import (
     percentile_interval,
     t_interval,
 )
+from server.evidence.predictions import Predictions
 
 NUM_SAMPLES, DIGITS = 1000, 5
 Interval = tuple[float, float]
