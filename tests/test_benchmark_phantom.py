@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import csasn
-from csasn.cli import main
+from csasn.commands.cli import main
 from csasn.data.cases import SPLITS, TEST, load_site_data
 from csasn.errors import ConfigurationError
 from csasn.phantom import (

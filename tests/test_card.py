@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import csasn.cli
+import csasn.commands.cli
 import server.cli
 from csasn.report.card import card_sections, model_card
 from csasn.report.rates import show_rate
@@ -141,7 +141,7 @@ def test_the_commands_to_reproduce_are_ones_that_the_programs_take(engine, basel
         assert (taken.engine, taken.baselines) == (engine, bool(baselines))
     program, *words = shlex.split(rows["measure model.safetensors"].split(";")[0])
     assert program == "csasn"
-    assert str(csasn.cli._parser().parse_args(words).model) == "RUN"
+    assert str(csasn.commands.cli._parser().parse_args(words).model) == "RUN"
 
 
 def test_the_card_claims_what_the_study_says_and_nothing_else():

@@ -23,7 +23,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-import csasn.cli
+import csasn.commands.cli
 import server.cli
 from client.cli import command_parser
 from csasn.platform.supervision import free_port
@@ -352,7 +352,9 @@ def documented_commands():
 
 @pytest.mark.parametrize(("command", "arguments"), sorted(set(documented_commands())))
 def test_every_command_in_the_readme_exists(command, arguments):
-    parser = {"server": server.cli._parser, "client": command_parser, "csasn": getattr(csasn.cli, "_parser", None)}[command]()
+    parser = {"server": server.cli._parser, "client": command_parser, "csasn": getattr(csasn.commands.cli, "_parser", None)}[
+        command
+    ]()
     try:
         parsed = parser.parse_args(arguments)
     except SystemExit as refusal:

@@ -305,7 +305,7 @@ def test_export_as_safetensors_copies_the_model_to_the_byte(exported, tmp_path):
 def test_without_the_extra_the_command_says_what_to_install_and_leaves_nothing(exported, tmp_path, packages):
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({packages.split()!r})); sys.argv[0] = 'csasn'\n"
-        "from csasn.cli import main; main()"
+        "from csasn.commands.cli import main; main()"
     )
     command = [sys.executable, "-P", "-c", program, "export", exported / "torch", "--out", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)

@@ -8,10 +8,10 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from csasn.explain_command import add_explain
-from csasn.export_command import add_export
+from csasn.commands.explain import add_explain
+from csasn.commands.export import add_export
+from csasn.commands.predict import add_predict
 from csasn.platform.command import EXIT_CODES, progress_bars, run_command
-from csasn.predict_command import add_predict
 from server.evidence.command import add_ablate
 
 if TYPE_CHECKING:
