@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from server.http_exchange import Refused
+from server.run.http_exchange import Refused
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The coordinator's Flower app: it carries requests over a Grid, and hands the run to server/rounds.py."""
+"""The coordinator's Flower app: it carries requests over a Grid, and hands the run to server/run/rounds.py."""
 
 import json
 import time
@@ -17,13 +17,13 @@ from csasn.model.network import build_network
 from csasn.privacy.contract import Contract
 from csasn.site import find_site
 from csasn.study import read_study
-from server.outcome import write_outcome, write_report
-from server.preparation import begin, check_resumable
-from server.receipts import Receipts
-from server.rounds import Coordinator
-from server.run_directory import RunDirectory, has_outcome
-from server.survey import tell_outcome
-from server.waits import ANSWERED, READY
+from server.run.outcome import write_outcome, write_report
+from server.run.preparation import begin, check_resumable
+from server.run.receipts import Receipts
+from server.run.rounds import Coordinator
+from server.run.run_directory import RunDirectory, has_outcome
+from server.run.survey import tell_outcome
+from server.run.waits import ANSWERED, READY
 
 # keys of the run configuration: a run directory and its nodes; or, in Flower's simulation, what to make one from
 RUN_DIRECTORY, NODES, STUDY, SITES, OUT = "run-directory", "nodes", "study", "sites", "out"

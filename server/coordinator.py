@@ -22,7 +22,7 @@ from csasn.trust.membership import verify_approvals
 from server.desk import Desk
 from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 from server.message_bounds import MESSAGES_HELD, message_bytes
-from server.run_directory import RunDirectory, has_outcome, is_finished, report_name
+from server.run.run_directory import RunDirectory, has_outcome, is_finished, report_name
 
 SERVICE, LOCK = "service.json", "service.lock"
 RUN = "run"
@@ -178,7 +178,7 @@ def run(folder: Path, say: Say) -> Path:
     Raises:
         CsasnError: the run cannot go on.
     """
-    from server.outcome import write_report
+    from server.run.outcome import write_report
 
     desk = Desk(Enrolments.open(folder))
     if is_finished(desk.run_path):

@@ -162,7 +162,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
     from server.desk import Desk
     from server.enrolment import Enrolments
-    from server.run_directory import report_name
+    from server.run.run_directory import report_name
     from server.terminal import show_report
 
     desk = Desk(Enrolments.open(arguments.folder))

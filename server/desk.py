@@ -23,7 +23,7 @@ from csasn.study import Name
 from csasn.trust.certificates import days_left
 from csasn.trust.facts import CoordinatorFacts, Phase, SiteFacts
 from server.enrolment import SERVER_CERTIFICATE, Enrolments
-from server.run_directory import finished_rounds, read_events, report_name
+from server.run.run_directory import finished_rounds, read_events, report_name
 from server.site_signature import Signer
 
 

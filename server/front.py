@@ -27,9 +27,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.allowance import Allowance, Share
 from server.connections import Connections
-from server.http_exchange import Gone, Headers, HttpExchange, Refused, unavailable
 from server.listener import Listener, LiveCertificate, Waiting, cut_idle, find_open, most_connections, open_listener
 from server.own_routes import OWN, Facts, FindSite, OwnRoutes, hello
+from server.run.http_exchange import Gone, Headers, HttpExchange, Refused, unavailable
 
 FLEET = (
     "activate-node",

@@ -10,7 +10,7 @@ from rich.text import Text
 from csasn.federated.messages import Kind
 from csasn.platform.plain_text import plain
 from csasn.study import Study
-from server.waits import ANSWERED, READY
+from server.run.waits import ANSWERED, READY
 
 Event = Mapping[str, object]
 

@@ -15,10 +15,10 @@ from csasn.study import Study, read_study
 from server.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate
 from server.baselines import baselines_of, run_baselines
 from server.flower_runtime import LocalGrid, require_ray, run_on_ray
-from server.outcome import write_report
-from server.preparation import begin, check_resumable
 from server.progress import Progress
-from server.run_directory import RunDirectory, describe, finished_rounds, has_outcome, set_aside
+from server.run.outcome import write_report
+from server.run.preparation import begin, check_resumable
+from server.run.run_directory import RunDirectory, describe, finished_rounds, has_outcome, set_aside
 
 CLIENT_APP = "client.app:app"
 NUM_PROCESSES = 2

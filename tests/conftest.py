@@ -26,9 +26,9 @@ from csasn.site import find_site
 from csasn.study import Study, read_study
 from csasn.trust.identity import KEYS_FOLDER, load_identity, public_hex, sign
 from csasn.trust.membership import Member, Membership, share_weights
-from server.rounds import Coordinator, Finished
-from server.run_directory import RunDirectory
-from server.survey import tell_outcome
+from server.run.rounds import Coordinator, Finished
+from server.run.run_directory import RunDirectory
+from server.run.survey import tell_outcome
 
 CLASSES = ("benign", "PTC", "FTC")
 SITES = ("centerA", "centerB", "centerC")

@@ -24,9 +24,9 @@ from csasn.trust import identity
 from csasn.trust.membership import Member, Membership
 from server.app import coordinate
 from server.flower_runtime import FIRST_NODE, RUN_ID, SERVER_NODE, LocalGrid, _identify
-from server.preparation import begin
-from server.receipts import Receipts
-from server.run_directory import RunDirectory
+from server.run.preparation import begin
+from server.run.receipts import Receipts
+from server.run.run_directory import RunDirectory
 
 SITES = ("centerA", "centerB")
 

@@ -12,8 +12,8 @@ from csasn.learning.normalisation import apply_moments, measure_moments
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import image_size
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
-from server.outcome import write_outcome
-from server.run_directory import RunDirectory
+from server.run.outcome import write_outcome
+from server.run.run_directory import RunDirectory
 
 
 def test_shared_statistics_are_averaged_and_silo_ones_never_leave(federate):

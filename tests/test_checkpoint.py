@@ -9,7 +9,7 @@ import pytest
 
 from csasn.errors import ModelError, RunError, StorageError
 from csasn.platform.checkpoint import load_arrays, save_arrays
-from server.run_directory import BEFORE, BEST, LATEST, RunDirectory, RunState, read_events, set_aside
+from server.run.run_directory import BEFORE, BEST, LATEST, RunDirectory, RunState, read_events, set_aside
 
 ARRAYS = {"model": np.arange(7, dtype=np.float32), "counts": np.arange(6).reshape(2, 3)}
 

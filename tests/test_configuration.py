@@ -19,7 +19,7 @@ from csasn.platform.configuration import MAX_FILE_BYTES, read_yaml, write_yaml
 from csasn.site import find_site, read_site
 from csasn.study import Augmentation, Federation, Label, Name, Optimiser, Study, Task, read_study
 from csasn.trust.membership import Member, Membership
-from server.run_directory import RunDirectory
+from server.run.run_directory import RunDirectory
 
 STUDY = {
     "name": "small",

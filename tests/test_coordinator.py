@@ -21,8 +21,8 @@ from server.app import GridExchange
 from server.coordinator import StartSettings, _run_ended, run, start
 from server.desk import Desk
 from server.enrolment import Enrolments, initialise
-from server.outcome import write_outcome, write_report
 from server.progress import Progress
+from server.run.outcome import write_outcome, write_report
 from server.status import _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
 from server.trouble_calls import TroubleCalls
 
@@ -197,7 +197,7 @@ def test_how_a_ledger_went_back_is_told_by_the_last_word_on_it():
 
 def test_a_wait_of_a_minute_is_a_trouble_and_one_of_a_moment_is_none(folder, monkeypatch):
     import server.status
-    from server.run_directory import RunDirectory
+    from server.run.run_directory import RunDirectory
 
     monkeypatch.setattr(server.status, "find_service", lambda _: True)
     monkeypatch.setattr(server.status, "_online", lambda _: {"centerA": "", "centerB": ""})
@@ -231,7 +231,7 @@ def test_a_round_that_was_told_twice_counts_once(folder):
 
 
 def test_the_report_of_a_failed_attempt_is_gone_while_the_run_goes_on(folder):
-    from server.run_directory import RunDirectory
+    from server.run.run_directory import RunDirectory
 
     directory = RunDirectory(folder / "runs/small")
     write_report(directory, "deployment")

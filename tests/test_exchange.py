@@ -1,11 +1,11 @@
-"""server/exchange.py: who is asked again and when, who is sent the whole model, who is waited for and who is told of it."""
+"""server/run/exchange.py: who is asked again and when, who is sent the whole model, who is waited for and who is told of it."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import server.exchange
+import server.run.exchange
 from csasn.federated.messages import (
     Absence,
     Answer,
@@ -21,7 +21,7 @@ from csasn.federated.messages import (
     Validate,
     Weighting,
 )
-from server.exchange import FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_RETRIES, SiteChannel, try_a_few_times, wait_for_it
+from server.run.exchange import FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_RETRIES, SiteChannel, try_a_few_times, wait_for_it
 
 SITES = ("centerA", "centerB", "centerC")
 ANSWER = Answer(np.ones(3, np.int64))
@@ -71,7 +71,7 @@ def channel(monkeypatch):
 
     def make(**script):
         sites, told = Sites(**script), []
-        monkeypatch.setattr(server.exchange, "time", sites)
+        monkeypatch.setattr(server.run.exchange, "time", sites)
         contract = SimpleNamespace(study=SimpleNamespace(federation=SimpleNamespace(answer_deadline_s=DEADLINE_S)))
         return SiteChannel(contract, sites, told.append), sites, told
 

@@ -152,7 +152,7 @@ def test_the_protocol_is_free_of_torch(path):
 
 
 def test_the_rounds_know_neither_flower_nor_modes():
-    text = (ROOT / "server/rounds.py").read_text()
+    text = (ROOT / "server/run/rounds.py").read_text()
     assert "flwr" not in text
     assert "secure" not in text
 

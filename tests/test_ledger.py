@@ -29,7 +29,7 @@ from csasn.privacy.ledger import Contents, Entry, Ledger, LedgerError, Occasion,
 from csasn.trust import identity
 from csasn.trust.membership import Member, Membership
 from csasn.wire.payload import measure_payload
-from server.receipts import Receipts
+from server.run.receipts import Receipts
 
 CONTENTS = Contents((("arrays/counts", "<i8", (3,)),), (), 24, "a" * 64)
 

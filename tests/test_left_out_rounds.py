@@ -15,7 +15,7 @@ from csasn.privacy.contract import FAILED
 from csasn.report.card import card_sections
 from csasn.report.page import render_page
 from page_reader import check_page
-from server.outcome import write_outcome, write_report
+from server.run.outcome import write_outcome, write_report
 
 MASKED = {"secure_aggregation": True, "rounds": 1}
 

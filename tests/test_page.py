@@ -16,7 +16,7 @@ from csasn.report.page import render_page, write_page
 from csasn.report.tables import report_tables
 from page_reader import Page, check_page
 from sample_reports import sample_events, sample_report
-from server.run_directory import read_events
+from server.run.run_directory import read_events
 
 STATUSES = ("complete", "degraded", "incomplete", "stopped", "failed")
 ODD = ("<b>", "a.b\\c", 'say "&amp;"', "{{ 7 }}")

@@ -15,7 +15,7 @@ from csasn.measures.counts import count_cases
 from csasn.report.card import model_card
 from csasn.report.report import build_report, final_metrics, run_status
 from reports import MEMBERSHIP, STUDY, counted, finished_round
-from server.outcome import write_outcome, write_report
+from server.run.outcome import write_outcome, write_report
 
 KEYS = {
     "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw", "sites",

@@ -8,7 +8,7 @@ import pytest
 from client.learner import Learner
 from csasn.federated.messages import AboutModel, Absence, Answer, Kind, Reason, transcript
 from csasn.report.report import build_report
-from server.run_directory import finished_rounds
+from server.run.run_directory import finished_rounds
 
 
 def test_the_same_study_and_seed_give_the_same_bits_twice(federate):

@@ -24,7 +24,7 @@ EXCHANGES = [(kind, collects) for kind in QUESTIONS for collects in (False, True
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch):
-    monkeypatch.setattr("server.exchange.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("server.run.exchange.FIRST_PAUSE_S", 0.001)
 
 
 def masked(federate, name="run", tamper=None, **changes):

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from csasn.study import read_study
 from server import simulate as engine
-from server.outcome import write_outcome
 from server.progress import Progress
-from server.run_directory import describe, read_events
+from server.run.outcome import write_outcome
+from server.run.run_directory import describe, read_events
 from server.simulate import Simulation
 
 COMMAND = Path(sys.prefix) / "bin"

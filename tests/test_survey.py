@@ -50,7 +50,7 @@ from csasn.study import read_study
 from csasn.wire.payload import describe
 from page_reader import Page, path_of, resolve
 from server.progress import Progress
-from server.run_directory import describe as describe_run
+from server.run.run_directory import describe as describe_run
 from server.simulate import Simulation, simulate
 
 COMMAND = Path(sys.prefix) / "bin"
@@ -114,7 +114,7 @@ def masked(hospitals):
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch):
-    monkeypatch.setattr("server.exchange.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("server.run.exchange.FIRST_PAUSE_S", 0.001)
 
 
 # ---- the rule: exhaustively, against whoever knows it, the total and all that is shown

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from server.waits import find_waits
+from server.run.waits import find_waits
 
 SITES = ("centerA", "centerB", "centerC")
 BEGIN = datetime.fromisoformat("2026-11-29T12:00:00.000+00:00")

@@ -23,7 +23,7 @@ from csasn.site import Site
 from csasn.study import Study, read_study
 from csasn.trust.pseudonyms import KEY, load_pseudonyms
 from page_reader import check_page
-from server.outcome import write_outcome, write_report
+from server.run.outcome import write_outcome, write_report
 
 SIZE = 64
 WHY = "consent withdrawn by letter"

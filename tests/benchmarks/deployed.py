@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from csasn.platform.supervision import free_port
-from server.run_directory import read_events
+from server.run.run_directory import read_events
 
 sys.path.append(str(Path(__file__).parent.parent))  # of the tests: what they start real processes with
 from e2e.deployment import COORDINATOR, Deployment, simulate

@@ -26,7 +26,7 @@ from csasn.phantom import PhantomSettings, write_phantom
 from csasn.platform.randomness import generator
 from csasn.site import find_site
 from csasn.study import Federation, Model, Study, read_study
-from server.run_directory import read_events
+from server.run.run_directory import read_events
 from variants import SWITCHES
 
 Line = dict[str, object]

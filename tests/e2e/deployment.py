@@ -23,7 +23,7 @@ import yaml
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from server.run_directory import read_events
+from server.run.run_directory import read_events
 
 BIN = Path(sys.prefix) / "bin"
 MARK = "CSASN_TEST_MARK"

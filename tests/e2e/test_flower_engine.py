@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from server.run_directory import read_events
+from server.run.run_directory import read_events
 
 COMMAND = Path(sys.prefix) / "bin"
 MARK = "CSASN_TEST_MARK"

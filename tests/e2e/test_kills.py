@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.run_directory import read_events
+from server.run.run_directory import read_events
 
 SERVER = Path(sys.prefix) / "bin" / "server"
 KILLS, ROUNDS = 12, 24

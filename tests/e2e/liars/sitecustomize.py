@@ -79,7 +79,7 @@ def dies(point, proof):
     from contextlib import suppress
 
     from client import diary, kept
-    from server import masked_sums, run_directory
+    from server.run import masked_sums, run_directory
 
     def die():
         with suppress(FileExistsError):

@@ -1,6 +1,6 @@
 """What the coordinator learns of one question to the sites: sums, and who is in them.
 
-In plain mode (`PlainSums`) each site's update and counts pass through this process; with secure aggregation (server/masked_sums.py)
+In plain mode (`PlainSums`) each site's update and counts pass through this process; with secure aggregation (server/run/masked_sums.py)
 they are masked. What comes out is the same.
 """
 
@@ -12,7 +12,7 @@ from csasn.federated.aggregate import add_integers
 from csasn.federated.messages import Absence, Answer, Integers, Kind, Question, Reason, Replies, Reply, transcript
 from csasn.federated.quantise import SignedIntegers
 from csasn.privacy.contract import FAILED, Contract
-from server.exchange import SiteChannel, try_a_few_times
+from server.run.exchange import SiteChannel, try_a_few_times
 
 ONE_OF_THEM = "one of the sites, or their versions: compare the versions (server status), and what each site's audit says"
 

@@ -6,7 +6,7 @@ from csasn.data.survey_tables import shown
 from csasn.measures.counts import Integers
 from csasn.platform.storage import write_json
 from csasn.report.survey import build_survey
-from server.run_directory import SURVEY, RunDirectory
+from server.run.run_directory import SURVEY, RunDirectory
 
 PAGE = "survey.html"
 Event = Mapping[str, object]

@@ -11,7 +11,7 @@ from csasn.site import Site
 from csasn.study import Study, read_study
 from csasn.trust.identity import public_hex
 from csasn.trust.membership import Member, Membership, share_weights
-from server.run_directory import RunDirectory, is_finished
+from server.run.run_directory import RunDirectory, is_finished
 
 
 def begin(path: Path, study: Study, sites: Mapping[str, Site]) -> None:

@@ -26,8 +26,8 @@ from csasn.federated.quantise import SignedIntegers, largest_magnitude, largest_
 from csasn.federated.secagg.keys import check_keys, view_of
 from csasn.federated.secagg.sealing import check_sealing
 from csasn.privacy.contract import Contract
-from server.exchange import SiteChannel, wait_for_it
-from server.sums import ONE_OF_THEM, Answers, PlainSums, Sums, check_sums
+from server.run.exchange import SiteChannel, wait_for_it
+from server.run.sums import ONE_OF_THEM, Answers, PlainSums, Sums, check_sums
 
 MEND = "mend what the site says, then resume"
 USED_UP = "the questions of this study are used up; go on with another study, whose seed differs"

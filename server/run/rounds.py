@@ -29,10 +29,10 @@ from csasn.federated.quantise import Floats32, first_ranges, next_ranges, step_s
 from csasn.federated.weighting import class_sums, class_weights
 from csasn.measures.counts import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
 from csasn.privacy.contract import LEFT_OUT, USED, WITHDRAWN, Contract
-from server.exchange import Exchange, SiteChannel
-from server.masked_sums import sums_of
-from server.run_directory import BEFORE, BEST, RunDirectory, RunState
-from server.sums import Sums
+from server.run.exchange import Exchange, SiteChannel
+from server.run.masked_sums import sums_of
+from server.run.run_directory import BEFORE, BEST, RunDirectory, RunState
+from server.run.sums import Sums
 
 MEND = "mend what the sites say, then resume"
 Initial = Callable[[], Floats32]

@@ -10,9 +10,9 @@ from csasn.platform.storage import write_atomically, write_json
 from csasn.privacy.contract import Contract
 from csasn.report.card import model_card
 from csasn.report.report import build_report, final_metrics, run_status
-from server.rounds import Finished
-from server.run_directory import REPORT, RunDirectory, read_events
-from server.survey import write_survey
+from server.run.rounds import Finished
+from server.run.run_directory import REPORT, RunDirectory, read_events
+from server.run.survey import write_survey
 
 
 def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, finished: Finished) -> None:
