@@ -21,7 +21,7 @@ from csasn.site import split_address
 from csasn.trust.membership import verify_approvals
 from server.desk import Desk
 from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
-from server.message_bounds import MESSAGES_HELD, message_bytes
+from server.flower.message_bounds import MESSAGES_HELD, message_bytes
 from server.run.run_directory import RunDirectory, has_outcome, is_finished, report_name
 
 SERVICE, LOCK = "service.json", "service.lock"
@@ -217,8 +217,8 @@ def _carry_out(desk: Desk, directory: RunDirectory, say: Say) -> None:
     Raises:
         RunError: the run was begun with another membership.
     """
-    from server.app import coordinate
-    from server.superlink import LinkLostError, open_link, register_nodes
+    from server.flower.app import coordinate
+    from server.flower.superlink import LinkLostError, open_link, register_nodes
 
     membership = desk.enrolments.membership()
     assert membership is not None
@@ -271,7 +271,12 @@ def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[
     held = str(MESSAGES_HELD * message_bytes(desk.enrolments.study.model))
     listen = [settings.host, str(settings.port), str(superlink_port)]
     children = [
-        Child("SuperLink", [*python, "server.superlink", str(superlink_port), parent, held], logs / "superlink.log", environment),
+        Child(
+            "SuperLink",
+            [*python, "server.flower.superlink", str(superlink_port), parent, held],
+            logs / "superlink.log",
+            environment,
+        ),
         Child("front", [*python, "server.processes", "front", parent, str(folder), *listen], logs / "front.log", environment),
     ]
     if settings.with_run and not _run_ended(desk):
@@ -281,7 +286,7 @@ def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[
 
 def _register(desk: Desk, port: int, registered: object) -> object:
     """Tells SuperLink who is enrolled, where that is new; what it knows then."""
-    from server.superlink import LinkLostError, register_nodes
+    from server.flower.superlink import LinkLostError, register_nodes
 
     keys = {site: enrolment.node_key for site, enrolment in desk.enrolments.sites().items()}
     if registered != keys:

@@ -12,9 +12,9 @@ from csasn.errors import ConfigurationError, CsasnError, Stopped
 from csasn.platform.heap import keep_freed_memory
 from csasn.site import Site, find_site
 from csasn.study import Study, read_study
-from server.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate
 from server.baselines import baselines_of, run_baselines
-from server.flower_runtime import LocalGrid, require_ray, run_on_ray
+from server.flower.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate
+from server.flower.runtime import LocalGrid, require_ray, run_on_ray
 from server.progress import Progress
 from server.run.outcome import write_report
 from server.run.preparation import begin, check_resumable

@@ -13,9 +13,9 @@ from csasn.platform.plain_text import plain
 from csasn.trust.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
 from server.coordinator import find_service
 from server.desk import Desk
+from server.flower.superlink import LinkLostError, nodes_online
 from server.run.run_directory import finished_rounds
 from server.run.waits import find_waits
-from server.superlink import LinkLostError, nodes_online
 
 Event = Mapping[str, object]
 PATIENCE_S = 60.0  # with a site that keeps the run waiting, before a person is told

@@ -22,8 +22,8 @@ from csasn.site import find_site
 from csasn.study import read_study
 from csasn.trust import identity
 from csasn.trust.membership import Member, Membership
-from server.app import coordinate
-from server.flower_runtime import FIRST_NODE, RUN_ID, SERVER_NODE, LocalGrid, _identify
+from server.flower.app import coordinate
+from server.flower.runtime import FIRST_NODE, RUN_ID, SERVER_NODE, LocalGrid, _identify
 from server.run.preparation import begin
 from server.run.receipts import Receipts
 from server.run.run_directory import RunDirectory

@@ -57,9 +57,7 @@ def test_server_start_and_status_do_without_torch():
 
 
 def test_a_coordinators_processes_load_no_library_that_only_pictures_need():
-    program = (
-        "import sys, server.app, server.coordinator; sys.exit(any(n.split('.')[0] in ('scipy', 'matplotlib') for n in sys.modules))"
-    )
+    program = "import sys, server.flower.app, server.coordinator; sys.exit(any(n.split('.')[0] in ('scipy', 'matplotlib') for n in sys.modules))"
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
 
 

@@ -17,10 +17,10 @@ from csasn.federated.messages import Absence, Reason
 from csasn.platform.supervision import ServiceManager
 from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from reports import finished_round
-from server.app import GridExchange
 from server.coordinator import StartSettings, _run_ended, run, start
 from server.desk import Desk
 from server.enrolment import Enrolments, initialise
+from server.flower.app import GridExchange
 from server.progress import Progress
 from server.run.outcome import write_outcome, write_report
 from server.status import _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view

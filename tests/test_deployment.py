@@ -92,7 +92,7 @@ def test_a_superlink_killed_in_mid_upload_is_started_again_and_the_answer_comes_
     number = running.await_training("centerA")
     running.relay.hold_after(300_000)  # of the 1.8 MB of an update
     assert running.relay.holding.wait(120)
-    running.kill(COORDINATOR, "server.superlink")
+    running.kill(COORDINATOR, "server.flower.superlink")
     running.relay.go_on()
     check_round(running, local, number)
 
@@ -114,7 +114,7 @@ def test_a_front_killed_in_mid_upload_is_started_again(running, local):
 
 def test_the_whole_coordinator_killed_and_started_again_goes_on_by_itself(running, local):
     number = running.await_training("centerB")
-    pids = [running.pid(COORDINATOR, child) for child in ("server.superlink", "front", "run")]
+    pids = [running.pid(COORDINATOR, child) for child in ("server.flower.superlink", "front", "run")]
     running.kill(COORDINATOR)
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -133,7 +133,7 @@ def test_two_sites_killed_at_once_and_started_again_are_in_the_round(running, lo
 
 def test_a_killed_server_start_leaves_no_process_behind_that_keeps_its_port(running, local):
     number = running.await_training("centerA")
-    children = [running.pid(COORDINATOR, child) for child in ("server.superlink", "front", "run")]
+    children = [running.pid(COORDINATOR, child) for child in ("server.flower.superlink", "front", "run")]
     running.kill(COORDINATOR)
     running.wait_for(lambda: not set(children) & set(running.left()), f"the children {children} end with it", 30)
     running.start(COORDINATOR)
@@ -208,7 +208,7 @@ def test_the_coordinator_holds_no_key_of_a_site_in_its_files_and_in_its_memory(r
 
     running.wait_for(gather, "each site has an answer that waits", 100, 0.01)
     number = running.await_training("centerB")
-    pids = [running.pid(COORDINATOR), *(running.pid(COORDINATOR, child) for child in ("server.superlink", "front", "run"))]
+    pids = [running.pid(COORDINATOR), *(running.pid(COORDINATOR, child) for child in ("server.flower.superlink", "front", "run"))]
     for pid in pids:
         assert held_in_memory(pid, secrets | {"what is there": b"csasn"}) == {"what is there"}
     check_round(running, local, number)

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-import server.app
+import server.flower.app
 from csasn import wire
 from csasn.errors import ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Reason
-from server.app import ask_places
-from server.flower_runtime import FIRST_NODE, LocalGrid
+from server.flower.app import ask_places
+from server.flower.runtime import FIRST_NODE, LocalGrid
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_hospitals_node_has_no_place_and_the_site_is_named(nodes):
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_more_or_fewer_nodes_than_sites_is_an_error_that_names_the_option(nodes, monkeypatch, number):
-    monkeypatch.setattr(server.app, "NODES_WITHIN_S", 0.1)
+    monkeypatch.setattr(server.flower.app, "NODES_WITHIN_S", 0.1)
     grid = nodes(*({"partition-id": place} for place in range(number)))
     with pytest.raises(QuorumError, match=f"has {number} nodes, expected 2") as error:
         ask_places(grid, ["north", "south"])

@@ -19,15 +19,15 @@ FLOWER = {
     "csasn/wire/payload.py",
     "csasn/wire/requests.py",
     "csasn/wire/values.py",
-    "server/app.py",
+    "server/flower/app.py",
     "client/app.py",
     "server/simulate.py",
-    "server/flower_runtime.py",
+    "server/flower/runtime.py",
     "client/flower_runtime.py",
-    "server/superlink.py",
+    "server/flower/superlink.py",
     "server/fleet_guard.py",
 }
-PRIVATE = {"server/flower_runtime.py", "server/superlink.py", "server/fleet_guard.py", "client/flower_runtime.py"}
+PRIVATE = {"server/flower/runtime.py", "server/flower/superlink.py", "server/fleet_guard.py", "client/flower_runtime.py"}
 PUBLIC_FLOWER = {"flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.clientapp"}
 PURE = (
     "csasn/federated",

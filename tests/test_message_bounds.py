@@ -7,7 +7,7 @@ import yaml
 
 from conftest import write_hospitals
 from csasn.study import Model, read_study
-from server.message_bounds import ENVELOPE_BYTES, WEIGHTS_BYTES, message_bytes
+from server.flower.message_bounds import ENVELOPE_BYTES, WEIGHTS_BYTES, message_bytes
 
 
 def test_every_profile_has_a_bound():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
 
-from server.superlink import LinkGrid
+from server.flower.superlink import LinkGrid
 
 NODES = {1: "since the morning", 2: "since the morning"}
 

@@ -29,7 +29,7 @@ from csasn.federated.messages import (
 )
 from csasn.federated.secagg.keys import SignedKey
 from csasn.federated.secagg.sealing import Sealing
-from server.flower_runtime import _identify
+from server.flower.runtime import _identify
 
 HEADER = Header("a" * 64, "b" * 64, 4, 3, "run", 7)
 WEIGHTING = Weighting(np.array([1.0, 0.9]), np.array([30, 20]), np.arange(12).reshape(2, 3, 2))

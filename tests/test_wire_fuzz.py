@@ -13,7 +13,7 @@ from csasn.errors import CsasnError
 from csasn.federated.messages import Absence, Answer, Collect, Ready, Reason, Request, transcript
 from csasn.federated.secagg.keys import SignedKey
 from csasn.federated.secagg.sealing import Sealing
-from server.flower_runtime import _identify
+from server.flower.runtime import _identify
 from test_wire import REQUESTS, message_of
 
 NUM_INPUTS = 50_000  # of each of the two

@@ -13,7 +13,7 @@ from client.worker import SiteWorker
 from csasn import wire
 from csasn.federated import messages
 from csasn.federated.messages import NOT_IN_TRANSCRIPT, Answer, Header, ModelUpdate, Ready, Step, Train, Weighting, transcript
-from server.flower_runtime import _identify
+from server.flower.runtime import _identify
 
 STEP = Step(np.array([3, -4], np.int16), np.array([0.25]), 64)
 KINDS = ["hello", "survey", "train", "validate", "finish"]

@@ -28,7 +28,7 @@ from server.run.run_directory import read_events
 BIN = Path(sys.prefix) / "bin"
 MARK = "CSASN_TEST_MARK"
 COORDINATOR = "coordinator"
-CHILDREN = {COORDINATOR: ("server.superlink", "front", "run"), "site": ("node", "worker")}
+CHILDREN = {COORDINATOR: ("server.flower.superlink", "front", "run"), "site": ("node", "worker")}
 PASSPHRASE = "a long enough passphrase"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 Event = Mapping[str, object]

@@ -64,7 +64,7 @@ def test_a_coordinator_killed_at_any_step_goes_on_with_the_same_bits(deployment,
     deployment.start(COORDINATOR, PYTHONPATH=LIARS, CSASN_TEST_LIE=f"die:{point}:{proof}")
     deployment.wait_for(proof.exists, "the run dies", 200)
     if whole:
-        children = [deployment.pid(COORDINATOR, child) for child in ("server.superlink", "front")]
+        children = [deployment.pid(COORDINATOR, child) for child in ("server.flower.superlink", "front")]
         deployment.kill(COORDINATOR)
         for pid in filter(None, children):
             os.kill(pid, 9)

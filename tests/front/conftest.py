@@ -79,7 +79,7 @@ def front(running_at_rest, upstream):
 def superlink(tmp_path_factory):
     """The SuperLink that `server start` runs, in plain HTTP on loopback; its port."""
     folder, port = tmp_path_factory.mktemp("superlink"), free_port()
-    command = [sys.executable, "-P", "-m", "server.superlink", str(port)]
+    command = [sys.executable, "-P", "-m", "server.flower.superlink", str(port)]
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_HOME": str(folder)}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env=os.environ | quiet, cwd=folder, stderr=log, stdout=log)

@@ -23,7 +23,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from csasn.platform.supervision import free_port
 from running_front import answers, running_front, wait_for
-from server.superlink import open_link, register_nodes
+from server.flower.superlink import open_link, register_nodes
 
 AS_IT_IS = "from server import fleet_guard, superlink; fleet_guard.FleetGuard.install = lambda self: None; superlink.serve({port})"
 OURS = "from server import superlink; superlink.serve({port}, {parent}, 4_000_000)"

@@ -38,7 +38,7 @@ def coordinator_ships_code(proof):
     import io
     import zipfile
 
-    from server import superlink
+    from server.flower import superlink
 
     honest = superlink._bundle
 

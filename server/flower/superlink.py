@@ -80,7 +80,7 @@ license = { file = "LICENSE" }
 publisher = "csasn"
 
 [tool.flwr.app.components]
-serverapp = "server.app:app"
+serverapp = "server.flower.app:app"
 clientapp = "client.app:app"
 """
 
@@ -218,7 +218,7 @@ class LinkGrid(Grid):
             del reply  # before the next one is pulled
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Not used here: server/app.py pulls in its own loop."""
+        """Not used here: server/flower/app.py pulls in its own loop."""
         raise NotImplementedError
 
     def _find_replies(self, keys: Mapping[str, str]) -> dict[str, list[str]]:
