@@ -145,9 +145,9 @@ def stop(folder: Path, within_s: float = 60.0) -> None:
 
 def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None:
     """The process of the front."""
-    from server.front import FrontSettings, Office, run_front
-    from server.node_signature import NodeSignatures
-    from server.site_signature import SiteSignatures
+    from server.front.front import FrontSettings, Office, run_front
+    from server.front.node_signature import NodeSignatures
+    from server.front.site_signature import SiteSignatures
 
     desk = Desk(Enrolments.open(folder))
     study, enrolled = desk.enrolments.study, desk.enrolments.sites

@@ -33,8 +33,8 @@ from csasn import __version__
 from csasn.platform.command import run_command
 from server.desk import Desk
 from server.enrolment import Enrolments
-from server.front import FrontSettings, Office, run_front
-from server.site_signature import SiteSignatures
+from server.front.front import FrontSettings, Office, run_front
+from server.front.site_signature import SiteSignatures
 folder, port, certificate = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 desk = Desk(Enrolments.open(folder))
 def hello():

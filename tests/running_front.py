@@ -25,9 +25,9 @@ SCRIPT = """
 import json, logging, sys
 from pathlib import Path
 from csasn.platform.command import run_command
-from server.front import FrontSettings, Office, run_front
-from server.node_signature import NodeSignatures
-from server.site_signature import SiteSignatures
+from server.front.front import FrontSettings, Office, run_front
+from server.front.node_signature import NodeSignatures
+from server.front.site_signature import SiteSignatures
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 given = json.loads(sys.argv[1])
 settings = FrontSettings(**given | {name: Path(given[name]) for name in ("certificate", "key")})

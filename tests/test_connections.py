@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from server.connections import Connections, address_of
+from server.front.connections import Connections, address_of
 
 
 @pytest.fixture
@@ -98,8 +98,8 @@ def test_an_ipv6_host_cannot_be_many_addresses(one, other, same):
 
 OUT_OF_DESCRIPTORS = """
 import os, resource, socket
-from server.connections import Connections
-from server.listener import open_listener
+from server.front.connections import Connections
+from server.front.listener import open_listener
 listener = open_listener("127.0.0.1", 0, Connections(100, 100))
 clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -132,7 +132,7 @@ def test_out_of_descriptors_connections_are_closed_and_the_next_one_is_taken():
 
 LIMITS = """
 import resource, sys
-from server.listener import most_connections
+from server.front.listener import most_connections
 hard = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
 print(most_connections(256), resource.getrlimit(resource.RLIMIT_NOFILE)[0])

@@ -25,7 +25,7 @@ from e2e.relay import Relay
 from server.coordinator import find_service
 from server.desk import Desk
 from server.enrolment import Enrolments
-from server.site_signature import Signer
+from server.front.site_signature import Signer
 
 SITES = ("centerA", "centerB", "centerC")
 ROUNDS = 14

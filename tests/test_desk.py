@@ -14,7 +14,7 @@ from csasn.trust.facts import SiteFacts
 from csasn.trust.membership import Approval
 from enrolling import Federation
 from server.desk import Desk
-from server.site_signature import Signer
+from server.front.site_signature import Signer
 from server.trouble_calls import VERSIONS_TOLD, TroubleCalls
 
 

@@ -25,9 +25,9 @@ FLOWER = {
     "server/flower/runtime.py",
     "client/flower_runtime.py",
     "server/flower/superlink.py",
-    "server/fleet_guard.py",
+    "server/front/fleet_guard.py",
 }
-PRIVATE = {"server/flower/runtime.py", "server/flower/superlink.py", "server/fleet_guard.py", "client/flower_runtime.py"}
+PRIVATE = {"server/flower/runtime.py", "server/flower/superlink.py", "server/front/fleet_guard.py", "client/flower_runtime.py"}
 PUBLIC_FLOWER = {"flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.clientapp"}
 PURE = (
     "csasn/federated",

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 
-from server.node_signature import KEY, SIGNATURE, TIMESTAMP, NodeSignatures
+from server.front.node_signature import KEY, SIGNATURE, TIMESTAMP, NodeSignatures
 
 NODE, STRANGER = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
 
@@ -59,7 +59,7 @@ def test_anything_else_is_not(signatures, made):
 def test_a_site_that_enrols_or_is_revoked_is_known_within_seconds(monkeypatch):
     lines, now = {}, [0.0]
     signatures = NodeSignatures(lambda: lines)
-    monkeypatch.setattr("server.node_signature.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("server.front.node_signature.time.monotonic", lambda: now[0])
     assert signatures.find(headers()) is None
     lines["centerB"] = line(NODE)
     now[0] = 3.0

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from csasn.trust.identity import public_hex
 from csasn.trust.request_signature import CONTENT, HEADERS, IDENTITY, SIGNATURE, TIME, request_statement, sign_request
-from server.site_signature import SiteSignatures
+from server.front.site_signature import SiteSignatures
 
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in (1, 2))
 ROUTE = ("POST", "/csasn/facts")
@@ -69,7 +69,7 @@ def test_a_signature_is_good_for_its_route_alone(signatures, route):
 
 def test_a_key_that_is_not_enrolled_is_a_strangers_and_a_new_site_is_known_soon(monkeypatch):
     known, now = {}, [0.0]
-    monkeypatch.setattr("server.site_signature.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("server.front.site_signature.time.monotonic", lambda: now[0])
     signatures = SiteSignatures(lambda: known)
     headers = encoded(sign_request(KEY, *ROUTE, BODY, time.time()))
     assert signatures.find(*ROUTE, headers) is None

@@ -4,7 +4,7 @@ The SuperLink keeps its state in memory: what must survive is in the coordinator
 SuperLink that was started anew registers the sites' nodes again and begins another run of Flower's. A SuperLink is never asked to
 carry code: the bundle that Flower wants for a run holds names alone, and sites do not open it.
 
-Control and runtime routes answer whoever reaches them, so the SuperLink listens on 127.0.0.1 behind server/front.py.
+Control and runtime routes answer whoever reaches them, so the SuperLink listens on 127.0.0.1 behind server/front/front.py.
 """
 
 import io
@@ -56,7 +56,7 @@ from flwr.superlink.routers.fleet import node_auth
 
 from csasn.errors import CsasnError
 from csasn.platform.supervision import end_with_parent
-from server.fleet_guard import FleetGuard
+from server.front.fleet_guard import FleetGuard
 
 LOOPBACK = "127.0.0.1"
 LOOK_S = 1.0  # between two looks at which nodes came back
@@ -94,7 +94,7 @@ def serve(port: int, parent: int | None = None, max_node_bytes: int = DEFAULT_NO
 
     A node that a killed SuperNode left online may come back at once, since it proves its key with each request; Flower itself
     would refuse it for a minute. A node's clock may be as far ahead as behind; Flower itself refuses one that is 5 s ahead. A node
-    touches its own messages alone, and has at most `max_node_bytes` lying here (server/fleet_guard.py).
+    touches its own messages alone, and has at most `max_node_bytes` lying here (server/front/fleet_guard.py).
     """
     if parent is not None:
         end_with_parent(parent)

@@ -18,7 +18,7 @@ from fastapi.routing import iter_route_contexts
 from e2e.deployment import COORDINATOR, Deployment, simulate
 from e2e.network import PORT, RELAY, Network
 from e2e.relay import Relay
-from server.front import OWN, PASSED
+from server.front.front import OWN, PASSED
 
 SITES = ("centerA", "centerB", "centerC", "centerD")
 ROUNDS = 3

@@ -19,8 +19,8 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from csasn.platform.supervision import free_port
 from running_front import RunningFront, answers, running_front, wait_for
-from server.front import PASSED
-from server.own_routes import OWN
+from server.front.front import PASSED
+from server.front.own_routes import OWN
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")

@@ -16,8 +16,8 @@ from csasn.errors import ConfigurationError
 from csasn.platform.supervision import free_port
 from csasn.trust.facts import MAX_FACTS_BYTES
 from running_front import answers, running_front, signed_head, wait_for, write_certificate
-from server.front import FrontSettings, Office, run_front
-from server.own_routes import MAX_ECHO_BYTES
+from server.front.front import FrontSettings, Office, run_front
+from server.front.own_routes import MAX_ECHO_BYTES
 
 MB = 1 << 20
 NOBODY = Office(lambda _: None, lambda *_: None, lambda *_: {})

@@ -14,8 +14,8 @@ import pytest
 
 from csasn.platform.supervision import free_port
 from running_front import running_front, signed_head, wait_for
-from server.front import PASSED
-from server.own_routes import MAX_ECHO_BYTES
+from server.front.front import PASSED
+from server.front.own_routes import MAX_ECHO_BYTES
 
 MB = 1 << 20
 

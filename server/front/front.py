@@ -6,8 +6,8 @@ body. Only the headers that the fleet protocol uses are passed, either way, and 
 that no copy of a model is made; a peer has to move each block within `idle_timeout_s`, and `min_rate` bytes a second in the long
 run.
 
-A fleet request is passed only with the signature of an enrolled node (server/node_signature.py), and while that node has not more
-under way than it may (server/allowance.py). The front does not withstand a flood that fills its line, and its operator sees what it
+A fleet request is passed only with the signature of an enrolled node (server/front/node_signature.py), and while that node has not more
+under way than it may (server/front/allowance.py). The front does not withstand a flood that fills its line, and its operator sees what it
 sees.
 """
 
@@ -25,10 +25,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.allowance import Allowance, Share
-from server.connections import Connections
-from server.listener import Listener, LiveCertificate, Waiting, cut_idle, find_open, most_connections, open_listener
-from server.own_routes import OWN, Facts, FindSite, OwnRoutes, hello
+from server.front.allowance import Allowance, Share
+from server.front.connections import Connections
+from server.front.listener import Listener, LiveCertificate, Waiting, cut_idle, find_open, most_connections, open_listener
+from server.front.own_routes import OWN, Facts, FindSite, OwnRoutes, hello
 from server.run.http_exchange import Gone, Headers, HttpExchange, Refused, unavailable
 
 FLEET = (

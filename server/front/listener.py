@@ -1,6 +1,6 @@
 """What stands under the front: a TLS context that follows its files, a listening socket, and an end to connections that idle.
 
-Connections are counted where they are accepted, before TLS (server/connections.py): asyncio would hold 1,000 of them for a minute.
+Connections are counted where they are accepted, before TLS (server/front/connections.py): asyncio would hold 1,000 of them for a minute.
 """
 
 import errno
@@ -17,7 +17,7 @@ from pathlib import Path
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from csasn.errors import ConfigurationError
-from server.connections import Connections
+from server.front.connections import Connections
 
 MOST_DESCRIPTORS = 1 << 16
 SPARE_DESCRIPTORS = 64  # for all but connections: the listener, the log, files that facts are read from

@@ -11,7 +11,7 @@ was sent to another node. Beyond that, seen in its code and tried in tests/front
 - have any number of bytes lying at SuperLink.
 
 A message has to bear the name of the node that sends it, be a reply, and hang together; an object is read, sent and deleted by its
-owners (server/holdings.py). Nothing here judges what is in a message: sites and coordinator do.
+owners (server/front/holdings.py). Nothing here judges what is in a message: sites and coordinator do.
 """
 
 import logging
@@ -32,7 +32,7 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.object_store import ObjectStore
 from flwr.superlink.servicer.fleet import fleet_handlers
 
-from server.holdings import Holdings
+from server.front.holdings import Holdings
 
 SUPERLINK_NODE = 1
 MAX_OBJECTS = 10_000  # of a message; each is an array or a record of it

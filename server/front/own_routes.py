@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from csasn import __version__
 from csasn.errors import CsasnError, ProtocolError, TrustError
 from csasn.trust.facts import ECHO_ROUTE, FACTS_ROUTE, MAX_FACTS_BYTES
-from server.allowance import Allowance
+from server.front.allowance import Allowance
+from server.front.site_signature import Signer
 from server.run.http_exchange import BLOCK_BYTES, HttpExchange, Refused, unavailable
-from server.site_signature import Signer
 
 OWN = frozenset({(method, path) for method in ("GET", "POST") for path in (FACTS_ROUTE, ECHO_ROUTE)})
 HELLO = ("GET", FACTS_ROUTE)
