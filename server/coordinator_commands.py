@@ -115,7 +115,7 @@ def _add_receipts(commands: Commands) -> argparse.ArgumentParser:
 
 def _start(arguments: argparse.Namespace) -> None:
     from csasn.platform.supervision import ServiceManager, told_health
-    from server.coordinator import StartSettings, start
+    from server.office.service import StartSettings, start
 
     settings = StartSettings(
         arguments.listen, arguments.port, arguments.run, arguments.on_trouble, superlink_port=arguments.superlink_port
@@ -126,7 +126,7 @@ def _start(arguments: argparse.Namespace) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from csasn.platform.supervision import end_on_sigterm
-    from server.coordinator import run
+    from server.office.service import run
 
     end_on_sigterm()
     _say(f"everything is in {run(arguments.folder, _say)}")
@@ -135,9 +135,9 @@ def _run(arguments: argparse.Namespace) -> None:
 def _status(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from server.desk import Desk
-    from server.enrolment import Enrolments
-    from server.status import describe, find_troubles, status_view
+    from server.office.desk import Desk
+    from server.office.enrolment import Enrolments
+    from server.office.status import describe, find_troubles, status_view
 
     desk = Desk(Enrolments.open(arguments.folder))
     if arguments.check:
@@ -152,7 +152,7 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def _stop(arguments: argparse.Namespace) -> None:
-    from server.coordinator import stop
+    from server.office.service import stop
 
     stop(arguments.folder)
 
@@ -160,8 +160,8 @@ def _stop(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from server.desk import Desk
-    from server.enrolment import Enrolments
+    from server.office.desk import Desk
+    from server.office.enrolment import Enrolments
     from server.run.run_directory import report_name
     from server.terminal import show_report
 
@@ -178,8 +178,8 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _receipts(arguments: argparse.Namespace) -> None:
     from csasn.federated.receipt import RECEIVED_FILE, read_receipts
-    from server.desk import Desk
-    from server.enrolment import Enrolments
+    from server.office.desk import Desk
+    from server.office.enrolment import Enrolments
 
     desk = Desk(Enrolments.open(arguments.folder))
     if arguments.site not in desk.enrolments.study.federation.sites:

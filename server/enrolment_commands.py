@@ -10,7 +10,7 @@ from csasn.errors import ConfigurationError, TrustError
 from csasn.platform.command import Commands, add_command, confirm
 
 if TYPE_CHECKING:
-    from server.enrolment import Enrolments
+    from server.office.enrolment import Enrolments
 
 FOLDER = Path("coordinator")
 
@@ -129,7 +129,7 @@ def begin_study(arguments: argparse.Namespace, *, survey: bool = False) -> None:
     """Makes the coordinator's folder of a study, or of the survey before it."""
     from csasn.study import read_study
     from csasn.trust.certificates import certificate_fingerprint, days_left
-    from server.enrolment import AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, initialise
+    from server.office.enrolment import AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, initialise
 
     read_study(arguments.study)  # before anything is asked
     folder, passphrase = arguments.folder, _passphrase(arguments.passphrase_file, twice=True)
@@ -147,7 +147,7 @@ def _enroll(arguments: argparse.Namespace) -> None:
     from csasn import __version__
     from csasn.trust.enrolment import read_request
     from csasn.trust.identity import same_fingerprint
-    from server.enrolment import Enrolments
+    from server.office.enrolment import Enrolments
 
     request = read_request(arguments.request)
     enrolments = Enrolments.open(arguments.folder)
@@ -171,7 +171,7 @@ def _enroll(arguments: argparse.Namespace) -> None:
 
 
 def _revoke(arguments: argparse.Namespace) -> None:
-    from server.enrolment import Enrolments
+    from server.office.enrolment import Enrolments
 
     enrolments = Enrolments.open(arguments.folder)
     enrolments.revoke(arguments.site)
@@ -180,7 +180,7 @@ def _revoke(arguments: argparse.Namespace) -> None:
 
 def _renew(arguments: argparse.Namespace) -> None:
     from csasn.trust.certificates import days_left
-    from server.enrolment import SERVER_CERTIFICATE, Enrolments
+    from server.office.enrolment import SERVER_CERTIFICATE, Enrolments
 
     enrolments = Enrolments.open(arguments.folder)
     enrolments.renew(_passphrase(arguments.passphrase_file), arguments.address, arguments.name)
@@ -192,7 +192,7 @@ def _renew(arguments: argparse.Namespace) -> None:
 
 def _backup(arguments: argparse.Namespace) -> None:
     from csasn.platform.backup import write_backup
-    from server.enrolment import Enrolments
+    from server.office.enrolment import Enrolments
 
     Enrolments.open(arguments.folder)
     num_files = write_backup(arguments.file, {FOLDER.name: arguments.folder})

@@ -31,8 +31,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from csasn import __version__
 from csasn.platform.command import run_command
-from server.desk import Desk
-from server.enrolment import Enrolments
+from server.office.desk import Desk
+from server.office.enrolment import Enrolments
 from server.front.front import FrontSettings, Office, run_front
 from server.front.site_signature import SiteSignatures
 folder, port, certificate = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])

@@ -11,7 +11,7 @@ from csasn.platform.configuration import validate
 from csasn.site import find_site
 from csasn.trust.enrolment import read_request
 from csasn.trust.membership import Approval, read_membership
-from server.enrolment import Enrolments
+from server.office.enrolment import Enrolments
 
 SITES = ("centerA", "centerB", "centerC")
 PASSPHRASE = "correct horse battery"

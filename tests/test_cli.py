@@ -52,12 +52,14 @@ def test_help_does_not_load_torch():
 
 def test_server_start_and_status_do_without_torch():
     """`server start` stays in memory for weeks, beside a run that needs it."""
-    program = "import sys, server.coordinator, server.status, server.trouble_calls; sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys, server.office.service, server.office.status, server.office.trouble_calls; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
 
 
 def test_a_coordinators_processes_load_no_library_that_only_pictures_need():
-    program = "import sys, server.flower.app, server.coordinator; sys.exit(any(n.split('.')[0] in ('scipy', 'matplotlib') for n in sys.modules))"
+    program = "import sys, server.flower.app, server.office.service; sys.exit(any(n.split('.')[0] in ('scipy', 'matplotlib') for n in sys.modules))"
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
 
 

@@ -10,21 +10,21 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
-import server.trouble_calls
+import server.office.trouble_calls
 from csasn import __version__, wire
 from csasn.errors import ConfigurationError, RunError
 from csasn.federated.messages import Absence, Reason
 from csasn.platform.supervision import ServiceManager
 from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from reports import finished_round
-from server.coordinator import StartSettings, _run_ended, run, start
-from server.desk import Desk
-from server.enrolment import Enrolments, initialise
 from server.flower.app import GridExchange
+from server.office.desk import Desk
+from server.office.enrolment import Enrolments, initialise
+from server.office.service import StartSettings, _run_ended, run, start
+from server.office.status import _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
+from server.office.trouble_calls import TroubleCalls
 from server.progress import Progress
 from server.run.outcome import write_outcome, write_report
-from server.status import _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
-from server.trouble_calls import TroubleCalls
 
 HOSTILE = "[red]\x1b]0;owned\x07\x9b31m\nsecond line :bomb:"
 SHOWN = "[red]?]0;owned??31m?second line :bomb:"
@@ -54,8 +54,8 @@ def test_a_coordinator_does_not_start_with_a_command_that_cannot_be_called(tmp_p
 
 
 def test_a_command_that_went_away_is_a_warning_and_the_coordinator_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(server.trouble_calls, "find_troubles", lambda _: ["centerA is away"])
-    monkeypatch.setattr(server.trouble_calls, "find_version_troubles", lambda _: {})
+    monkeypatch.setattr(server.office.trouble_calls, "find_troubles", lambda _: ["centerA is away"])
+    monkeypatch.setattr(server.office.trouble_calls, "find_version_troubles", lambda _: {})
     said = []
     TroubleCalls(str(tmp_path / "gone"), said.append).tell(None)
     assert said == [f"warning: {tmp_path / 'gone'} cannot be called: no such file or directory"]
@@ -196,18 +196,18 @@ def test_how_a_ledger_went_back_is_told_by_the_last_word_on_it():
 
 
 def test_a_wait_of_a_minute_is_a_trouble_and_one_of_a_moment_is_none(folder, monkeypatch):
-    import server.status
+    import server.office.status
     from server.run.run_directory import RunDirectory
 
-    monkeypatch.setattr(server.status, "find_service", lambda _: True)
-    monkeypatch.setattr(server.status, "_online", lambda _: {"centerA": "", "centerB": ""})
+    monkeypatch.setattr(server.office.status, "find_service", lambda _: True)
+    monkeypatch.setattr(server.office.status, "_online", lambda _: {"centerA": "", "centerB": ""})
     directory = RunDirectory(folder / "runs/small")
     directory.event("train-started", round=1)
     directory.event("waiting", sites={"centerB": "its disk is full or cannot be written"})
     directory.close()
     desk = Desk(Enrolments.open(folder))
     assert not [trouble for trouble in find_troubles(desk) if "waits" in trouble]
-    monkeypatch.setattr(server.status, "PATIENCE_S", -1.0)
+    monkeypatch.setattr(server.office.status, "PATIENCE_S", -1.0)
     waits = [trouble for trouble in find_troubles(desk) if "waits" in trouble]
     assert any(
         "waits for centerB since" in trouble and trouble.endswith("UTC: its disk is full or cannot be written") for trouble in waits

@@ -22,10 +22,10 @@ from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from csasn.trust.identity import load_identity
 from e2e.deployment import COORDINATOR, Deployment, probe, simulate
 from e2e.relay import Relay
-from server.coordinator import find_service
-from server.desk import Desk
-from server.enrolment import Enrolments
 from server.front.site_signature import Signer
+from server.office.desk import Desk
+from server.office.enrolment import Enrolments
+from server.office.service import find_service
 
 SITES = ("centerA", "centerB", "centerC")
 ROUNDS = 14

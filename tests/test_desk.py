@@ -6,16 +6,16 @@ import time
 import pytest
 from pydantic import ValidationError
 
-import server.trouble_calls
+import server.office.trouble_calls
 from csasn import __version__
 from csasn.errors import ProtocolError, TrustError
 from csasn.trust.enrolment import Enrolment
 from csasn.trust.facts import SiteFacts
 from csasn.trust.membership import Approval
 from enrolling import Federation
-from server.desk import Desk
 from server.front.site_signature import Signer
-from server.trouble_calls import VERSIONS_TOLD, TroubleCalls
+from server.office.desk import Desk
+from server.office.trouble_calls import VERSIONS_TOLD, TroubleCalls
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_other_texts_are_none(model, version):
 
 def test_a_person_is_called_once_for_a_sites_version_and_for_few_of_them(desk, monkeypatch):
     called = []
-    monkeypatch.setattr(server.trouble_calls.subprocess, "Popen", lambda words, **_: called.append(words[1]))
+    monkeypatch.setattr(server.office.trouble_calls.subprocess, "Popen", lambda words, **_: called.append(words[1]))
     calls = TroubleCalls("tell-me", print)
     for number, version in enumerate(["9.9.1", "9.9.2", "9.9.1", "9.9.2", *(f"9.8.{each}" for each in range(20))]):
         desk.exchange(said(version=version), Signer("centerA", 100.0 + number, ""))

@@ -16,7 +16,7 @@ from client.approval import read_approved
 from csasn.errors import StorageError
 from csasn.platform.backup import restore_backup, write_backup
 from csasn.trust.enrolment import read_kit
-from server.enrolment import Enrolments
+from server.office.enrolment import Enrolments
 
 
 def test_two_names_of_one_file_come_back_as_two_files(tmp_path):

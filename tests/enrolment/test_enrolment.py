@@ -19,7 +19,7 @@ from csasn.trust.certificates import certificate_fingerprint
 from csasn.trust.identity import create_keys, load_identity
 from csasn.trust.membership import Member, Membership, read_membership, sign_membership, verify_approvals
 from enrolling import SITES, Federation, json_of
-from server.enrolment import Enrolments
+from server.office.enrolment import Enrolments
 
 
 def test_from_keys_to_a_membership_that_every_site_signed(federation):

@@ -127,9 +127,9 @@ if lie == "version":
     csasn.__version__ = about
 elif lie == "send" and is_process("client.processes", "worker"):
     worker_sends(about)
-elif lie == "ship" and is_process("server.processes", "run"):
+elif lie == "ship" and is_process("server.office.processes", "run"):
     coordinator_ships_code(about)
-elif lie == "die" and (is_process("client.processes", "worker") or is_process("server.processes", "run")):
+elif lie == "die" and (is_process("client.processes", "worker") or is_process("server.office.processes", "run")):
     dies(*about.split(":"))
-elif lie == "ask" and is_process("server.processes", "run"):
+elif lie == "ask" and is_process("server.office.processes", "run"):
     coordinator_asks(about)

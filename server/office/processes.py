@@ -1,4 +1,4 @@
-"""The processes that `server start` keeps running: `python -m server.processes front|run PARENT FOLDER ...`."""
+"""The processes that `server start` keeps running: `python -m server.office.processes front|run PARENT FOLDER ...`."""
 
 import logging
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from csasn.platform.command import log_to_stderr, run_command
 from csasn.platform.supervision import end_on_sigterm, end_with_parent
-from server.coordinator import run, serve_front
+from server.office.service import run, serve_front
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from csasn.errors import ConfigurationError
-from server.desk import Desk
-from server.status import find_troubles, find_version_troubles
+from server.office.desk import Desk
+from server.office.status import find_troubles, find_version_troubles
 
 VERSIONS_TOLD = 3  # of one site
 

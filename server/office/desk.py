@@ -22,8 +22,8 @@ from csasn.platform.storage import private_folder, write_json
 from csasn.study import Name
 from csasn.trust.certificates import days_left
 from csasn.trust.facts import CoordinatorFacts, Phase, SiteFacts
-from server.enrolment import SERVER_CERTIFICATE, Enrolments
 from server.front.site_signature import Signer
+from server.office.enrolment import SERVER_CERTIFICATE, Enrolments
 from server.run.run_directory import finished_rounds, read_events, report_name
 
 

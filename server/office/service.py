@@ -19,9 +19,9 @@ from csasn.platform.storage import is_locked, private_folder, take_lock, write_j
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import split_address
 from csasn.trust.membership import verify_approvals
-from server.desk import Desk
-from server.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 from server.flower.message_bounds import MESSAGES_HELD, message_bytes
+from server.office.desk import Desk
+from server.office.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 from server.run.run_directory import RunDirectory, has_outcome, is_finished, report_name
 
 SERVICE, LOCK = "service.json", "service.lock"
@@ -66,7 +66,7 @@ def start(
         ConfigurationError: the folder is none of a coordinator's, another `server start` is at work on it, or what it shall call
             in trouble is no command.
     """
-    from server.trouble_calls import TroubleCalls, check_command
+    from server.office.trouble_calls import TroubleCalls, check_command
 
     check_command(settings.on_trouble)
     desk = Desk(Enrolments.open(folder))
@@ -277,10 +277,12 @@ def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[
             logs / "superlink.log",
             environment,
         ),
-        Child("front", [*python, "server.processes", "front", parent, str(folder), *listen], logs / "front.log", environment),
+        Child(
+            "front", [*python, "server.office.processes", "front", parent, str(folder), *listen], logs / "front.log", environment
+        ),
     ]
     if settings.with_run and not _run_ended(desk):
-        children.append(Child(RUN, [*python, "server.processes", "run", parent, str(folder)], logs / "run.log", environment))
+        children.append(Child(RUN, [*python, "server.office.processes", "run", parent, str(folder)], logs / "run.log", environment))
     return children
 
 

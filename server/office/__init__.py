@@ -1,0 +1,1 @@
+"""The coordinator's service: studies, enrolment, status, and the processes that it keeps running."""
