@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
 def _simulate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from server.progress import Progress
-    from server.simulate import Simulation, simulate
+    from server.simulation.progress import Progress
+    from server.simulation.simulate import Simulation, simulate
     from server.terminal import show_report
 
     simulation = Simulation(

@@ -56,8 +56,8 @@ def _count_here(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from csasn.study import read_study
-    from server.progress import Progress
-    from server.simulate import Simulation, simulate
+    from server.simulation.progress import Progress
+    from server.simulation.simulate import Simulation, simulate
     from server.terminal import show_report
 
     out = arguments.out or Path("runs") / f"{read_study(arguments.study).name}-survey"

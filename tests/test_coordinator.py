@@ -23,8 +23,8 @@ from server.office.enrolment import Enrolments, initialise
 from server.office.service import StartSettings, _run_ended, run, start
 from server.office.status import _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
 from server.office.trouble_calls import TroubleCalls
-from server.progress import Progress
 from server.run.outcome import write_outcome, write_report
+from server.simulation.progress import Progress
 
 HOSTILE = "[red]\x1b]0;owned\x07\x9b31m\nsecond line :bomb:"
 SHOWN = "[red]?]0;owned??31m?second line :bomb:"

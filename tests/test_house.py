@@ -21,7 +21,7 @@ FLOWER = {
     "csasn/wire/values.py",
     "server/flower/app.py",
     "client/app.py",
-    "server/simulate.py",
+    "server/simulation/simulate.py",
     "server/flower/runtime.py",
     "client/flower_runtime.py",
     "server/flower/superlink.py",

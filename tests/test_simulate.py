@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from csasn.study import read_study
-from server import simulate as engine
-from server.progress import Progress
 from server.run.outcome import write_outcome
 from server.run.run_directory import describe, read_events
-from server.simulate import Simulation
+from server.simulation import simulate as engine
+from server.simulation.progress import Progress
+from server.simulation.simulate import Simulation
 
 COMMAND = Path(sys.prefix) / "bin"
 ROUNDS = 3

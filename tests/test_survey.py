@@ -49,9 +49,9 @@ from csasn.site import Policy
 from csasn.study import read_study
 from csasn.wire.payload import describe
 from page_reader import Page, path_of, resolve
-from server.progress import Progress
 from server.run.run_directory import describe as describe_run
-from server.simulate import Simulation, simulate
+from server.simulation.progress import Progress
+from server.simulation.simulate import Simulation, simulate
 
 COMMAND = Path(sys.prefix) / "bin"
 SECRET = "Dr. Sommer's Zebra 9000"

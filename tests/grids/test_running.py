@@ -22,8 +22,8 @@ pytestmark = pytest.mark.xdist_group("grid")  # one process of a parallel test r
 
 COMMAND = Path(sys.prefix) / "bin"
 SIMULATE = """
-import server.simulate
-server.simulate.NUM_PROCESSES = 1  # and so one thread for the pooled baseline, as in a cell
+import server.simulation.simulate
+server.simulation.simulate.NUM_PROCESSES = 1  # and so one thread for the pooled baseline, as in a cell
 from server.cli import main
 if __name__ == "__main__":
     main()

@@ -12,13 +12,13 @@ from csasn.errors import ConfigurationError, CsasnError, Stopped
 from csasn.platform.heap import keep_freed_memory
 from csasn.site import Site, find_site
 from csasn.study import Study, read_study
-from server.baselines import baselines_of, run_baselines
 from server.flower.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate
 from server.flower.runtime import LocalGrid, require_ray, run_on_ray
-from server.progress import Progress
 from server.run.outcome import write_report
 from server.run.preparation import begin, check_resumable
 from server.run.run_directory import RunDirectory, describe, finished_rounds, has_outcome, set_aside
+from server.simulation.baselines import baselines_of, run_baselines
+from server.simulation.progress import Progress
 
 CLIENT_APP = "client.app:app"
 NUM_PROCESSES = 2

@@ -1,0 +1,1 @@
+"""A federation on one machine: the two workers, baselines, and the progress that people watch."""
