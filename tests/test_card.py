@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import csasn.commands.cli
-import server.cli
+import server.commands.cli
 from csasn.report.card import card_sections, model_card
 from csasn.report.rates import show_rate
 from csasn.report.tables import metrics_tables, report_tables
@@ -135,7 +135,7 @@ def test_the_commands_to_reproduce_are_ones_that_the_programs_take(engine, basel
     rows = rows_of(whole_report(baselines, engine=engine), "How to reproduce")
     program, *words = shlex.split(re.split("[,;]", rows["train again"])[0])
     assert program == "server"
-    taken = server.cli._parser().parse_args(words)
+    taken = server.commands.cli._parser().parse_args(words)
     assert str(taken.study) == "RUN/study.yaml"
     if engine != "deployment":
         assert (taken.engine, taken.baselines) == (engine, bool(baselines))

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 import csasn.commands.cli
-import server.cli
+import server.commands.cli
 from client.cli import command_parser
 from csasn.platform.supervision import free_port
 from csasn.site import Policy, Site, read_site
@@ -352,9 +352,11 @@ def documented_commands():
 
 @pytest.mark.parametrize(("command", "arguments"), sorted(set(documented_commands())))
 def test_every_command_in_the_readme_exists(command, arguments):
-    parser = {"server": server.cli._parser, "client": command_parser, "csasn": getattr(csasn.commands.cli, "_parser", None)}[
-        command
-    ]()
+    parser = {
+        "server": server.commands.cli._parser,
+        "client": command_parser,
+        "csasn": getattr(csasn.commands.cli, "_parser", None),
+    }[command]()
     try:
         parsed = parser.parse_args(arguments)
     except SystemExit as refusal:
@@ -365,7 +367,7 @@ def test_every_command_in_the_readme_exists(command, arguments):
 def test_nginx_passes_to_where_the_documented_command_puts_superlink_and_front():
     text = (DEPLOY / "nginx/csasn.conf").read_text()
     (command,) = re.findall(r"(?m)^#   server (start .*)$", text)
-    started = server.cli._parser().parse_args(shlex.split(command))
+    started = server.commands.cli._parser().parse_args(shlex.split(command))
     assert started.listen == "127.0.0.1"
     assert set(re.findall(r"http://127\.0\.0\.1:(\d+);", text)) == {str(started.superlink_port)}
     assert set(re.findall(r"https://127\.0\.0\.1:(\d+);", text)) == {str(started.port)}

@@ -55,7 +55,9 @@ def test_a_place_reads_back_and_anything_else_is_refused():
 
 def test_without_ray_the_flower_engine_says_what_to_install_and_writes_nothing(tmp_path, write_small_hospitals):
     write_small_hospitals(tmp_path / "h")
-    program = "import sys; sys.modules['ray'] = None; from server.cli import main; main()"  # so that Ray cannot be imported
+    program = (
+        "import sys; sys.modules['ray'] = None; from server.commands.cli import main; main()"  # so that Ray cannot be imported
+    )
     command = [sys.executable, "-P", "-c", program, "simulate", "study.yaml", "--out", "run", "--engine", "flower"]
     done = subprocess.run(command, cwd=tmp_path / "h", capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 3

@@ -25,7 +25,7 @@ from server.evidence.grid import POOLED, Statistics
 from server.evidence.predictions import save_predictions
 
 ASSIGNMENT, STUDY, SITES, RUN, PROGRESS, OUTCOME = "assignment.yaml", "study.yaml", "sites", "run", "progress", "outcome.json"
-SIMULATE = (sys.executable, "-P", "-c", "from server.cli import main; main()", "simulate")
+SIMULATE = (sys.executable, "-P", "-c", "from server.commands.cli import main; main()", "simulate")
 NUM_THREADS = 1  # of each process: threads that wait for each other crawl where several cells share the cores
 TELL_EVERY_S = 1.0
 

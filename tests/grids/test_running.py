@@ -24,7 +24,7 @@ COMMAND = Path(sys.prefix) / "bin"
 SIMULATE = """
 import server.simulation.simulate
 server.simulation.simulate.NUM_PROCESSES = 1  # and so one thread for the pooled baseline, as in a cell
-from server.cli import main
+from server.commands.cli import main
 if __name__ == "__main__":
     main()
 """

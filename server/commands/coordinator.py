@@ -8,7 +8,7 @@ import time
 
 from csasn.errors import ConfigurationError, QuorumError, RunError
 from csasn.platform.command import Commands, add_command, add_health
-from server.enrolment_commands import add_folder
+from server.commands.enrolment import add_folder
 
 
 def add_commands(commands: Commands) -> None:
@@ -160,10 +160,10 @@ def _stop(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from server.commands.terminal import show_report
     from server.office.desk import Desk
     from server.office.enrolment import Enrolments
     from server.run.run_directory import report_name
-    from server.terminal import show_report
 
     desk = Desk(Enrolments.open(arguments.folder))
     path = desk.run_path / report_name(desk.enrolments.study)

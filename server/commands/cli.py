@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from csasn.platform.command import EXIT_CODES, run_command
-from server.coordinator_commands import add_commands as add_coordinator_commands
-from server.enrolment_commands import add_commands as add_enrolment_commands
-from server.survey_command import add_command as add_survey_command
+from server.commands.coordinator import add_commands as add_coordinator_commands
+from server.commands.enrolment import add_commands as add_enrolment_commands
+from server.commands.survey import add_command as add_survey_command
 
 
 def main() -> None:
@@ -61,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 def _simulate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from server.commands.terminal import show_report
     from server.simulation.progress import Progress
     from server.simulation.simulate import Simulation, simulate
-    from server.terminal import show_report
 
     simulation = Simulation(
         study_file=arguments.study,

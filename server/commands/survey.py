@@ -43,7 +43,7 @@ def add_command(commands: Commands) -> None:
 
 def _survey(arguments: argparse.Namespace) -> None:
     if arguments.sites is None:
-        from server.enrolment_commands import begin_study
+        from server.commands.enrolment import begin_study
 
         begin_study(arguments, survey=True)
     elif arguments.name or arguments.passphrase_file:
@@ -56,9 +56,9 @@ def _count_here(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from csasn.study import read_study
+    from server.commands.terminal import show_report
     from server.simulation.progress import Progress
     from server.simulation.simulate import Simulation, simulate
-    from server.terminal import show_report
 
     out = arguments.out or Path("runs") / f"{read_study(arguments.study).name}-survey"
     console = Console(stderr=arguments.json)
