@@ -23,8 +23,8 @@ from client.coordinator_link import (
     exchange_facts,
     read_authority,
 )
-from client.left_out import read_left_out
 from client.sole_client import is_client_at_work, sole_client
+from client.worker.left_out import read_left_out
 from csasn.errors import NetworkError, StorageError, TrustError
 from csasn.platform.storage import private_folder, write_json
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port

@@ -14,7 +14,7 @@ from csasn.platform.command import Commands, add_command
 from csasn.platform.plain_text import plain
 
 if TYPE_CHECKING:
-    from client.replay import Replayed
+    from client.worker.replay import Replayed
     from csasn.site import Site
 
 
@@ -100,7 +100,7 @@ class StatusLine:
 
 def _status(arguments: argparse.Namespace) -> None:
     from client.agent import describe_site
-    from client.left_out import read_left_out
+    from client.worker.left_out import read_left_out
 
     site = _site(arguments)
     status = describe_site(site)
@@ -131,7 +131,7 @@ def _audit(arguments: argparse.Namespace) -> None:
 
 def _replay(arguments: argparse.Namespace) -> "Replayed":
     from client.approval import read_approved
-    from client.replay import find_replay, replay
+    from client.worker.replay import find_replay, replay
 
     site = _site(arguments)
     study, membership, _ = read_approved(site)

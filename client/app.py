@@ -13,8 +13,8 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from client.approval import read_agreed
-from client.outbox import Outbox
-from client.worker import SiteWorker
+from client.worker.outbox import Outbox
+from client.worker.worker import SiteWorker
 from csasn import wire
 from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, StorageError
 from csasn.federated.messages import Absence, Reason

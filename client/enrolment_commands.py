@@ -180,8 +180,8 @@ def _approve(arguments: argparse.Namespace) -> None:
 
 def _backup(arguments: argparse.Namespace) -> None:
     from client.audit import RUN_FOLDER
-    from client.kept import LEFT_OUT_OF_BACKUPS
     from client.withdrawal import CACHE, PAGES
+    from client.worker.kept import LEFT_OUT_OF_BACKUPS
     from csasn.platform.backup import write_backup
 
     site = _site(arguments)

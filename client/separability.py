@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.audit import RUN_FOLDER
-from client.diary import DIARY_FILE, Hospitals, read_diary
+from client.worker.diary import DIARY_FILE, Hospitals, read_diary
 from csasn.errors import TrustError
 from csasn.platform.storage import file_sha256
 from csasn.site import Site

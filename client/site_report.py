@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from client.learner import choose_device
+from client.worker.learner import choose_device
 from csasn.data.cache import Advance
 from csasn.data.cases import SPLITS, TEST, Records, SiteData, load_records, site_data
 from csasn.errors import ConfigurationError, DataError

@@ -100,7 +100,7 @@ def _measure(study: "Study", site: "Site", micro_batch: int) -> Measured:
     import numpy as np
     import torch
 
-    from client.learner import choose_device
+    from client.worker.learner import choose_device
     from csasn.federated.weighting import class_weights
     from csasn.learning.loss import LossTerms
     from csasn.learning.training import LocalPlan, train_locally

@@ -12,7 +12,7 @@ from flwr.app import Context, RecordDict
 import client.app
 from client.audit import audit
 from client.cli import command_parser
-from client.outbox import Outbox
+from client.worker.outbox import Outbox
 from csasn import wire
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, TrustError
 from csasn.federated.messages import Absence, Header, Hello, Reason

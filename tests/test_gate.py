@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.app import reason_of_failure
-from client.outbox import Outbox
+from client.worker.outbox import Outbox
 from csasn import wire
 from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, ProtocolError, StorageError, TrustError
 from csasn.federated.messages import Absence, Answer, Collect, Header, Hello, Kind, Ready, Reason

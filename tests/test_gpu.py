@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from client.replay import REPLAY, replay
+from client.worker.replay import REPLAY, replay
 from csasn.federated.messages import Ready
 from csasn.federated.secagg.masks import Mask, add_masks
 

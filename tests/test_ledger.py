@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from client.app import Node, _node
-from client.outbox import Outbox
+from client.worker.outbox import Outbox
 from csasn import wire
 from csasn.errors import ProtocolError, StorageError
 from csasn.federated.messages import Absence, Answer, Header, Hello, Reason

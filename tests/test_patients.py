@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from client.learner import Learner
+from client.worker.learner import Learner
 from conftest import LocalFederation
 from csasn.data.cases import TRAIN, SiteData, count_training_cases, load_site_data
 from csasn.data.manifest import read_manifest

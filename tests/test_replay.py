@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from client.audit import RUN_FOLDER
-from client.replay import REPLAY, find_replay, replay
+from client.worker.replay import REPLAY, find_replay, replay
 from csasn.errors import ModelError, ProtocolError
 from csasn.platform.checkpoint import load_arrays, save_arrays
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.learner import Learner
+from client.worker.learner import Learner
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, StorageError, TrainingError
 from csasn.federated.messages import Absence, Kind, Ready, Reason, transcript
 from csasn.federated.secagg.keys import SignedKey
@@ -172,7 +172,9 @@ def test_an_answer_that_breaks_the_contract_never_counts(federate, change, reaso
 
 def site_log(caplog):
     """What the workers wrote of failed work."""
-    return [record.getMessage() for record in caplog.records if record.name == "client.worker" and record.levelname == "ERROR"]
+    return [
+        record.getMessage() for record in caplog.records if record.name == "client.worker.worker" and record.levelname == "ERROR"
+    ]
 
 
 def test_an_update_that_is_not_finite_is_a_count_of_its_site_and_its_log_says_so(federate, monkeypatch, caplog):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from client.learner import Learner
+from client.worker.learner import Learner
 from csasn.federated.messages import AboutModel, Absence, Answer, Kind, Reason, transcript
 from csasn.report.report import build_report
 from server.run.run_directory import finished_rounds

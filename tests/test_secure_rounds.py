@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.kept import PENDING_FILE
-from client.learner import Learner
+from client.worker.kept import PENDING_FILE
+from client.worker.learner import Learner
 from conftest import LocalFederation, write_hospitals
 from csasn.errors import QuorumError, TrainingError
 from csasn.federated.messages import AboutModel, Absence, Answer, Collect, Hello, Kind, Ready, Reason

@@ -8,7 +8,7 @@ import pytest
 
 from client.audit import RUN_FOLDER, audit
 from client.cli import command_parser
-from client.worker import SiteWorker
+from client.worker.worker import SiteWorker
 from csasn.data.cases import load_records, load_site_data
 from csasn.data.withdrawals import WITHDRAWN_FILE, Withdrawn
 from csasn.errors import TrustError

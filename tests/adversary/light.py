@@ -15,10 +15,10 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.app import reason_of_failure
-from client.diary import Diary, Hospitals
-from client.kept import Kept, LeftOver
-from client.learner import Work
-from client.worker import SiteWorker, state_name
+from client.worker.diary import Diary, Hospitals
+from client.worker.kept import Kept, LeftOver
+from client.worker.learner import Work
+from client.worker.worker import SiteWorker, state_name
 from csasn.errors import TrainingError
 from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, ModelUpdate, Survey, Train, Validate, Weighting
 from csasn.measures.counts import Layout

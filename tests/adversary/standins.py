@@ -5,9 +5,9 @@ import hashlib
 import io
 from types import SimpleNamespace
 
-import client.diary
-import client.kept
-import client.worker
+import client.worker.diary
+import client.worker.kept
+import client.worker.worker
 from adversary.light import NAMES, LightSites
 from csasn.errors import ModelError, TrustError
 from csasn.federated.secagg import keys, sealing
@@ -74,16 +74,16 @@ def _write(path, value, mode):
 
 
 def _read(path):
-    return validate(client.diary.Contents, path.files[path.full], path.name) if path.exists() else None
+    return validate(client.worker.diary.Contents, path.files[path.full], path.name) if path.exists() else None
 
 
 def files_in_memory(monkeypatch):
-    monkeypatch.setattr(client.kept, "private_folder", lambda path: path)
-    monkeypatch.setattr(client.kept, "save_arrays", _save)
-    monkeypatch.setattr(client.kept, "load_arrays", _load)
-    monkeypatch.setattr(client.diary, "write_json", _write)
-    monkeypatch.setattr(client.diary, "read_diary", _read)
-    monkeypatch.setattr(client.worker, "manifest_sha256", lambda _: "0" * 64)
+    monkeypatch.setattr(client.worker.kept, "private_folder", lambda path: path)
+    monkeypatch.setattr(client.worker.kept, "save_arrays", _save)
+    monkeypatch.setattr(client.worker.kept, "load_arrays", _load)
+    monkeypatch.setattr(client.worker.diary, "write_json", _write)
+    monkeypatch.setattr(client.worker.diary, "read_diary", _read)
+    monkeypatch.setattr(client.worker.worker, "manifest_sha256", lambda _: "0" * 64)
 
 
 # ---- signatures and key exchange: no security, but a signature says who signed what, and two private keys share one secret
@@ -170,7 +170,7 @@ class MemorySites(LightSites):
 
 def remembered(monkeypatch):
     """Hashes of the study and of each question are computed once for each object."""
-    transcripts, plain = {}, client.worker.transcript
+    transcripts, plain = {}, client.worker.worker.transcript
 
     def transcript(question, carried=False):
         place = id(question), carried
@@ -178,5 +178,5 @@ def remembered(monkeypatch):
             transcripts[place] = question, plain(question, carried)
         return transcripts[place][1]
 
-    monkeypatch.setattr(client.worker, "transcript", transcript)
+    monkeypatch.setattr(client.worker.worker, "transcript", transcript)
     return transcripts

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from client.app import reason_of_failure
-from client.worker import SiteWorker
+from client.worker.worker import SiteWorker
 from csasn import wire
 from csasn.errors import TrainingError
 from csasn.federated.messages import Absence, Answer, Collect, ModelUpdate, Ready, Reason

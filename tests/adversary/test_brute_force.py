@@ -13,11 +13,11 @@ import pytest
 
 import adversary.light
 import adversary.symbols
-import client.worker
+import client.worker.worker
 from adversary.light import LightSites
 from adversary.standins import MemorySites, files_in_memory, hash_sign, hashes_for_keys, remembered
 from adversary.symbols import PRIME, Equation, Notes, combinations_without_masks, tells_sites_apart, try_sequences
-from client.kept import Kept
+from client.worker.kept import Kept
 from csasn.federated import messages
 from csasn.federated.secagg import keys, sealing
 
@@ -89,13 +89,13 @@ def _nothing_binds_a_key_to_its_question(monkeypatch):
 
 
 def _two_questions_share_a_key_and_seeds(monkeypatch):
-    monkeypatch.setattr(client.worker, "fresh_key", lambda: hashlib.sha256(adversary.light.speaking[-1].encode()).digest())
+    monkeypatch.setattr(client.worker.worker, "fresh_key", lambda: hashlib.sha256(adversary.light.speaking[-1].encode()).digest())
     monkeypatch.setattr(sealing, "view_of", lambda *_: b"one view".ljust(32))
 
 
 def _carried_is_not_in_the_transcript(monkeypatch):
-    plain = client.worker.transcript
-    monkeypatch.setattr(client.worker, "transcript", lambda question, carried=False: plain(question))
+    plain = client.worker.worker.transcript
+    monkeypatch.setattr(client.worker.worker, "transcript", lambda question, carried=False: plain(question))
 
 
 def _not_in_transcript(leaf):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import client.worker
+import client.worker.worker
 from adversary.light import MOST, LightLearner, LightSites, total
-from client.kept import LeftOver
-from client.learner import Learner
+from client.worker.kept import LeftOver
+from client.worker.learner import Learner
 from csasn.errors import TrainingError
 from csasn.federated.messages import Absence, Answer, Ready, Reason
 
@@ -71,8 +71,8 @@ class SteadyLearner(AddingLearner):
 
 
 def test_without_carried_in_the_transcript_two_sums_differ_by_what_one_site_left_over(tmp_path, monkeypatch):
-    sites, plain = LightSites(NUM, tmp_path, learner=SteadyLearner), client.worker.transcript
-    monkeypatch.setattr(client.worker, "transcript", lambda question, carried=False: plain(question))
+    sites, plain = LightSites(NUM, tmp_path, learner=SteadyLearner), client.worker.worker.transcript
+    monkeypatch.setattr(client.worker.worker, "transcript", lambda question, carried=False: plain(question))
     accepted = trained_once(sites)
     e_of_one = e_of(sites, ALONE, accepted)
     _, whole = drops_what_it_left_over(sites, accepted)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import client.diary
+import client.worker.diary
 from adversary.light import ROUNDS, LightSites, total
-from client.diary import FEW, highest_number
+from client.worker.diary import FEW, highest_number
 from csasn.errors import StorageError
 from csasn.federated.messages import Absence, Answer, Kind, Ready, Reason
 
@@ -117,7 +117,7 @@ def test_where_the_diary_cannot_be_written_nothing_leaves(sites, monkeypatch):
         raise StorageError("cannot write diary.json: no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(client.diary, "write_json", full)
+        patch.setattr(client.worker.diary, "write_json", full)
         assert sites.collect(question, readies) == dict.fromkeys(sites.names, Absence(Reason.DISK))
     expected = sum(sites.worker(name).learner.work(question, None, None, None).update_P for name in sites.names)
     assert np.array_equal(total(sites.collect(question, readies)), expected)  # unmasked in memory would have spoiled it

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from adversary.light import ROUNDS, LightLearner, LightSites, total
-from client.kept import LEFT_OUT_OF_BACKUPS, PENDING_FILE
+from client.worker.kept import LEFT_OUT_OF_BACKUPS, PENDING_FILE
 from csasn.federated.messages import Absence, Answer, ModelUpdate, Ready, Reason
 from csasn.platform.storage import TEMPORARY
 from secagg.scene import is_uniform
@@ -252,10 +252,10 @@ def files_with_keys(sites, name, privates):
 @pytest.fixture
 def privates(monkeypatch):
     """Every private key that a site drew."""
-    import client.worker
+    import client.worker.worker
 
-    drawn, plain = [], client.worker.fresh_key
-    monkeypatch.setattr(client.worker, "fresh_key", lambda: drawn.append(plain()) or drawn[-1])
+    drawn, plain = [], client.worker.worker.fresh_key
+    monkeypatch.setattr(client.worker.worker, "fresh_key", lambda: drawn.append(plain()) or drawn[-1])
     return drawn
 
 

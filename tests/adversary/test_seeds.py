@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 
-import client.worker
+import client.worker.worker
 from csasn.federated.secagg import keys, sealing
 from csasn.federated.secagg.masks import add_masks
 
@@ -74,9 +74,11 @@ def test_no_seed_hides_two_arrays_in_a_run_with_kills_and_restores(federate, tmp
 
 def test_seeds_of_keys_that_serve_two_questions_are_found(federate, recorder, monkeypatch):
     speaking = []
-    plain = client.worker.SiteWorker.answer
-    monkeypatch.setattr(client.worker.SiteWorker, "answer", lambda w, request: speaking.append(w.site.site) or plain(w, request))
-    monkeypatch.setattr(client.worker, "fresh_key", lambda: hashlib.sha256(speaking[-1].encode()).digest())
+    plain = client.worker.worker.SiteWorker.answer
+    monkeypatch.setattr(
+        client.worker.worker.SiteWorker, "answer", lambda w, request: speaking.append(w.site.site) or plain(w, request)
+    )
+    monkeypatch.setattr(client.worker.worker, "fresh_key", lambda: hashlib.sha256(speaking[-1].encode()).digest())
     view_of = keys.view_of
     monkeypatch.setattr(keys, "_derive", lambda secret, context, plain=keys._derive: plain(secret, [context[-1]]))
     assert view_of is keys.view_of

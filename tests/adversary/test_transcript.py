@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Message
 
 from adversary.light import LightSites
-from client.worker import SiteWorker
+from client.worker.worker import SiteWorker
 from csasn import wire
 from csasn.federated import messages
 from csasn.federated.messages import NOT_IN_TRANSCRIPT, Answer, Header, ModelUpdate, Ready, Step, Train, Weighting, transcript

@@ -3,8 +3,8 @@
 import pytest
 
 from client.audit import RUN_FOLDER
-from client.diary import Diary, Entry, Hospitals
 from client.separability import check_differences, find_differences
+from client.worker.diary import Diary, Entry, Hospitals
 from csasn.errors import TrustError
 from csasn.federated.messages import Kind
 from csasn.site import Site

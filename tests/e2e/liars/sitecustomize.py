@@ -12,7 +12,7 @@ def worker_sends(kind):
     import numpy as np
     from flwr.app import Array
 
-    from client import outbox
+    from client.worker import outbox
     from csasn import wire
 
     honest = wire.answer_to_records
@@ -78,7 +78,7 @@ def dies(point, proof):
     import signal
     from contextlib import suppress
 
-    from client import diary, kept
+    from client.worker import diary, kept
     from server.run import masked_sums, run_directory
 
     def die():

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.audit import RUN_FOLDER
-from client.kept import Kept, LeftOver, read_left
-from client.learner import Learner
+from client.worker.kept import Kept, LeftOver, read_left
+from client.worker.learner import Learner
 from csasn.data.share import manifest_sha256
 from csasn.errors import ModelError
 from csasn.federated.messages import Answer, Header, ModelUpdate, Train, Weighting

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.diary import Diary, Entry, Hospitals, NumberError
-from client.kept import Kept, LeftOver, Pending
-from client.learner import Learner, NeedsModelError, Work
-from client.replay import keep_replay
+from client.worker.diary import Diary, Entry, Hospitals, NumberError
+from client.worker.kept import Kept, LeftOver, Pending
+from client.worker.learner import Learner, NeedsModelError, Work
+from client.worker.replay import keep_replay
 from csasn.data.share import manifest_sha256
 from csasn.data.withdrawals import BRING_BACK, WITHDRAWN_FILE
 from csasn.errors import ConfigurationError, CsasnError, ProtocolError, TrustError
