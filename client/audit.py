@@ -20,7 +20,7 @@ from csasn.privacy.ledger import LEDGER_FILE, Entry, read_chain
 from csasn.site import Site
 from csasn.trust.identity import IDENTITY_KEY, read_public_keys, verify
 
-RUN_FOLDER = "run"  # in a hospital's state folder: what client/app.py gets for its state
+RUN_FOLDER = "run"  # in a hospital's state folder: what client/flower/app.py gets for its state
 SENT, REFUSED, CUT, RESTORED, WITHDRAWN = "sent", "refused", "cut", "restored", "withdrawn"
 OF_NO_MESSAGE = (CUT, RESTORED, WITHDRAWN)
 

@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def _node(parent: int, more: list[str]) -> None:
-    from client.flower_runtime import serve_node
+    from client.flower.runtime import serve_node
 
     turns, *arguments = more
     serve_node(arguments, partial(_tell, Path(turns), [0.0]), parent)
@@ -38,8 +38,8 @@ def _tell(path: Path, last: list[float]) -> None:
 
 
 def _worker(parent: int, more: list[str]) -> None:
-    from client.app import app
-    from client.flower_runtime import work
+    from client.flower.app import app
+    from client.flower.runtime import work
 
     keep_freed_memory()
     work(int(more[0]), app, parent)

@@ -15,7 +15,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from PIL import Image
 
-from client.app import reason_of_failure
+from client.flower.app import reason_of_failure
 from client.worker.worker import SiteWorker
 from csasn.data.cases import count_training_cases
 from csasn.federated.messages import Absence, Reason, Reply, Request

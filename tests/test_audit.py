@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, RecordDict
 
-import client.app
+import client.flower.app
 from client.audit import audit
 from client.cli import command_parser
 from client.worker.outbox import Outbox
@@ -47,7 +47,9 @@ class GridInside(LocalGrid):
             self._next_id += 1
             node = message.metadata.dst_node_id
             _identify(node)
-            reply = self.answered(client.app.app(message, Context(RUN_ID, node, dict(self._configs[node]), RecordDict(), {})))
+            reply = self.answered(
+                client.flower.app.app(message, Context(RUN_ID, node, dict(self._configs[node]), RecordDict(), {}))
+            )
             self._replies[message.metadata.message_id] = reply
             _identify(SERVER_NODE)
             identities.append(message.metadata.message_id)
@@ -381,7 +383,7 @@ def test_a_site_whose_ledger_was_lost_begins_a_new_chain_is_named_and_stops_noth
         ledger = tmp_path / "run/sites/centerB/ledger.jsonl"
         if reply.metadata.src_node_id == FIRST_NODE + 1 and reply.metadata.message_type == "train":
             ledger.unlink()
-            client.app._node.cache_clear()
+            client.flower.app._node.cache_clear()
         return reply
 
     path, error = run_federation(tmp_path, answered=forget)

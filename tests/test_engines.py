@@ -19,7 +19,7 @@ def nodes():
     grids = []
 
     def start(*configs):
-        grids.append(LocalGrid("client.app:app", configs, 1))
+        grids.append(LocalGrid("client.flower.app:app", configs, 1))
         return grids[-1]
 
     yield start

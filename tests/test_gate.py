@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from client.app import reason_of_failure
+from client.flower.app import reason_of_failure
 from client.worker.outbox import Outbox
 from csasn import wire
 from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, ProtocolError, StorageError, TrustError

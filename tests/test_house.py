@@ -20,14 +20,14 @@ FLOWER = {
     "csasn/wire/requests.py",
     "csasn/wire/values.py",
     "server/flower/app.py",
-    "client/app.py",
+    "client/flower/app.py",
     "server/simulation/simulate.py",
     "server/flower/runtime.py",
-    "client/flower_runtime.py",
+    "client/flower/runtime.py",
     "server/flower/superlink.py",
     "server/front/fleet_guard.py",
 }
-PRIVATE = {"server/flower/runtime.py", "server/flower/superlink.py", "server/front/fleet_guard.py", "client/flower_runtime.py"}
+PRIVATE = {"server/flower/runtime.py", "server/flower/superlink.py", "server/front/fleet_guard.py", "client/flower/runtime.py"}
 PUBLIC_FLOWER = {"flwr.app", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.clientapp"}
 PURE = (
     "csasn/federated",

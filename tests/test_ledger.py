@@ -19,7 +19,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from client.app import Node, _node
+from client.flower.app import Node, _node
 from client.worker.outbox import Outbox
 from csasn import wire
 from csasn.errors import ProtocolError, StorageError

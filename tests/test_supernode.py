@@ -7,7 +7,7 @@ import pytest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from client.flower_runtime import FleetClient
+from client.flower.runtime import FleetClient
 
 UP, ASKS = "/v1/fleet/activate-node", "/v1/fleet/pull-messages"
 

@@ -99,7 +99,7 @@ class Kept:
         """What is left over from exactly this question; a file that is damaged counts for none."""
         if transcript is None or self.left_path(transcript) is None:
             return None
-        if self._left is None or self._left[0] != transcript:  # or another process had this site's last turn (client/app.py)
+        if self._left is None or self._left[0] != transcript:  # or another process had this site's last turn (client/flower/app.py)
             try:
                 self._left = transcript, read_left(self._left_path(transcript))
             except ModelError:

@@ -81,7 +81,7 @@ publisher = "csasn"
 
 [tool.flwr.app.components]
 serverapp = "server.flower.app:app"
-clientapp = "client.app:app"
+clientapp = "client.flower.app:app"
 """
 
 

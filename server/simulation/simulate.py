@@ -20,7 +20,7 @@ from server.run.run_directory import RunDirectory, describe, finished_rounds, ha
 from server.simulation.baselines import baselines_of, run_baselines
 from server.simulation.progress import Progress
 
-CLIENT_APP = "client.app:app"
+CLIENT_APP = "client.flower.app:app"
 NUM_PROCESSES = 2
 
 

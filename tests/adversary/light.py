@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.app import reason_of_failure
+from client.flower.app import reason_of_failure
 from client.worker.diary import Diary, Hospitals
 from client.worker.kept import Kept, LeftOver
 from client.worker.learner import Work

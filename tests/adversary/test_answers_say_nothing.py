@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from client.app import reason_of_failure
+from client.flower.app import reason_of_failure
 from client.worker.worker import SiteWorker
 from csasn import wire
 from csasn.errors import TrainingError

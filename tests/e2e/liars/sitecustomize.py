@@ -45,7 +45,7 @@ def coordinator_ships_code(proof):
     def bundle():
         buffer = io.BytesIO(honest())
         with zipfile.ZipFile(buffer, "a") as archive:
-            for name in ("client/__init__.py", "client/app.py", "csasn/__init__.py", "sitecustomize.py", "__init__.py"):
+            for name in ("client/__init__.py", "client/flower/app.py", "csasn/__init__.py", "sitecustomize.py", "__init__.py"):
                 archive.writestr(name, f"open({proof!r}, 'a').write(__file__)\n")
         return buffer.getvalue()
 
