@@ -69,7 +69,7 @@ def _add_audit(commands: Commands) -> None:
 
 def run_site(arguments: argparse.Namespace) -> None:
     """`client --site NAME`: until the study ends."""
-    from client.agent import Agent
+    from client.service.agent import Agent
     from csasn.platform.supervision import ServiceManager, told_health
     from csasn.site import find_site_file
 
@@ -99,7 +99,7 @@ class StatusLine:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    from client.agent import describe_site
+    from client.service.agent import describe_site
     from client.worker.left_out import read_left_out
 
     site = _site(arguments)
@@ -139,7 +139,7 @@ def _replay(arguments: argparse.Namespace) -> "Replayed":
 
 
 def _pause(arguments: argparse.Namespace) -> None:
-    from client.agent import PAUSE
+    from client.service.agent import PAUSE
     from csasn.platform.storage import private_folder, write_atomically
 
     path = private_folder(Path(_site(arguments).state)) / PAUSE

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from client.agent import CONNECTING, DOING, FINISHED, TURNS, WAITING, WORKER, Agent, describe_site
-from client.sole_client import LOCK, is_client_at_work, sole_client
+from client.service.agent import CONNECTING, DOING, FINISHED, TURNS, WAITING, WORKER, Agent, describe_site
+from client.service.sole_client import LOCK, is_client_at_work, sole_client
 from csasn.errors import RunError
 from csasn.platform.supervision import Child, ServiceManager
 from enrolling import Federation
@@ -20,7 +20,7 @@ from enrolling import Federation
 HOLDS = """
 import sys
 from pathlib import Path
-from client.sole_client import sole_client
+from client.service.sole_client import sole_client
 with sole_client("centerA", Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -54,7 +54,7 @@ def note(path, **facts):
 
 def test_two_clients_do_not_work_on_one_state_folder(agent, federation, monkeypatch):
     """Two would answer one attempt twice, masked differently."""
-    monkeypatch.setattr("client.agent.end_on_sigterm", lambda: None)
+    monkeypatch.setattr("client.service.agent.end_on_sigterm", lambda: None)
     monkeypatch.setattr(Agent, "_take_part", lambda _: SimpleNamespace(run_status="complete", study_hash=""))
     other = subprocess.Popen(
         [sys.executable, "-c", HOLDS, agent.state], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -73,7 +73,7 @@ def test_two_clients_do_not_work_on_one_state_folder(agent, federation, monkeypa
 
 def test_an_agent_holds_its_folder_as_long_as_it_runs_and_no_longer(agent, monkeypatch):
     held = []
-    monkeypatch.setattr("client.agent.end_on_sigterm", lambda: None)
+    monkeypatch.setattr("client.service.agent.end_on_sigterm", lambda: None)
     monkeypatch.setattr(agent, "_ask", lambda: held.append(is_client_at_work(agent.state)))
     agent.facts = SimpleNamespace(phase="finished", run_status="complete", study_hash=agent.kit.study_hash)
     agent.run()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.agent import describe_site
+from client.service.agent import describe_site
 from csasn.data.split import SPLITS
 from csasn.errors import ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Kind, Reason

@@ -125,11 +125,11 @@ if lie == "version":
     import csasn
 
     csasn.__version__ = about
-elif lie == "send" and is_process("client.processes", "worker"):
+elif lie == "send" and is_process("client.service.processes", "worker"):
     worker_sends(about)
 elif lie == "ship" and is_process("server.office.processes", "run"):
     coordinator_ships_code(about)
-elif lie == "die" and (is_process("client.processes", "worker") or is_process("server.office.processes", "run")):
+elif lie == "die" and (is_process("client.service.processes", "worker") or is_process("server.office.processes", "run")):
     dies(*about.split(":"))
 elif lie == "ask" and is_process("server.office.processes", "run"):
     coordinator_asks(about)

@@ -23,7 +23,7 @@ from client.coordinator_link import (
     exchange_facts,
     read_authority,
 )
-from client.sole_client import is_client_at_work, sole_client
+from client.service.sole_client import is_client_at_work, sole_client
 from client.worker.left_out import read_left_out
 from csasn.errors import NetworkError, StorageError, TrustError
 from csasn.platform.storage import private_folder, write_json
@@ -172,7 +172,7 @@ class Agent:
 
     def _children(self) -> list[Child]:
         port = free_port()
-        python = [sys.executable, "-P", "-m", "client.processes"]
+        python = [sys.executable, "-P", "-m", "client.service.processes"]
         logs = private_folder(self.state / "logs")
         node = {
             "site-file": str(self.site_file.resolve()),

@@ -1,4 +1,4 @@
-"""The processes that `client --site NAME` keeps running: `python -m client.processes node|worker PARENT ...`."""
+"""The processes that `client --site NAME` keeps running: `python -m client.service.processes node|worker PARENT ...`."""
 
 import sys
 import time

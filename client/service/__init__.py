@@ -1,0 +1,1 @@
+"""The processes that a hospital keeps running, and what they say that they are doing."""
