@@ -115,7 +115,7 @@ def _status(arguments: argparse.Namespace) -> None:
 def _audit(arguments: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from client.audit import audit, audit_site
+    from client.trust.audit import audit, audit_site
 
     if arguments.ledger:
         report = audit(arguments.ledger, arguments.received, arguments.site)
@@ -130,7 +130,7 @@ def _audit(arguments: argparse.Namespace) -> None:
 
 
 def _replay(arguments: argparse.Namespace) -> "Replayed":
-    from client.approval import read_approved
+    from client.trust.approval import read_approved
     from client.worker.replay import find_replay, replay
 
     site = _site(arguments)

@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime
 
-from client.approval import APPROVAL, read_approved
 from client.checks_data import CONFIGURATION, num_training_units
 from client.checks_machine import TRAINING
-from client.coordinator_link import check_same_version, check_study, coordinator_address
 from client.findings import Check, Finding, in_units, judge
 from client.situation import Situation
+from client.trust.approval import APPROVAL, read_approved
+from client.trust.coordinator_link import check_same_version, check_study, coordinator_address
 from csasn import __version__
 from csasn.errors import TrainingError, TrustError
 from csasn.learning.training import num_epoch_steps

@@ -118,7 +118,7 @@ def _keygen(arguments: argparse.Namespace) -> None:
 
 
 def _enroll(arguments: argparse.Namespace) -> None:
-    from client.enrolment import request_enrolment
+    from client.trust.enrolment import request_enrolment
     from csasn.platform.storage import write_json
     from csasn.study import read_study
 
@@ -137,7 +137,7 @@ def _enroll(arguments: argparse.Namespace) -> None:
 
 
 def _install(arguments: argparse.Namespace) -> None:
-    from client.enrolment import install_kit
+    from client.trust.enrolment import install_kit
     from csasn import __version__
     from csasn.trust.certificates import certificate_fingerprint
     from csasn.trust.enrolment import AUTHORITY
@@ -158,9 +158,9 @@ def _install(arguments: argparse.Namespace) -> None:
 
 
 def _approve(arguments: argparse.Namespace) -> None:
-    from client.approval import approve, check_prefix, obtain_membership, review
-    from client.coordinator_link import fetch_membership
-    from client.separability import check_differences, find_differences
+    from client.trust.approval import approve, check_prefix, obtain_membership, review
+    from client.trust.coordinator_link import fetch_membership
+    from client.trust.separability import check_differences, find_differences
     from csasn.trust.enrolment import read_kit
 
     site = _site(arguments)
@@ -179,8 +179,8 @@ def _approve(arguments: argparse.Namespace) -> None:
 
 
 def _backup(arguments: argparse.Namespace) -> None:
-    from client.audit import RUN_FOLDER
-    from client.withdrawal import CACHE, PAGES
+    from client.trust.audit import RUN_FOLDER
+    from client.trust.withdrawal import CACHE, PAGES
     from client.worker.kept import LEFT_OUT_OF_BACKUPS
     from csasn.platform.backup import write_backup
 

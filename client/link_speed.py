@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from client.coordinator_link import check_known, coordinator_address, explain, open_client
+from client.trust.coordinator_link import check_known, coordinator_address, explain, open_client
 from csasn.errors import NetworkError
 from csasn.site import Site
 from csasn.trust.enrolment import Kit

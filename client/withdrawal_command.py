@@ -10,7 +10,7 @@ from csasn.errors import ConfigurationError, DataError
 from csasn.platform.command import Commands, add_command
 
 if TYPE_CHECKING:
-    from client.withdrawal import Done
+    from client.trust.withdrawal import Done
 
 DESCRIPTION = """\
 Takes a patient out of the study at this site: from its next answer on, none of their images is in a training, a cache or a count.
@@ -48,7 +48,7 @@ def add_commands(commands: Commands) -> None:
 
 def _withdraw(arguments: argparse.Namespace) -> None:
     from client.situation import Situation
-    from client.withdrawal import withdraw_patient
+    from client.trust.withdrawal import withdraw_patient
     from csasn.data.cases import count_training_cases
 
     patient = (sys.stdin.readline() if arguments.patient == "-" else arguments.patient).strip()

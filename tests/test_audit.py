@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, RecordDict
 
 import client.flower.app
-from client.audit import audit
 from client.cli import command_parser
+from client.trust.audit import audit
 from client.worker.outbox import Outbox
 from csasn import wire
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, TrustError

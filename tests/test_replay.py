@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from client.audit import RUN_FOLDER
+from client.trust.audit import RUN_FOLDER
 from client.worker.replay import REPLAY, find_replay, replay
 from csasn.errors import ModelError, ProtocolError
 from csasn.platform.checkpoint import load_arrays, save_arrays

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from client.audit import audit
 from client.flower.app import reason_of_failure
+from client.trust.audit import audit
 from conftest import SITES, LocalFederation, write_hospitals
 from csasn import wire
 from csasn.data.cases import load_records

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.audit import RUN_FOLDER, audit
 from client.cli import command_parser
+from client.trust.audit import RUN_FOLDER, audit
 from client.worker.worker import SiteWorker
 from csasn.data.cases import load_records, load_site_data
 from csasn.data.withdrawals import WITHDRAWN_FILE, Withdrawn
@@ -140,7 +140,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(hospital, capsys, pa
 def test_a_second_time_mends_what_a_crash_left_out(hospital, monkeypatch, capsys):
     folder, _, site = hospital
     with monkeypatch.context() as patch:
-        patch.setattr("client.withdrawal.Ledger.note_withdrawal", lambda *_: 1 / 0)
+        patch.setattr("client.trust.withdrawal.Ledger.note_withdrawal", lambda *_: 1 / 0)
         assert withdraw(folder, "P5") == 1
     assert len(Withdrawn.of(site).withdrawals) == 1
     ledger = Path(site.state) / RUN_FOLDER / LEDGER_FILE

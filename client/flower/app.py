@@ -12,7 +12,7 @@ import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from client.approval import read_agreed
+from client.trust.approval import read_agreed
 from client.worker.outbox import Outbox
 from client.worker.worker import SiteWorker
 from csasn import wire

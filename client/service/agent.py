@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from client.approval import MEMBERSHIP, keep_approvals, read_approved
-from client.coordinator_link import (
+from client.service.sole_client import is_client_at_work, sole_client
+from client.trust.approval import MEMBERSHIP, keep_approvals, read_approved
+from client.trust.coordinator_link import (
     check_clock,
     check_same_version,
     clock_error_s,
@@ -23,7 +24,6 @@ from client.coordinator_link import (
     exchange_facts,
     read_authority,
 )
-from client.service.sole_client import is_client_at_work, sole_client
 from client.worker.left_out import read_left_out
 from csasn.errors import NetworkError, StorageError, TrustError
 from csasn.platform.storage import private_folder, write_json

@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from client.audit import RUN_FOLDER
+from client.trust.audit import RUN_FOLDER
 from client.worker.kept import Kept, LeftOver, read_left
 from client.worker.learner import Learner
 from csasn.data.share import manifest_sha256

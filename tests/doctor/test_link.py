@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from client import coordinator_link
-from client.coordinator_link import ask_facts
 from client.link_speed import FIRST_BYTES, MOST_BYTES, measure_link, measure_rate
+from client.trust import coordinator_link
+from client.trust.coordinator_link import ask_facts
 from csasn.errors import TrustError
 from doctoring import assert_found
 

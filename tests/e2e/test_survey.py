@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from client.audit import RUN_FOLDER
+from client.trust.audit import RUN_FOLDER
 from csasn.platform.supervision import free_port
 from csasn.trust.enrolment import EnrolmentRequest
 from e2e.deployment import COORDINATOR, Deployment

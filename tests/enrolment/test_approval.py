@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from client.approval import PLAIN, approve, check_membership, obtain_membership, read_approved, review
+from client.trust.approval import PLAIN, approve, check_membership, obtain_membership, read_approved, review
 from csasn.data.survey_tables import survey_layout, tables_of
 from csasn.errors import ConfigurationError, TrustError
 from csasn.learning.normalisation import MEASURED_MODES

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from client.approval import read_approved
+from client.trust.approval import read_approved
 from csasn.errors import StorageError
 from csasn.platform.backup import restore_backup, write_backup
 from csasn.trust.enrolment import read_kit

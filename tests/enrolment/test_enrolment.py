@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.approval import read_approved
+from client.trust.approval import read_approved
 from csasn.errors import ConfigurationError, TrustError
 from csasn.platform.configuration import validate
 from csasn.site import Policy, Site, split_address

@@ -2,8 +2,8 @@
 
 import pytest
 
-from client.audit import RUN_FOLDER
-from client.separability import check_differences, find_differences
+from client.trust.audit import RUN_FOLDER
+from client.trust.separability import check_differences, find_differences
 from client.worker.diary import Diary, Entry, Hospitals
 from csasn.errors import TrustError
 from csasn.federated.messages import Kind

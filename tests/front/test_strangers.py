@@ -152,7 +152,7 @@ def test_when_all_connections_are_taken_an_enrolled_site_gets_in(tmp_path, upstr
 
 
 def test_a_request_of_a_site_is_signed_by_the_clients_own_code(front):
-    from client.coordinator_link import SignedBy
+    from client.trust.coordinator_link import SignedBy
 
     with front.client() as client:
         answer = client.post("/csasn/facts", content=b"hello", auth=SignedBy(KEYS["centerB"]))

@@ -17,7 +17,7 @@ from client.importing.folder import COPY, DAMAGED_FILE, DIRECTORY, NOT_DICOM, UN
 from client.importing.joining import NO_ROW, NO_STUDY
 from client.importing.pictures import ANNOTATED, TEXT
 from client.importing.run import WITHDREW
-from client.withdrawal import withdraw_patient
+from client.trust.withdrawal import withdraw_patient
 from csasn.data.cache import Source, load_images
 from csasn.data.manifest import read_manifest
 from csasn.data.overlay import find_marks

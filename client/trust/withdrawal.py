@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
-from client.audit import RUN_FOLDER
+from client.trust.audit import RUN_FOLDER
 from csasn.data.cache import forget_images
 from csasn.data.manifest import read_manifest
 from csasn.data.withdrawals import Withdrawn, withdraw

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.audit import RUN_FOLDER
+from client.trust.audit import RUN_FOLDER
 from client.worker.diary import DIARY_FILE, Hospitals, read_diary
 from csasn.errors import TrustError
 from csasn.platform.storage import file_sha256
