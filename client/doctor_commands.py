@@ -14,7 +14,7 @@ from csasn.platform.command import Commands, add_command
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from client.situation import Situation
+    from client.doctor.situation import Situation
 
 DESCRIPTION = """\
 Looks at all that a run needs, a line each, with what to do about it: site file, manifest, images, keys, disk, one training
@@ -52,8 +52,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    from client.doctor import Result, examine, first_failure
-    from client.situation import Situation
+    from client.doctor.doctor import Result, examine, first_failure
+    from client.doctor.situation import Situation
 
     bar = _ImageBar()
 
@@ -102,7 +102,7 @@ class _ImageBar:
 
 
 def _write_bundle(path: Path, situation: "Situation", findings: list[dict[str, str]]) -> None:
-    from client.bundle import gather, write_bundle
+    from client.doctor.bundle import gather, write_bundle
 
     site, manifest = None, None
     with suppress(CsasnError):  # what cannot be read was said above

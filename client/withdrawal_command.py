@@ -47,7 +47,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def _withdraw(arguments: argparse.Namespace) -> None:
-    from client.situation import Situation
+    from client.doctor.situation import Situation
     from client.trust.withdrawal import withdraw_patient
     from csasn.data.cases import count_training_cases
 

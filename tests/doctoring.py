@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 import client.cli
 import server.commands.cli
-from client.doctor import CHECKS, examine, first_failure
-from client.situation import Situation
+from client.doctor.doctor import CHECKS, examine, first_failure
+from client.doctor.situation import Situation
 from csasn.trust.certificates import load_authority
 
 SITES = ("centerA", "centerB", "centerC")

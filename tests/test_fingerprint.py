@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.data import get_testdata_file
 
-from client import checks_data
-from client.doctor import examine
-from client.situation import Situation
+from client.doctor import checks_data
+from client.doctor.doctor import examine
+from client.doctor.situation import Situation
 from csasn.data import cache as cache_module
 from csasn.data.cases import Records, load_records, load_site_data
 from csasn.data.fingerprint import Fingerprint, take_fingerprint

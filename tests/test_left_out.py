@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client.checks_data import check_fingerprint, check_images
-from client.checks_manifest import check_splits
-from client.situation import Situation
+from client.doctor.checks_data import check_fingerprint, check_images
+from client.doctor.checks_manifest import check_splits
+from client.doctor.situation import Situation
 from csasn.data import left_out as left_out_module
 from csasn.data import share as share_module
 from csasn.data.cases import Records, load_records, site_data

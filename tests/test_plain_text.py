@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from client.agent_commands import StatusLine
-from client.doctor import Result
-from client.findings import Finding
+from client.doctor.doctor import Result
+from client.doctor.findings import Finding
 from csasn import __version__
 from csasn.errors import NetworkError
 from csasn.platform.command import print_error

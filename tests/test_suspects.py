@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from client import checks_data
+from client.doctor import checks_data
 from csasn.data.notes import FLOW, SLIVER, SQUARED
 from csasn.data.picture import Picture
 from csasn.data.picture_facts import measure

@@ -5,8 +5,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from client import checks_data, link_speed, situation
-from client.training_probe import Measured
+from client.doctor import checks_data, link_speed, situation
+from client.doctor.training_probe import Measured
 from csasn.platform.supervision import free_port
 from csasn.trust.enrolment import read_request
 from csasn.trust.membership import read_membership

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.bundle import Scrubber, cut_paths, gather, write_bundle
-from client.doctor import CHECKS, examine
+from client.doctor.bundle import Scrubber, cut_paths, gather, write_bundle
+from client.doctor.doctor import CHECKS, examine
 from csasn.data.manifest import Manifest, Row
 from csasn.errors import StorageError
 from csasn.site import Site

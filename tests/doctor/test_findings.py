@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from client import checks_machine, situation, training_probe
-from client.doctor import CHECKS, first_failure
-from client.training_probe import Measured
+from client.doctor import checks_machine, situation, training_probe
+from client.doctor.doctor import CHECKS, first_failure
+from client.doctor.training_probe import Measured
 from csasn import __version__
 from csasn.platform.supervision import free_port
 from csasn.privacy.contract import Contract

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from client.link_speed import FIRST_BYTES, MOST_BYTES, measure_link, measure_rate
+from client.doctor.link_speed import FIRST_BYTES, MOST_BYTES, measure_link, measure_rate
 from client.trust import coordinator_link
 from client.trust.coordinator_link import ask_facts
 from csasn.errors import TrustError

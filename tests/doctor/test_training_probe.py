@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from client import training_probe
+from client.doctor import training_probe
 from csasn.errors import ConfigurationError
 
 

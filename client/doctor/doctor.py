@@ -6,11 +6,11 @@ A check that fails keeps none from running but those that need what it found.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from client.checks_data import DATA_CHECKS
-from client.checks_machine import MACHINE_CHECKS
-from client.checks_network import NETWORK_CHECKS
-from client.findings import Check, Finding
-from client.situation import Situation
+from client.doctor.checks_data import DATA_CHECKS
+from client.doctor.checks_machine import MACHINE_CHECKS
+from client.doctor.checks_network import NETWORK_CHECKS
+from client.doctor.findings import Check, Finding
+from client.doctor.situation import Situation
 from csasn.errors import CsasnError
 from csasn.platform.command import permission_denied
 from csasn.platform.plain_text import plain

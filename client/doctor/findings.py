@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from client.situation import Situation
+from client.doctor.situation import Situation
 
 UNITS = ("B", "KiB", "MiB", "GiB")
 Status = Literal["ok", "warning", "failed", "skipped"]

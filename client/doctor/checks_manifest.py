@@ -8,8 +8,8 @@ from itertools import islice
 
 import numpy as np
 
-from client.findings import Finding, judge
-from client.situation import Situation
+from client.doctor.findings import Finding, judge
+from client.doctor.situation import Situation
 from csasn.data.cases import SPLITS, Records, count_training_cases
 from csasn.data.likeness import Facts, conflicting_pairs
 from csasn.data.manifest import MAX_FAULTS, Row

@@ -4,9 +4,9 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from client.checks_data import CONFIGURATION
-from client.findings import Check, Finding, in_units
-from client.situation import Situation
+from client.doctor.checks_data import CONFIGURATION
+from client.doctor.findings import Check, Finding, in_units
+from client.doctor.situation import Situation
 from csasn.errors import ConfigurationError, StorageError, TrainingError
 from csasn.model.network import image_size
 from csasn.trust.identity import IDENTITY_KEY, NODE_KEY, read_public_keys

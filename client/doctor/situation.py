@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from client.link_speed import LinkSpeed, measure_link
-from client.training_probe import Measured, measure_training
+from client.doctor.link_speed import LinkSpeed, measure_link
+from client.doctor.training_probe import Measured, measure_training
 from client.trust.coordinator_link import Handshake, ask_facts, shake_hands
 from csasn.data.cache import Advance
 from csasn.data.cases import Records, SiteData, load_records, site_data

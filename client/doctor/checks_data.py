@@ -8,9 +8,9 @@ from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
-from client.checks_manifest import check_cases, check_labels, check_likeness, check_splits
-from client.findings import Check, Finding, judge
-from client.situation import Situation
+from client.doctor.checks_manifest import check_cases, check_labels, check_likeness, check_splits
+from client.doctor.findings import Check, Finding, judge
+from client.doctor.situation import Situation
 from csasn.data.cases import SPLITS, TRAIN, Records
 from csasn.data.fingerprint import Fingerprint
 from csasn.data.images import read_image

@@ -57,7 +57,7 @@ def take_step(site_file: Path, study_file: Path, micro_batch: int) -> Measured |
         CsasnError: what the child says.
         TrainingError: it says nothing, or takes longer than five minutes.
     """
-    command = [sys.executable, "-P", "-m", "client.training_probe", str(site_file), str(study_file), str(micro_batch)]
+    command = [sys.executable, "-P", "-m", "client.doctor.training_probe", str(site_file), str(study_file), str(micro_batch)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_S, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     except subprocess.TimeoutExpired:

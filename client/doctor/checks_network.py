@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
-from client.checks_data import CONFIGURATION, num_training_units
-from client.checks_machine import TRAINING
-from client.findings import Check, Finding, in_units, judge
-from client.situation import Situation
+from client.doctor.checks_data import CONFIGURATION, num_training_units
+from client.doctor.checks_machine import TRAINING
+from client.doctor.findings import Check, Finding, in_units, judge
+from client.doctor.situation import Situation
 from client.trust.approval import APPROVAL, read_approved
 from client.trust.coordinator_link import check_same_version, check_study, coordinator_address
 from csasn import __version__
