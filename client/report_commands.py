@@ -43,8 +43,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from client.site_report import find_model, make_site_report
-    from client.site_report_page import gain_in_words, render_site_report
+    from client.report.page import gain_in_words, render_site_report
+    from client.report.site_report import find_model, make_site_report
     from csasn.platform.storage import private_folder, writable_folder, write_atomically
     from csasn.site import find_site
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from client.cli import command_parser
-from client.site_report import NUM_EXAMPLES, Measure, compare_models, find_model, make_site_report
-from client.site_report_page import gain_in_words, render_site_report
+from client.report.page import gain_in_words, render_site_report
+from client.report.site_report import NUM_EXAMPLES, Measure, compare_models, find_model, make_site_report
 from csasn.data.cases import TEST, load_site_data
 from csasn.errors import ConfigurationError, DataError, ModelError, StorageError
 from csasn.federated.weighting import ClassWeights

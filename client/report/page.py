@@ -11,8 +11,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.site_report import Example, Measure, SiteReport, Tested
-from client.site_report_template import STYLE, TEMPLATE
+from client.report.site_report import Example, Measure, SiteReport, Tested
+from client.report.template import STYLE, TEMPLATE
 from csasn.data.cases import SPLITS, TEST, TRAIN
 from csasn.finished.weights import NOTICE
 from csasn.measures.intervals import Interval, newcombe, wilson

@@ -1,0 +1,1 @@
+"""A site's own page on its own cases; nothing of it leaves."""
