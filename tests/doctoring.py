@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-import client.cli
+import client.commands.cli
 import server.commands.cli
 from client.doctor.doctor import CHECKS, examine, first_failure
 from client.doctor.situation import Situation
@@ -71,7 +71,7 @@ def running_front(folder, port, certificate):
 
 def run(*arguments, code=0):
     command, *rest = map(str, arguments)
-    main = {"client": client.cli, "server": server.commands.cli}[command].main
+    main = {"client": client.commands.cli, "server": server.commands.cli}[command].main
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [command, *rest])
         with pytest.raises(SystemExit) as ended:

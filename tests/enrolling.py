@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-import client.cli
+import client.commands.cli
 import server.commands.cli
 from csasn.platform.configuration import validate
 from csasn.site import find_site
@@ -31,7 +31,7 @@ class Federation:
         command, *rest = map(str, arguments)
         self._monkeypatch.setattr(sys, "argv", [command, *rest])
         with pytest.raises(SystemExit) as ended:
-            {"client": client.cli, "server": server.commands.cli}[command].main()
+            {"client": client.commands.cli, "server": server.commands.cli}[command].main()
         said = self._capsys.readouterr()
         assert ended.value.code == code, said.err + said.out
         return said.err if code else said.out

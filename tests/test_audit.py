@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, RecordDict
 
 import client.flower.app
-from client.cli import command_parser
+from client.commands.cli import command_parser
 from client.trust.audit import audit
 from client.worker.outbox import Outbox
 from csasn import wire

@@ -46,9 +46,7 @@ def test_help_says_what_each_exit_code_means(command):
 
 def test_help_does_not_load_torch():
     """Help answers at once: heavy libraries are imported by the work, not by the parser."""
-    program = (
-        "import sys, csasn.commands.cli, server.commands.cli, client.cli; sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
-    )
+    program = "import sys, csasn.commands.cli, server.commands.cli, client.commands.cli; sys.exit('torch' in sys.modules or 'flwr' in sys.modules)"
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
 
 

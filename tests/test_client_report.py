@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from client.cli import command_parser
+from client.commands.cli import command_parser
 from client.report.page import gain_in_words, render_site_report
 from client.report.site_report import NUM_EXAMPLES, Measure, compare_models, find_model, make_site_report
 from csasn.data.cases import TEST, load_site_data
@@ -33,7 +33,7 @@ NOTHING_SENT = """
 import os, sys
 ways_out = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
 sys.addaudithook(lambda event, _: os._exit(77) if event in ways_out else None)
-from client.cli import main
+from client.commands.cli import main
 main()
 """
 

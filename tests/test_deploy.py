@@ -25,7 +25,7 @@ import yaml
 
 import csasn.commands.cli
 import server.commands.cli
-from client.cli import command_parser
+from client.commands.cli import command_parser
 from csasn.platform.supervision import free_port
 from csasn.site import Policy, Site, read_site
 

@@ -111,7 +111,11 @@ def test_the_wheel_brings_its_three_commands_and_its_files():
         for script in entry_points(group="console_scripts")
         if script.name in ("csasn", "server", "client")
     }
-    assert scripts == {"csasn": "csasn.commands.cli:main", "server": "server.commands.cli:main", "client": "client.cli:main"}
+    assert scripts == {
+        "csasn": "csasn.commands.cli:main",
+        "server": "server.commands.cli:main",
+        "client": "client.commands.cli:main",
+    }
     installed = Path(csasn.__file__).parent
     assert (installed / "SPEC.md").read_text().startswith("#")
     assert (installed / "py.typed").exists()

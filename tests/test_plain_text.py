@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from client.agent_commands import StatusLine
+from client.commands.agent import StatusLine
 from client.doctor.doctor import Result
 from client.doctor.findings import Finding
 from csasn import __version__
@@ -69,7 +69,7 @@ def test_an_error_is_two_lines_of_text(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_what_is_approved_is_printed_as_text(capsys: pytest.CaptureFixture[str]) -> None:
-    from client.enrolment_commands import _say
+    from client.commands.enrolment import _say
 
     _say(f"study {HOSTILE}", "second")
     lines = capsys.readouterr().out.splitlines()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.cli import command_parser
+from client.commands.cli import command_parser
 from client.trust.audit import RUN_FOLDER, audit
 from client.worker.worker import SiteWorker
 from csasn.data.cases import load_records, load_site_data

@@ -311,5 +311,7 @@ def test_help_names_what_is_written_and_loads_nothing_heavy(capsys):
     said = capsys.readouterr().out
     assert "fingerprint.json and fingerprint.png" in said
     assert "exit codes" in said
-    program = "import sys, client.cli; sys.exit(bool({'torch', 'cryptography', 'pydantic', 'httpx', 'rich'} & set(sys.modules)))"
+    program = (
+        "import sys, client.commands.cli; sys.exit(bool({'torch', 'cryptography', 'pydantic', 'httpx', 'rich'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0

@@ -20,7 +20,7 @@ from e2e.orthanc import NAME, PASSWORD, Orthanc
 from import_scene import SR, Object, clip, found, leaks, picture_of, read_table, still, write_list, write_site
 
 pytestmark = pytest.mark.slow
-CLIENT = [sys.executable, "-c", "from client.cli import main; main()", "import", "--site", "centerA"]
+CLIENT = [sys.executable, "-c", "from client.commands.cli import main; main()", "import", "--site", "centerA"]
 NUM_PATIENTS, UNLISTED = 60, (58, 59, 60)
 LABELS = ("benign", "PTC", "FTC")
 

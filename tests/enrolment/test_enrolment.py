@@ -354,5 +354,7 @@ def test_help_of_a_sites_commands_has_an_example_and_exit_codes(federation, comm
 
 
 def test_help_does_not_load_cryptography():
-    program = "import sys, server.commands.cli, client.cli; sys.exit('cryptography' in sys.modules or 'pydantic' in sys.modules)"
+    program = (
+        "import sys, server.commands.cli, client.commands.cli; sys.exit('cryptography' in sys.modules or 'pydantic' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0

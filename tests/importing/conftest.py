@@ -6,7 +6,7 @@ from typing import Protocol
 
 import pytest
 
-from client.cli import command_parser
+from client.commands.cli import command_parser
 from csasn.platform.command import run_command
 from import_scene import ROWS, THINGS, Done, Hospital, make_hospital
 

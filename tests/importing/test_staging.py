@@ -19,7 +19,7 @@ from csasn.platform.storage import take_lock
 from csasn.trust.pseudonyms import load_pseudonyms
 from import_scene import THINGS, Done, Hospital, leaks, make_hospital, read_table, still, write_site
 
-CLIENT = [sys.executable, "-c", "from client.cli import main; main()", "import", "--site", "centerA"]
+CLIENT = [sys.executable, "-c", "from client.commands.cli import main; main()", "import", "--site", "centerA"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from client.enrolment_commands import add_site_arguments
+from client.commands.enrolment import add_site_arguments
 from csasn.platform.command import Commands, add_command, bars_by_name
 
 PAGE, FOLDER = "report.html", "report"

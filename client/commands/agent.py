@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.enrolment_commands import add_site_arguments
+from client.commands.enrolment import add_site_arguments
 from csasn.errors import NetworkError
 from csasn.platform.command import Commands, add_command
 from csasn.platform.plain_text import plain

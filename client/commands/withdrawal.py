@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.enrolment_commands import add_site_arguments
+from client.commands.enrolment import add_site_arguments
 from csasn.errors import ConfigurationError, DataError
 from csasn.platform.command import Commands, add_command
 

@@ -46,7 +46,7 @@ EXAMPLE = """client import --site centerA --dicom /mnt/export --labels pathology
 
 def add_commands(commands: Commands) -> None:
     """Adds it to the command `client`."""
-    from client.enrolment_commands import add_site_arguments
+    from client.commands.enrolment import add_site_arguments
 
     parser = add_command(
         commands,

@@ -4,13 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from client.agent_commands import add_commands as add_agent_commands
-from client.agent_commands import run_site
-from client.doctor_commands import add_commands as add_doctor_commands
-from client.enrolment_commands import add_commands as add_enrolment_commands
-from client.importing.command import add_commands as add_import_commands
-from client.report_commands import add_commands as add_report_commands
-from client.withdrawal_command import add_commands as add_withdrawal_commands
+from client.commands.agent import add_commands as add_agent_commands
+from client.commands.agent import run_site
+from client.commands.doctor import add_commands as add_doctor_commands
+from client.commands.enrolment import add_commands as add_enrolment_commands
+from client.commands.imports import add_commands as add_import_commands
+from client.commands.report import add_commands as add_report_commands
+from client.commands.withdrawal import add_commands as add_withdrawal_commands
 from csasn.errors import ConfigurationError
 from csasn.platform.command import EXIT_CODES, add_health, run_command
 

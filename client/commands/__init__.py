@@ -1,0 +1,1 @@
+"""The command `client`: arguments and words for people. What it does is in the other rooms."""
