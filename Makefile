@@ -8,7 +8,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find csasn server client -ty
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test check e2e bench lock wheelhouse format clean
+.PHONY: demo test check e2e bench lock wheelhouse map size format clean
 
 # Four phantom hospitals on disk, the federation over them, and each baseline; ends with tables, and names the report to open.
 demo: $(VENV)/ready
@@ -52,6 +52,10 @@ wheelhouse: $(VENV)/ready
 	cp -r deploy $(WHEELHOUSE)/deploy
 	rm -rf $(WHEELHOUSE)/deploy/__pycache__
 	$(BIN)/python deploy/wheelhouse.py $(WHEELHOUSE)
+
+# The diagram of ARCHITECTURE.md, and whether imports go one way; how much code there is.
+map size: $(VENV)/ready
+	$(BIN)/python tests/house.py $@
 
 format: $(VENV)/ready
 	$(BIN)/ruff format .

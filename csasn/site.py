@@ -76,9 +76,9 @@ class Policy(Configuration):
 
     `training_hours` are local time, and may pass midnight. Of the site's images the share `max_unreadable_share` may be unreadable:
     these are left out, and named by row to the site. In a survey, cells of fewer than `smallest_cell` cases hide, and what would
-    give them away (csasn/data/survey_tables.py). `keep_for_replay` keeps the model of the last round for `client audit --replay`: on disk as
-    much again as the model. `min_image_px` refuses images whose longer side is shorter; without, all are taken, and enlarged to the
-    model's input.
+    give them away (csasn/data/survey_tables.py). `keep_for_replay` keeps the model of the last round for `client audit --replay`:
+    on disk as much again as the model. `min_image_px` refuses images whose longer side is shorter; without, all are taken, and
+    enlarged to the model's input.
     """
 
     minimum_cases: Annotated[int, Field(ge=1)] = 1
@@ -128,6 +128,11 @@ class Site(Configuration):
     def keys_folder(self) -> Path:
         """Where the site's private keys are."""
         return Path(self.keys or Path(self.state) / "keys")
+
+    @property
+    def run_folder(self) -> Path:
+        """Where ledger and state of runs are."""
+        return Path(self.state) / "run"
 
     @property
     def kit_folder(self) -> Path:

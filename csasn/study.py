@@ -213,7 +213,8 @@ class About(Configuration):
 
 
 class Study(Configuration):
-    """study.yaml: the same at every site. A `survey` counts the cases of all sites, and trains nothing (csasn/data/survey_tables.py).
+    """study.yaml: the same at every site. A `survey` counts the cases of all sites, and trains nothing
+    (csasn/data/survey_tables.py).
 
     `unit` is what an epoch goes through: each case, or each patient with one case of theirs, drawn anew.
     """

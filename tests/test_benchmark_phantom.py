@@ -139,7 +139,7 @@ def test_a_demo_phantom_is_not_overwritten_by_a_benchmark(tmp_path):
 
 
 def test_the_study_of_the_benchmark_fits_its_sites():
-    study = read_study(Path(csasn.__file__).parent / "data/phantom/benchmark.yaml")
+    study = read_study(Path(csasn.__file__).parent / "phantom/benchmark.yaml")
     assert study.federation.sites == tuple(mix.site for mix in BENCHMARK.mixes)
     assert (study.classes, study.model.profile) == (CLASSES, "csasn-lite")
 

@@ -25,7 +25,7 @@ from e2e.relay import Relay
 from server.front.site_signature import Signer
 from server.office.desk import Desk
 from server.office.enrolment import Enrolments
-from server.office.service import find_service
+from server.office.service_file import find_service
 
 SITES = ("centerA", "centerB", "centerC")
 ROUNDS = 14

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from client.trust.audit import RUN_FOLDER
 from client.worker.replay import REPLAY, find_replay, replay
 from csasn.errors import ModelError, ProtocolError
 from csasn.platform.checkpoint import load_arrays, save_arrays
@@ -64,6 +63,6 @@ def test_a_damaged_round_is_refused_and_none_kept_is_said(federate, tmp_path):
     with pytest.raises(ProtocolError, match="announced as"):
         replayed(federation)
     site = federation.sites["centerA"].model_copy(update={"state": str(tmp_path)})
-    assert not list((tmp_path / RUN_FOLDER).glob("*"))
+    assert not list((tmp_path / "run").glob("*"))
     with pytest.raises(ModelError, match="keeps no round"):
         find_replay(site)

@@ -1,4 +1,4 @@
-"""csasn/finished/saliency.py: against finite differences, against timm's own attention, on networks whose answer is known, on a phantom."""
+"""Saliency against finite differences, against timm's own attention, on networks whose answer is known, on a phantom."""
 
 import copy
 import csv

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from client.commands.cli import command_parser
-from client.trust.audit import RUN_FOLDER, audit
+from client.trust.audit import audit
 from client.worker.worker import SiteWorker
 from csasn.data.cases import load_records, load_site_data
 from csasn.data.withdrawals import WITHDRAWN_FILE, Withdrawn
@@ -134,7 +134,7 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(hospital, capsys, pa
     assert said in err
     assert "P77" not in err
     assert not (Path(site.state) / WITHDRAWN_FILE).exists()
-    assert not (Path(site.state) / RUN_FOLDER / LEDGER_FILE).exists()
+    assert not (site.run_folder / LEDGER_FILE).exists()
 
 
 def test_a_second_time_mends_what_a_crash_left_out(hospital, monkeypatch, capsys):
@@ -143,7 +143,7 @@ def test_a_second_time_mends_what_a_crash_left_out(hospital, monkeypatch, capsys
         patch.setattr("client.trust.withdrawal.Ledger.note_withdrawal", lambda *_: 1 / 0)
         assert withdraw(folder, "P5") == 1
     assert len(Withdrawn.of(site).withdrawals) == 1
-    ledger = Path(site.state) / RUN_FOLDER / LEDGER_FILE
+    ledger = site.run_folder / LEDGER_FILE
     for _ in range(2):
         assert withdraw(folder, "P5") == 0
         assert len(ledger.read_text().splitlines()) == 1
@@ -183,7 +183,7 @@ class Watched:
         self.hospitals = self.federation.sites_folder.parent
         self.ledgers: dict[str, Ledger] = {}
         for name, site in self.federation.sites.items():
-            self.ledgers[name] = Ledger(private_folder(Path(site.state) / RUN_FOLDER) / LEDGER_FILE)
+            self.ledgers[name] = Ledger(private_folder(site.run_folder) / LEDGER_FILE)
         self.restart()
         self.patient = next(iter(load_records(self.federation.study, self.federation.sites["centerA"], SIZE).splits))
 

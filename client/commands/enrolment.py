@@ -179,14 +179,13 @@ def _approve(arguments: argparse.Namespace) -> None:
 
 
 def _backup(arguments: argparse.Namespace) -> None:
-    from client.trust.audit import RUN_FOLDER
     from client.trust.withdrawal import CACHE, PAGES
     from client.worker.kept import LEFT_OUT_OF_BACKUPS
     from csasn.platform.backup import write_backup
 
     site = _site(arguments)
     left_out = [Path(site.state) / name for name in (CACHE, *PAGES)]
-    left_out += [path for name in LEFT_OUT_OF_BACKUPS for path in (Path(site.state) / RUN_FOLDER).glob(f"*/{name}")]
+    left_out += [path for name in LEFT_OUT_OF_BACKUPS for path in site.run_folder.glob(f"*/{name}")]
     num_files = write_backup(arguments.file, _folders(site), leave_out=left_out)
     _say(f"{num_files} files of {site.site} are in {arguments.file}")
 

@@ -20,7 +20,6 @@ from csasn.privacy.ledger import LEDGER_FILE, Entry, read_chain
 from csasn.site import Site
 from csasn.trust.identity import IDENTITY_KEY, read_public_keys, verify
 
-RUN_FOLDER = "run"  # in a hospital's state folder: what client/flower/app.py gets for its state
 SENT, REFUSED, CUT, RESTORED, WITHDRAWN = "sent", "refused", "cut", "restored", "withdrawn"
 OF_NO_MESSAGE = (CUT, RESTORED, WITHDRAWN)
 
@@ -302,4 +301,4 @@ def audit_site(site: Site, received: Path | None = None) -> AuditReport:
     """
     known = (site.keys_folder / IDENTITY_KEY).exists()
     identity = read_public_keys(site.keys_folder).identity if known else None
-    return audit(Path(site.state) / RUN_FOLDER / LEDGER_FILE, received, site.site, identity)
+    return audit(site.run_folder / LEDGER_FILE, received, site.site, identity)

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.trust.audit import RUN_FOLDER
 from client.worker.diary import DIARY_FILE, Hospitals, read_diary
 from csasn.errors import TrustError
 from csasn.platform.storage import file_sha256
@@ -48,7 +47,7 @@ def find_differences(site: Site, membership: Membership) -> list[Difference]:
     """Each earlier membership from which this one would make single hospitals separable."""
     manifest = Path(site.manifest)
     now = file_sha256(manifest) if manifest.exists() else ""
-    diaries = [read_diary(path) for path in sorted((Path(site.state) / RUN_FOLDER).glob(f"*/{DIARY_FILE}"))]
+    diaries = [read_diary(path) for path in sorted(site.run_folder.glob(f"*/{DIARY_FILE}"))]
     counted = [diary.hospitals for diary in diaries if diary and diary.hospitals.manifest_sha256 == now]
     return [difference for difference in _compare(counted, membership) if difference.separable]
 

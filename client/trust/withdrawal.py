@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
-from client.trust.audit import RUN_FOLDER
 from csasn.data.cache import forget_images
 from csasn.data.manifest import read_manifest
 from csasn.data.withdrawals import Withdrawn, withdraw
@@ -50,7 +49,7 @@ def withdraw_patient(site: Site, study: Study, patient: str, why: str) -> Done:
     before = Withdrawn.of(site)
     known = next((found for name in sorted(names) if (found := before.find(name))), None)
     withdrawal = known or withdraw(site, patient, why)
-    ledger = Ledger(private_folder(Path(site.state) / RUN_FOLDER) / LEDGER_FILE)
+    ledger = Ledger(private_folder(site.run_folder) / LEDGER_FILE)
     if not ledger.has_withdrawal(withdrawal.sha256):
         ledger.note_withdrawal(withdrawal.sha256, Occasion(kind=""), why)
     rows = [row for row in manifest.rows if row.patient in names]

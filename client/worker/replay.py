@@ -15,7 +15,6 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from client.trust.audit import RUN_FOLDER
 from client.worker.kept import Kept, LeftOver, read_left
 from client.worker.learner import Learner
 from csasn.data.share import manifest_sha256
@@ -107,7 +106,7 @@ def find_replay(site: Site) -> Path:
     Raises:
         ModelError: there is none.
     """
-    found = sorted((Path(site.state) / RUN_FOLDER).glob(f"*/{REPLAY}"), key=lambda path: path.stat().st_mtime)
+    found = sorted(site.run_folder.glob(f"*/{REPLAY}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise ModelError(f"{site.site} keeps no round to train again", "one is kept from the first round on")
     return found[-1].parent

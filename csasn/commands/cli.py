@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import sys
+from importlib.metadata import entry_points
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ from csasn.commands.explain import add_explain
 from csasn.commands.export import add_export
 from csasn.commands.predict import add_predict
 from csasn.platform.command import EXIT_CODES, progress_bars, run_command
-from server.evidence.command import add_ablate
 
 if TYPE_CHECKING:
     from csasn.site import Site
@@ -41,7 +41,7 @@ def _parser() -> Parser:
         ("predict", "probabilities of each class for images or folders of images", add_predict),
         ("export", "a model as ONNX for other programs, or its safetensors with their description", add_export),
         ("explain", "pictures of where a model looks: Grad-CAM and attention rollout", add_explain),
-        ("ablate", "train variants of a study over several seeds, score them case by case, and compare them", add_ablate),
+        *((entry.name, *entry.load()) for entry in entry_points(group="csasn.commands")),
     ):
         add(commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", epilog=EXIT_CODES,
                                 formatter_class=argparse.RawDescriptionHelpFormatter))  # fmt: skip

@@ -1,7 +1,8 @@
 """Patients who withdrew: nothing that the manifest says of them is in a training, a cache or a count from then on.
 
-`withdrawn.json` in the site's state (0600) names them by keyed hashes (csasn/trust/pseudonyms.py), so that it finds them in a manifest of
-patient numbers as in an imported one. Their rows still take part in splitting, so that no other case moves.
+`withdrawn.json` in the site's state (0600) names them by keyed hashes (csasn/trust/pseudonyms.py), so that it
+finds them in a manifest of patient numbers as in an imported one. Their rows still take part in splitting, so that no other
+case moves.
 """
 
 import hashlib

@@ -5,14 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from csasn.errors import ProtocolError
-from csasn.federated.quantise import (
-    WEIGHT_UNITS,
-    Floats32,
-    Floats64,
-    SignedIntegers,
-    largest_magnitude,
-)
+from csasn.federated.quantise import Floats32, Floats64, SignedIntegers, largest_magnitude
 from csasn.model.segments import Segment
+from csasn.trust.membership import WEIGHT_UNITS
 
 
 def check_bound(upload_P: SignedIntegers, largest: int) -> None:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from csasn.errors import TrainingError
 from csasn.model.segments import Segment
+from csasn.trust.membership import WEIGHT_UNITS
 
 Floats32 = NDArray[np.float32]
 Floats64 = NDArray[np.float64]
 SignedIntegers = NDArray[np.signedinteger]
 
-WEIGHT_UNITS = 64  # p_k is a multiple of 1/64
 BLOCK = 1 << 16  # values handled at a time, in buffers that stay in the processor's cache
 FIRST_RANGE = 0.05  # of a parameter's update in round 1
 HEADROOM = 4.0  # a site's update may pass the last step of the sum by this factor

@@ -47,8 +47,8 @@ def balanced_accuracy_interval(confusion_KK: Integers) -> Interval | None:
 
 
 def auroc_interval(histogram_2B: Integers, resampled_S: Floats | None) -> Interval | None:
-    """Percentile interval of one class's AUROC from `csasn.measures.counts.resample_aurocs`, no narrower than `newcombe`; None where a side
-    is empty."""
+    """Percentile interval of one class's AUROC from `csasn.measures.counts.resample_aurocs`, no narrower than `newcombe`;
+    None where a side is empty."""
     point = auroc(histogram_2B)
     if point is None or resampled_S is None:
         return None

@@ -1,1 +1,1 @@
-"""What the program needs of the machine: files, locks, processes, terminal, configuration. Nothing here knows of cases or models."""
+"""What the program needs of the machine: files, locks, processes, terminal, configuration. It knows no case."""

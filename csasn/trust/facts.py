@@ -1,7 +1,7 @@
 """What a site and the coordinator tell each other beside the rounds: POST /csasn/facts, a small JSON either way.
 
-Only an enrolled site is answered, whose identity signed the request (csasn/trust/request_signature.py), and its word counts for itself
-alone. `GET /csasn/facts` tells anybody the coordinator's version and clock, `Hello`.
+Only an enrolled site is answered, whose identity signed the request (csasn/trust/request_signature.py), and its word counts for
+itself alone. `GET /csasn/facts` tells anybody the coordinator's version and clock, `Hello`.
 """
 
 from typing import Annotated, Literal

@@ -10,12 +10,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, model_validator
 
 from csasn.errors import ConfigurationError, TrustError
-from csasn.federated.quantise import WEIGHT_UNITS
 from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.study import Name, Sha256
 from csasn.trust.identity import IdentityHex, NodeKey, SignatureHex, sign, verify
 
 PURPOSE = "membership"
+WEIGHT_UNITS = 64  # a site's weight is a multiple of 1/64
 
 
 class Member(Configuration):

@@ -42,6 +42,9 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_ablate)
 
 
+ABLATE = "train variants of a study over several seeds, score them case by case, and compare them", add_ablate
+
+
 def _ablate(arguments: argparse.Namespace) -> None:
     from server.evidence.campaign import Campaign
     from server.evidence.cells import cells_of

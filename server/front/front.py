@@ -6,9 +6,9 @@ body. Only the headers that the fleet protocol uses are passed, either way, and 
 that no copy of a model is made; a peer has to move each block within `idle_timeout_s`, and `min_rate` bytes a second in the long
 run.
 
-A fleet request is passed only with the signature of an enrolled node (server/front/node_signature.py), and while that node has not more
-under way than it may (server/front/allowance.py). The front does not withstand a flood that fills its line, and its operator sees what it
-sees.
+A fleet request is passed only with the signature of an enrolled node (server/front/node_signature.py), and while that node has not
+more under way than it may (server/front/allowance.py). The front does not withstand a flood that fills its line, and its operator
+sees what it sees.
 """
 
 import asyncio

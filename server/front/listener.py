@@ -1,6 +1,7 @@
 """What stands under the front: a TLS context that follows its files, a listening socket, and an end to connections that idle.
 
-Connections are counted where they are accepted, before TLS (server/front/connections.py): asyncio would hold 1,000 of them for a minute.
+Connections are counted where they are accepted, before TLS (server/front/connections.py): asyncio would hold 1,000 of them for a
+minute.
 """
 
 import errno

@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csasn.errors import ConfigurationError, RunError, StorageError
-from csasn.platform.configuration import Configuration
-from csasn.platform.storage import is_locked, private_folder, take_lock, write_json
+from csasn.platform.storage import private_folder, take_lock, write_json
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import split_address
 from csasn.trust.membership import verify_approvals
 from server.flower.message_bounds import MESSAGES_HELD, message_bytes
 from server.office.desk import Desk
 from server.office.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
+from server.office.service_file import LOCK, SERVICE, Service, find_service
 from server.run.run_directory import RunDirectory, has_outcome, is_finished, report_name
 
-SERVICE, LOCK = "service.json", "service.lock"
 RUN = "run"
 TURN_S = 0.5
 # glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes. What is smaller,
@@ -35,13 +34,6 @@ LOOK_S = 30.0
 SITE_CONNECTIONS = 16  # of one site to the front, at most; all sites may come from one proxy
 ANEW = "end the coordinator (server stop), move that folder away, and start it"
 Say = Callable[[str], None]
-
-
-class Service(Configuration):
-    """service.json: what `server start` left for the other commands."""
-
-    pid: int
-    superlink_port: int
 
 
 @dataclass(frozen=True)
@@ -105,14 +97,6 @@ def start(
             child.stop()
         (folder / SERVICE).unlink(missing_ok=True)
         os.close(lock)
-
-
-def find_service(folder: Path) -> Service | None:
-    """The `server start` that is at work on this folder, if any."""
-    with suppress(FileNotFoundError, ValueError):
-        service = Service.model_validate_json((folder / SERVICE).read_bytes())
-        return service if is_locked(folder / LOCK) else None
-    return None
 
 
 def _lock(folder: Path) -> int:

@@ -13,7 +13,7 @@ from csasn.platform.plain_text import plain
 from csasn.trust.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
 from server.flower.superlink import LinkLostError, nodes_online
 from server.office.desk import Desk
-from server.office.service import find_service
+from server.office.service_file import find_service
 from server.run.run_directory import finished_rounds
 from server.run.waits import find_waits
 

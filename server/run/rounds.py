@@ -73,7 +73,9 @@ class Coordinator:
         return self.finish(state)
 
     def survey(self) -> dict[str, Integers]:
-        """The summed tables of a survey, over the whole membership; they are in memory alone (csasn/data/survey_tables.py says what is shown).
+        """The summed tables of a survey, over the whole membership; they are in memory alone.
+
+        csasn/data/survey_tables.py says what is shown.
 
         Raises:
             QuorumError: sites refuse, or did not answer again and again.

@@ -1,7 +1,7 @@
 """What the coordinator learns of one question to the sites: sums, and who is in them.
 
-In plain mode (`PlainSums`) each site's update and counts pass through this process; with secure aggregation (server/run/masked_sums.py)
-they are masked. What comes out is the same.
+In plain mode (`PlainSums`) each site's update and counts pass through this process; with secure aggregation
+(server/run/masked_sums.py) they are masked. What comes out is the same.
 """
 
 from dataclasses import replace

@@ -5,7 +5,6 @@ import os
 
 import pytest
 
-from client.trust.audit import RUN_FOLDER
 from csasn.platform.supervision import free_port
 from csasn.trust.enrolment import EnrolmentRequest
 from e2e.deployment import COORDINATOR, Deployment
@@ -64,7 +63,7 @@ def test_ledger_and_receipts_of_a_survey_agree(surveyed):
     said = deployment.run("client", "audit", "--site", "centerB", "--received", str(received))
     assert "signed by this site" in said
     assert "nothing was trained" in said
-    ledger = deployment.folder / "centerB/state" / RUN_FOLDER / "ledger.jsonl"
+    ledger = deployment.folder / "centerB/state/run" / "ledger.jsonl"
     assert {json.loads(line)["kind"] for line in ledger.read_text().splitlines()} == {"survey", "collect"}
 
 

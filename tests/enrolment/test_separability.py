@@ -2,7 +2,6 @@
 
 import pytest
 
-from client.trust.audit import RUN_FOLDER
 from client.trust.separability import check_differences, find_differences
 from client.worker.diary import Diary, Entry, Hospitals
 from csasn.errors import TrustError
@@ -32,7 +31,7 @@ def count(site, sites, study=STUDY):
     from pathlib import Path
 
     proposed = membership(sites)
-    folder = Path(site.state) / RUN_FOLDER / f"study-{proposed.membership_hash[:12]}"
+    folder = site.run_folder / f"study-{proposed.membership_hash[:12]}"
     folder.mkdir(parents=True)
     diary = Diary(folder, Hospitals(study_hash=study, membership_hash=proposed.membership_hash, sites=sites))
     entry = Entry(number=1, transcript="c" * 64, answer="d" * 64)
