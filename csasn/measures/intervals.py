@@ -1,7 +1,7 @@
 """95 % intervals from summed counts, for classes of few cases too, where resampling alone gives too narrow ones.
 
 Of six positives among 100 cases, an interval of AUROC by resampling holds the truth 78 to 86 times of 100, not 95; one of balanced
-accuracy with 40, 40, 8 and 6 test cases of four classes and recalls of .9 to .95, 78 times (tests/test_intervals.py).
+accuracy with 40, 40, 8 and 6 test cases of four classes and recalls of .9 to .95, 78 times (tests/measures/test_intervals.py).
 """
 
 from collections.abc import Callable

@@ -29,7 +29,7 @@ from client.commands.cli import command_parser
 from csasn.platform.supervision import free_port
 from csasn.site import Policy, Site, read_site
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 DOCKERFILES = sorted((DEPLOY / "container").glob("Dockerfile.*"))

@@ -1,7 +1,7 @@
 """Damaged and hostile files: every reader of foreign files answers with a result or a `CsasnError`, in bounded time and memory.
 
 Inputs are read in batches by a process of their own, so that a decoder that hangs or dies costs a batch and not the tests. The
-fault names reader, seed and number of the input; `PYTHONPATH=tests python tests/test_fuzz.py READER SEED COUNT FOLDER` reads a
+fault names reader, seed and number of the input; `PYTHONPATH=tests python tests/data/test_fuzz.py READER SEED COUNT FOLDER` reads a
 batch again, and leaves the input that stopped it in FOLDER. CSASN_FUZZ_BATCHES sets how many thousand inputs the slow run reads.
 """
 
@@ -395,7 +395,7 @@ def fuzz(name: str, num_inputs: int, folder: Path, seed: int) -> Batch:
         AssertionError: one of them stopped it.
     """
     command = [sys.executable, "-P", __file__, name, str(seed), str(num_inputs), str(folder)]
-    places = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    places = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
     surroundings = {**os.environ, "PYTHONPATH": places}
     try:
         done = subprocess.run(command, capture_output=True, timeout=BATCH_SECONDS, text=True, check=False, env=surroundings)

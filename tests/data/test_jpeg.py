@@ -1,7 +1,7 @@
 """csasn/data/codecs.py: every predictor and depth of lossless JPEG, restarts, scans, JPEG of 12 bits, and colours left as they are.
 
-Lossless streams are coded here, by T.81's words and bit by bit; tests/test_dicom_syntaxes.py reads what GDCM and others coded, and
-tests/test_fuzz.py damages it.
+Lossless streams are coded here, by T.81's words and bit by bit; tests/data/test_dicom_syntaxes.py reads what GDCM and others
+coded, and tests/data/test_fuzz.py damages it.
 """
 
 from collections.abc import Sequence

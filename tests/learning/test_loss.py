@@ -22,7 +22,7 @@ from csasn.learning.loss import LossTerms, count_labelled, multitask_loss
 from csasn.platform.configuration import validate
 from csasn.study import Study
 
-VECTORS = Path(__file__).parent / "vectors"
+VECTORS = Path(__file__).parents[1] / "vectors"
 COMMITTED = json.loads((VECTORS / "loss.json").read_text(encoding="utf-8"))
 ACCEPTED, REFUSED = COMMITTED["accepted"], COMMITTED["refused"]
 FLOAT32 = {"rtol": 2e-5, "atol": 2e-7}

@@ -14,7 +14,7 @@ from csasn.federated.messages import Absence, Answer, Collect, Ready, Reason, Re
 from csasn.federated.secagg.keys import SignedKey
 from csasn.federated.secagg.sealing import Sealing
 from server.flower.runtime import _identify
-from test_wire import REQUESTS, message_of
+from wire.test_wire import REQUESTS, message_of
 
 NUM_INPUTS = 50_000  # of each of the two
 LONGEST_S = 5.0  # of the processor: a shared machine may stop a process for a moment

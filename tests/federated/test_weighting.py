@@ -20,7 +20,7 @@ from csasn.federated import weighting
 from csasn.platform.configuration import validate
 from csasn.study import ClassWeighting
 
-VECTORS = Path(__file__).parent / "vectors"
+VECTORS = Path(__file__).parents[1] / "vectors"
 SCRIPT = VECTORS / "make_weighting.py"
 COMMITTED = json.loads((VECTORS / "weighting.json").read_text(encoding="utf-8"))
 ACCEPTED, REFUSED = COMMITTED["accepted"], COMMITTED["refused"]

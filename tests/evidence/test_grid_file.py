@@ -14,7 +14,7 @@ from server.evidence.cells import cells_of
 from server.evidence.grid import read_grid
 from server.evidence.results import Results
 
-EVIDENCE = Path(__file__).parent.parent / "evidence"
+EVIDENCE = Path(__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ OF_OLD = ("benchmark", "modules", "recipe", "upload_bits")
 
 
 def cells_of_evidence(name, tmp_path):
-    packaged = Path(sys.modules["csasn"].__file__).parent / "data/phantom"
+    packaged = Path(sys.modules["csasn"].__file__).parent / "phantom"
     for folder, study in (("demo", "study.yaml"), ("benchmark", "benchmark.yaml"), ("tuning", "benchmark.yaml")):
         (tmp_path / folder).mkdir()
         shutil.copy(packaged / study, tmp_path / folder / "study.yaml")

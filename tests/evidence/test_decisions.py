@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-EVIDENCE = Path(__file__).parent / "evidence"
+EVIDENCE = Path(__file__).parent
 
 
 def test_the_table_follows_from_the_kept_predictions():

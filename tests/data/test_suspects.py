@@ -11,7 +11,7 @@ from csasn.data.picture import Picture
 from csasn.data.picture_facts import measure
 from csasn.data.suspects import KINDS, find_suspects
 from csasn.site import Policy
-from test_fingerprint import Hospital, examine_data, hospital
+from data.test_fingerprint import Hospital, examine_data, hospital
 
 __all__ = ["hospital"]
 
