@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -46,6 +46,7 @@ class Deployment:
         self.sites = list(self.study["federation"]["sites"])
         self.mark = uuid.uuid4().hex
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._held: list[int] = []  # processes that stand still
         self.health: dict[str, str] = {}  # owner -> where it answers probes
 
     # enrolment
@@ -141,6 +142,23 @@ class Deployment:
             self.processes[owner].wait()
         return pid
 
+    @contextmanager
+    def going_on(self, site: str) -> Iterator[None]:
+        """Lets the run go on for this block alone: after it the worker of `site`, which every masked round waits for, stands still,
+        so that no slow test finds the run at its end."""
+        self._let_go()
+        try:
+            yield
+        finally:
+            if (pid := self.pid(site, "worker")) is not None:
+                os.kill(pid, signal.SIGSTOP)
+                self._held.append(pid)
+
+    def _let_go(self) -> None:
+        while self._held:
+            with suppress(ProcessLookupError):
+                os.kill(self._held.pop(), signal.SIGCONT)
+
     def end(self, owner: str) -> int:
         """Ends `server start` or `client --site` as a service manager would; its exit code."""
         process = self.processes.pop(owner)
@@ -154,6 +172,7 @@ class Deployment:
 
     def close(self) -> None:
         """Ends everything; nothing may be left."""
+        self._let_go()
         for owner in list(reversed(self.processes)):
             self.end(owner)
         try:
