@@ -1,84 +1,75 @@
 """The charts of a report: which values, from which places in report.json, on which axes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from markupsafe import Markup
-
-from csasn.report.charts import (
-    Axis,
-    IntervalRow,
-    Line,
-    interval_chart,
-    line_chart,
-    rounds_axis,
-    share_axis,
-    value_axis,
-)
+from csasn.report.charts import Axis, Chart, IntervalRow, Line, LineChart, RowChart, rounds_axis, share_axis, value_axis
 from csasn.report.marked import MIB, Marked, Part
-
-
-@dataclass(frozen=True)
-class ClassFigures:
-    """The charts of one class on test cases."""
-
-    name: str
-    charts: tuple[Markup, ...]
+from csasn.report.types import Report, Result
 
 
 def methods_of(marked: Marked) -> dict[str, Marked]:
     """What is told of each model that was tested, by the name that people read: federated, pooled, and each site alone."""
-    methods = {"federated": marked.at("final")}
-    for name in marked.names("baselines"):
-        methods[f"{name.removeprefix('single/')} alone" if name.startswith("single/") else name] = marked.at("baselines", name)
+    methods = {"federated": marked.at("final")} | {_title(name): marked.at("baselines", name) for name in marked.names("baselines")}
     return {name: method for name, method in methods.items() if method.find()}
 
 
-def comparison_charts(marked: Marked) -> list[Markup]:
+def results_of(report: Report) -> dict[str, Result | None]:
+    """The same as values."""
+    return {"federated": report.final, **{_title(name): result for name, result in report.baselines.items()}}
+
+
+def _title(name: str) -> str:
+    return f"{name.removeprefix('single/')} alone" if name.startswith("single/") else name
+
+
+def comparison_charts(marked: Marked) -> list[Chart]:
     """Macro AUROC and balanced accuracy of every method, with their intervals."""
-    return [
+    return _known(
         _comparison(marked, "Macro AUROC", "macro_auroc", "macro AUROC; guessing is in the middle"),
         _comparison(marked, "Balanced accuracy", "balanced_accuracy", "balanced accuracy"),
-    ]
+    )
 
 
-def round_charts(marked: Marked) -> list[Markup]:
+def round_charts(marked: Marked) -> list[Chart]:
     """Validation metrics, recall of each class, and the loss, over the rounds."""
     both = _lines(marked, {"macro AUROC": ("macro_auroc",), "balanced accuracy": ("balanced_accuracy",)})
     recalls = _lines(marked, {name: ("recall", name) for name in marked.names("classes")})
-    return [
+    return _known(
         _rounds_chart("Macro AUROC and balanced accuracy", share_axis("on validation cases"), both),
         _rounds_chart("Recall of each class", share_axis("recall"), recalls),
         _free_chart("Loss on validation cases", "loss", _lines(marked, {"loss": ("loss",)})),
-    ]
+    )
 
 
-def weight_charts(marked: Marked) -> list[Markup]:
+def weight_charts(marked: Marked) -> list[Chart]:
     """ω of each class over the rounds."""
     weights = _lines(marked, {name: ("class_weights", index) for index, name in enumerate(marked.names("classes"))})
-    return [_free_chart("Class weights ω", "weight ω", weights, reference="1")]
+    return _known(_free_chart("Class weights ω", "weight ω", weights, reference="1"))
 
 
-def traffic_charts(marked: Marked) -> list[Markup]:
+def traffic_charts(marked: Marked) -> list[Chart]:
     """Bytes and seconds of each round."""
     ways = _lines(marked, {"up, from all sites": ("bytes_up",), "down, to all sites": ("bytes_down",)}, MIB)
-    return [
+    return _known(
         _free_chart("Sent and received", "MiB", ways, low=0),
         _free_chart("Time", "seconds", _lines(marked, {"seconds": ("seconds",)}), low=0),
-    ]
+    )
 
 
-def class_figures(marked: Marked) -> list[ClassFigures]:
+def class_charts(marked: Marked) -> dict[str, list[Chart]]:
     """ROC, precision over recall, and reliability of each class, the pooled model's beside them; none in reports without them."""
-    figures = []
-    for name in marked.names("final", "per_class"):
-        charts = (_roc(marked, name), _precision_recall(marked, name), _reliability(marked, name))
-        if drawn := tuple(chart for chart in charts if chart):
-            figures.append(ClassFigures(name, drawn))
-    return figures
+    charts = {
+        name: _known(_roc(marked, name), _precision_recall(marked, name), _reliability(marked, name))
+        for name in marked.names("final", "per_class")
+    }
+    return {name: drawn for name, drawn in charts.items() if drawn}
 
 
-def _comparison(marked: Marked, title: str, metric: str, meaning: str) -> Markup:
+def _known(*charts: Chart | None) -> list[Chart]:
+    return [chart for chart in charts if chart]
+
+
+def _comparison(marked: Marked, title: str, metric: str, meaning: str) -> Chart | None:
     rows = []
     for name, method in methods_of(marked).items():
         spread = f"{metric}_ci95"
@@ -87,23 +78,23 @@ def _comparison(marked: Marked, title: str, metric: str, meaning: str) -> Markup
         keys = method.key(metric), method.key(spread)
         rows.append(IntervalRow(name, method.number(metric), keys[0], interval, keys[1], strong=name == "federated"))
     described = f"{title} of each model on test cases; the values are in the table below"
-    return interval_chart(title, described, share_axis(meaning), rows) if rows else Markup()
+    return RowChart(title, described, share_axis(meaning), rows) if rows else None
 
 
-def _rounds_chart(title: str, axis: Axis, lines: Sequence[Line], reference: str = "") -> Markup:
+def _rounds_chart(title: str, axis: Axis, lines: Sequence[Line], reference: str = "") -> Chart | None:
     """Nothing where there are no values, as in a run without a round, or whose metrics were withheld."""
     if not any(height is not None for line in lines for _, height in line.points):
-        return Markup()
+        return None
     rounds = [current for current, _ in lines[0].points]
     described = f"{title} over the rounds; the values are in the table below"
-    return line_chart(title, described, rounds_axis(rounds), axis, lines, reference)
+    return LineChart(title, described, rounds_axis(rounds), axis, lines, reference)
 
 
-def _free_chart(title: str, label: str, lines: Sequence[Line], low: float | None = None, reference: str = "") -> Markup:
+def _free_chart(title: str, label: str, lines: Sequence[Line], low: float | None = None, reference: str = "") -> Chart | None:
     """A chart whose vertical axis goes as far as the values do."""
     values = [height for line in lines for _, height in line.points if height is not None]
     ends = [*values, *([float(reference)] if reference else [])]
-    return _rounds_chart(title, value_axis(label, ends, low), lines, reference) if values else Markup()
+    return _rounds_chart(title, value_axis(label, ends, low), lines, reference) if values else None
 
 
 def _lines(marked: Marked, paths: Mapping[str, tuple[Part, ...]], unit: float = 1) -> list[Line]:
@@ -120,20 +111,20 @@ def _lines(marked: Marked, paths: Mapping[str, tuple[Part, ...]], unit: float = 
     return lines
 
 
-def _roc(marked: Marked, name: str) -> Markup:
+def _roc(marked: Marked, name: str) -> Chart | None:
     lines = _curves(marked, name, "roc")
     x, y = share_axis("false positive rate"), share_axis("recall")
     return _class_chart(f"ROC of {name}", x, y, lines, "diagonal")
 
 
-def _precision_recall(marked: Marked, name: str) -> Markup:
+def _precision_recall(marked: Marked, name: str) -> Chart | None:
     lines = _curves(marked, name, "precision_recall")
     support = {other: marked.number("final", "per_class", other, "support") or 0 for other in marked.names("final", "per_class")}
     share = support[name] / (sum(support.values()) or 1)  # the precision of guessing
     return _class_chart(f"Precision and recall of {name}", share_axis("recall"), share_axis("precision"), lines, f"{share:.4f}")
 
 
-def _reliability(marked: Marked, name: str) -> Markup:
+def _reliability(marked: Marked, name: str) -> Chart | None:
     groups = marked.at("final", "per_class", name, "reliability")
     points, keys, texts, sizes = [], [], [], []
     for index in range(len(groups.items())):
@@ -147,9 +138,9 @@ def _reliability(marked: Marked, name: str) -> Markup:
     return _class_chart(f"Reliability of {name}", x, y, [line] if points else [], "diagonal")
 
 
-def _class_chart(title: str, x: Axis, y: Axis, lines: list[Line], reference: str) -> Markup:
+def _class_chart(title: str, x: Axis, y: Axis, lines: list[Line], reference: str) -> Chart | None:
     described = f"{title} on test cases: {y.label} over {x.label}"
-    return line_chart(title, described, x, y, lines, reference) if lines else Markup()
+    return LineChart(title, described, x, y, lines, reference) if lines else None
 
 
 def _curves(marked: Marked, name: str, kind: str) -> list[Line]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
-Report = Mapping[str, object]
 Part = str | int
 DASH = "–"
 MIB = 1 << 20
@@ -17,7 +16,7 @@ MIB = 1 << 20
 class Marked:
     """A report, its events among it, read by path; `base` is the path of the part that is looked at."""
 
-    def __init__(self, report: Report, base: tuple[Part, ...] = ()) -> None:
+    def __init__(self, report: Mapping[str, object], base: tuple[Part, ...] = ()) -> None:
         self._report, self._base = report, base
 
     def at(self, *path: Part) -> "Marked":

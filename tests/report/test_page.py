@@ -10,13 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from csasn.report.card import card_sections
-from csasn.report.curves import draw_curves
-from csasn.report.page import render_page, write_page
-from csasn.report.tables import report_tables
 from page_reader import Page, check_page
+from reports import card_sections, draw_curves, read_lines, render_page, report_tables, write_page
 from sample_reports import sample_events, sample_report
-from server.run.run_directory import read_events
 
 STATUSES = ("complete", "degraded", "incomplete", "stopped", "failed")
 ODD = ("<b>", "a.b\\c", 'say "&amp;"', "{{ 7 }}")
@@ -101,7 +97,7 @@ def test_every_number_is_the_reports_in_every_status(status):
 
 
 def test_every_number_of_a_real_run_is_that_of_its_report(simulated):
-    report, events = json.loads((simulated / "report.json").read_text()), read_events(simulated)
+    report, events = json.loads((simulated / "report.json").read_text()), read_lines(simulated)
     page = check_page((simulated / "report.html").read_text(), report, events)
     assert "final.macro_auroc" in page.places()
     assert "baselines.single/centerB.balanced_accuracy" in page.places()
