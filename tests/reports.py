@@ -24,6 +24,7 @@ MEMBERSHIP = Membership(
     study_hash=STUDY.study_hash,
     members=(Member(site="centerA", weight_units=40), Member(site="centerB", weight_units=24)),
 )
+BASELINES_OF_TWO = ("pooled", "single/centerA", "single/centerB")
 HELLO = {"event": "hello", "histogram": [310, 190, 4]}
 
 

@@ -6,9 +6,14 @@ Keys that a line lacks, as of an older version, have defaults.
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from csasn.report.types import Facts, Reasons, Result, SurveyTable
+
+
+def _readable(text: object) -> object:
+    """An error may name a file whose name is no text: those bytes become question marks."""
+    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
 
 
 class Told(Facts):
@@ -159,7 +164,7 @@ class Failed(Told):
     """The run ended early, and can be resumed."""
 
     event: Literal["failed"]
-    error: str = ""
+    error: Annotated[str, BeforeValidator(_readable)] = ""
 
 
 class Ended(Told):

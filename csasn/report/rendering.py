@@ -31,8 +31,8 @@ def _environment() -> Environment:
 
 
 def _root() -> Path:
-    """The folder of the packages. Flower's packer takes no .html, so that code of `flwr run .` has no templates beside it: there it is
-    the folder of the installed distribution, or the one that it is installed from for editing."""
+    """The folder of the packages. Flower's packer takes no .html, so that code of `flwr run .` has no templates beside it: there
+    it is the folder of the installed distribution, or the one that it is installed from for editing."""
     here = Path(csasn.__file__).parent.parent
     if (here / ROOMS[0] / "templates").exists():
         return here
