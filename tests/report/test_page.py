@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+import client
+import csasn
+from csasn.report import rendering
 from page_reader import Page, check_page
 from reports import card_sections, draw_curves, read_lines, render_page, report_tables, write_page
 from sample_reports import sample_events, sample_report
@@ -301,3 +304,27 @@ def test_many_rounds_sites_and_classes_make_a_page_of_a_few_megabytes(tmp_path):
     text = (tmp_path / "report.html").read_text()
     check_page(text, report, sample_events(report))
     assert len(text) < 4_000_000
+
+
+def test_templates_and_schemas_come_with_the_package():
+    report, site = Path(csasn.__file__).parent / "report", Path(client.__file__).parent / "report"
+    for part in ("templates/report.html", "templates/style.css", "templates/card.txt", "schema/report.json", "schema/event.json"):
+        assert (report / part).exists(), part
+    assert (site / "templates/site_report.html").exists()
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_code_without_templates_takes_those_of_what_is_installed(editable, monkeypatch, tmp_path):
+    """As that of `flwr run .`, whose packer takes no .html."""
+
+    class Installed:
+        def read_text(self, _):
+            source = {"url": "file:///home/some%20one/csasn", "dir_info": {"editable": True}}
+            return json.dumps(source) if editable else None
+
+        def locate_file(self, _):
+            return Path("/venv/site-packages")
+
+    monkeypatch.setattr(rendering.csasn, "__file__", str(tmp_path / "csasn/__init__.py"))
+    monkeypatch.setattr(rendering, "distribution", lambda _: Installed())
+    assert rendering._root() == Path("/home/some one/csasn" if editable else "/venv/site-packages")

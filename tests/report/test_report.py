@@ -12,7 +12,18 @@ import csasn
 from csasn.data.cases import TEST, TRAIN
 from csasn.finished.weights import NOTICE, load_model
 from csasn.measures.counts import count_cases
-from reports import MEMBERSHIP, STUDY, build_report, counted, final_metrics, finished_round, model_card, run_status, write_report
+from reports import (
+    MEMBERSHIP,
+    STUDY,
+    build_report,
+    counted,
+    final_metrics,
+    finished_round,
+    model_card,
+    read_lines,
+    run_status,
+    write_report,
+)
 from server.run.outcome import write_outcome
 
 KEYS = {
@@ -174,7 +185,7 @@ def test_what_no_case_tells_is_null():
 
 
 def test_a_round_told_twice_counts_once(finished):
-    events = finished.directory.events()
+    events = read_lines(finished.path)
     again = [event for event in events if event["event"] == "round-finished"]
     report = build_report(finished.study, finished.directory.membership, "local", [*events, *again], "complete")
     assert [row["round"] for row in report["rounds"]] == [1, 2, 3]
