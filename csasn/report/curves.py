@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from csasn.platform.storage import write_atomically
 from csasn.report.charts import Chart, IntervalRow, LineChart, RowChart
 from csasn.report.figures import comparison_charts, round_charts, weight_charts
-from csasn.report.marked import Marked
 from csasn.report.rates import plain, whose_cases
 from csasn.report.types import Report
 
@@ -25,8 +24,7 @@ MAX_NAMED = 12  # lines; more names would cover the picture
 
 def draw_curves(report: Report, path: Path) -> None:
     """Writes the picture as PNG: the charts of the page on rounds, class weights ω, and test metrics beside the baselines."""
-    marked = Marked(report.as_json())
-    charts = [*round_charts(marked), *weight_charts(marked), *comparison_charts(marked)]
+    charts = [*round_charts(report), *weight_charts(report), *comparison_charts(report)]
     title = f"{len(report.sites)} sites, {len(report.rounds)} rounds, {report.profile}, status {report.status}"
     title += f"; test cases of {whose_cases(report.absent_at_finish)} (bar: 95 %)" if report.final else ""
     write_atomically(path, draw_charts(charts, title))

@@ -13,6 +13,11 @@ DASH = "–"
 MIB = 1 << 20
 
 
+def key_of(*path: Part) -> str:
+    """A path as one text."""
+    return ".".join(str(part).replace("\\", "\\\\").replace(".", "\\.") for part in path)
+
+
 class Marked:
     """A report, its events among it, read by path; `base` is the path of the part that is looked at."""
 
@@ -25,7 +30,7 @@ class Marked:
 
     def key(self, *path: Part) -> str:
         """The whole path as one text."""
-        return ".".join(str(part).replace("\\", "\\\\").replace(".", "\\.") for part in (*self._base, *path))
+        return key_of(*self._base, *path)
 
     def find(self, *path: Part) -> object:
         """What is there, None where nothing is."""

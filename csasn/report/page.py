@@ -59,24 +59,24 @@ def write_page(report: Report, events: Sequence[Event], path: Path) -> None:
 def render_page(report: Report, events: Sequence[Event]) -> str:
     """The page as text."""
     marked = Marked({**report.as_json(), "events": [event.as_json() for event in events]})
-    methods = figures.methods_of(marked)
+    results = figures.results_of(report)
     return render(
         "report.html",
         report=report,
         final=report.final,
         marked=marked,
-        methods=methods,
-        results=figures.results_of(report),
-        comparison=draw(figures.comparison_charts(marked)),
-        round_charts=draw(figures.round_charts(marked)),
-        weight_charts=draw(figures.weight_charts(marked)),
-        traffic_charts=draw(figures.traffic_charts(marked)),
-        class_charts={name: draw(charts) for name, charts in figures.class_charts(marked).items()},
+        methods={name: marked.at(*place) for name, (_, place) in results.items()},
+        results={name: result for name, (result, _) in results.items()},
+        comparison=draw(figures.comparison_charts(report)),
+        round_charts=draw(figures.round_charts(report)),
+        weight_charts=draw(figures.weight_charts(report)),
+        traffic_charts=draw(figures.traffic_charts(report)),
+        class_charts={name: draw(charts) for name, charts in figures.class_charts(report).items()},
         troubles=_troubles(events, marked),
         max_troubles=MAX_TROUBLES,
         inconclusive=inconclusive,
         card=card_sections(report) if report.model_fields_set >= CARD_KEYS else (),
-        **summary(report, events, marked, methods),
+        **summary(report, events, marked),
     )
 
 

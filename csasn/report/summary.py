@@ -1,12 +1,13 @@
 """What a report says in plain words, as templates/summary.html needs it: what is said of which class, site and baseline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from csasn import NOTICE
 from csasn.data.split import SPLITS
 from csasn.report.events import Event, Failed
+from csasn.report.figures import results_of
 from csasn.report.marked import Marked, constant, listed
 from csasn.report.rates import STILL, few_cases, inconclusive, small_classes, whose_cases
 from csasn.report.types import Report, Result
@@ -19,7 +20,7 @@ ENGINES = {
 DONE = ("trained", "validated", "tested")  # on the cases of each split
 
 
-def summary(report: Report, events: Sequence[Event], marked: Marked, methods: Mapping[str, Marked]) -> dict[str, object]:
+def summary(report: Report, events: Sequence[Event], marked: Marked) -> dict[str, object]:
     """The values that the template names, over and above the report itself."""
     failed = [index for index, event in enumerate(events) if isinstance(event, Failed)]
     few = {name: marked.count("final", "per_class", name, "support") for name in few_cases(report)}
@@ -33,7 +34,7 @@ def summary(report: Report, events: Sequence[Event], marked: Marked, methods: Ma
         "whose": whose_cases(report.absent_at_finish),
         "missing": no_metrics(report),
         "extremes": _extremes(report.final) if report.final else (),
-        "gains": _gains(marked, methods),
+        "gains": _gains(report, marked),
         "few": [Markup("{} ({})").format(name, support) for name, support in few.items()],
         "listed": listed,
         "constant": constant,
@@ -63,14 +64,14 @@ def _extremes(final: Result) -> tuple[str, ...]:
     return max(known, key=lambda name: known[name]), min(known, key=lambda name: known[name])
 
 
-def _gains(marked: Marked, methods: Mapping[str, Marked]) -> list[tuple[str, list[Markup]]] | None:
+def _gains(report: Report, marked: Marked) -> list[tuple[str, list[Markup]]] | None:
     """Which sites alone the federated model is better than by macro AUROC, and which not; None where nothing can be compared."""
-    ours = marked.number("final", "macro_auroc")
-    alone = {name: method for name, method in methods.items() if name not in ("federated", "pooled")}
+    ours = report.final.macro_auroc if report.final else None
+    alone = {name: told for name, told in results_of(report).items() if name not in ("federated", "pooled")}
     if ours is None or not alone:
         return None
     sides: dict[bool, list[Markup]] = {True: [], False: []}
-    for name, method in alone.items():
-        if (theirs := method.number("macro_auroc")) is not None:
-            sides[ours > theirs].append(Markup("{} ({})").format(name, method.rate("macro_auroc")))
+    for name, (result, place) in alone.items():
+        if result.macro_auroc is not None:
+            sides[ours > result.macro_auroc].append(Markup("{} ({})").format(name, marked.rate(*place, "macro_auroc")))
     return [(words, sides[better]) for words, better in (("better than", True), ("not better than", False)) if sides[better]]
