@@ -1,22 +1,19 @@
 """One picture of a run: how validation metrics and class weights moved, and what the federation gained on test cases."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from math import nan
 from pathlib import Path
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from csasn.platform.storage import write_atomically
 from csasn.report.charts import Chart, IntervalRow, LineChart, RowChart
 from csasn.report.figures import comparison_charts, round_charts, weight_charts
-from csasn.report.rates import plain, whose_cases
+from csasn.report.picture import COLOURS, plain, plot_style, write_figure
+from csasn.report.rates import whose_cases
 from csasn.report.types import Report
 
 COLUMNS = 3
-COLOURS = ("#1b7f79", "#c8553d", "#7d5ba6", "#d9a21b", "#4c6e91", "#8a8d3f", "#b04a7a", "#5a5a5a")
 STRONG, WEAK = "#1f5fa8", "0.55"
 MARKS, DASHES = "osD^", ("-", "--", ":", "-.")
 MAX_NAMED = 12  # lines; more names would cover the picture
@@ -27,13 +24,13 @@ def draw_curves(report: Report, path: Path) -> None:
     charts = [*round_charts(report), *weight_charts(report), *comparison_charts(report)]
     title = f"{len(report.sites)} sites, {len(report.rounds)} rounds, {report.profile}, status {report.status}"
     title += f"; test cases of {whose_cases(report.absent_at_finish)} (bar: 95 %)" if report.final else ""
-    write_atomically(path, draw_charts(charts, title))
+    draw_charts(charts, title, path)
 
 
-def draw_charts(charts: Sequence[Chart], title: str) -> bytes:
-    """Charts as one PNG, three in a row."""
+def draw_charts(charts: Sequence[Chart], title: str, path: Path) -> None:
+    """Writes charts as one PNG, three in a row."""
     rows = max(1, -(-len(charts) // COLUMNS))
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+    with plot_style():
         figure = Figure(figsize=(15, 4.8 * rows), layout="constrained")
         for number, axes in enumerate(figure.subplots(rows, COLUMNS, squeeze=False).flat):
             if number < len(charts):
@@ -41,9 +38,7 @@ def draw_charts(charts: Sequence[Chart], title: str) -> bytes:
             else:
                 axes.set_axis_off()
         figure.suptitle(title)
-        buffer = BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+        write_figure(figure, path, mode=0o666)
 
 
 def _draw(axes: Axes, chart: Chart) -> None:

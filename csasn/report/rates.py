@@ -8,11 +8,6 @@ from csasn.report.types import ClassResult, Report
 STILL = "rounds before a withdrawal hold what was learned of the patient, later ones begin from these"
 
 
-def plain(text: str) -> str:
-    """Text of which matplotlib reads nothing as mathematics."""
-    return text.replace("$", r"\$")
-
-
 def whose_cases(absent_at_finish: Mapping[str, str] | None) -> str:
     """Whose test cases the federated model's metrics count; baselines are always scored on those of all sites."""
     return "the sites that answered at the end" if absent_at_finish else "all sites"
