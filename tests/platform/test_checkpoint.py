@@ -173,7 +173,7 @@ def test_a_run_under_way_is_not_set_aside(directory):
 
 
 def test_an_event_that_a_crash_cut_off_is_left_out(directory):
-    directory.event("hello", sites=["centerA"])
+    directory.event("hello", sites=["centerA"], histogram=[1])
     with (directory.path / "events.jsonl").open("a") as file:
         file.write('{"event": "round-fin')
     assert [event["event"] for event in read_lines(directory.path)] == ["hello"]
