@@ -107,8 +107,3 @@ def listed(names: Sequence[str]) -> Markup:
     """Names as a list in a sentence: a, b and c."""
     head = Markup(", ").join(names[:-1])
     return Markup("{} and {}").format(head, names[-1]) if head else Markup().join(names)
-
-
-def constant(text: str) -> Markup:
-    """A number that is no result, such as the end of a scale, marked as one."""
-    return Markup("<span data-constant>{}</span>").format(text)

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from csasn import NOTICE
-from csasn.data.split import SPLITS
 from csasn.report.events import Event, Failed
 from csasn.report.figures import results_of
-from csasn.report.marked import Marked, constant, listed
+from csasn.report.marked import Marked, listed
 from csasn.report.rates import STILL, few_cases, inconclusive, small_classes, whose_cases
 from csasn.report.types import Report, Result
 
@@ -17,7 +16,6 @@ ENGINES = {
     "flower": "in a simulation on Flower's runtime, from a folder for each site",
     "deployment": "at the sites themselves, each of which kept its images and labels",
 }
-DONE = ("trained", "validated", "tested")  # on the cases of each split
 
 
 def summary(report: Report, events: Sequence[Event], marked: Marked) -> dict[str, object]:
@@ -27,33 +25,15 @@ def summary(report: Report, events: Sequence[Event], marked: Marked) -> dict[str
     return {
         "notice": report.notice or NOTICE,
         "engines": ENGINES,
-        "used": [(done, split) for done, split in zip(DONE, SPLITS, strict=True) if _has_cases(report, split)],
         "small": small_classes(report),
         "still": STILL,
         "error": failed[-1] if failed else None,
         "whose": whose_cases(report.absent_at_finish),
-        "missing": no_metrics(report),
         "extremes": _extremes(report.final) if report.final else (),
         "gains": _gains(report, marked),
         "few": [Markup("{} ({})").format(name, support) for name, support in few.items()],
         "listed": listed,
-        "constant": constant,
     }
-
-
-def no_metrics(report: Report) -> str:
-    """Why a report has no test metrics."""
-    if report.status == "incomplete":
-        return (
-            "Nothing is known of its quality: the test metrics were withheld, since a site was missing when they were counted, and "
-            "the study allows none of fewer sites."
-        )
-    return "Nothing is known of its quality: there is no finished model, and no test metrics."
-
-
-def _has_cases(report: Report, split: str) -> bool:
-    used = (report.data or {}).get(split)
-    return used is not None and used.cases > 0
 
 
 def _extremes(final: Result) -> tuple[str, ...]:
