@@ -150,7 +150,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         csv.writer(text).writerows(case_table(network, info, sites, arguments.split))
         write_atomically(arguments.cases, text.getvalue().encode(), mode=0o600)
     if arguments.json:
-        sys.stdout.write(json.dumps({"sites": list(sites), "split": arguments.split, **final}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({"sites": list(sites), "split": arguments.split, **final.as_json()}, indent=1) + "\n")
     else:
         Console().print(metrics_tables(final, f"{arguments.split} cases of {', '.join(sites)}"))
 

@@ -23,7 +23,7 @@ import yaml
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from server.run.run_directory import read_events
+from reports import read_lines
 
 BIN = Path(sys.prefix) / "bin"
 MARK = "CSASN_TEST_MARK"
@@ -215,7 +215,7 @@ class Deployment:
 
     def events(self, kind: str) -> list[Event]:
         """The events of this kind so far."""
-        return [event for event in read_events(self.run_path) if event["event"] == kind]
+        return [event for event in read_lines(self.run_path) if event["event"] == kind]
 
     def round(self) -> int:
         """The newest round that was begun."""
@@ -270,7 +270,7 @@ class Deployment:
         """The ends of all logs, for a test that fails."""
         files = [*self.folder.glob("*.log"), *self.folder.glob("coordinator/logs/*.log"), *self.folder.glob("*/state/logs/*.log")]
         texts = [f"== {file.relative_to(self.folder)}\n{file.read_text(errors='replace')[-1500:]}" for file in files]
-        events = "\n".join(str(event)[:300] for event in read_events(self.run_path)[-25:])
+        events = "\n".join(str(event)[:300] for event in read_lines(self.run_path)[-25:])
         return "\n".join([*texts, f"== events\n{events}"])
 
 
@@ -280,7 +280,7 @@ def simulate(folder: Path) -> dict[str, object]:
     words = [BIN / "server", "simulate", folder / "study.yaml", "--out", folder / "local"]
     subprocess.run(words, cwd=folder, env=environment, stdin=-3, stdout=-3, check=True, timeout=300)
     report = json.loads((folder / "local/report.json").read_text())
-    rounds = [event for event in read_events(folder / "local") if event["event"] == "round-finished"]
+    rounds = [event for event in read_lines(folder / "local") if event["event"] == "round-finished"]
     return report | {"hashes": {event["round"]: event["state_hash"] for event in rounds}}
 
 
