@@ -18,8 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, RLELossless
 from csasn.data.codecs import Decoded, SizeError, decode_rle, decode_stream
 from csasn.data.dicom_header import AGAIN, NATIVE, UNCOMPRESSED, Object, wrong
 from csasn.data.jpeg import CODESTREAM, JP2
-from csasn.data.notes import MORE_FRAMES
-from csasn.data.picture import CONVERT, UNREADABLE
+from csasn.data.picture import CONVERT, MORE_FRAMES, UNREADABLE
 from csasn.errors import DataError
 
 UNDEFINED = 0xFFFFFFFF

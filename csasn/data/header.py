@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from csasn.data.faults import Fault, data_error
+from csasn.data.faults import Fault, data_error, listed
 from csasn.data.sheet import squeeze
 from csasn.errors import DataError
 from csasn.study import Study
@@ -55,8 +55,8 @@ def read_columns(number: int, header: Sequence[str], study: Study) -> Columns:
         num_columns=len(header),
         nameless=nameless,
         said=((f"columns are read by their meaning: {', '.join(otherwise)}",) if otherwise else ())
-        + ((f"columns without a name are left out: {_numbers([place + 1 for place in nameless])}",) if nameless else ()),
-        notes=(f"columns that are not known are left out: {_numbers(extra)}",) if extra else (),
+        + ((f"columns without a name are left out: {listed([place + 1 for place in nameless])}",) if nameless else ()),
+        notes=(f"columns that are not known are left out: {listed(extra)}",) if extra else (),
     )
 
 
@@ -86,7 +86,3 @@ def _refuse(number: int, missing: Sequence[str], near: Mapping[int, str], study:
     if wrong:
         hint += ", else name it clearly otherwise"
         raise data_error([Fault(number, str(column), f"is nearly {name}", hint) for column, name in wrong.items()])
-
-
-def _numbers(columns: Sequence[int]) -> str:
-    return ", ".join(map(str, columns[:10])) + (f" and {len(columns) - 10} more" if len(columns) > 10 else "")

@@ -18,13 +18,14 @@ from PIL import Image
 from csasn.data.formats import HEAD_BYTES, tell_format
 from csasn.data.photos import read_photo
 from csasn.data.picture import Picture, no_memory
-from csasn.data.quiet import QUIET
+from csasn.data.quiet import QUIET, silence_logs
 from csasn.data.share import found_away, unreadable
 from csasn.errors import DataError
 
 __all__ = ["PREPROCESSING_VERSION", "Picture", "check_file", "hash_file", "letterbox", "no_memory", "read_image", "require_size"]
 
 MAX_IMAGE_BYTES = 4 << 30
+silence_logs("PIL", "imagecodecs")
 
 PREPROCESSING_VERSION = 6  # of everything from file to square and facts; a new one rebuilds the caches
 

@@ -13,8 +13,7 @@ import pydicom
 from PIL import Image
 
 from csasn.data.dicom_header import Object, name_of
-from csasn.data.notes import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY
-from csasn.data.picture import require_bounds
+from csasn.data.picture import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY, require_bounds
 from csasn.errors import DataError
 
 CLEARLY_LARGER = 1.5  # of two views by area: the larger one is the picture, the other one a detail

@@ -3,13 +3,13 @@
 Every table parts the same cases, so that all that two of them have in common is the number of cases. C cells of a table, S splits.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.data.makers import MAKERS
 from csasn.data.split import SPLITS
 from csasn.measures.counts import Integers, Layout
 from csasn.study import Study
@@ -24,6 +24,23 @@ SMALLEST_SUM = 10  # over all sites; what is below is not shown
 SIZE_EDGES_PX = (256, 384, 512, 768, 1024)
 IMAGE_EDGES = (2, 3, 4, 6, 11)
 WITHOUT_CLASS = "without a class"
+
+# the makers of scanners are a fixed list, so that no text of a site or a device goes any further;
+# words that stand alone, or begin a word; brands that changed hands are of who sells them today
+_BRANDS = {
+    "GE": r"ge|gems|gehc|general electric|logiq\w*|voluson\w*|vivid\w*|vscan\w*",
+    "Philips": r"philips\w*|atl|epiq\w*|affiniti\w*|iu22|hdi|clearvue\w*|lumify\w*",
+    "Siemens": r"siemens\w*|acuson\w*",
+    "Samsung Medison": r"samsung\w*|medison\w*|sonoace\w*|accuvix\w*",
+    "Canon Toshiba": r"canon\w*|toshiba\w*|aplio\w*|xario\w*",
+    "Mindray": r"mindray\w*|resona\w*|zonare\w*",
+    "Fujifilm Hitachi Aloka": r"fujifilm\w*|hitachi\w*|aloka\w*|arietta\w*|prosound\w*|sonosite\w*",
+    "Esaote": r"esaote\w*|mylab\w*",
+    "SuperSonic Hologic": r"supersonic\w*|hologic\w*|aixplorer\w*",
+}
+_PATTERNS = {maker: re.compile(rf"\b(?:{words})\b") for maker, words in _BRANDS.items()}
+OTHER, SEVERAL, UNKNOWN = "another maker", "several makers", "unknown maker"
+MAKERS = (*_BRANDS, OTHER, SEVERAL, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -142,3 +159,11 @@ def _bins(edges: tuple[int, ...], least: int) -> tuple[str, ...]:
     starts = (least, *edges)
     names = [f"{start}" if end == start + 1 else f"{start} to {end - 1}" for start, end in zip(starts, edges, strict=False)]
     return (*names, f"{edges[-1]} or more")
+
+
+def maker_of(text: str) -> str:
+    """The maker that a text names, one of `MAKERS`; the first of them where it names two."""
+    words = re.sub(r"[\W_]+", " ", text.casefold()).strip()
+    if not words:
+        return UNKNOWN
+    return next((maker for maker, pattern in _PATTERNS.items() if pattern.search(words)), OTHER)

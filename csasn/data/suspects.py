@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from csasn.data.notes import FLOW, SLIVER
+from csasn.data.picture import FLOW, SLIVER
 from csasn.data.picture_facts import ImageFacts
 
 FEW_LEVELS = 32  # grey levels of 256
