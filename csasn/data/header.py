@@ -33,6 +33,11 @@ def known_columns(study: Study) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*REQUIRED, *OPTIONAL, *study.descriptors)))
 
 
+def used_columns(study: Study) -> frozenset[str]:
+    """Names of the columns whose cells are read."""
+    return frozenset((*REQUIRED, "patient_id", "split", "scanner", *study.descriptors))
+
+
 def read_columns(number: int, header: Sequence[str], study: Study) -> Columns:
     """The columns that `header`, which is row `number`, names. Columns are told by their numbers: a name may be a case's.
 
@@ -77,8 +82,7 @@ def _near_misses(header: Sequence[str], names: Sequence[str], known: Collection[
 
 def _refuse(number: int, missing: Sequence[str], near: Mapping[int, str], study: Study) -> None:
     """Raises where a required column is missing, or one that would be used has another name by mistake."""
-    used = {*REQUIRED, "patient_id", "split", "scanner", *study.descriptors}
-    wrong = {column: name for column, name in near.items() if name in used}
+    wrong = {column: name for column, name in near.items() if name in used_columns(study)}
     hint = "; ".join(f"is column {column} the {name}? then name it so" for column, name in wrong.items())
     if missing:
         first = f"the first row names the columns: {','.join(REQUIRED)}"

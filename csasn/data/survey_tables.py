@@ -100,21 +100,18 @@ def hidden_cells(counts_C: Integers, smallest: int) -> Mask:
     return np.ones_like(hidden_C) if (hidden_C | (counts_C == 0)).all() else hidden_C
 
 
-def _hidden_splits(counts_SC: Integers, smallest: int) -> Mask:
-    """The same of the classes in each split, where the cases of a split are a table themselves."""
-    whole_S = hidden_cells(counts_SC.sum(axis=1), smallest)
-    return np.stack([hidden_cells(row, smallest) | whole for row, whole in zip(counts_SC, whole_S, strict=True)])
-
-
 def hidden_of(tables: Tables, smallest: int) -> dict[str, Mask]:
-    """Which cells of each table hide; where there are fewer cases than `smallest`, all that hold any."""
+    """Which cells of each table hide; where there are fewer cases than `smallest`, all that hold any.
+
+    The cases of each split are a table themselves, beside those of its classes.
+    """
     hidden = {}
     for name, counts in tables.items():
+        rows = np.atleast_2d(counts)
+        cells = np.stack([hidden_cells(row, smallest) for row in rows])
         if name == CLASSES:
-            hidden[name] = _hidden_splits(counts, smallest)
-        else:
-            rows = [hidden_cells(row, smallest) for row in np.atleast_2d(counts)]
-            hidden[name] = np.stack(rows).reshape(counts.shape)
+            cells |= hidden_cells(rows.sum(axis=1), smallest)[:, None]
+        hidden[name] = cells.reshape(counts.shape)
     return hidden
 
 

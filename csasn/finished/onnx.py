@@ -25,7 +25,6 @@ from csasn.finished.description import (
     FILES,
     GRAPH,
     ModelInfo,
-    hash_of,
     model_folder,
     read_description,
     verify_files,
@@ -33,6 +32,7 @@ from csasn.finished.description import (
 )
 from csasn.measures.counts import Floats
 from csasn.model.network import Csasn
+from csasn.platform.storage import file_sha256
 from csasn.study import SUBTYPE
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def export_onnx(folder: Path, network: Csasn, info: ModelInfo, batches: Iterable
     """
     _require_packages("onnx", "onnxscript", "onnxruntime")
     _write_graph(folder / GRAPH, network, info)
-    files = {name: hash_of(folder / name) for name in FILES["onnx"]}
+    files = {name: file_sha256(folder / name) for name in FILES["onnx"]}
     write_description(folder, info.model_copy(update={"format": "onnx", "files": files}))
     parity = measure_parity(network, load_onnx(folder)[0], info, batches)
     if not (parity.probability < MOST_PROBABILITY and parity.logit < MOST_LOGIT):

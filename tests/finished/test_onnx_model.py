@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from csasn.errors import ConfigurationError, ModelError
-from csasn.finished.description import DESCRIPTION, FILES, GRAPH, GRAPH_WEIGHTS, hash_of, read_description, write_description
+from csasn.finished.description import DESCRIPTION, FILES, GRAPH, GRAPH_WEIGHTS, read_description, write_description
 from csasn.finished.onnx import OnnxModel, export_onnx, load_onnx, measure_parity
 from csasn.finished.prediction import load_classifier
 from csasn.finished.weights import load_model, predict_case, save_model
@@ -24,6 +24,7 @@ from csasn.model.network import build_network, image_size
 from csasn.model.state import normalisation_layers
 from csasn.phantom.probes import draw_probes, probe_batches
 from csasn.platform.configuration import validate
+from csasn.platform.storage import file_sha256
 from csasn.study import Study
 
 CLASSES = ("benign", "PTC", "FTC")
@@ -197,7 +198,7 @@ def test_the_description_says_how_to_use_the_model(exported):
     info = read_description(exported / "onnx")
     source = read_description(exported / "torch")
     assert info.format == "onnx"
-    assert info.files == {name: hash_of(exported / "onnx" / name) for name in (GRAPH, GRAPH_WEIGHTS)}
+    assert info.files == {name: file_sha256(exported / "onnx" / name) for name in (GRAPH, GRAPH_WEIGHTS)}
     assert set(os.listdir(exported / "onnx")) == {DESCRIPTION, GRAPH, GRAPH_WEIGHTS}
     assert info.classes == CLASSES
     assert info.tasks["malignancy"] == ("benign", "malignant")
@@ -247,7 +248,7 @@ def test_another_models_graph_is_refused_though_its_hashes_and_shapes_fit(copy, 
 
 def rehash(folder, **changes):
     """Writes the description again, as a program would that knows how."""
-    files = {name: hash_of(folder / name) for name in FILES["onnx"]}
+    files = {name: file_sha256(folder / name) for name in FILES["onnx"]}
     write_description(folder, read_description(folder).model_copy(update={"files": files, **changes}))
 
 
