@@ -91,7 +91,9 @@ def _add_evaluate(parser: Parser) -> None:
 
 def _phantom(arguments: argparse.Namespace) -> None:
     from csasn.errors import ConfigurationError
-    from csasn.phantom import draw_contact_sheet, phantom_settings, write_phantom
+    from csasn.phantom.benchmark import phantom_settings
+    from csasn.phantom.contact_sheet import draw_contact_sheet
+    from csasn.phantom.dataset import write_phantom
 
     if not (arguments.out or arguments.contact_sheet):
         raise ConfigurationError("phantom has nothing to write", "give --out DIR, --contact-sheet FILE, or both")

@@ -84,8 +84,8 @@ def _draw(arguments: argparse.Namespace) -> None:
 def _measure(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from csasn.finished.saliency import saliency_in_nodule
     from csasn.finished.weights import load_model
+    from csasn.phantom.saliency import saliency_in_nodule
     from csasn.report.predictions import saliency_table
     from csasn.site import find_site
 

@@ -127,7 +127,7 @@ def _score(folder: Path, model: Path, sites: Mapping[str, Site], assignment: Ass
 
 def _measure_saliency(model: Path, sites: Mapping[str, Site], assignment: Assignment) -> dict[str, float | None]:
     """Shares of the maps inside nodules, with the statistics released with the model."""
-    from csasn.finished.saliency import saliency_in_nodule
+    from csasn.phantom.saliency import saliency_in_nodule
 
     network, info = load_model(model)
     shares = saliency_in_nodule(network, info, Path(str(assignment.phantom)), {name: sites[name] for name in assignment.scored_on})

@@ -22,7 +22,8 @@ from csasn.learning.normalisation import renew_statistics
 from csasn.learning.training import LocalPlan, add_proximal_gradient, epoch_batches, load_images, load_labels, train_locally
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network, image_size
-from csasn.phantom import PhantomSettings, write_phantom
+from csasn.phantom.dataset import write_phantom
+from csasn.phantom.settings import PhantomSettings
 from csasn.platform.randomness import generator
 from csasn.report.events import RoundFinished, of_kind
 from csasn.site import find_site

@@ -20,19 +20,23 @@ from client.trust.audit import audit
 from conftest import SITES, LocalFederation, write_hospitals
 from csasn import wire
 from csasn.data.cases import load_records
-from csasn.data.makers import MAKERS, OTHER, SEVERAL, UNKNOWN, maker_of
 from csasn.data.survey import count_survey
 from csasn.data.survey_tables import (
     CASES,
     CLASSES,
     IMAGES,
     LABELS,
+    MAKERS,
+    OTHER,
     PATIENTS,
     SCANNERS,
+    SEVERAL,
     SIZES,
     SMALLEST_SUM,
+    UNKNOWN,
     hidden_cells,
     hidden_of,
+    maker_of,
     parts_of,
     shown,
     totals,
