@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from csasn.errors import RunError, StorageError
-from csasn.platform.storage import is_locked, take_lock
+from csasn.platform.locks import is_locked, take_lock
 
 LOCK = "client.lock"
 

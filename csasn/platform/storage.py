@@ -1,25 +1,22 @@
-"""Files that are either whole or absent, folders that only their owner can open, and locks of one process.
+"""Files that are either whole or absent, and folders that only their owner can open.
 
 Nothing here keeps a file from an administrator of the machine, and nothing is encrypted.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from csasn.errors import StorageError
 
 TEMPORARY = ".tmp"
-LOCK_TRIES, LOCK_PAUSE_S = 5, 0.1
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
@@ -196,36 +193,6 @@ def writable_folder(path: Path, mode: int = 0o777) -> Path:
     except (OSError, StorageError):
         raise StorageError(f"nothing can be written in {path}", "name another folder, or see to its owner and disk space") from None
     return path
-
-
-def take_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock file `path` while it is open, however the process ends; None where another process holds it.
-
-    No child inherits it. It does not keep out a process on another machine whose file system knows no common locks.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for _ in range(LOCK_TRIES):
-        with suppress(BlockingIOError):  # `is_locked` may look just now
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        time.sleep(LOCK_PAUSE_S)
-    os.close(descriptor)
-    return None
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock file `path` now."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

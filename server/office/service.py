@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csasn.errors import ConfigurationError, RunError, StorageError
-from csasn.platform.storage import private_folder, take_lock, write_json
+from csasn.platform.locks import take_lock
+from csasn.platform.storage import private_folder, write_json
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import split_address
 from csasn.trust.membership import verify_approvals
