@@ -14,7 +14,7 @@ class Link(LinkGrid):
     """A link without a SuperLink: each message has a reply that has begun to come, and those in `whole` are there."""
 
     def __init__(self):
-        super().__init__(None)
+        super().__init__(9, "token")
         self.whole = set()
 
     def _up(self):
