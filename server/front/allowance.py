@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from server.run.http_exchange import Refused
+from starlette.exceptions import HTTPException
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Allowance:
 
     max_requests: int
     max_bytes: int
-    refuse: Callable[[], Refused]
+    refuse: Callable[[], HTTPException]
     requests: Counter[str] = field(default_factory=Counter)
     bytes_under_way: Counter[str] = field(default_factory=Counter)
 
@@ -27,7 +27,7 @@ class Allowance:
         """One more request of this peer, until the block ends; then what it held is free again.
 
         Raises:
-            Refused: the peer has as many under way as it may.
+            HTTPException: the peer has as many under way as it may.
         """
         if self.requests[peer] >= self.max_requests:
             raise self.refuse()
@@ -57,7 +57,7 @@ class Share:
         """This request has so many bytes under way, of a body whose length is known, or so far; never fewer than before.
 
         Raises:
-            Refused: the peer's requests have more than they may, all together.
+            HTTPException: the peer's requests have more than they may, all together.
         """
         more = max(0, size_bytes - self.held)
         if self.allowance.bytes_under_way[self.peer] + more > self.allowance.max_bytes:
