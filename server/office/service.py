@@ -13,16 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from csasn.errors import ConfigurationError, RunError, StorageError
+from csasn.errors import ConfigurationError, RunError
 from csasn.platform.locks import take_lock
 from csasn.platform.storage import private_folder, write_json
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import split_address
 from csasn.trust.membership import verify_approvals
 from server.flower.message_bounds import MESSAGES_HELD, message_bytes
-from server.office.desk import Desk
 from server.office.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 from server.office.service_file import LOCK, SERVICE, Service, find_service
+from server.office.study_folder import StudyFolder
 from server.run.run_directory import RunDirectory, has_outcome, is_finished, report_name
 
 RUN = "run"
@@ -62,35 +62,37 @@ def start(
     from server.office.trouble_calls import TroubleCalls, check_command
 
     check_command(settings.on_trouble)
-    desk = Desk(Enrolments.open(folder))
+    study_folder = StudyFolder(Enrolments.open(folder))
     lock = _lock(folder)
     end_on_sigterm()
     port = settings.superlink_port or free_port()
-    if settings.with_run and desk.facts().phase == "failed":
-        (desk.run_path / report_name(desk.enrolments.study)).unlink(missing_ok=True)  # of an attempt that failed, and now goes on
-    children = _children(desk, settings, port)
+    if settings.with_run and study_folder.facts().phase == "failed":
+        (study_folder.run_path / report_name(study_folder.enrolments.study)).unlink(
+            missing_ok=True
+        )  # of an attempt that failed, and now goes on
+    children = _children(study_folder, settings, port)
     write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=port).model_dump())
     registered: object = None
     calls = TroubleCalls(settings.on_trouble, say)
     looked = 0.0
     try:
         while True:
-            if children[-1].name == RUN and not children[-1].is_running and _run_ended(desk):
+            if children[-1].name == RUN and not children[-1].is_running and _run_ended(study_folder):
                 children.pop()
-                say(f"the run is over: {desk.facts().run_status}; see server report")
+                say(f"the run is over: {study_folder.facts().run_status}; see server report")
             for child in children:
                 if message := child.turn():
                     say(message)
                     registered = None if child.name == "SuperLink" else registered
-            if children[0].is_running and (now := _register(desk, port, registered)) != registered:
+            if children[0].is_running and (now := _register(study_folder, port, registered)) != registered:
                 registered = now
-                say(f"SuperLink knows {len(desk.enrolments.sites())} enrolled sites")
+                say(f"SuperLink knows {len(study_folder.enrolments.sites())} enrolled sites")
                 manager.ready()
             tell_ready(registered is not None and all(child.is_running for child in children[:2]))
             if settings.on_trouble and time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
-                calls.tell(desk)
-            manager.alive(f"{desk.enrolments.study.name}: {len(children)} processes")
+                calls.tell(study_folder)
+            manager.alive(f"{study_folder.enrolments.study.name}: {len(children)} processes")
             time.sleep(TURN_S)
     finally:
         manager.stopping()
@@ -134,13 +136,13 @@ def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None
     from server.front.node_signature import NodeSignatures
     from server.front.site_signature import SiteSignatures
 
-    desk = Desk(Enrolments.open(folder))
-    study, enrolled = desk.enrolments.study, desk.enrolments.sites
+    study_folder = StudyFolder(Enrolments.open(folder))
+    study, enrolled = study_folder.enrolments.study, study_folder.enrolments.sites
     per_address = max(FrontSettings.connections_per_address, SITE_CONNECTIONS * len(study.federation.sites))
     run_front(
         FrontSettings(
             host=host,
-            port=port or split_address(desk.enrolments.settings.address)[1],
+            port=port or split_address(study_folder.enrolments.settings.address)[1],
             superlink_port=superlink_port,
             certificate=folder / SERVER_CERTIFICATE,
             key=folder / SERVER_KEY,
@@ -152,7 +154,7 @@ def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None
         Office(
             find_node=NodeSignatures(lambda: {site: enrolment.node_key for site, enrolment in enrolled().items()}).find,
             find_site=SiteSignatures(lambda: {site: enrolment.identity for site, enrolment in enrolled().items()}).find,
-            facts=desk.exchange,
+            facts=study_folder.answer_site,
         ),
     )
 
@@ -163,40 +165,28 @@ def run(folder: Path, say: Say) -> Path:
     Raises:
         CsasnError: the run cannot go on.
     """
-    from server.run.outcome import write_report
+    from server.run.execution import carry_out
 
-    desk = Desk(Enrolments.open(folder))
-    if is_finished(desk.run_path):
-        raise RunError(f"{desk.run_path} holds a finished run", f"{ANEW} to begin another")
-    if not has_outcome(desk.run_path):
-        _await_approvals(desk, say)
-    directory = _open_run(desk)
-    directory.drop_report()
-    try:
-        if not has_outcome(desk.run_path):
-            _carry_out(desk, directory, say)
-        directory.event("run-finished")
-    except StorageError:
-        raise  # no failure: `server start` begins the run again, until there is room
-    except Exception as error:
-        directory.event("failed", error=getattr(error, "message", type(error).__name__))
-        raise
-    finally:
-        write_report(directory, "deployment")
-        directory.close()
-    return desk.run_path
+    study_folder = StudyFolder(Enrolments.open(folder))
+    if is_finished(study_folder.run_path):
+        raise RunError(f"{study_folder.run_path} holds a finished run", f"{ANEW} to begin another")
+    if not has_outcome(study_folder.run_path):
+        _await_approvals(study_folder, say)
+    directory = _open_run(study_folder)
+    carry_out(directory, "deployment", lambda: _federate(study_folder, directory, say))
+    return study_folder.run_path
 
 
-def _open_run(desk: Desk) -> RunDirectory:
+def _open_run(study_folder: StudyFolder) -> RunDirectory:
     """The run of the study; a new one where there is none yet, once there is a membership."""
-    if not (desk.run_path / "study.yaml").exists():
-        membership = desk.enrolments.membership()
+    if not (study_folder.run_path / "study.yaml").exists():
+        membership = study_folder.enrolments.membership()
         assert membership is not None
-        RunDirectory.create(desk.run_path, desk.enrolments.study, membership)
-    return RunDirectory(desk.run_path)
+        RunDirectory.create(study_folder.run_path, study_folder.enrolments.study, membership)
+    return RunDirectory(study_folder.run_path)
 
 
-def _carry_out(desk: Desk, directory: RunDirectory, say: Say) -> None:
+def _federate(study_folder: StudyFolder, directory: RunDirectory, say: Say) -> None:
     """The federation to its outcome, over one link after another.
 
     Raises:
@@ -205,16 +195,17 @@ def _carry_out(desk: Desk, directory: RunDirectory, say: Say) -> None:
     from server.flower.app import coordinate
     from server.flower.superlink import LinkLostError, open_link, register_nodes
 
-    membership = desk.enrolments.membership()
+    membership = study_folder.enrolments.membership()
     assert membership is not None
     if directory.membership.membership_hash != membership.membership_hash:
         begun, proposed = directory.membership.membership_hash[:12], membership.membership_hash[:12]
         raise RunError(
-            f"{desk.run_path} was begun with membership {begun}, proposed is {proposed}", f"{ANEW} to begin with the new membership"
+            f"{study_folder.run_path} was begun with membership {begun}, proposed is {proposed}",
+            f"{ANEW} to begin with the new membership",
         )
     keys = {member.site: member.node_key or "" for member in membership.members}
     while True:
-        service = find_service(desk.folder)
+        service = find_service(study_folder.path)
         try:
             if service is None:
                 raise LinkLostError("the coordinator is not started", "server start")
@@ -228,11 +219,11 @@ def _carry_out(desk: Desk, directory: RunDirectory, say: Say) -> None:
             time.sleep(1.0)
 
 
-def _await_approvals(desk: Desk, say: Say) -> None:
+def _await_approvals(study_folder: StudyFolder, say: Say) -> None:
     """Waits until every member has signed; says who is missing."""
     missing = ""
     while True:
-        facts = desk.facts()
+        facts = study_folder.facts()
         if facts.membership is not None:
             approved = {approval.site for approval in facts.approvals}
             now = ", ".join(site for site in facts.membership.sites if site not in approved)
@@ -241,19 +232,19 @@ def _await_approvals(desk: Desk, say: Say) -> None:
                 return
             now = f"waiting for the approval of {now}"
         else:
-            now = f"waiting for the enrolment of {', '.join(desk.enrolments.waiting_for()) or 'more sites'}"
+            now = f"waiting for the enrolment of {', '.join(study_folder.enrolments.waiting_for()) or 'more sites'}"
         if now != missing:
             missing = now
             say(now)
         time.sleep(1.0)
 
 
-def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[Child]:
-    folder = desk.folder.resolve()
+def _children(study_folder: StudyFolder, settings: StartSettings, superlink_port: int) -> list[Child]:
+    folder = study_folder.path.resolve()
     logs = private_folder(folder / "logs")
     python, parent = [sys.executable, "-P", "-m"], str(os.getpid())
     environment = os.environ | QUIET | RETURNED_MEMORY
-    held = str(MESSAGES_HELD * message_bytes(desk.enrolments.study.model))
+    held = str(MESSAGES_HELD * message_bytes(study_folder.enrolments.study.model))
     listen = [settings.host, str(settings.port), str(superlink_port)]
     children = [
         Child(
@@ -266,16 +257,16 @@ def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[
             "front", [*python, "server.office.processes", "front", parent, str(folder), *listen], logs / "front.log", environment
         ),
     ]
-    if settings.with_run and not _run_ended(desk):
+    if settings.with_run and not _run_ended(study_folder):
         children.append(Child(RUN, [*python, "server.office.processes", "run", parent, str(folder)], logs / "run.log", environment))
     return children
 
 
-def _register(desk: Desk, port: int, registered: object) -> object:
+def _register(study_folder: StudyFolder, port: int, registered: object) -> object:
     """Tells SuperLink who is enrolled, where that is new; what it knows then."""
     from server.flower.superlink import LinkLostError, register_nodes
 
-    keys = {site: enrolment.node_key for site, enrolment in desk.enrolments.sites().items()}
+    keys = {site: enrolment.node_key for site, enrolment in study_folder.enrolments.sites().items()}
     if registered != keys:
         with suppress(LinkLostError):
             register_nodes(port, keys)
@@ -283,5 +274,5 @@ def _register(desk: Desk, port: int, registered: object) -> object:
     return registered
 
 
-def _run_ended(desk: Desk) -> bool:
-    return desk.facts().phase in ("finished", "failed")
+def _run_ended(study_folder: StudyFolder) -> bool:
+    return study_folder.facts().phase in ("finished", "failed")

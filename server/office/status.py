@@ -12,8 +12,8 @@ from csasn import __version__
 from csasn.platform.plain_text import plain
 from csasn.trust.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
 from server.flower.superlink import LinkLostError, nodes_online
-from server.office.desk import Desk
 from server.office.service_file import find_service
+from server.office.study_folder import StudyFolder
 from server.run.run_directory import finished_rounds
 from server.run.waits import find_waits
 
@@ -21,9 +21,9 @@ Event = Mapping[str, object]
 PATIENCE_S = 60.0  # with a site that keeps the run waiting, before a person is told
 
 
-def describe(desk: Desk) -> dict[str, object]:
+def describe(study_folder: StudyFolder) -> dict[str, object]:
     """Everything that `server status --json` prints."""
-    facts, events = desk.facts(), desk.events()
+    facts, events = study_folder.facts(), study_folder.events()
     return {
         "study": facts.study_name,
         "study_hash": facts.study_hash,
@@ -34,43 +34,43 @@ def describe(desk: Desk) -> dict[str, object]:
         "round": facts.round,
         "num_rounds": facts.num_rounds,
         "seconds_left": seconds_left(facts, events),
-        "certificate_days_left": desk.certificate_days_left(),
-        "started": find_service(desk.folder) is not None,
-        "sites": _sites(desk, facts, events),
+        "certificate_days_left": study_folder.certificate_days_left(),
+        "started": find_service(study_folder.path) is not None,
+        "sites": _sites(study_folder, facts, events),
         "rounds": _rounds(events),
-        "troubles": find_troubles(desk),
+        "troubles": find_troubles(study_folder),
     }
 
 
-def find_troubles(desk: Desk) -> list[str]:
+def find_troubles(study_folder: StudyFolder) -> list[str]:
     """What a person should look at, a line each; the same line as long as it is the same trouble."""
-    facts, events, found = desk.facts(), desk.events(), []
-    if (days := desk.certificate_days_left()) < EXPIRES_SOON_DAYS:
+    facts, events, found = study_folder.facts(), study_folder.events(), []
+    if (days := study_folder.certificate_days_left()) < EXPIRES_SOON_DAYS:
         found.append(f"the server's certificate {'expired' if days < 0 else 'expires within two weeks'}: server renew")
-    if find_service(desk.folder) is None:
+    if find_service(study_folder.path) is None:
         found.append("the coordinator is not started: server start")
     elif facts.phase == "running":
-        found += _wait_troubles(desk)
+        found += _wait_troubles(study_folder)
     found += [f"{site}: {how}" for site, how in _marked_ledgers(events).items()]
     if facts.phase == "failed":
         last = next((event for event in reversed(events) if event["event"] == "failed"), {})
         found.append(f"the run failed: {last.get('error', 'see run.log')}")
-    return [plain(trouble) for trouble in found] + list(find_version_troubles(desk).values())
+    return [plain(trouble) for trouble in found] + list(find_version_troubles(study_folder).values())
 
 
-def find_version_troubles(desk: Desk) -> dict[str, str]:
+def find_version_troubles(study_folder: StudyFolder) -> dict[str, str]:
     """Of the sites whose software is of another version, which is their own word: the trouble, by site."""
     return {
         site: plain(f"{site} runs version {seen.software_version}, this is {__version__}")
-        for site, seen in desk.seen().items()
+        for site, seen in study_folder.seen().items()
         if seen.software_version != __version__
     }
 
 
-def _wait_troubles(desk: Desk) -> list[str]:
+def _wait_troubles(study_folder: StudyFolder) -> list[str]:
     """Who keeps the run waiting for long; a process that was just started anew is no trouble."""
-    online, found = _online(desk), []
-    for site, wait in find_waits(desk.enrolments.study.federation.sites, desk.events()).items():
+    online, found = _online(study_folder), []
+    for site, wait in find_waits(study_folder.enrolments.study.federation.sites, study_folder.events()).items():
         if wait.seconds > PATIENCE_S and (wait.why or site not in online):
             found.append(f"the run waits for {site} since {wait.since:%Y-%m-%d %H:%M:%S} UTC: {wait.why or 'it is away'}")
     return found
@@ -117,13 +117,13 @@ def _cell(value: object) -> str:
     return "yes" if value is True else "no" if value is False else "" if value is None else plain(str(value))
 
 
-def _sites(desk: Desk, facts: CoordinatorFacts, events: Sequence[Event]) -> dict[str, dict[str, object]]:
-    enrolled, seen, online = desk.enrolments.sites(), desk.seen(), _online(desk)
+def _sites(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequence[Event]) -> dict[str, dict[str, object]]:
+    enrolled, seen, online = study_folder.enrolments.sites(), study_folder.seen(), _online(study_folder)
     approved = {approval.site for approval in facts.approvals}
     finished = finished_rounds(events)
-    waits = find_waits(desk.enrolments.study.federation.sites, events)
+    waits = find_waits(study_folder.enrolments.study.federation.sites, events)
     rows: dict[str, dict[str, object]] = {}
-    for site in desk.enrolments.study.federation.sites:
+    for site in study_folder.enrolments.study.federation.sites:
         took = [event for event in finished if site in _list(event, "participants")]
         absent = finished[-1].get("absent", {}) if finished else {}
         rows[site] = {
@@ -144,8 +144,8 @@ def _rounds(events: Sequence[Event]) -> list[dict[str, object]]:
     return [{key: event.get(key) for key in keys} for event in finished_rounds(events)]
 
 
-def _online(desk: Desk) -> dict[str, str]:
-    service = find_service(desk.folder)
+def _online(study_folder: StudyFolder) -> dict[str, str]:
+    service = find_service(study_folder.path)
     if service is not None:
         with suppress(LinkLostError):
             return nodes_online(service.superlink_port)

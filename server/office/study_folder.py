@@ -36,22 +36,22 @@ class Seen(Configuration):
 
 
 @dataclass(frozen=True)
-class Desk:
+class StudyFolder:
     """The folder of one study, opened for reading."""
 
     enrolments: Enrolments
 
     @property
-    def folder(self) -> Path:
-        """The coordinator's folder."""
+    def path(self) -> Path:
+        """Where it is."""
         return self.enrolments.folder
 
     @property
     def run_path(self) -> Path:
         """The run directory of the study."""
-        return self.folder / "runs" / self.enrolments.study.name
+        return self.path / "runs" / self.enrolments.study.name
 
-    def exchange(self, body: bytes, signer: Signer) -> dict[str, object]:
+    def answer_site(self, body: bytes, signer: Signer) -> dict[str, object]:
         """Takes what a site says of itself, and answers; the answer to nothing is the same.
 
         Raises:
@@ -99,17 +99,17 @@ class Desk:
 
     def seen(self) -> dict[str, Seen]:
         """The sites that ever spoke."""
-        files = sorted((self.folder / "seen").glob("*.json"))
+        files = sorted((self.path / "seen").glob("*.json"))
         found = [Seen.model_validate_json(file.read_bytes()) for file in files]
         return {seen.site: seen for seen in found}
 
     def certificate_days_left(self) -> int:
         """Days until the server's certificate is refused."""
-        return days_left((self.folder / SERVER_CERTIFICATE).read_bytes())
+        return days_left((self.path / SERVER_CERTIFICATE).read_bytes())
 
     def _remember(self, said: SiteFacts, time_s: float) -> None:
         """Keeps what a site said, unless it was signed before what it said last: a request that is sent again changes nothing."""
-        path = private_folder(self.folder / "seen") / f"{said.site}.json"
+        path = private_folder(self.path / "seen") / f"{said.site}.json"
         if path.exists() and Seen.model_validate_json(path.read_bytes()).time >= time_s:
             return
         membership, approval = self.enrolments.membership(), said.approval
