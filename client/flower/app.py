@@ -180,7 +180,7 @@ class Node:
             raise ConfigurationError(
                 f"{self.site.site} is no member of study {study.name}", "ask the coordinator for the membership"
             )
-        doing = partial(_note, Path(self._doing_file)) if self._doing_file else _ignore
+        doing = partial(_note, Path(self._doing_file)) if self._doing_file else lambda _: None
         worker = SiteWorker(study, membership, self.site, self._state, self.signer, doing, self.ledger)
         self.ledger.expect(worker.diary.ledger_lines)
         return worker
@@ -195,7 +195,3 @@ def _node(site_file: str, study_file: str, membership_file: str, state_folder: s
 def _note(file: Path, doing: str) -> None:
     with suppress(StorageError):  # on a full disk the answer says so, where it matters
         write_json(file, {"doing": doing, "time": time.time()}, 0o600)
-
-
-def _ignore(_: str) -> None:
-    return

@@ -136,7 +136,7 @@ def _status(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from server.office.enrolment import Enrolments
-    from server.office.status import describe, find_troubles, status_view
+    from server.office.status import find_troubles, read_status, status_view
     from server.office.study_folder import StudyFolder
 
     desk = StudyFolder(Enrolments.open(arguments.folder))
@@ -144,7 +144,7 @@ def _status(arguments: argparse.Namespace) -> None:
         if troubles := find_troubles(desk):
             raise QuorumError("; ".join(troubles), "see server status")
         return
-    status = describe(desk)
+    status = read_status(desk)
     if arguments.json:
         sys.stdout.write(json.dumps(status, indent=1) + "\n")
     else:

@@ -28,7 +28,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.front.allowance import Allowance, Share
+from server.front.allowance import Allowance, Hold
 from server.front.connections import Connections
 from server.front.listener import Listener, LiveCertificate, Waiting, cut_idle, find_open, most_connections, open_listener
 from server.front.own_routes import OWN, Facts, FindSite, OwnRoutes, hello
@@ -138,8 +138,8 @@ class Front:
         if sum(len(name) + len(value) for name, value in request.headers.raw) > self._settings.max_head_bytes:
             raise HTTPException(431)
         if request.route == HEALTH:
-            with self._health.admit(request.address) as share:
-                await self._pass(request, share, share)
+            with self._health.admit(request.address) as hold:
+                await self._pass(request, hold, hold)
         elif request.route in PASSED:
             await self._pass_of_node(request)
         elif request.route in OWN:
@@ -158,17 +158,17 @@ class Front:
         with self._up.admit(site) as up, self._down.admit(site) if request.route == PULL else nullcontext(up) as down:
             await self._pass(request, up, down)
 
-    async def _pass(self, request: PacedRequest, up: Share, down: Share) -> None:
-        """Hands a request on, and its answer back; `up` and `down` hold the bytes of either."""
+    async def _pass(self, request: PacedRequest, hold_up: Hold, hold_down: Hold) -> None:
+        """Hands a request on, and its answer back; `hold_up` and `hold_down` count the bytes of either."""
         method, path = request.route
         content = request.blocks(self._settings.max_body_bytes) if method == "POST" else None
         if content is not None and request.length:
-            up.hold(request.length)
+            hold_up(request.length)
         passed = httpx.Request(
             method,
             f"http://127.0.0.1:{self._settings.superlink_port}{path}",
             headers=_only(REQUEST_HEADERS, request.headers.raw),
-            content=None if content is None else _held(content, request, up),
+            content=None if content is None else _held(content, request, hold_up),
             extensions={"timeout": self._timeout},
         )
         try:
@@ -177,7 +177,7 @@ class Front:
                 if request.route == HEALTH and response.status_code != 200:
                     raise unavailable()
                 if request.route == PULL:
-                    down.hold(int(response.headers.get("content-length", "0")))
+                    hold_down(int(response.headers.get("content-length", "0")))
                 answer = StreamingResponse(response.aiter_raw(), response.status_code)
                 answer.raw_headers = _only(RESPONSE_HEADERS, response.headers.raw)
                 await request.answer(answer)
@@ -187,10 +187,10 @@ class Front:
             raise unavailable() from None
 
 
-async def _held(content: AsyncIterator[bytes], request: PacedRequest, share: Share) -> AsyncIterator[bytes]:
+async def _held(content: AsyncIterator[bytes], request: PacedRequest, hold: Hold) -> AsyncIterator[bytes]:
     """The blocks, each of which is held before it goes on: a body that does not say how long it is counts as it comes."""
     async for block in content:
-        share.hold(request.received)
+        hold(request.received)
         yield block
 
 

@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from csasn.errors import ConfigurationError, RunError
 from csasn.platform.locks import take_lock
@@ -25,7 +26,6 @@ from server.office.service_file import LOCK, SERVICE, Service, find_service
 from server.office.study_folder import StudyFolder
 from server.run.run_directory import RunDirectory, has_outcome, is_finished, report_name
 
-RUN = "run"
 TURN_S = 0.5
 # glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes. What is smaller,
 # such as the blocks of a body, stays: pages that are touched anew for each took a sixth of a round
@@ -66,40 +66,86 @@ def start(
     lock = _lock(folder)
     end_on_sigterm()
     port = settings.superlink_port or free_port()
-    if settings.with_run and study_folder.facts().phase == "failed":
-        (study_folder.run_path / report_name(study_folder.enrolments.study)).unlink(
-            missing_ok=True
-        )  # of an attempt that failed, and now goes on
-    children = _children(study_folder, settings, port)
+    if settings.with_run and study_folder.facts().phase == "failed":  # an attempt that failed, and now goes on
+        (study_folder.run_path / report_name(study_folder.study)).unlink(missing_ok=True)
+    kept = _Kept.of(study_folder, settings, port)
     write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=port).model_dump())
-    registered: object = None
     calls = TroubleCalls(settings.on_trouble, say)
     looked = 0.0
     try:
         while True:
-            if children[-1].name == RUN and not children[-1].is_running and _run_ended(study_folder):
-                children.pop()
-                say(f"the run is over: {study_folder.facts().run_status}; see server report")
-            for child in children:
-                if message := child.turn():
-                    say(message)
-                    registered = None if child.name == "SuperLink" else registered
-            if children[0].is_running and (now := _register(study_folder, port, registered)) != registered:
-                registered = now
+            kept.turn(study_folder, say)
+            if kept.superlink.is_running and kept.register(study_folder, port):
                 say(f"SuperLink knows {len(study_folder.enrolments.sites())} enrolled sites")
                 manager.ready()
-            tell_ready(registered is not None and all(child.is_running for child in children[:2]))
+            tell_ready(kept.known is not None and kept.superlink.is_running and kept.front.is_running)
             if settings.on_trouble and time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
                 calls.tell(study_folder)
-            manager.alive(f"{study_folder.enrolments.study.name}: {len(children)} processes")
+            manager.alive(f"{study_folder.study.name}: {len(kept.children)} processes")
             time.sleep(TURN_S)
     finally:
         manager.stopping()
-        for child in reversed(children):
+        for child in reversed(kept.children):
             child.stop()
         (folder / SERVICE).unlink(missing_ok=True)
         os.close(lock)
+
+
+@dataclass
+class _Kept:
+    """What `server start` keeps running. `run` is None where nobody asked for it, and once it is over; `known` are the node keys
+    that SuperLink knows, by site, None before it was told."""
+
+    superlink: Child
+    front: Child
+    run: Child | None
+    known: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, study_folder: StudyFolder, settings: StartSettings, superlink_port: int) -> Self:
+        """The processes of a study's folder, which are yet to be started."""
+        logs, parent = private_folder(study_folder.path.resolve() / "logs"), str(os.getpid())
+        environment = os.environ | QUIET | RETURNED_MEMORY
+
+        def child(name: str, module: str, *words: object) -> Child:
+            command = [sys.executable, "-P", "-m", module, *map(str, words)]
+            return Child(name, command, logs / f"{name.lower()}.log", environment)
+
+        office, folder = "server.office.processes", study_folder.path.resolve()
+        held = MESSAGES_HELD * message_bytes(study_folder.study.model)
+        return cls(
+            superlink=child("SuperLink", "server.flower.superlink", superlink_port, parent, held),
+            front=child("front", office, "front", parent, folder, settings.host, settings.port, superlink_port),
+            run=child("run", office, "run", parent, folder) if settings.with_run and not study_folder.is_over else None,
+        )
+
+    @property
+    def children(self) -> list[Child]:
+        """The processes, in the order in which they are started."""
+        return [child for child in (self.superlink, self.front, self.run) if child is not None]
+
+    def turn(self, study_folder: StudyFolder, say: Say) -> None:
+        """Starts what is due; a run that came to its end is not."""
+        if self.run and not self.run.is_running and study_folder.is_over:
+            self.run = None
+            say(f"the run is over: {study_folder.facts().run_status}; see server report")
+        for child in self.children:
+            if message := child.turn():
+                say(message)
+                self.known = None if child is self.superlink else self.known
+
+    def register(self, study_folder: StudyFolder, port: int) -> bool:
+        """Tells SuperLink who is enrolled, where that is new; whether it was told."""
+        from server.flower.superlink import LinkLostError, register_nodes  # Flower, which server stop and status do without
+
+        keys = {site: enrolment.node_key for site, enrolment in study_folder.enrolments.sites().items()}
+        if self.known != keys:
+            with suppress(LinkLostError):
+                register_nodes(port, keys)
+                self.known = keys
+                return True
+        return False
 
 
 def _lock(folder: Path) -> int:
@@ -137,7 +183,7 @@ def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None
     from server.front.site_signature import SiteSignatures
 
     study_folder = StudyFolder(Enrolments.open(folder))
-    study, enrolled = study_folder.enrolments.study, study_folder.enrolments.sites
+    study, enrolled = study_folder.study, study_folder.enrolments.sites
     per_address = max(FrontSettings.connections_per_address, SITE_CONNECTIONS * len(study.federation.sites))
     run_front(
         FrontSettings(
@@ -182,7 +228,7 @@ def _open_run(study_folder: StudyFolder) -> RunDirectory:
     if not (study_folder.run_path / "study.yaml").exists():
         membership = study_folder.enrolments.membership()
         assert membership is not None
-        RunDirectory.create(study_folder.run_path, study_folder.enrolments.study, membership)
+        RunDirectory.create(study_folder.run_path, study_folder.study, membership)
     return RunDirectory(study_folder.run_path)
 
 
@@ -237,42 +283,3 @@ def _await_approvals(study_folder: StudyFolder, say: Say) -> None:
             missing = now
             say(now)
         time.sleep(1.0)
-
-
-def _children(study_folder: StudyFolder, settings: StartSettings, superlink_port: int) -> list[Child]:
-    folder = study_folder.path.resolve()
-    logs = private_folder(folder / "logs")
-    python, parent = [sys.executable, "-P", "-m"], str(os.getpid())
-    environment = os.environ | QUIET | RETURNED_MEMORY
-    held = str(MESSAGES_HELD * message_bytes(study_folder.enrolments.study.model))
-    listen = [settings.host, str(settings.port), str(superlink_port)]
-    children = [
-        Child(
-            "SuperLink",
-            [*python, "server.flower.superlink", str(superlink_port), parent, held],
-            logs / "superlink.log",
-            environment,
-        ),
-        Child(
-            "front", [*python, "server.office.processes", "front", parent, str(folder), *listen], logs / "front.log", environment
-        ),
-    ]
-    if settings.with_run and not _run_ended(study_folder):
-        children.append(Child(RUN, [*python, "server.office.processes", "run", parent, str(folder)], logs / "run.log", environment))
-    return children
-
-
-def _register(study_folder: StudyFolder, port: int, registered: object) -> object:
-    """Tells SuperLink who is enrolled, where that is new; what it knows then."""
-    from server.flower.superlink import LinkLostError, register_nodes
-
-    keys = {site: enrolment.node_key for site, enrolment in study_folder.enrolments.sites().items()}
-    if registered != keys:
-        with suppress(LinkLostError):
-            register_nodes(port, keys)
-            return keys
-    return registered
-
-
-def _run_ended(study_folder: StudyFolder) -> bool:
-    return study_folder.facts().phase in ("finished", "failed")

@@ -21,7 +21,7 @@ Event = Mapping[str, object]
 PATIENCE_S = 60.0  # with a site that keeps the run waiting, before a person is told
 
 
-def describe(study_folder: StudyFolder) -> dict[str, object]:
+def read_status(study_folder: StudyFolder) -> dict[str, object]:
     """Everything that `server status --json` prints."""
     facts, events = study_folder.facts(), study_folder.events()
     return {
@@ -70,7 +70,7 @@ def find_version_troubles(study_folder: StudyFolder) -> dict[str, str]:
 def _wait_troubles(study_folder: StudyFolder) -> list[str]:
     """Who keeps the run waiting for long; a process that was just started anew is no trouble."""
     online, found = _online(study_folder), []
-    for site, wait in find_waits(study_folder.enrolments.study.federation.sites, study_folder.events()).items():
+    for site, wait in find_waits(study_folder.study.federation.sites, study_folder.events()).items():
         if wait.seconds > PATIENCE_S and (wait.why or site not in online):
             found.append(f"the run waits for {site} since {wait.since:%Y-%m-%d %H:%M:%S} UTC: {wait.why or 'it is away'}")
     return found
@@ -121,9 +121,9 @@ def _sites(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequence[
     enrolled, seen, online = study_folder.enrolments.sites(), study_folder.seen(), _online(study_folder)
     approved = {approval.site for approval in facts.approvals}
     finished = finished_rounds(events)
-    waits = find_waits(study_folder.enrolments.study.federation.sites, events)
+    waits = find_waits(study_folder.study.federation.sites, events)
     rows: dict[str, dict[str, object]] = {}
-    for site in study_folder.enrolments.study.federation.sites:
+    for site in study_folder.study.federation.sites:
         took = [event for event in finished if site in _list(event, "participants")]
         absent = finished[-1].get("absent", {}) if finished else {}
         rows[site] = {

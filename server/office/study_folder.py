@@ -19,7 +19,7 @@ from csasn import __version__
 from csasn.errors import ProtocolError, TrustError
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import private_folder, write_json
-from csasn.study import Name
+from csasn.study import Name, Study
 from csasn.trust.certificates import days_left
 from csasn.trust.facts import CoordinatorFacts, Phase, SiteFacts
 from server.front.site_signature import Signer
@@ -47,9 +47,19 @@ class StudyFolder:
         return self.enrolments.folder
 
     @property
+    def study(self) -> Study:
+        """The study."""
+        return self.enrolments.study
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its run came to an end, good or bad."""
+        return self.facts().phase in ("finished", "failed")
+
+    @property
     def run_path(self) -> Path:
         """The run directory of the study."""
-        return self.path / "runs" / self.enrolments.study.name
+        return self.path / "runs" / self.study.name
 
     def answer_site(self, body: bytes, signer: Signer) -> dict[str, object]:
         """Takes what a site says of itself, and answers; the answer to nothing is the same.
@@ -70,7 +80,7 @@ class StudyFolder:
 
     def facts(self) -> CoordinatorFacts:
         """What is told to the sites that are enrolled."""
-        study, membership = self.enrolments.study, self.enrolments.membership()
+        study, membership = self.study, self.enrolments.membership()
         approvals = tuple(self.enrolments.approvals())
         phase: Phase = "ready"
         if membership is None:
@@ -124,7 +134,7 @@ class StudyFolder:
         """Status of the report, empty where there is none, as before a finished run wrote it; and the number of rounds done."""
         current = max((_round(event) for event in finished_rounds(self.events())), default=0)
         with suppress(FileNotFoundError):
-            return str(json.loads((self.run_path / report_name(self.enrolments.study)).read_text())["status"]), current
+            return str(json.loads((self.run_path / report_name(self.study)).read_text())["status"]), current
         return "", current
 
     def events(self) -> list[dict[str, object]]:

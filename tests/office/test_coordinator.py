@@ -19,7 +19,7 @@ from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from reports import finished_round
 from server.flower.app import GridExchange
 from server.office.enrolment import Enrolments, initialise
-from server.office.service import StartSettings, _run_ended, run, start
+from server.office.service import StartSettings, run, start
 from server.office.status import _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
 from server.office.study_folder import StudyFolder
 from server.office.trouble_calls import TroubleCalls
@@ -66,9 +66,9 @@ def test_a_command_that_went_away_is_a_warning_and_the_coordinator_goes_on(tmp_p
 
 def test_a_finished_run_without_its_report_is_still_running_and_gets_its_report_at_the_next_run(folder):
     study_folder = StudyFolder(Enrolments.open(folder))
-    assert (study_folder.facts().phase, study_folder.facts().run_status, _run_ended(study_folder)) == ("running", "", False)
+    assert (study_folder.facts().phase, study_folder.facts().run_status, study_folder.is_over) == ("running", "", False)
     assert run(folder, print) == study_folder.run_path
-    assert (study_folder.facts().phase, study_folder.facts().run_status, _run_ended(study_folder)) == ("finished", "complete", True)
+    assert (study_folder.facts().phase, study_folder.facts().run_status, study_folder.is_over) == ("finished", "complete", True)
     with pytest.raises(RunError, match="holds a finished run"):
         run(folder, print)
 
