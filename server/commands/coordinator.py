@@ -146,7 +146,7 @@ def _status(arguments: argparse.Namespace) -> None:
         return
     status = read_status(desk)
     if arguments.json:
-        sys.stdout.write(json.dumps(status, indent=1) + "\n")
+        sys.stdout.write(json.dumps(status.model_dump(mode="json"), indent=1) + "\n")
     else:
         Console().print(status_view(status), highlight=False)
 

@@ -20,7 +20,7 @@ from reports import finished_round
 from server.flower.app import GridExchange
 from server.office.enrolment import Enrolments, initialise
 from server.office.service import StartSettings, run, start
-from server.office.status import _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
+from server.office.status import SiteStatus, Status, _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
 from server.office.study_folder import StudyFolder
 from server.office.trouble_calls import TroubleCalls
 from server.run.outcome import write_outcome, write_report
@@ -100,10 +100,15 @@ def test_a_trouble_is_one_line_that_a_terminal_does_not_act_on(folder):
 
 
 def test_the_status_shows_a_word_of_a_site_as_text_alone():
-    row = {"enrolled": True, "approved": False, "online": True, "software_version": HOSTILE, "rounds_trained": 3,
-           "last_round": f"refused: {HOSTILE}", "waiting": HOSTILE}  # fmt: skip
-    keys = ("study", "study_hash", "phase", "run_status", "round", "num_rounds", "certificate_days_left")
-    status = dict.fromkeys(keys, "x") | {"seconds_left": None, "sites": {"centerA": row}, "troubles": [HOSTILE[:5]]}
+    site = SiteStatus(
+        enrolled=True, approved=False, online=True, seen_seconds_ago=None, software_version=HOSTILE, waiting=HOSTILE,
+        rounds_trained=3, last_round=f"refused: {HOSTILE}",
+    )  # fmt: skip
+    status = Status(
+        study="x", study_hash="x", software_version="x", membership_hash=None, phase="running", run_status="x", round=1,
+        num_rounds=2, seconds_left=None, certificate_days_left=3, started=True, sites={"centerA": site}, rounds=[],
+        troubles=[HOSTILE[:5]],
+    )  # fmt: skip
     console = Console(file=io.StringIO(), width=250)
     console.print(status_view(status))
     printed = console.file.getvalue()
@@ -227,7 +232,7 @@ def test_a_round_that_was_told_twice_counts_once(folder):
                              phase="running", round=2, num_rounds=4)  # fmt: skip
     assert seconds_left(facts, events) == 10.0
     assert [(row["round"], row["seconds"]) for row in _rounds(events)] == [(1, 8.0), (2, 2.0)]
-    assert [row["rounds_trained"] for row in _sites(study_folder, facts, events).values()] == [2, 0, 0]
+    assert [site.rounds_trained for site in _sites(study_folder, facts, events).values()] == [2, 0, 0]
 
 
 def test_the_report_of_a_failed_attempt_is_gone_while_the_run_goes_on(folder):
