@@ -37,7 +37,7 @@ def write_new(path: Path, data: bytes, mode: int = 0o666) -> None:
     Raises:
         StorageError: something is there already, which stays as it is; or it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    temporary = _beside(path)
     try:
         with atomic_writer(temporary, mode) as file:
             file.write(data)
@@ -58,7 +58,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: `path` is there and not empty, or cannot be made.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    temporary = _beside(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise StorageError(f"{path} is there and not empty", "name another folder, or move this one away")
     try:
@@ -83,7 +83,7 @@ def atomic_writer(path: Path, mode: int = 0o666, *, sync: bool = True) -> Iterat
     Raises:
         StorageError: it cannot be written; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    temporary = _beside(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
@@ -116,7 +116,7 @@ def link_atomically(source: Path, target: Path) -> None:
     Raises:
         StorageError: as `write_atomically`.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    temporary = _beside(target)
     try:
         os.link(source, temporary)
         os.replace(temporary, target)
@@ -170,8 +170,7 @@ def private_folder(path: Path) -> Path:
         if path.stat().st_mode & 0o7777 != 0o700:
             path.chmod(0o700)
     except OSError as error:
-        reason = os.strerror(error.errno or errno.EIO).lower()
-        raise StorageError(f"cannot make folder {path.name} private: {reason}", "check its owner, or remove it") from None
+        raise StorageError(f"cannot make folder {path.name} private: {reason_of(error)}", "check its owner, or remove it") from None
     return path
 
 
@@ -184,8 +183,8 @@ def writable_folder(path: Path, mode: int = 0o777) -> Path:
     try:
         path.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
-        reason = os.strerror(error.errno or errno.EIO).lower()
-        raise StorageError(f"cannot make folder {path}: {reason}", "name another folder, or see who may write there") from None
+        hint = "name another folder, or see who may write there"
+        raise StorageError(f"cannot make folder {path}: {reason_of(error)}", hint) from None
     proof = path / f".{secrets.token_hex(8)}{TEMPORARY}"
     try:
         write_atomically(proof, b"written\n", 0o600)
@@ -193,6 +192,16 @@ def writable_folder(path: Path, mode: int = 0o777) -> Path:
     except (OSError, StorageError):
         raise StorageError(f"nothing can be written in {path}", "name another folder, or see to its owner and disk space") from None
     return path
+
+
+def reason_of(error: OSError) -> str:
+    """Says why the system refused, in its own words: no path, since that may be a patient's image."""
+    return os.strerror(error.errno or errno.EIO).lower()
+
+
+def _beside(path: Path) -> Path:
+    """A name that nobody else takes, for what becomes `path`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -213,6 +222,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> StorageError:
-    reason = os.strerror(error.errno or errno.EIO).lower()
     hint = "free disk space and try again" if error.errno in _FULL else "check that its folder exists and may be written"
-    return StorageError(f"cannot write {path.name}: {reason}", hint)
+    return StorageError(f"cannot write {path.name}: {reason_of(error)}", hint)

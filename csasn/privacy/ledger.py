@@ -7,7 +7,6 @@ Not protected: whoever administers the site can write a whole new ledger; only h
 the end are found by those alone.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ from csasn.errors import ProtocolError, StorageError
 from csasn.federated.receipt import START, Head
 from csasn.platform.configuration import Configuration
 from csasn.platform.locks import open_locked
-from csasn.platform.storage import append_line
+from csasn.platform.storage import append_line, reason_of
 
 LEDGER_FILE = "ledger.jsonl"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
@@ -187,8 +186,7 @@ class Ledger:
         try:
             file = open_locked(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         except OSError as error:
-            reason = os.strerror(error.errno or errno.EIO).lower()
-            raise StorageError(f"cannot open {self.path.name}: {reason}", "check its folder and permissions") from None
+            raise StorageError(f"cannot open {self.path.name}: {reason_of(error)}", "check its folder and permissions") from None
         try:
             yield file
         finally:

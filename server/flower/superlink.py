@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import cast
 
 import httpx
@@ -143,15 +144,24 @@ def nodes_online(port: int) -> dict[str, str]:
     return {node.name: node.last_activated_at for node in nodes if node.status == "online"}
 
 
+@dataclass
+class _Sent:
+    """A message on its way: since when its node was up, empty where the message is to be pushed again; Flower's number of its
+    newest push; the objects of a reply that has begun to come."""
+
+    message: Message
+    since: str
+    flower_id: str
+    arriving: list[str] = field(default_factory=list)
+
+
 class LinkGrid(HttpGrid):
     """The Grid of one link. A message that a node lost, since it was started anew before its reply came, is pushed again."""
 
     def __init__(self, port: int, token: str) -> None:
         super().__init__(f"{LOOPBACK}:{port}", insecure=True, token=token)
         self._retry_invoker = retry(PATIENCE_S)
-        self._pending: dict[str, tuple[Message, str]] = {}  # our id -> message, since when its node was up
-        self._flower_id: dict[str, str] = {}  # our id -> the id of the newest push
-        self._arriving: dict[str, list[str]] = {}  # our id -> the objects of a reply that may still be on its way
+        self._sent: dict[str, _Sent] = {}  # by our own number of the message
         self._looked = 0.0
         self._next_id = 1
 
@@ -163,50 +173,50 @@ class LinkGrid(HttpGrid):
         """Sends messages; those that an older attempt left unanswered are forgotten."""
         messages = list(messages)
         nodes = {message.metadata.dst_node_id for message in messages}
-        self._pending = {key: old for key, old in self._pending.items() if old[0].metadata.dst_node_id not in nodes}
-        self._arriving = {key: objects for key, objects in self._arriving.items() if key in self._pending}
+        self._sent = {key: old for key, old in self._sent.items() if old.message.metadata.dst_node_id not in nodes}
         up = self._up()
         keys = []
         for message in messages:
             key, self._next_id = f"{self._next_id}", self._next_id + 1
-            self._pending[key] = message, up.get(message.metadata.dst_node_id, "")
-            self._push(key, message)
+            self._sent[key] = _Sent(message, up.get(message.metadata.dst_node_id, ""), self._push(message))
             keys.append(key)
         return keys
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that have come whole, one at a time, so that no two updates wait in memory; one request asks for all."""
         self._push_again()
-        wanted = [key for key in message_ids if key in self._pending]
-        keys = {self._flower_id[key]: key for key in wanted if key not in self._arriving}
-        if keys:
-            self._arriving |= self._find_replies(keys)
-        for key in [key for key in wanted if key in self._arriving]:  # an older exchange's reply may be on its way too
+        wanted = {key: self._sent[key] for key in message_ids if key in self._sent}
+        if asked := {sent.flower_id: sent for sent in wanted.values() if not sent.arriving}:
+            for flower_id, objects in self._find_replies(asked).items():
+                asked[flower_id].arriving = objects
+        for key, sent in wanted.items():
+            if not sent.arriving:
+                continue
             try:
                 with _lost():
-                    reply = self._pull(self._arriving[key])
+                    reply = self._pull(sent.arriving)
             except ObjectUnavailableError:
                 continue  # its upload goes on
             except ObjectPullError:
                 reply = None
-            del self._arriving[key]
+            sent.arriving = []
             if reply is None or (reply.has_error() and reply.error.code in LOST):
-                self._pending[key] = self._pending[key][0], ""  # pushed again as soon as its node is up
+                sent.since = ""  # pushed again as soon as its node is up
                 continue
             reply.metadata.__dict__["_reply_to_message_id"] = key
-            del self._pending[key]
+            del self._sent[key]
             yield reply
             del reply  # before the next one is pulled
 
-    def _find_replies(self, keys: Mapping[str, str]) -> dict[str, list[str]]:
-        """The objects of each reply that has begun to come, by our id; `keys` gives it by Flower's."""
+    def _find_replies(self, flower_ids: Iterable[str]) -> dict[str, list[str]]:
+        """The objects of each reply that has begun to come, by Flower's number of the message."""
         with _lost():  # who asks for a reply again is told that it is lost
-            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=keys))
+            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=flower_ids))
         replies = {}
         for described, tree in zip(found.messages_list, found.message_object_trees, strict=True):
             # the message itself, which is sent last, is asked for first
             objects = sorted((part.object_id for part in iterate_object_tree(tree)), key=described.metadata.message_id.__ne__)
-            replies[keys[described.metadata.reply_to_message_id]] = objects
+            replies[described.metadata.reply_to_message_id] = objects
         return replies
 
     def _pull(self, objects: list[str]) -> Message:
@@ -218,29 +228,23 @@ class LinkGrid(HttpGrid):
         client.ConfirmMessageReceived(ConfirmMessageReceivedRequest(node=node, run_id=run_id, message_object_id=objects[0]))
         return cast(Message, inflate_object_from_contents(objects[0], contents))
 
-    def _push(self, key: str, message: Message) -> None:
+    def _push(self, message: Message) -> str:
         with _lost():
             (flower_id,) = super().push_messages([message])
-        self._flower_id[key] = flower_id
-        self._arriving.pop(key, None)
+        return flower_id
 
     def _push_again(self) -> None:
         if time.monotonic() - self._looked < LOOK_S:
             return
         self._looked = time.monotonic()
         up = self._up()
-        for key, (message, since) in list(self._pending.items()):
-            now = up.get(message.metadata.dst_node_id, "")
-            if now and now != since:
-                again = Message(
-                    message.content,
-                    dst_node_id=message.metadata.dst_node_id,
-                    message_type=message.metadata.message_type,
-                    ttl=message.metadata.ttl,
-                )
-                self._pending[key] = again, now
-                self._arriving.pop(key, None)  # what had begun to come before the node went away
-                self._push(key, again)
+        for sent in self._sent.values():
+            now = up.get(sent.message.metadata.dst_node_id, "")
+            if now and now != sent.since:
+                head = sent.message.metadata
+                again = Message(sent.message.content, dst_node_id=head.dst_node_id, message_type=head.message_type, ttl=head.ttl)
+                sent.message, sent.since, sent.flower_id = again, now, self._push(again)
+                sent.arriving = []  # what had begun to come before the node went away
 
     def _up(self) -> dict[int, str]:
         with _lost():

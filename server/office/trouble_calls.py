@@ -4,13 +4,13 @@ A trouble that went away and comes back is told again, but for a site's version,
 and no more than three of a site, until the coordinator is started anew.
 """
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from csasn.errors import ConfigurationError
+from csasn.platform.storage import reason_of
 from server.office.status import find_troubles, find_version_troubles
 from server.office.study_folder import StudyFolder
 
@@ -59,4 +59,4 @@ class TroubleCalls:
         try:
             subprocess.Popen([self.command, trouble], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - the operator's own
         except OSError as error:  # the program went away meanwhile, or there is no process left: the coordinator goes on
-            self.say(f"warning: {self.command} cannot be called: {os.strerror(error.errno or 0).lower()}")
+            self.say(f"warning: {self.command} cannot be called: {reason_of(error)}")
