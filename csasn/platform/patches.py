@@ -11,6 +11,6 @@ def patch(owner: object, name: str, value: object) -> None:
     """
     if not hasattr(owner, name):
         raise CsasnError(
-            f"{getattr(owner, '__name__', owner)} has no {name} to replace", "install the version of Flower named here"
+            f"{getattr(owner, '__name__', owner)} has no {name} to replace", "install the version that this package asks for"
         )
     setattr(owner, name, value)
