@@ -31,12 +31,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from csasn import __version__
 from csasn.platform.command import run_command
-from server.office.desk import Desk
+from server.office.study_folder import StudyFolder
 from server.office.enrolment import Enrolments
 from server.front.front import FrontSettings, Office, run_front
 from server.front.site_signature import SiteSignatures
 folder, port, certificate = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-desk = Desk(Enrolments.open(folder))
+study_folder = StudyFolder(Enrolments.open(folder))
 def hello():
     changes = json.loads((folder / "changes.json").read_text())
     clock = datetime.now(UTC) + timedelta(seconds=changes.pop("ahead_s", 0))
@@ -44,8 +44,8 @@ def hello():
 def facts(said, signer):
     changes = json.loads((folder / "changes.json").read_text())
     changes.pop("ahead_s", None)
-    return desk.exchange(said, signer) | hello() | changes
-sites = SiteSignatures(lambda: {site: enrolment.identity for site, enrolment in desk.enrolments.sites().items()})
+    return study_folder.answer_site(said, signer) | hello() | changes
+sites = SiteSignatures(lambda: {site: enrolment.identity for site, enrolment in study_folder.enrolments.sites().items()})
 office = Office(lambda _: None, sites.find, facts, hello)
 settings = FrontSettings("127.0.0.1", port, 1, certificate, folder / "keys/server.key", credits_per_minute=1 << 20)
 sys.exit(run_command(lambda: run_front(settings, office)))

@@ -35,7 +35,7 @@ identities = json.loads(sys.argv[2])
 facts = lambda said, signer: {"site": signer.site, "said": said.decode()}
 nodes = json.loads(sys.argv[3])
 def node(headers):
-    return None if b"flwr-refused" in headers else headers.get(b"flwr-node", b"centerA").decode()
+    return None if "flwr-refused" in headers else headers.get("flwr-node", "centerA")
 office = Office(NodeSignatures(lambda: nodes).find if nodes else node, SiteSignatures(lambda: identities).find, facts)
 sys.exit(run_command(lambda: run_front(settings, office)))
 """

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -44,7 +45,7 @@ app = ClientApp()
 
 def _reply(message: Message, context: Context) -> Message:
     torch.set_num_threads(int(context.node_config.get(THREADS, 1)))
-    node = _node(*_files(context), str(context.node_config.get(DOING_FILE, "")))
+    node = _node_of(context)
     request = reason_of_failure(lambda: wire.request_from_message(message))
     if isinstance(request, Absence):
         return _send(message, node, lambda outbox: outbox.post(request, Occasion(), None))
@@ -89,26 +90,24 @@ def _place(message: Message, context: Context) -> Message:
     place = context.node_config.get(PARTITION)
     if isinstance(place, int):
         return Message(wire.place_to_records(place), reply_to=message)
-    node = _node(*_files(context), "")
+    node = _node_of(context)
     return _send(message, node, lambda outbox: outbox.post(Absence(Reason.CONTENTS), Occasion(), None))
 
 
-def _files(context: Context) -> tuple[str, str, str, str]:
-    """Site file, study file, membership file and state folder of a node.
+def _node_of(context: Context) -> "Node":
+    """The site whose node this is.
 
     The coordinator writes the run configuration, so that files follow from it only where the node itself says that it is of a
     simulation: a hospital's node names its files and has no partition.
     """
     node, run = context.node_config, context.run_config
+    doing_file = Path(str(node[DOING_FILE])) if node.get(DOING_FILE) else None
     if SITE_FILE in node or PARTITION not in node:
-        site_file, study_file, membership_file, state_folder = (
-            str(node[key]) for key in (SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER)
-        )
-        return site_file, study_file, membership_file, state_folder
+        return _node(*(Path(str(node[key])) for key in (SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER)), doing_file)
     folder = Path(str(run[RUN_DIRECTORY] if RUN_DIRECTORY in run else run[OUT]))
     site = read_membership(folder / "membership.json").sites[int(node[PARTITION])]
-    site_file = str(Path(str(run[SITES])) / f"{site}.yaml")
-    return site_file, str(folder / "study.yaml"), str(folder / "membership.json"), str(folder / "sites" / site)
+    site_file = Path(str(run[SITES])) / f"{site}.yaml"
+    return _node(site_file, folder / "study.yaml", folder / "membership.json", folder / "sites" / site, doing_file)
 
 
 def reason_of_failure(answer: Callable[[], T]) -> T | Absence:
@@ -142,60 +141,55 @@ def line_of(error: CsasnError) -> str:
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
+@dataclass(frozen=True)
 class Node:
-    """One site in this process: its files, and what is made of them once."""
+    """One site in this process: its files, and what is made of them once. `doing_file` is where its worker says what it does."""
 
-    def __init__(self, site_file: str, study_file: str, membership_file: str, state_folder: str, doing_file: str) -> None:
-        self._study_file, self._doing_file = Path(study_file), doing_file
-        self._site_file, self._membership_file = Path(site_file), Path(membership_file)
-        self._state = Path(state_folder)
+    site_file: Path
+    study_file: Path
+    membership_file: Path
+    state: Path
+    doing_file: Path | None = None
 
     @cached_property
     def site(self) -> Site:
         """The site file."""
-        return read_site(self._site_file)
+        return read_site(self.site_file)
 
     @cached_property
     def ledger(self) -> Ledger:
         """The ledger, verified once, when the process starts."""
-        return Ledger(private_folder(self._state) / LEDGER_FILE)
+        return Ledger(private_folder(self.state) / LEDGER_FILE)
 
     @cached_property
     def signer(self) -> Sign | None:
         """Signs with the identity that the membership names for the site, None where it names none; simulated, it is in the run."""
-        membership = read_membership(self._membership_file)
+        membership = read_membership(self.membership_file)
         member = next((member for member in membership.members if member.site == self.site.site), None)
         if member is None or member.identity is None:
             return None
-        key = load_identity(self.site.keys_folder if membership.of_hospitals else self._state / KEYS_FOLDER)
+        key = load_identity(self.site.keys_folder if membership.of_hospitals else self.state / KEYS_FOLDER)
         return partial(sign, key)
 
     @cached_property
     def worker(self) -> SiteWorker:
         """The resident worker. A membership with keys, a hospital's, has to be approved by this site and by every other one."""
-        study, membership = read_study(self._study_file), read_membership(self._membership_file)
+        study, membership = read_study(self.study_file), read_membership(self.membership_file)
         if membership.of_hospitals:
             study, membership = read_agreed(self.site)
         if membership.study_hash != study.study_hash or self.site.site not in membership.sites:
             raise ConfigurationError(
                 f"{self.site.site} is no member of study {study.name}", "ask the coordinator for the membership"
             )
-        doing = partial(_note, Path(self._doing_file)) if self._doing_file else _ignore
-        worker = SiteWorker(study, membership, self.site, self._state, self.signer, doing, self.ledger)
+        doing = partial(_note, self.doing_file) if self.doing_file else lambda _: None
+        worker = SiteWorker(study, membership, self.site, self.state, self.signer, doing, self.ledger)
         self.ledger.expect(worker.diary.ledger_lines)
         return worker
 
 
-@lru_cache(maxsize=64)
-def _node(site_file: str, study_file: str, membership_file: str, state_folder: str, doing_file: str) -> Node:
-    """A process that serves several sites in simulation keeps one of each."""
-    return Node(site_file, study_file, membership_file, state_folder, doing_file)
+_node = lru_cache(maxsize=64)(Node)  # a process that serves several sites in simulation keeps one of each
 
 
 def _note(file: Path, doing: str) -> None:
     with suppress(StorageError):  # on a full disk the answer says so, where it matters
         write_json(file, {"doing": doing, "time": time.time()}, 0o600)
-
-
-def _ignore(_: str) -> None:
-    return

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import partial
 from types import SimpleNamespace
 from typing import TypeVar
@@ -28,28 +28,28 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesRequest,
     PushMessagesResponse,
 )
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
-from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPushError,
     pull_and_inflate_object_from_tree,
     pull_objects,
     push_object_contents_from_iterable,
 )
-from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor
-from flwr.supercore.retry import RetryInvoker, exponential, make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
 from flwr.supercore.run import RunNotRunningException
-from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from csasn.platform.patches import patch
 from csasn.platform.supervision import end_with_parent
+from csasn.wire.loopback import acquire_task, connect, heartbeat
 
-LOOPBACK = "127.0.0.1"
-POLL_S = 0.2  # how often a SuperNode asks the coordinator for work; Flower's own is 3
 TASK_POLL_S = 0.15  # how often the worker asks its SuperNode; at 0.05 a round on two cores took a tenth longer
-LOOK_S = 0.05  # how often the SuperNode looks, in its own memory, whether the worker answered; Flower's own is 0.5
+# how long a SuperNode sleeps, by how long Flower means it to
+FLOWERS_POLL_S, FLOWERS_LOOK_S = 3, 0.5
+SHORTER_S = {
+    FLOWERS_POLL_S: 0.2,  # before it asks the coordinator again for work
+    FLOWERS_LOOK_S: 0.05,  # before it looks again, in its own memory, whether the worker answered
+}
 PATIENCE_S = 30.0
 # How often somebody looks again for a part of a message that is on its way; Flower's own waits double from 1 s to 10
 LOOK_AGAIN_S, LOOK_AGAIN_AT_LEAST_S = 0.1, 0.5
@@ -64,13 +64,13 @@ def serve_node(arguments: Sequence[str], on_turn: Callable[[], None], parent: in
 
     def wait(seconds: float) -> None:
         on_turn()
-        time.sleep(POLL_S if seconds > 1 else LOOK_S)
+        time.sleep(SHORTER_S[seconds])
 
-    setattr(supernode_loop, "time", SimpleNamespace(sleep=wait))  # noqa: B010 - the module that it imported
-    setattr(fleet, "FleetHttpClient", FleetClient)  # noqa: B010 - as above
-    setattr(fleet, "make_simple_http_retry_invoker", _retry_broken_handshakes)  # noqa: B010 - as above
-    setattr(supernode_loop, "push_object_contents_from_iterable", _push_or_end)  # noqa: B010 - as above
-    setattr(supernode_loop, "pull_objects", _looking_again(pull_objects))  # noqa: B010 - as above
+    patch(supernode_loop, "time", SimpleNamespace(sleep=wait))
+    patch(fleet, "FleetHttpClient", FleetClient)
+    patch(fleet, "make_simple_http_retry_invoker", _retry_broken_handshakes)
+    patch(supernode_loop, "push_object_contents_from_iterable", _push_or_end)
+    patch(supernode_loop, "pull_objects", _looking_again(pull_objects))
     sys.argv = ["flower-supernode", *arguments]
     flower_supernode()
     # it came out of its loop by an error, which it has logged; its HTTP server would keep a process that does nothing
@@ -144,14 +144,12 @@ def _retry_broken_handshakes() -> RetryInvoker:
 def work(port: int, app: ClientApp, parent: int) -> None:
     """Takes the tasks of the SuperNode on this port, one at a time, and answers with `app`, for ever; ends with its parent."""
     end_with_parent(parent)
-    pull = _looking_again(pull_and_inflate_object_from_tree)
-    setattr(tasks_of_node, "pull_and_inflate_object_from_tree", pull)  # noqa: B010 - as in `serve_node`
-    tasks = _connect(port, "SuperExec")
+    patch(tasks_of_node, "pull_and_inflate_object_from_tree", _looking_again(pull_and_inflate_object_from_tree))
+    tasks = connect(port, "SuperExec", PATIENCE_S)
     while True:
         try:
-            found = tasks.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-clientapp"]))
-            if found.HasField("task") and found.token:
-                _do(port, str(found.token), app)
+            if token := acquire_task(tasks, "flwr-clientapp"):
+                _do(port, token, app)
             else:
                 time.sleep(TASK_POLL_S)
         except (httpx.HTTPError, RunNotRunningException, RuntimeError) as error:
@@ -161,38 +159,7 @@ def work(port: int, app: ClientApp, parent: int) -> None:
 
 
 def _do(port: int, token: str, app: ClientApp) -> None:
-    client = _connect(port, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))
-    try:
-        with _heartbeat(client):
-            message, context, _, _ = tasks_of_node.pull_task_input(client)
-            tasks_of_node.push_message(client, app(message, context), context)
-            tasks_of_node.push_task_output(client=client, context=context, sub_status=SubStatus.COMPLETED, details="")
-    finally:
-        client.close()
-
-
-@contextmanager
-def _heartbeat(client: RuntimeHttpClient) -> Iterator[None]:
-    def beat() -> bool:
-        with suppress(httpx.HTTPError):
-            client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
-        return True
-
-    sender = HeartbeatSender(beat)
-    sender.start()
-    try:
-        yield
-    finally:
-        sender.stop()
-
-
-def _connect(port: int, component: str, *more: ProtobufClientInterceptor) -> RuntimeHttpClient:
-    return RuntimeHttpClient.from_server_address(
-        server_address=f"{LOOPBACK}:{port}",
-        insecure=True,  # loopback
-        root_certificates=None,
-        interceptors=[RuntimeVersionHttpInterceptor(component_name=component), *more],
-        retry_invoker=RetryInvoker(
-            lambda: exponential(base_delay=0.1, max_delay=2), httpx.TransportError, max_tries=None, max_time=PATIENCE_S
-        ),
-    )
+    with closing(connect(port, "flwr-clientapp", PATIENCE_S, token)) as client, heartbeat(client):
+        message, context, _, _ = tasks_of_node.pull_task_input(client)
+        tasks_of_node.push_message(client, app(message, context), context)
+        tasks_of_node.push_task_output(client=client, context=context, sub_status=SubStatus.COMPLETED, details="")

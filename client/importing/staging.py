@@ -17,13 +17,13 @@ from pydantic import Field, ValidationError
 
 from csasn.errors import ConfigurationError, StorageError
 from csasn.platform.configuration import Configuration
+from csasn.platform.locks import take_lock
 from csasn.platform.storage import (
     TEMPORARY,
     append_line,
     atomic_writer,
     file_sha256,
     private_folder,
-    take_lock,
     writable_folder,
     write_atomically,
 )

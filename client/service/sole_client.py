@@ -1,13 +1,13 @@
 """The lock of a site's state folder: two clients on one folder would answer one attempt twice, masked differently."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from csasn.errors import RunError, StorageError
-from csasn.platform.storage import is_locked, take_lock
+from csasn.platform.locks import is_locked, take_lock
+from csasn.platform.storage import reason_of
 
 LOCK = "client.lock"
 
@@ -23,8 +23,9 @@ def sole_client(site: str, state: Path) -> Iterator[None]:
     try:
         lock = take_lock(state / LOCK)
     except OSError as error:
-        reason = os.strerror(error.errno or errno.EIO).lower()
-        raise StorageError(f"cannot write {LOCK}: {reason}", "see who owns the state folder, and free disk space") from None
+        raise StorageError(
+            f"cannot write {LOCK}: {reason_of(error)}", "see who owns the state folder, and free disk space"
+        ) from None
     if lock is None:
         raise RunError(
             f"another client is at work as {site}",

@@ -5,7 +5,6 @@ rows came from (hashes of names and contents, sizes and times) and what was meas
 fit together is rebuilt. An image that is gone from the manifest is gone from disk after the next load.
 """
 
-import fcntl
 import hashlib
 import io
 import os
@@ -26,6 +25,7 @@ from csasn.data.picture import no_memory
 from csasn.data.picture_facts import ImageFacts, measure
 from csasn.errors import AwayError, DataError, StorageError
 from csasn.platform.configuration import Configuration
+from csasn.platform.locks import open_locked
 from csasn.platform.storage import TEMPORARY, atomic_writer, file_sha256, private_folder, write_json
 
 INDEX = "index.json"
@@ -301,13 +301,14 @@ def _clean(folder: Path, keep: str) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     """Keeps other processes out of `folder` until the block ends; the system frees it when a process dies."""
     try:
-        file = os.fdopen(os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "wb")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock = open_locked(folder / "lock")
     except OSError:
         hint = "check disk space, who owns the state folder, and that its file system knows locks"
         raise StorageError("the image cache cannot be locked", hint) from None
-    with file:
+    try:
         yield
+    finally:
+        os.close(lock)
 
 
 def _matches(entry: _Entry, status: os.stat_result) -> bool:

@@ -3,11 +3,9 @@
 Keys lie in it as they lie on disk; keep it as you keep them.
 """
 
-import errno
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from csasn.errors import StorageError
-from csasn.platform.storage import TEMPORARY, atomic_writer, file_sha256, new_folder
+from csasn.platform.storage import TEMPORARY, atomic_writer, file_sha256, new_folder, reason_of
 
 MODE, FOLDER_MODE = 0o600, 0o700
 HASHES = "sha256.json"
@@ -79,7 +77,7 @@ def restore_backup(path: Path, folders: Mapping[str, Path]) -> int:
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise _damaged(path) from error
     except OSError as error:
-        raise StorageError(f"cannot read {path.name}: {(error.strerror or 'error').lower()}", "check the path") from error
+        raise StorageError(f"cannot read {path.name}: {reason_of(error)}", "check the path") from error
     return len(hashes)
 
 
@@ -103,8 +101,7 @@ def _reading(kept: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno or errno.EIO).lower()
-        raise StorageError(f"cannot read {kept} to back it up: {reason}", "run it as the service's own user") from None
+        raise StorageError(f"cannot read {kept} to back it up: {reason_of(error)}", "run it as the service's own user") from None
 
 
 def _open(place: Path, kept: str) -> BinaryIO:

@@ -1,25 +1,22 @@
-"""Files that are either whole or absent, folders that only their owner can open, and locks of one process.
+"""Files that are either whole or absent, and folders that only their owner can open.
 
 Nothing here keeps a file from an administrator of the machine, and nothing is encrypted.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from csasn.errors import StorageError
 
 TEMPORARY = ".tmp"
-LOCK_TRIES, LOCK_PAUSE_S = 5, 0.1
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 
@@ -40,7 +37,7 @@ def write_new(path: Path, data: bytes, mode: int = 0o666) -> None:
     Raises:
         StorageError: something is there already, which stays as it is; or it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    temporary = _beside(path)
     try:
         with atomic_writer(temporary, mode) as file:
             file.write(data)
@@ -61,7 +58,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: `path` is there and not empty, or cannot be made.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    temporary = _beside(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise StorageError(f"{path} is there and not empty", "name another folder, or move this one away")
     try:
@@ -86,7 +83,7 @@ def atomic_writer(path: Path, mode: int = 0o666, *, sync: bool = True) -> Iterat
     Raises:
         StorageError: it cannot be written; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    temporary = _beside(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
@@ -119,7 +116,7 @@ def link_atomically(source: Path, target: Path) -> None:
     Raises:
         StorageError: as `write_atomically`.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}{TEMPORARY}")
+    temporary = _beside(target)
     try:
         os.link(source, temporary)
         os.replace(temporary, target)
@@ -173,8 +170,7 @@ def private_folder(path: Path) -> Path:
         if path.stat().st_mode & 0o7777 != 0o700:
             path.chmod(0o700)
     except OSError as error:
-        reason = os.strerror(error.errno or errno.EIO).lower()
-        raise StorageError(f"cannot make folder {path.name} private: {reason}", "check its owner, or remove it") from None
+        raise StorageError(f"cannot make folder {path.name} private: {reason_of(error)}", "check its owner, or remove it") from None
     return path
 
 
@@ -187,8 +183,8 @@ def writable_folder(path: Path, mode: int = 0o777) -> Path:
     try:
         path.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
-        reason = os.strerror(error.errno or errno.EIO).lower()
-        raise StorageError(f"cannot make folder {path}: {reason}", "name another folder, or see who may write there") from None
+        hint = "name another folder, or see who may write there"
+        raise StorageError(f"cannot make folder {path}: {reason_of(error)}", hint) from None
     proof = path / f".{secrets.token_hex(8)}{TEMPORARY}"
     try:
         write_atomically(proof, b"written\n", 0o600)
@@ -198,34 +194,14 @@ def writable_folder(path: Path, mode: int = 0o777) -> Path:
     return path
 
 
-def take_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock file `path` while it is open, however the process ends; None where another process holds it.
-
-    No child inherits it. It does not keep out a process on another machine whose file system knows no common locks.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    for _ in range(LOCK_TRIES):
-        with suppress(BlockingIOError):  # `is_locked` may look just now
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        time.sleep(LOCK_PAUSE_S)
-    os.close(descriptor)
-    return None
+def reason_of(error: OSError) -> str:
+    """Says why the system refused, in its own words: no path, since that may be a patient's image."""
+    return os.strerror(error.errno or errno.EIO).lower()
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock file `path` now."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+def _beside(path: Path) -> Path:
+    """A name that nobody else takes, for what becomes `path`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -246,6 +222,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> StorageError:
-    reason = os.strerror(error.errno or errno.EIO).lower()
     hint = "free disk space and try again" if error.errno in _FULL else "check that its folder exists and may be written"
-    return StorageError(f"cannot write {path.name}: {reason}", hint)
+    return StorageError(f"cannot write {path.name}: {reason_of(error)}", hint)

@@ -59,7 +59,7 @@ class Child:
             self._due = now + wait
             return f"{self.name} ended ({_cause(code)}), started again in {wait:.0f} s; see {self.log.name}"
         if self.process is not None:
-            self._turn_log()
+            self._set_log_aside()
         elif now >= self._due:
             self._start(now)
         return ""
@@ -78,8 +78,7 @@ class Child:
 
     def _start(self, now: float) -> None:
         private_folder(self.log.parent)
-        if self._log_is_full():
-            self.log.replace(self._log_before)
+        self._set_log_aside()
         # O_APPEND: after the log was cut short, the process goes on at its new end
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -95,20 +94,11 @@ class Child:
             os.close(descriptor)
         self._started = now
 
-    @property
-    def _log_before(self) -> Path:
-        return self.log.with_name(f"{self.log.name}.1")
-
-    def _log_is_full(self) -> bool:
-        with suppress(FileNotFoundError):
-            return self.log.stat().st_size > MAX_LOG_BYTES
-        return False
-
-    def _turn_log(self) -> None:
-        """Sets a full log aside while the process holds it open."""
-        if self._log_is_full():
-            with suppress(StorageError):  # a full disk: the process goes on, and the next turn tries again
-                write_atomically(self._log_before, self.log.read_bytes(), 0o600)
+    def _set_log_aside(self) -> None:
+        """Copies a full log to `log`.1 and empties it, also while the process holds it open."""
+        with suppress(FileNotFoundError, StorageError):  # none yet; or a full disk: the next turn tries again
+            if self.log.stat().st_size > MAX_LOG_BYTES:
+                write_atomically(self.log.with_name(f"{self.log.name}.1"), self.log.read_bytes(), 0o600)
                 os.truncate(self.log, 0)
 
 

@@ -7,8 +7,6 @@ Not protected: whoever administers the site can write a whole new ledger; only h
 the end are found by those alone.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -26,7 +24,8 @@ from pydantic import ValidationError
 from csasn.errors import ProtocolError, StorageError
 from csasn.federated.receipt import START, Head
 from csasn.platform.configuration import Configuration
-from csasn.platform.storage import append_line
+from csasn.platform.locks import open_locked
+from csasn.platform.storage import append_line, reason_of
 
 LEDGER_FILE = "ledger.jsonl"
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
@@ -185,12 +184,10 @@ class Ledger:
     def _locked(self) -> Iterator[int]:
         """The open file; other processes of the site wait."""
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            file = open_locked(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         except OSError as error:
-            reason = os.strerror(error.errno or errno.EIO).lower()
-            raise StorageError(f"cannot open {self.path.name}: {reason}", "check its folder and permissions") from None
+            raise StorageError(f"cannot open {self.path.name}: {reason_of(error)}", "check its folder and permissions") from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
             yield file
         finally:
             os.close(file)

@@ -1,7 +1,8 @@
 """A private key under a passphrase: PKCS8 with PBES2, scrypt (RFC 7914, section 7) and AES-256-CBC, which openssl reads.
 
 Written by hand since `BestAvailableEncryption` derives its key by 2048 turns of PBKDF2, and PKCS12 its checksum: too few for a file
-that lies in backups. Reading is `load_pem_private_key`. The strength is the passphrase's.
+that lies in backups; OpenSSH's own form, which another package would have to write, is none that openssl reads. Reading is
+`load_pem_private_key`. The strength is the passphrase's.
 """
 
 import base64

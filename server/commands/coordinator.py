@@ -135,18 +135,18 @@ def _run(arguments: argparse.Namespace) -> None:
 def _status(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from server.office.desk import Desk
     from server.office.enrolment import Enrolments
-    from server.office.status import describe, find_troubles, status_view
+    from server.office.status import find_troubles, read_status, status_view
+    from server.office.study_folder import StudyFolder
 
-    desk = Desk(Enrolments.open(arguments.folder))
+    desk = StudyFolder(Enrolments.open(arguments.folder))
     if arguments.check:
         if troubles := find_troubles(desk):
             raise QuorumError("; ".join(troubles), "see server status")
         return
-    status = describe(desk)
+    status = read_status(desk)
     if arguments.json:
-        sys.stdout.write(json.dumps(status, indent=1) + "\n")
+        sys.stdout.write(json.dumps(status.model_dump(mode="json"), indent=1) + "\n")
     else:
         Console().print(status_view(status), highlight=False)
 
@@ -161,11 +161,11 @@ def _report(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from server.commands.terminal import read_report, show_report
-    from server.office.desk import Desk
     from server.office.enrolment import Enrolments
+    from server.office.study_folder import StudyFolder
     from server.run.run_directory import report_name
 
-    desk = Desk(Enrolments.open(arguments.folder))
+    desk = StudyFolder(Enrolments.open(arguments.folder))
     path = desk.run_path / report_name(desk.enrolments.study)
     if not path.exists():
         raise RunError(f"{path} does not exist", "the run has not come to its end; see server status")
@@ -178,10 +178,10 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _receipts(arguments: argparse.Namespace) -> None:
     from csasn.federated.receipt import RECEIVED_FILE, read_receipts
-    from server.office.desk import Desk
     from server.office.enrolment import Enrolments
+    from server.office.study_folder import StudyFolder
 
-    desk = Desk(Enrolments.open(arguments.folder))
+    desk = StudyFolder(Enrolments.open(arguments.folder))
     if arguments.site not in desk.enrolments.study.federation.sites:
         sites = ", ".join(desk.enrolments.study.federation.sites)
         raise ConfigurationError(f"site is {arguments.site!r}, expected one of {sites}", "see server status")

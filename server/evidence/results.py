@@ -4,7 +4,6 @@ Each file is whole or absent, and predictions are there before the record that c
 """
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -15,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from csasn.errors import ConfigurationError, RunError, StorageError
+from csasn.errors import ConfigurationError, StorageError
 from csasn.measures.cases import Classes, Floats, case_weights, measures, values_of
 from csasn.platform.configuration import Configuration, validate
+from csasn.platform.locks import lock_folder
 from csasn.platform.storage import write_atomically, write_json
 from csasn.study import Study
 from server.evidence.cells import Cell
@@ -193,14 +193,10 @@ def locked_folder(path: Path) -> Iterator[Path]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = lock_folder(path)
     except OSError as error:
         raise StorageError(f"cannot make folder {path}: {str(error.strerror).lower()}", "name another with --out") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"{path} is in use by another process", "wait for it, or stop it") from error
         yield path
     finally:
         os.close(descriptor)

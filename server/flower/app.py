@@ -1,6 +1,5 @@
 """The coordinator's Flower app: it carries requests over a Grid, and hands the run to server/run/rounds.py."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +9,24 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from csasn import wire
-from csasn.errors import CsasnError, ProtocolError, QuorumError
+from csasn.errors import ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Collect, Ready, Reason, Reply, Request
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network
 from csasn.privacy.contract import Contract
 from csasn.site import find_site
 from csasn.study import read_study
-from server.run.outcome import write_outcome, write_report
+from server.run.execution import carry_out
+from server.run.outcome import write_outcome
 from server.run.preparation import begin, check_resumable
 from server.run.receipts import Receipts
 from server.run.rounds import Coordinator
-from server.run.run_directory import RunDirectory, has_outcome
+from server.run.run_directory import RunDirectory
 from server.run.survey import tell_outcome
 from server.run.waits import ANSWERED, READY
 
-# keys of the run configuration: a run directory and its nodes; or, in Flower's simulation, what to make one from
-RUN_DIRECTORY, NODES, STUDY, SITES, OUT = "run-directory", "nodes", "study", "sites", "out"
+# keys of the run configuration of Flower's simulation: a run directory, or what to make one from
+RUN_DIRECTORY, STUDY, SITES, OUT = "run-directory", "study", "sites", "out"
 POLL_S = 0.02
 NODES_WITHIN_S, PLACES_WITHIN_S = 30.0, 300.0  # a simulation registers its nodes at once; its processes may take minutes to start
 Pause = Callable[[float], None]
@@ -196,27 +196,13 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """What Flower starts."""
-    config = context.run_config
-    directory = RunDirectory(_run_directory(config))
-    directory.drop_report()
-    try:
-        if not has_outcome(directory.path):
-            nodes = json.loads(str(config[NODES])) if NODES in config else ask_places(grid, directory.membership.sites)
-            coordinate(grid, nodes, directory)
-        directory.event("run-finished")
-    except CsasnError as error:
-        directory.event("failed", error=error.message)
-        raise
-    finally:
-        write_report(directory, "deployment" if NODES in config else "flower")
-        directory.close()
+    """What `flwr run` starts."""
+    directory = RunDirectory(_run_directory(context.run_config))
+    carry_out(directory, "flower", lambda: coordinate(grid, ask_places(grid, directory.membership.sites), directory))
 
 
 def _run_directory(config: Mapping[str, object]) -> Path:
-    """The run directory that the configuration names; else one that is made of the study it names, or is half done already."""
-    if RUN_DIRECTORY in config:
-        return Path(str(config[RUN_DIRECTORY]))
+    """The run directory that the configuration names: made of the study it names, or half done already."""
     path, study = Path(str(config[OUT])), read_study(Path(str(config[STUDY])))
     if (path / "study.yaml").exists():
         check_resumable(path, study)

@@ -12,12 +12,13 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import cast
 
 import httpx
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.common.constant import TRANSPORT_TYPE_GRPC_RERE, ErrorCode, SubStatus
 from flwr.common.serde import context_from_proto, run_from_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
@@ -25,17 +26,13 @@ from flwr.proto.fab_pb2 import Fab
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import (
-    AcquireTaskRequest,
     PullAppMessagesRequest,
     PullTaskInputRequest,
     PushTaskOutputRequest,
-    SendTaskHeartbeatRequest,
 )
 from flwr.server.superlink.linkstate import InMemoryLinkState
-from flwr.serverapp import Grid
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, NodeStatus
 from flwr.supercore.control.control_http_client import ControlHttpClient
-from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
 from flwr.supercore.inflatable.inflatable_utils import (
@@ -43,11 +40,8 @@ from flwr.supercore.inflatable.inflatable_utils import (
     ObjectUnavailableError,
     inflate_object_from_contents,
 )
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supercore.retry import RetryInvoker, exponential
-from flwr.supercore.run import Run, RunNotRunningException
-from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.run import RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.cli.flower_superlink import _run_superlink_http_api
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
@@ -55,10 +49,11 @@ from flwr.superlink.grid import HttpGrid
 from flwr.superlink.routers.fleet import node_auth
 
 from csasn.errors import CsasnError
+from csasn.platform.patches import patch
 from csasn.platform.supervision import end_with_parent
+from csasn.wire.loopback import LOOPBACK, acquire_task, connect, heartbeat, retry
 from server.front.fleet_guard import FleetGuard
 
-LOOPBACK = "127.0.0.1"
 LOOK_S = 1.0  # between two looks at which nodes came back
 CLOCK_TOLERANCE_S = 300  # of a node's clock, either way
 DEFAULT_NODE_BYTES = 1 << 30
@@ -104,8 +99,9 @@ def serve(port: int, parent: int | None = None, max_node_bytes: int = DEFAULT_NO
         state.deactivate_node(node_id)
         return activate(state, node_id, heartbeat_interval)
 
-    InMemoryLinkState.activate_node = activate_again  # type: ignore[assignment]
-    vars(node_auth).update(SYSTEM_TIME_TOLERANCE=CLOCK_TOLERANCE_S, TIMESTAMP_TOLERANCE=0)
+    patch(InMemoryLinkState, "activate_node", activate_again)
+    patch(node_auth, "SYSTEM_TIME_TOLERANCE", CLOCK_TOLERANCE_S)
+    patch(node_auth, "TIMESTAMP_TOLERANCE", 0)
     FleetGuard(max_node_bytes).install()
     _run_superlink_http_api(
         SuperLinkLifespanConfig(
@@ -148,31 +144,26 @@ def nodes_online(port: int) -> dict[str, str]:
     return {node.name: node.last_activated_at for node in nodes if node.status == "online"}
 
 
-class LinkGrid(Grid):
+@dataclass
+class _Sent:
+    """A message on its way: since when its node was up, empty where the message is to be pushed again; Flower's number of its
+    newest push; the objects of a reply that has begun to come."""
+
+    message: Message
+    since: str
+    flower_id: str
+    arriving: list[str] = field(default_factory=list)
+
+
+class LinkGrid(HttpGrid):
     """The Grid of one link. A message that a node lost, since it was started anew before its reply came, is pushed again."""
 
-    def __init__(self, inner: HttpGrid) -> None:
-        self.inner = inner
-        self._pending: dict[str, tuple[Message, str]] = {}  # our id -> message, since when its node was up
-        self._flower_id: dict[str, str] = {}  # our id -> the id of the newest push
-        self._arriving: dict[str, list[str]] = {}  # our id -> the objects of a reply that may still be on its way
+    def __init__(self, port: int, token: str) -> None:
+        super().__init__(f"{LOOPBACK}:{port}", insecure=True, token=token)
+        self._retry_invoker = retry(PATIENCE_S)
+        self._sent: dict[str, _Sent] = {}  # by our own number of the message
         self._looked = 0.0
         self._next_id = 1
-
-    def set_run(self, run: Run) -> None:
-        """Names Flower's run."""
-        self.inner.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """Flower's run."""
-        return self.inner.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message to a node."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def get_node_ids(self) -> Iterable[int]:
         """The nodes that are connected."""
@@ -182,92 +173,82 @@ class LinkGrid(Grid):
         """Sends messages; those that an older attempt left unanswered are forgotten."""
         messages = list(messages)
         nodes = {message.metadata.dst_node_id for message in messages}
-        self._pending = {key: old for key, old in self._pending.items() if old[0].metadata.dst_node_id not in nodes}
-        self._arriving = {key: objects for key, objects in self._arriving.items() if key in self._pending}
+        self._sent = {key: old for key, old in self._sent.items() if old.message.metadata.dst_node_id not in nodes}
         up = self._up()
         keys = []
         for message in messages:
             key, self._next_id = f"{self._next_id}", self._next_id + 1
-            self._pending[key] = message, up.get(message.metadata.dst_node_id, "")
-            self._push(key, message)
+            self._sent[key] = _Sent(message, up.get(message.metadata.dst_node_id, ""), self._push(message))
             keys.append(key)
         return keys
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that have come whole, one at a time, so that no two updates wait in memory; one request asks for all."""
         self._push_again()
-        wanted = [key for key in message_ids if key in self._pending]
-        keys = {self._flower_id[key]: key for key in wanted if key not in self._arriving}
-        if keys:
-            self._arriving |= self._find_replies(keys)
-        for key in [key for key in wanted if key in self._arriving]:  # an older exchange's reply may be on its way too
+        wanted = {key: self._sent[key] for key in message_ids if key in self._sent}
+        if asked := {sent.flower_id: sent for sent in wanted.values() if not sent.arriving}:
+            for flower_id, objects in self._find_replies(asked).items():
+                asked[flower_id].arriving = objects
+        for key, sent in wanted.items():
+            if not sent.arriving:
+                continue
             try:
                 with _lost():
-                    reply = self._pull(self._arriving[key])
+                    reply = self._pull(sent.arriving)
             except ObjectUnavailableError:
                 continue  # its upload goes on
             except ObjectPullError:
                 reply = None
-            del self._arriving[key]
+            sent.arriving = []
             if reply is None or (reply.has_error() and reply.error.code in LOST):
-                self._pending[key] = self._pending[key][0], ""  # pushed again as soon as its node is up
+                sent.since = ""  # pushed again as soon as its node is up
                 continue
             reply.metadata.__dict__["_reply_to_message_id"] = key
-            del self._pending[key]
+            del self._sent[key]
             yield reply
             del reply  # before the next one is pulled
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Not used here: server/flower/app.py pulls in its own loop."""
-        raise NotImplementedError
-
-    def _find_replies(self, keys: Mapping[str, str]) -> dict[str, list[str]]:
-        """The objects of each reply that has begun to come, by our id; `keys` gives it by Flower's."""
+    def _find_replies(self, flower_ids: Iterable[str]) -> dict[str, list[str]]:
+        """The objects of each reply that has begun to come, by Flower's number of the message."""
         with _lost():  # who asks for a reply again is told that it is lost
-            found = self.inner._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=keys))
+            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=flower_ids))
         replies = {}
         for described, tree in zip(found.messages_list, found.message_object_trees, strict=True):
             # the message itself, which is sent last, is asked for first
             objects = sorted((part.object_id for part in iterate_object_tree(tree)), key=described.metadata.message_id.__ne__)
-            replies[keys[described.metadata.reply_to_message_id]] = objects
+            replies[described.metadata.reply_to_message_id] = objects
         return replies
 
     def _pull(self, objects: list[str]) -> Message:
         """A reply of these objects, itself the first. Flower's own grid would wait for one whose upload is slow or broke off, and
         ask for no other meanwhile."""
-        client, run_id, node = self.inner._runtime_client, self.run.run_id, self.inner.node
+        client, run_id, node = self._runtime_client, self.run.run_id, self.node
         pull = make_pull_object_fn_protobuf(pull_object_protobuf=client.PullObject, node=node, run_id=run_id)
         contents = {object_id: pull(object_id) for object_id in objects}
         client.ConfirmMessageReceived(ConfirmMessageReceivedRequest(node=node, run_id=run_id, message_object_id=objects[0]))
         return cast(Message, inflate_object_from_contents(objects[0], contents))
 
-    def _push(self, key: str, message: Message) -> None:
+    def _push(self, message: Message) -> str:
         with _lost():
-            (flower_id,) = self.inner.push_messages([message])
-        self._flower_id[key] = flower_id
-        self._arriving.pop(key, None)
+            (flower_id,) = super().push_messages([message])
+        return flower_id
 
     def _push_again(self) -> None:
         if time.monotonic() - self._looked < LOOK_S:
             return
         self._looked = time.monotonic()
         up = self._up()
-        for key, (message, since) in list(self._pending.items()):
-            now = up.get(message.metadata.dst_node_id, "")
-            if now and now != since:
-                again = Message(
-                    message.content,
-                    dst_node_id=message.metadata.dst_node_id,
-                    message_type=message.metadata.message_type,
-                    ttl=message.metadata.ttl,
-                )
-                self._pending[key] = again, now
-                self._arriving.pop(key, None)  # what had begun to come before the node went away
-                self._push(key, again)
+        for sent in self._sent.values():
+            now = up.get(sent.message.metadata.dst_node_id, "")
+            if now and now != sent.since:
+                head = sent.message.metadata
+                again = Message(sent.message.content, dst_node_id=head.dst_node_id, message_type=head.message_type, ttl=head.ttl)
+                sent.message, sent.since, sent.flower_id = again, now, self._push(again)
+                sent.arriving = []  # what had begun to come before the node went away
 
     def _up(self) -> dict[int, str]:
         with _lost():
-            return {node.node_id: node.last_activated_at for node in self.inner.get_nodes()}
+            return {node.node_id: node.last_activated_at for node in self.get_nodes()}
 
 
 @contextmanager
@@ -280,69 +261,38 @@ def open_link(port: int) -> Iterator[LinkGrid]:
     with _lost(), _control(port) as control:
         bundle = _bundle()
         started = control.StartRun(StartRunRequest(fab=Fab(content=bundle), federation=NOOP_FEDERATION_ID))
-    address = f"{LOOPBACK}:{port}"
     with _lost():
-        token = _acquire(address)
-        grid = HttpGrid(address, insecure=True, token=token)
-        grid._retry_invoker = _retry()
+        grid = LinkGrid(port, _acquire(port))
         client = grid._runtime_client
         task = client.PullTaskInput(PullTaskInputRequest())
         context = context_from_proto(task.context)
     assert task.run.run_id == started.run_id
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, task.run.run_id, context.node_id
     grid.set_run(run_from_proto(task.run))
-    heartbeat = HeartbeatSender(lambda: _beat(client))
-    heartbeat.start()
     try:
-        yield LinkGrid(grid)
+        with heartbeat(client):
+            yield grid
     finally:
-        heartbeat.stop()
         with suppress(httpx.HTTPError, RuntimeError):
             client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED, details=""))
         grid.close()
 
 
-def _acquire(address: str) -> str:
+def _acquire(port: int) -> str:
     """The token of the server's task of the run that was just begun."""
-    client = _runtime(address)
-    try:
+    with closing(connect(port, "SuperExec", PATIENCE_S)) as client:
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
-            found = client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp"]))
-            if found.HasField("task") and found.token:
-                return str(found.token)
+            if token := acquire_task(client, "flwr-serverapp"):
+                return token
             time.sleep(0.05)
-    finally:
-        client.close()
     raise LinkLostError("the SuperLink has no task for the server")
-
-
-def _runtime(address: str) -> RuntimeHttpClient:
-    return RuntimeHttpClient.from_server_address(
-        server_address=address,
-        insecure=True,  # loopback
-        root_certificates=None,
-        interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec")],
-        retry_invoker=_retry(),
-    )
 
 
 def _control(port: int) -> ControlHttpClient:
     return ControlHttpClient.from_server_address(
-        server_address=f"{LOOPBACK}:{port}", insecure=True, root_certificates=None, interceptors=[], retry_invoker=_retry()
+        server_address=f"{LOOPBACK}:{port}", insecure=True, root_certificates=None, interceptors=[], retry_invoker=retry(PATIENCE_S)
     )
-
-
-def _retry() -> RetryInvoker:
-    """Tries again while the SuperLink does not answer at all. Flower's own would wait for ever, and end this process on a 401."""
-    return RetryInvoker(lambda: exponential(base_delay=0.1, max_delay=2), httpx.TransportError, max_tries=None, max_time=PATIENCE_S)
-
-
-def _beat(client: RuntimeHttpClient) -> bool:
-    """Says that the server is alive; a SuperLink that no longer knows it is noticed by the next message instead."""
-    with suppress(httpx.HTTPError):
-        client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
-    return True
 
 
 @contextmanager

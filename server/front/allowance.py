@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from server.run.http_exchange import Refused
+from starlette.exceptions import HTTPException
+
+Hold = Callable[[int], None]
 
 
 @dataclass
@@ -18,49 +20,37 @@ class Allowance:
 
     max_requests: int
     max_bytes: int
-    refuse: Callable[[], Refused]
+    refuse: Callable[[], HTTPException]
     requests: Counter[str] = field(default_factory=Counter)
     bytes_under_way: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
-    def admit(self, peer: str) -> Iterator["Share"]:
-        """One more request of this peer, until the block ends; then what it held is free again.
+    def admit(self, peer: str) -> Iterator[Hold]:
+        """Counts one more request of this peer, until the block ends; then what it held is free again.
+
+        Yields a function that says how many bytes the request has under way: the length of a body where it is known, or what came
+        so far. It never holds fewer than before.
 
         Raises:
-            Refused: the peer has as many under way as it may.
+            HTTPException: the peer has as many requests, or in all of them as many bytes, under way as it may.
         """
         if self.requests[peer] >= self.max_requests:
             raise self.refuse()
         self.requests[peer] += 1
-        share = Share(self, peer)
+        held = 0
+
+        def hold(size_bytes: int) -> None:
+            nonlocal held
+            more = max(0, size_bytes - held)
+            if self.bytes_under_way[peer] + more > self.max_bytes:
+                raise self.refuse()
+            self.bytes_under_way[peer] += more
+            held += more
+
         try:
-            yield share
+            yield hold
         finally:
-            self._give_back(share)
-
-    def _give_back(self, share: "Share") -> None:
-        for counter, amount in ((self.requests, 1), (self.bytes_under_way, share.held)):
-            counter[share.peer] -= amount
-            if counter[share.peer] <= 0:
-                del counter[share.peer]
-
-
-@dataclass
-class Share:
-    """What one request holds of its peer's allowance."""
-
-    allowance: Allowance
-    peer: str
-    held: int = 0
-
-    def hold(self, size_bytes: int) -> None:
-        """This request has so many bytes under way, of a body whose length is known, or so far; never fewer than before.
-
-        Raises:
-            Refused: the peer's requests have more than they may, all together.
-        """
-        more = max(0, size_bytes - self.held)
-        if self.allowance.bytes_under_way[self.peer] + more > self.allowance.max_bytes:
-            raise self.allowance.refuse()
-        self.allowance.bytes_under_way[self.peer] += more
-        self.held += more
+            for counter, amount in ((self.requests, 1), (self.bytes_under_way, held)):
+                counter[peer] -= amount
+                if not counter[peer]:
+                    del counter[peer]

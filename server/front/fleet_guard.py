@@ -32,6 +32,7 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.object_store import ObjectStore
 from flwr.superlink.servicer.fleet import fleet_handlers
 
+from csasn.platform.patches import patch
 from server.front.holdings import Holdings
 
 SUPERLINK_NODE = 1
@@ -55,8 +56,8 @@ class FleetGuard:
             "pull_object": self.pull_object,
             "confirm_message_received": self.confirm_message_received,
         }
-        assert guarded.keys() <= self._flower.keys()
-        vars(fleet_handlers).update(guarded)
+        for name, handler in guarded.items():
+            patch(fleet_handlers, name, handler)
 
     def pull_messages(self, request: PullMessagesRequest, state: InMemoryLinkState, store: ObjectStore) -> PullMessagesResponse:
         """Notes what the node may read."""

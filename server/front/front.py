@@ -16,20 +16,23 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import uvicorn
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.front.allowance import Allowance, Share
+from server.front.allowance import Allowance, Hold
 from server.front.connections import Connections
 from server.front.listener import Listener, LiveCertificate, Waiting, cut_idle, find_open, most_connections, open_listener
 from server.front.own_routes import OWN, Facts, FindSite, OwnRoutes, hello
-from server.run.http_exchange import Gone, Headers, HttpExchange, Refused, unavailable
+from server.front.paced_request import PacedRequest, unavailable
 
 FLEET = (
     "activate-node",
@@ -56,7 +59,7 @@ HEALTH_AT_ONCE = 8  # requests for health, of an address
 NODE_AT_ONCE = 16  # requests of a node; Flower's SuperNode has 2 pushes, 2 pulls, a poll and a heartbeat under way at most
 PULLS_AT_ONCE = 4  # of a node: SuperLink makes the whole answer in memory before the front sees its length
 
-FindNode = Callable[[Mapping[bytes, bytes]], str | None]
+FindNode = Callable[[Mapping[str, str]], str | None]
 log = logging.getLogger(__name__)
 
 
@@ -112,86 +115,86 @@ class Front:
 
         Polls that succeed are not in the log: sites make five a second, which fill a disk in time.
         """
-        exchange = HttpExchange(scope, receive, send, self._settings.idle_timeout_s, self._settings.min_rate)
+        request = PacedRequest(scope, receive, send, self._settings.idle_timeout_s, self._settings.min_rate)
         begin = time.monotonic()
         try:
-            try:
-                await self._answer(exchange)
-            except Refused as refusal:
-                if exchange.status:
-                    raise Gone from refusal
-                await exchange.refuse(refusal)
-        except Gone:
-            pass  # uvicorn cuts the connection of an answer without an end
+            with suppress(ClientDisconnect):
+                await self._answer_or_refuse(request)
         finally:
-            known = exchange.route in PASSED | OWN
-            name = " ".join(exchange.route) if known else "other"
-            figures = (exchange.status, exchange.received, exchange.sent, time.monotonic() - begin)
-            level = logging.DEBUG if exchange.route == POLL and exchange.status == 200 else logging.INFO
-            signer = f", {exchange.signer}" if exchange.signer else ""
+            name = " ".join(request.route) if request.route in PASSED | OWN else "other"
+            figures = (request.status, request.received, request.sent, time.monotonic() - begin)
+            level = logging.DEBUG if request.route == POLL and request.status == 200 else logging.INFO
+            signer = f", {request.signer}" if request.signer else ""
             log.log(level, "%s %d, %d bytes in, %d out, %.2f s%s", name, *figures, signer)
 
-    async def _answer(self, exchange: HttpExchange) -> None:
-        if sum(len(name) + len(value) for name, value in exchange.headers) > self._settings.max_head_bytes:
-            raise Refused(431)
-        if exchange.route == HEALTH:
-            with self._health.admit(exchange.address) as share:
-                await self._pass(exchange, share, share)
-        elif exchange.route in PASSED:
-            await self._pass_of_node(exchange)
-        elif exchange.route in OWN:
-            await self._own.answer(exchange)
-            if exchange.signer:
-                self._vouch(exchange.address)
+    async def _answer_or_refuse(self, request: PacedRequest) -> None:
+        try:
+            await self._answer(request)
+        except HTTPException as refusal:
+            if not request.status:  # else uvicorn cuts the connection of an answer without an end
+                await request.refuse(refusal)
+
+    async def _answer(self, request: PacedRequest) -> None:
+        if sum(len(name) + len(value) for name, value in request.headers.raw) > self._settings.max_head_bytes:
+            raise HTTPException(431)
+        if request.route == HEALTH:
+            with self._health.admit(request.address) as hold:
+                await self._pass(request, hold, hold)
+        elif request.route in PASSED:
+            await self._pass_of_node(request)
+        elif request.route in OWN:
+            await self._own.answer(request)
+            if request.signer:
+                self._vouch(request.address)
         else:
-            raise Refused(404)
+            raise HTTPException(404)
 
-    async def _pass_of_node(self, exchange: HttpExchange) -> None:
-        site = self._office.find_node(exchange.by_name)
+    async def _pass_of_node(self, request: PacedRequest) -> None:
+        site = self._office.find_node(request.headers)
         if site is None:
-            raise Refused(401)
-        exchange.signer = site
-        self._vouch(exchange.address)
-        with self._up.admit(site) as up, self._down.admit(site) if exchange.route == PULL else nullcontext(up) as down:
-            await self._pass(exchange, up, down)
+            raise HTTPException(401)
+        request.signer = site
+        self._vouch(request.address)
+        with self._up.admit(site) as up, self._down.admit(site) if request.route == PULL else nullcontext(up) as down:
+            await self._pass(request, up, down)
 
-    async def _pass(self, exchange: HttpExchange, up: Share, down: Share) -> None:
-        method, path = exchange.route
-        content = exchange.body(self._settings.max_body_bytes) if method == "POST" else None
-        if content is not None and exchange.length:
-            up.hold(exchange.length)
-        request = httpx.Request(
+    async def _pass(self, request: PacedRequest, hold_up: Hold, hold_down: Hold) -> None:
+        """Hands a request on, and its answer back; `hold_up` and `hold_down` count the bytes of either."""
+        method, path = request.route
+        content = request.blocks(self._settings.max_body_bytes) if method == "POST" else None
+        if content is not None and request.length:
+            hold_up(request.length)
+        passed = httpx.Request(
             method,
             f"http://127.0.0.1:{self._settings.superlink_port}{path}",
-            headers=_only(REQUEST_HEADERS, exchange.headers),
-            content=None if content is None else _held(content, exchange, up),
+            headers=_only(REQUEST_HEADERS, request.headers.raw),
+            content=None if content is None else _held(content, request, hold_up),
             extensions={"timeout": self._timeout},
         )
         try:
-            response = await self._superlink.handle_async_request(request)
+            response = await self._superlink.handle_async_request(passed)
             try:
-                if exchange.route == HEALTH and response.status_code != 200:
+                if request.route == HEALTH and response.status_code != 200:
                     raise unavailable()
-                if exchange.route == PULL:
-                    down.hold(int(response.headers.get("content-length", "0")))
-                await exchange.start(response.status_code, _only(RESPONSE_HEADERS, response.headers.raw))
-                async for data in response.aiter_raw():
-                    await exchange.write(data)
-                await exchange.finish()
+                if request.route == PULL:
+                    hold_down(int(response.headers.get("content-length", "0")))
+                answer = StreamingResponse(response.aiter_raw(), response.status_code)
+                answer.raw_headers = _only(RESPONSE_HEADERS, response.headers.raw)
+                await request.answer(answer)
             finally:
                 await response.aclose()
         except httpx.TransportError:
             raise unavailable() from None
 
 
-async def _held(content: AsyncIterator[bytes], exchange: HttpExchange, share: Share) -> AsyncIterator[bytes]:
+async def _held(content: AsyncIterator[bytes], request: PacedRequest, hold: Hold) -> AsyncIterator[bytes]:
     """The blocks, each of which is held before it goes on: a body that does not say how long it is counts as it comes."""
     async for block in content:
-        share.hold(exchange.received)
+        hold(request.received)
         yield block
 
 
-def _only(names: frozenset[bytes], headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def _only(names: frozenset[bytes], headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     lowered = ((name.lower(), value) for name, value in headers)
     return [(name, value) for name, value in lowered if name in names or name.startswith(FLOWER_HEADER)]
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePub
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
-KEY, SIGNATURE, TIMESTAMP = b"flwr-public-key", b"flwr-signature", b"flwr-timestamp"
+KEY, SIGNATURE, TIMESTAMP = "flwr-public-key", "flwr-signature", "flwr-timestamp"
 TOLERANCE_S = 330.0  # a little more than SuperLink's own, which decides
 LOOK_S = 2.0  # how old what is known of enrolments may be
 
@@ -30,14 +30,14 @@ class NodeSignatures:
         self._known: dict[bytes, tuple[str, EllipticCurvePublicKey]] = {}
         self._looked = float("-inf")
 
-    def find(self, headers: Mapping[bytes, bytes]) -> str | None:
+    def find(self, headers: Mapping[str, str]) -> str | None:
         """The site whose node signed these headers at a time not long ago; None for a stranger."""
         try:
             site, key = self._nodes()[b64decode(headers[KEY], validate=True)]
-            signed_at = datetime.fromisoformat(headers[TIMESTAMP].decode("ascii"))
+            signed_at = datetime.fromisoformat(headers[TIMESTAMP])
             if abs((datetime.now(UTC) - signed_at).total_seconds()) > TOLERANCE_S:
                 return None
-            key.verify(b64decode(headers[SIGNATURE], validate=True), headers[TIMESTAMP], ECDSA(SHA256()))
+            key.verify(b64decode(headers[SIGNATURE], validate=True), headers[TIMESTAMP].encode("ascii"), ECDSA(SHA256()))
         except (KeyError, ValueError, TypeError, Base64Error, InvalidSignature):
             return None
         return site

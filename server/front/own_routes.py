@@ -6,22 +6,24 @@
 
 import asyncio
 import hashlib
-import json
 import logging
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from csasn import __version__
 from csasn.errors import CsasnError, ProtocolError, TrustError
 from csasn.trust.facts import ECHO_ROUTE, FACTS_ROUTE, MAX_FACTS_BYTES
 from server.front.allowance import Allowance
+from server.front.paced_request import BLOCK_BYTES, PacedRequest, unavailable
 from server.front.site_signature import Signer
-from server.run.http_exchange import BLOCK_BYTES, HttpExchange, Refused, unavailable
 
 OWN = frozenset({(method, path) for method in ("GET", "POST") for path in (FACTS_ROUTE, ECHO_ROUTE)})
 HELLO = ("GET", FACTS_ROUTE)
@@ -30,7 +32,7 @@ CREDIT_BYTES = 8 << 20  # a request to an own route costs one credit, and one mo
 REQUESTS_AT_ONCE = 4  # to own routes, of a site, or of an address whose site is unknown
 
 Facts = Callable[[bytes, Signer], Mapping[str, object]]
-FindSite = Callable[[str, str, Mapping[bytes, bytes]], Signer | None]
+FindSite = Callable[[str, str, Mapping[str, str]], Signer | None]
 log = logging.getLogger(__name__)
 
 
@@ -51,14 +53,14 @@ class Spending:
         """Takes what a request costs.
 
         Raises:
-            Refused: there is not so much left.
+            HTTPException: there is not so much left.
         """
         minute = int(time.monotonic() // 60)
         if minute != self.minute:
             self.minute, self.spent = minute, Counter()
         self.spent[peer] += 1 + size_bytes // CREDIT_BYTES
         if self.spent[peer] > self.credits_per_minute:
-            raise Refused(429, (b"retry-after", b"60"))
+            raise HTTPException(429, headers={"retry-after": "60"})
 
 
 class OwnRoutes:
@@ -69,76 +71,67 @@ class OwnRoutes:
     ) -> None:
         self._facts, self._find_site, self._hello = facts, find_site, hello
         self._spending = Spending(credits_per_minute)
-        self._under_way = Allowance(REQUESTS_AT_ONCE, 0, lambda: Refused(429, (b"retry-after", b"5")))
+        self._under_way = Allowance(REQUESTS_AT_ONCE, 0, lambda: HTTPException(429, headers={"retry-after": "5"}))
         self._noise = os.urandom(BLOCK_BYTES)
+        self._of_sites = {
+            ("POST", FACTS_ROUTE): self._exchange_facts,
+            ("GET", ECHO_ROUTE): self._send_noise,
+            ("POST", ECHO_ROUTE): self._measure,
+        }
 
-    async def answer(self, exchange: HttpExchange) -> None:
+    async def answer(self, request: PacedRequest) -> None:
         """Answers a request to a route in `OWN`; credits are an address's, or a site's once it has signed."""
-        if exchange.route == HELLO:
-            self._spending.charge(exchange.address)
-            with self._under_way.admit(exchange.address):
-                await self._reply(exchange, json.dumps(self._hello()).encode())
+        if request.route == HELLO:
+            self._spending.charge(request.address)
+            with self._under_way.admit(request.address):
+                await request.answer(JSONResponse(self._hello()))
             return
-        signer = self._find_site(*exchange.route, exchange.by_name)
+        signer = self._find_site(*request.route, request.headers)
         if signer is None:
-            self._spending.charge(exchange.address)
-            raise Refused(401)
-        exchange.signer = signer.site
+            self._spending.charge(request.address)
+            raise HTTPException(401)
+        request.signer = signer.site
         with self._under_way.admit(f"site {signer.site}"):
-            await self._answer_site(exchange, signer)
+            await request.answer(await self._of_sites[request.route](request, signer))
 
-    async def _answer_site(self, exchange: HttpExchange, signer: Signer) -> None:
-        match exchange.route:
-            case ("POST", path) if path == FACTS_ROUTE:
-                self._spending.charge(f"site {signer.site}")
-                await self._exchange_facts(exchange, signer)
-            case ("GET", _):
-                await self._send_noise(exchange, signer)
-            case _:
-                await self._measure(exchange, signer)
-
-    async def _exchange_facts(self, exchange: HttpExchange, signer: Signer) -> None:
-        said = b"".join([block async for block in exchange.body(MAX_FACTS_BYTES)])
+    async def _exchange_facts(self, request: PacedRequest, signer: Signer) -> Response:
+        self._spending.charge(f"site {signer.site}")
+        said = b"".join([block async for block in request.blocks(MAX_FACTS_BYTES)])
         _check_content(signer, hashlib.sha256(said).hexdigest())
         try:
-            data = json.dumps(await asyncio.to_thread(self._facts, said, signer)).encode()
+            return JSONResponse(await asyncio.to_thread(self._facts, said, signer))
         except (ProtocolError, TrustError) as error:
             log.warning("facts of %s refused: %s", signer.site, error.message)
-            raise Refused(400) from None
+            raise HTTPException(400) from None
         except CsasnError as error:
             log.warning("no facts to show: %s", error.message)
             raise unavailable() from None
-        await self._reply(exchange, data)
 
-    async def _send_noise(self, exchange: HttpExchange, signer: Signer) -> None:
-        _check_content(signer, hashlib.sha256(exchange.query).hexdigest())
-        asked = re.fullmatch(rb"bytes=(\d{1,8})", exchange.query)
+    async def _send_noise(self, request: PacedRequest, signer: Signer) -> Response:
+        query: bytes = request.scope["query_string"]
+        _check_content(signer, hashlib.sha256(query).hexdigest())
+        asked = re.fullmatch(rb"bytes=(\d{1,8})", query)
         if not asked or int(asked[1]) > MAX_ECHO_BYTES:
-            raise Refused(400)
-        left = int(asked[1])
-        self._spending.charge(f"site {signer.site}", left)
-        await exchange.start(200, [(b"content-type", b"application/octet-stream"), (b"content-length", b"%d" % left)])
-        while left:
-            block = self._noise[:left]
-            await exchange.write(block)
-            left -= len(block)
-        await exchange.finish()
+            raise HTTPException(400)
+        size = int(asked[1])
+        self._spending.charge(f"site {signer.site}", size)
+        headers = {"content-length": str(size)}
+        return StreamingResponse(self._noise_of(size), headers=headers, media_type="application/octet-stream")
 
-    async def _measure(self, exchange: HttpExchange, signer: Signer) -> None:
-        self._spending.charge(f"site {signer.site}", exchange.length or MAX_ECHO_BYTES)
+    async def _noise_of(self, size: int) -> AsyncIterator[bytes]:
+        for sent in range(0, size, BLOCK_BYTES):
+            yield self._noise[: size - sent]
+
+    async def _measure(self, request: PacedRequest, signer: Signer) -> Response:
+        self._spending.charge(f"site {signer.site}", request.length or MAX_ECHO_BYTES)
         digest = hashlib.sha256()
-        async for block in exchange.body(MAX_ECHO_BYTES):
+        async for block in request.blocks(MAX_ECHO_BYTES):
             digest.update(block)
         _check_content(signer, digest.hexdigest())
-        await self._reply(exchange, json.dumps({"sha256": digest.hexdigest(), "bytes": exchange.received}).encode())
-
-    async def _reply(self, exchange: HttpExchange, data: bytes) -> None:
-        await exchange.start(200, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))])
-        await exchange.write(data)
-        await exchange.finish()
+        return JSONResponse({"sha256": digest.hexdigest(), "bytes": request.received})
 
 
 def _check_content(signer: Signer, found: str) -> None:
     if found != signer.content_sha256:
         log.warning("a request of %s has another content than was signed", signer.site)
-        raise Refused(401)
+        raise HTTPException(401)

@@ -33,9 +33,9 @@ class SiteSignatures:
         self._known: dict[str, str] = {}
         self._looked = float("-inf")
 
-    def find(self, method: str, route: str, headers: Mapping[bytes, bytes]) -> Signer | None:
+    def find(self, method: str, route: str, headers: Mapping[str, str]) -> Signer | None:
         """The site whose signature over method, route, time and content the headers carry; None for a stranger."""
-        signed = read_signed(method, route, {name.decode("latin1"): value.decode("latin1") for name, value in headers.items()})
+        signed = read_signed(method, route, headers)
         site = self._sites().get(signed.identity) if signed else None
         if signed and site is not None:
             with suppress(TrustError):

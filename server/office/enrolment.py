@@ -22,7 +22,7 @@ from pydantic import Field
 from csasn import __version__
 from csasn.errors import ConfigurationError, TrustError
 from csasn.platform.configuration import Configuration, read_yaml, validate, write_yaml
-from csasn.platform.storage import atomic_writer, new_folder, private_folder, write_atomically, write_json, write_new
+from csasn.platform.storage import atomic_writer, new_folder, private_folder, reason_of, write_atomically, write_json, write_new
 from csasn.site import Address, split_address
 from csasn.study import MIN_SECURE_SITES, Name, Sha256, Study, read_study
 from csasn.trust.certificates import (
@@ -281,7 +281,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise TrustError(f"cannot read {path}: {(error.strerror or 'error').lower()}", RESTORE) from None
+        raise TrustError(f"cannot read {path}: {reason_of(error)}", RESTORE) from None
 
 
 @lru_cache(maxsize=64)

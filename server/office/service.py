@@ -8,23 +8,24 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from csasn.errors import ConfigurationError, RunError, StorageError
-from csasn.platform.storage import private_folder, take_lock, write_json
+from csasn.errors import ConfigurationError, RunError
+from csasn.platform.locks import take_lock
+from csasn.platform.storage import private_folder, write_json
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import split_address
 from csasn.trust.membership import verify_approvals
 from server.flower.message_bounds import MESSAGES_HELD, message_bytes
-from server.office.desk import Desk
 from server.office.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 from server.office.service_file import LOCK, SERVICE, Service, find_service
+from server.office.study_folder import StudyFolder
 from server.run.run_directory import RunDirectory, has_outcome, is_finished, report_name
 
-RUN = "run"
 TURN_S = 0.5
 # glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes. What is smaller,
 # such as the blocks of a body, stays: pages that are touched anew for each took a sixth of a round
@@ -61,42 +62,90 @@ def start(
     from server.office.trouble_calls import TroubleCalls, check_command
 
     check_command(settings.on_trouble)
-    desk = Desk(Enrolments.open(folder))
+    study_folder = StudyFolder(Enrolments.open(folder))
     lock = _lock(folder)
     end_on_sigterm()
     port = settings.superlink_port or free_port()
-    if settings.with_run and desk.facts().phase == "failed":
-        (desk.run_path / report_name(desk.enrolments.study)).unlink(missing_ok=True)  # of an attempt that failed, and now goes on
-    children = _children(desk, settings, port)
+    if settings.with_run and study_folder.facts().phase == "failed":  # an attempt that failed, and now goes on
+        (study_folder.run_path / report_name(study_folder.study)).unlink(missing_ok=True)
+    kept = _Kept.of(study_folder, settings, port)
     write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=port).model_dump())
-    registered: object = None
     calls = TroubleCalls(settings.on_trouble, say)
     looked = 0.0
     try:
         while True:
-            if children[-1].name == RUN and not children[-1].is_running and _run_ended(desk):
-                children.pop()
-                say(f"the run is over: {desk.facts().run_status}; see server report")
-            for child in children:
-                if message := child.turn():
-                    say(message)
-                    registered = None if child.name == "SuperLink" else registered
-            if children[0].is_running and (now := _register(desk, port, registered)) != registered:
-                registered = now
-                say(f"SuperLink knows {len(desk.enrolments.sites())} enrolled sites")
+            kept.turn(study_folder, say)
+            if kept.superlink.is_running and kept.register(study_folder, port):
+                say(f"SuperLink knows {len(study_folder.enrolments.sites())} enrolled sites")
                 manager.ready()
-            tell_ready(registered is not None and all(child.is_running for child in children[:2]))
+            tell_ready(kept.known is not None and kept.superlink.is_running and kept.front.is_running)
             if settings.on_trouble and time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
-                calls.tell(desk)
-            manager.alive(f"{desk.enrolments.study.name}: {len(children)} processes")
+                calls.tell(study_folder)
+            manager.alive(f"{study_folder.study.name}: {len(kept.children)} processes")
             time.sleep(TURN_S)
     finally:
         manager.stopping()
-        for child in reversed(children):
+        for child in reversed(kept.children):
             child.stop()
         (folder / SERVICE).unlink(missing_ok=True)
         os.close(lock)
+
+
+@dataclass
+class _Kept:
+    """What `server start` keeps running. `run` is None where nobody asked for it, and once it is over; `known` are the node keys
+    that SuperLink knows, by site, None before it was told."""
+
+    superlink: Child
+    front: Child
+    run: Child | None
+    known: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, study_folder: StudyFolder, settings: StartSettings, superlink_port: int) -> Self:
+        """The processes of a study's folder, which are yet to be started."""
+        logs, parent = private_folder(study_folder.path.resolve() / "logs"), str(os.getpid())
+        environment = os.environ | QUIET | RETURNED_MEMORY
+
+        def child(name: str, module: str, *words: object) -> Child:
+            command = [sys.executable, "-P", "-m", module, *map(str, words)]
+            return Child(name, command, logs / f"{name.lower()}.log", environment)
+
+        office, folder = "server.office.processes", study_folder.path.resolve()
+        held = MESSAGES_HELD * message_bytes(study_folder.study.model)
+        return cls(
+            superlink=child("SuperLink", "server.flower.superlink", superlink_port, parent, held),
+            front=child("front", office, "front", parent, folder, settings.host, settings.port, superlink_port),
+            run=child("run", office, "run", parent, folder) if settings.with_run and not study_folder.is_over else None,
+        )
+
+    @property
+    def children(self) -> list[Child]:
+        """The processes, in the order in which they are started."""
+        return [child for child in (self.superlink, self.front, self.run) if child is not None]
+
+    def turn(self, study_folder: StudyFolder, say: Say) -> None:
+        """Starts what is due; a run that came to its end is not."""
+        if self.run and not self.run.is_running and study_folder.is_over:
+            self.run = None
+            say(f"the run is over: {study_folder.facts().run_status}; see server report")
+        for child in self.children:
+            if message := child.turn():
+                say(message)
+                self.known = None if child is self.superlink else self.known
+
+    def register(self, study_folder: StudyFolder, port: int) -> bool:
+        """Tells SuperLink who is enrolled, where that is new; whether it was told."""
+        from server.flower.superlink import LinkLostError, register_nodes  # Flower, which server stop and status do without
+
+        keys = {site: enrolment.node_key for site, enrolment in study_folder.enrolments.sites().items()}
+        if self.known != keys:
+            with suppress(LinkLostError):
+                register_nodes(port, keys)
+                self.known = keys
+                return True
+        return False
 
 
 def _lock(folder: Path) -> int:
@@ -133,13 +182,13 @@ def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None
     from server.front.node_signature import NodeSignatures
     from server.front.site_signature import SiteSignatures
 
-    desk = Desk(Enrolments.open(folder))
-    study, enrolled = desk.enrolments.study, desk.enrolments.sites
+    study_folder = StudyFolder(Enrolments.open(folder))
+    study, enrolled = study_folder.study, study_folder.enrolments.sites
     per_address = max(FrontSettings.connections_per_address, SITE_CONNECTIONS * len(study.federation.sites))
     run_front(
         FrontSettings(
             host=host,
-            port=port or split_address(desk.enrolments.settings.address)[1],
+            port=port or split_address(study_folder.enrolments.settings.address)[1],
             superlink_port=superlink_port,
             certificate=folder / SERVER_CERTIFICATE,
             key=folder / SERVER_KEY,
@@ -151,7 +200,7 @@ def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None
         Office(
             find_node=NodeSignatures(lambda: {site: enrolment.node_key for site, enrolment in enrolled().items()}).find,
             find_site=SiteSignatures(lambda: {site: enrolment.identity for site, enrolment in enrolled().items()}).find,
-            facts=desk.exchange,
+            facts=study_folder.answer_site,
         ),
     )
 
@@ -162,40 +211,28 @@ def run(folder: Path, say: Say) -> Path:
     Raises:
         CsasnError: the run cannot go on.
     """
-    from server.run.outcome import write_report
+    from server.run.execution import carry_out
 
-    desk = Desk(Enrolments.open(folder))
-    if is_finished(desk.run_path):
-        raise RunError(f"{desk.run_path} holds a finished run", f"{ANEW} to begin another")
-    if not has_outcome(desk.run_path):
-        _await_approvals(desk, say)
-    directory = _open_run(desk)
-    directory.drop_report()
-    try:
-        if not has_outcome(desk.run_path):
-            _carry_out(desk, directory, say)
-        directory.event("run-finished")
-    except StorageError:
-        raise  # no failure: `server start` begins the run again, until there is room
-    except Exception as error:
-        directory.event("failed", error=getattr(error, "message", type(error).__name__))
-        raise
-    finally:
-        write_report(directory, "deployment")
-        directory.close()
-    return desk.run_path
+    study_folder = StudyFolder(Enrolments.open(folder))
+    if is_finished(study_folder.run_path):
+        raise RunError(f"{study_folder.run_path} holds a finished run", f"{ANEW} to begin another")
+    if not has_outcome(study_folder.run_path):
+        _await_approvals(study_folder, say)
+    directory = _open_run(study_folder)
+    carry_out(directory, "deployment", lambda: _federate(study_folder, directory, say))
+    return study_folder.run_path
 
 
-def _open_run(desk: Desk) -> RunDirectory:
+def _open_run(study_folder: StudyFolder) -> RunDirectory:
     """The run of the study; a new one where there is none yet, once there is a membership."""
-    if not (desk.run_path / "study.yaml").exists():
-        membership = desk.enrolments.membership()
+    if not (study_folder.run_path / "study.yaml").exists():
+        membership = study_folder.enrolments.membership()
         assert membership is not None
-        RunDirectory.create(desk.run_path, desk.enrolments.study, membership)
-    return RunDirectory(desk.run_path)
+        RunDirectory.create(study_folder.run_path, study_folder.study, membership)
+    return RunDirectory(study_folder.run_path)
 
 
-def _carry_out(desk: Desk, directory: RunDirectory, say: Say) -> None:
+def _federate(study_folder: StudyFolder, directory: RunDirectory, say: Say) -> None:
     """The federation to its outcome, over one link after another.
 
     Raises:
@@ -204,16 +241,17 @@ def _carry_out(desk: Desk, directory: RunDirectory, say: Say) -> None:
     from server.flower.app import coordinate
     from server.flower.superlink import LinkLostError, open_link, register_nodes
 
-    membership = desk.enrolments.membership()
+    membership = study_folder.enrolments.membership()
     assert membership is not None
     if directory.membership.membership_hash != membership.membership_hash:
         begun, proposed = directory.membership.membership_hash[:12], membership.membership_hash[:12]
         raise RunError(
-            f"{desk.run_path} was begun with membership {begun}, proposed is {proposed}", f"{ANEW} to begin with the new membership"
+            f"{study_folder.run_path} was begun with membership {begun}, proposed is {proposed}",
+            f"{ANEW} to begin with the new membership",
         )
     keys = {member.site: member.node_key or "" for member in membership.members}
     while True:
-        service = find_service(desk.folder)
+        service = find_service(study_folder.path)
         try:
             if service is None:
                 raise LinkLostError("the coordinator is not started", "server start")
@@ -227,11 +265,11 @@ def _carry_out(desk: Desk, directory: RunDirectory, say: Say) -> None:
             time.sleep(1.0)
 
 
-def _await_approvals(desk: Desk, say: Say) -> None:
+def _await_approvals(study_folder: StudyFolder, say: Say) -> None:
     """Waits until every member has signed; says who is missing."""
     missing = ""
     while True:
-        facts = desk.facts()
+        facts = study_folder.facts()
         if facts.membership is not None:
             approved = {approval.site for approval in facts.approvals}
             now = ", ".join(site for site in facts.membership.sites if site not in approved)
@@ -240,47 +278,8 @@ def _await_approvals(desk: Desk, say: Say) -> None:
                 return
             now = f"waiting for the approval of {now}"
         else:
-            now = f"waiting for the enrolment of {', '.join(desk.enrolments.waiting_for()) or 'more sites'}"
+            now = f"waiting for the enrolment of {', '.join(study_folder.enrolments.waiting_for()) or 'more sites'}"
         if now != missing:
             missing = now
             say(now)
         time.sleep(1.0)
-
-
-def _children(desk: Desk, settings: StartSettings, superlink_port: int) -> list[Child]:
-    folder = desk.folder.resolve()
-    logs = private_folder(folder / "logs")
-    python, parent = [sys.executable, "-P", "-m"], str(os.getpid())
-    environment = os.environ | QUIET | RETURNED_MEMORY
-    held = str(MESSAGES_HELD * message_bytes(desk.enrolments.study.model))
-    listen = [settings.host, str(settings.port), str(superlink_port)]
-    children = [
-        Child(
-            "SuperLink",
-            [*python, "server.flower.superlink", str(superlink_port), parent, held],
-            logs / "superlink.log",
-            environment,
-        ),
-        Child(
-            "front", [*python, "server.office.processes", "front", parent, str(folder), *listen], logs / "front.log", environment
-        ),
-    ]
-    if settings.with_run and not _run_ended(desk):
-        children.append(Child(RUN, [*python, "server.office.processes", "run", parent, str(folder)], logs / "run.log", environment))
-    return children
-
-
-def _register(desk: Desk, port: int, registered: object) -> object:
-    """Tells SuperLink who is enrolled, where that is new; what it knows then."""
-    from server.flower.superlink import LinkLostError, register_nodes
-
-    keys = {site: enrolment.node_key for site, enrolment in desk.enrolments.sites().items()}
-    if registered != keys:
-        with suppress(LinkLostError):
-            register_nodes(port, keys)
-            return keys
-    return registered
-
-
-def _run_ended(desk: Desk) -> bool:
-    return desk.facts().phase in ("finished", "failed")

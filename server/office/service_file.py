@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from csasn.platform.configuration import Configuration
-from csasn.platform.storage import is_locked
+from csasn.platform.locks import is_locked
 
 SERVICE, LOCK = "service.json", "service.lock"
 

@@ -4,15 +4,15 @@ A trouble that went away and comes back is told again, but for a site's version,
 and no more than three of a site, until the coordinator is started anew.
 """
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from csasn.errors import ConfigurationError
-from server.office.desk import Desk
+from csasn.platform.storage import reason_of
 from server.office.status import find_troubles, find_version_troubles
+from server.office.study_folder import StudyFolder
 
 VERSIONS_TOLD = 3  # of one site
 
@@ -39,9 +39,9 @@ class TroubleCalls:
     present: set[str] = field(default_factory=set)
     versions: dict[str, set[str]] = field(default_factory=dict)
 
-    def tell(self, desk: Desk) -> None:
+    def tell(self, study_folder: StudyFolder) -> None:
         """Calls the command for what is new."""
-        troubles, of_versions = set(find_troubles(desk)), find_version_troubles(desk)
+        troubles, of_versions = set(find_troubles(study_folder)), find_version_troubles(study_folder)
         site_of = {trouble: site for site, trouble in of_versions.items()}
         for trouble in sorted(troubles - self.present):
             if trouble not in site_of or self._is_new(site_of[trouble], trouble):
@@ -59,4 +59,4 @@ class TroubleCalls:
         try:
             subprocess.Popen([self.command, trouble], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - the operator's own
         except OSError as error:  # the program went away meanwhile, or there is no process left: the coordinator goes on
-            self.say(f"warning: {self.command} cannot be called: {os.strerror(error.errno or 0).lower()}")
+            self.say(f"warning: {self.command} cannot be called: {reason_of(error)}")

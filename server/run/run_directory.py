@@ -3,7 +3,6 @@
 Every file is whole or absent; events.jsonl grows a line at a time. One process at a time holds the run's lock.
 """
 
-import fcntl
 import json
 import os
 import secrets
@@ -23,6 +22,7 @@ from csasn.federated.quantise import Floats32, Floats64
 from csasn.measures.counts import Integers
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.configuration import write_yaml
+from csasn.platform.locks import lock_folder
 from csasn.platform.storage import TEMPORARY, append_line, link_atomically, write_atomically, write_json
 from csasn.report.events import EVENT, Event, Outcome, finished_rounds, of_kind
 from csasn.study import Study, read_study
@@ -71,7 +71,7 @@ class RunDirectory:
         self.path = path
         self._listener = listener
         self._sinks = Sinks(path, chosen_sinks() if sinks is None else sinks)
-        self._lock = _lock(path)
+        self._lock = lock_folder(path)
         self.study: Study = read_study(path / "study.yaml")
         self.membership: Membership = read_membership(path / "membership.json")
         self.run_id = str(json.loads((path / RUN).read_text())["id"])  # a site tells runs apart by it, also those of one name
@@ -222,20 +222,10 @@ def set_aside(path: Path) -> Path | None:
     """Renames what is at `path` to a name with the time; the new name, or None where nothing is."""
     if not path.exists() or not any(path.iterdir()):
         return None
-    os.close(_lock(path))  # a run that is under way is not moved
+    os.close(lock_folder(path))  # a run that is under way is not moved
     aside = path.with_name(f"{path.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     path.rename(aside)
     return aside
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise RunError(f"{path} is in use by another process", "wait for it, or stop it") from error
-    return descriptor
 
 
 def _int(value: object) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from flwr.serverapp import Grid
 
-from csasn.errors import ConfigurationError, CsasnError, Stopped
+from csasn.errors import ConfigurationError, Stopped
 from csasn.platform.heap import keep_freed_memory
 from csasn.report.events import BaselineTrained, finished_rounds, of_kind
 from csasn.report.types import Report, SurveyReport
@@ -16,9 +16,9 @@ from csasn.site import Site, find_site
 from csasn.study import Study, read_study
 from server.flower.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate
 from server.flower.runtime import LocalGrid, require_ray, run_on_ray
-from server.run.outcome import write_report
+from server.run.execution import carry_out
 from server.run.preparation import begin, check_resumable
-from server.run.run_directory import RunDirectory, describe, has_outcome, set_aside
+from server.run.run_directory import RunDirectory, describe, set_aside
 from server.simulation.baselines import baselines_of, run_baselines
 from server.simulation.progress import Progress
 
@@ -57,25 +57,19 @@ def simulate(simulation: Simulation, progress: Progress) -> tuple[Report | Surve
     sites = {name: find_site(name, folder=simulation.sites_folder) for name in study.federation.sites}
     _prepare(simulation, study, sites, path, progress)
     directory = RunDirectory(path, progress.on_event)
-    directory.drop_report()
-    try:
-        if not has_outcome(path):
-            federate = _federate_on_ray if simulation.engine == "flower" else _federate
-            federate(directory, sites, simulation.sites_folder, progress)
+    engine = _federate_on_ray if simulation.engine == "flower" else _federate
+
+    def finish() -> None:
         if simulation.baselines:
             _add_baselines(directory, sites, progress)
-        directory.event("run-finished")
-        return write_report(directory, simulation.engine), path
+
+    try:
+        report = carry_out(
+            directory, simulation.engine, lambda: engine(directory, sites, simulation.sites_folder, progress), finish
+        )
     except KeyboardInterrupt:
-        directory.event("stopped")
-        write_report(directory, simulation.engine)
         raise Stopped(f"stopped: {path} holds {describe(path)}", f"continue with: {_resume_command(simulation, path)}") from None
-    except CsasnError as error:
-        directory.event("failed", error=error.message)
-        write_report(directory, simulation.engine)
-        raise
-    finally:
-        directory.close()
+    return report, path
 
 
 def _prepare(simulation: Simulation, study: Study, sites: Mapping[str, Site], path: Path, progress: Progress) -> None:

@@ -23,9 +23,9 @@ from csasn.trust.identity import load_identity
 from e2e.deployment import COORDINATOR, Deployment, probe, simulate
 from e2e.relay import Relay
 from server.front.site_signature import Signer
-from server.office.desk import Desk
 from server.office.enrolment import Enrolments
 from server.office.service_file import find_service
+from server.office.study_folder import StudyFolder
 
 SITES = ("centerA", "centerB", "centerC")
 ROUNDS = 14
@@ -162,11 +162,11 @@ def test_a_site_that_approved_an_older_membership_is_told_the_new_one(tmp_path, 
     deployment = Deployment(tmp_path / "deployment")
     deployment.enrol(f"127.0.0.1:{free_port()}")
     approval = json.loads((deployment.folder / "centerA/state/kit/approval.json").read_text())
-    desk = Desk(Enrolments.open(deployment.folder / "coordinator"))
-    desk.enrolments.revoke("centerC")
+    study_folder = StudyFolder(Enrolments.open(deployment.folder / "coordinator"))
+    study_folder.enrolments.revoke("centerC")
     said = SiteFacts(site="centerA", study_hash=approval["study_hash"], approval=approval)
     signer = Signer("centerA", time.time(), "")
-    answer = CoordinatorFacts.model_validate_json(json.dumps(desk.exchange(said.model_dump_json().encode(), signer)))
+    answer = CoordinatorFacts.model_validate_json(json.dumps(study_folder.answer_site(said.model_dump_json().encode(), signer)))
     assert answer.membership.sites == ("centerA", "centerB")
     assert answer.membership.membership_hash != approval["membership_hash"]
     assert answer.approvals == ()
@@ -175,13 +175,13 @@ def test_a_site_that_approved_an_older_membership_is_told_the_new_one(tmp_path, 
 def test_no_run_begins_with_a_site_of_another_version(enrolled, tmp_path):
     deployment = enrolled.copy(tmp_path / "deployment")
     approval = json.loads((deployment.folder / "centerA/state/kit/approval.json").read_text())
-    desk = Desk(Enrolments.open(deployment.folder / "coordinator"))
+    study_folder = StudyFolder(Enrolments.open(deployment.folder / "coordinator"))
     for version, approved in (("9.9.9", []), (__version__, ["centerA"])):
         said = SiteFacts(site="centerA", study_hash=approval["study_hash"], approval=approval, software_version=version)
-        desk.exchange(said.model_dump_json().encode(), Signer("centerA", time.time(), ""))
+        study_folder.answer_site(said.model_dump_json().encode(), Signer("centerA", time.time(), ""))
         time.sleep(0.002)
-        assert [approval.site for approval in desk.facts().approvals] == approved
-        assert desk.seen()["centerA"].software_version == version
+        assert [approval.site for approval in study_folder.facts().approvals] == approved
+        assert study_folder.seen()["centerA"].software_version == version
 
 
 def held_in_memory(pid, secrets):

@@ -14,17 +14,17 @@ class Link(LinkGrid):
     """A link without a SuperLink: each message has a reply that has begun to come, and those in `whole` are there."""
 
     def __init__(self):
-        super().__init__(None)
+        super().__init__(9, "token")
         self.whole = set()
 
     def _up(self):
         return NODES
 
-    def _push(self, key, message):
-        self._flower_id[key] = f"flower-{key}"
+    def _push(self, _):
+        return f"{self._next_id - 1}"
 
-    def _find_replies(self, keys):
-        return {key: [key] for key in keys.values()}
+    def _find_replies(self, flower_ids):
+        return {flower_id: [flower_id] for flower_id in flower_ids}
 
     def _pull(self, objects):
         if objects[0] not in self.whole:

@@ -25,8 +25,11 @@ from csasn.platform.supervision import free_port
 from running_front import answers, running_front, wait_for
 from server.flower.superlink import open_link, register_nodes
 
-AS_IT_IS = "from server import fleet_guard, superlink; fleet_guard.FleetGuard.install = lambda self: None; superlink.serve({port})"
-OURS = "from server import superlink; superlink.serve({port}, {parent}, 4_000_000)"
+AS_IT_IS = (
+    "from server.flower import superlink; from server.front import fleet_guard; "
+    "fleet_guard.FleetGuard.install = lambda self: None; superlink.serve({port})"
+)
+OURS = "from server.flower import superlink; superlink.serve({port}, {parent}, 4_000_000)"
 SUPERLINK_NODE = 1
 
 

@@ -20,9 +20,9 @@ def line(key):
 def headers(key=NODE, late_s=0.0, signer=None):
     stamp = (datetime.now(UTC) - timedelta(seconds=late_s)).isoformat()
     return {
-        KEY: b64encode(public_key_to_bytes(key.public_key())),
-        TIMESTAMP: stamp.encode(),
-        SIGNATURE: b64encode(sign_message(signer or key, stamp.encode())),
+        KEY: b64encode(public_key_to_bytes(key.public_key())).decode(),
+        TIMESTAMP: stamp,
+        SIGNATURE: b64encode(sign_message(signer or key, stamp.encode())).decode(),
     }
 
 
@@ -44,12 +44,12 @@ def test_an_enrolled_node_is_accepted_as_long_as_superlink_would_accept_it(signa
         lambda: headers(signer=STRANGER),
         lambda: headers(late_s=400),
         lambda: headers(late_s=-400),
-        lambda: headers() | {TIMESTAMP: datetime.now(UTC).isoformat().encode()},
-        lambda: headers() | {TIMESTAMP: b"2026-01-01T00:00:00"},
-        lambda: headers() | {TIMESTAMP: b"\xff"},
-        lambda: headers() | {SIGNATURE: b"???"},
-        lambda: headers() | {SIGNATURE: b""},
-        lambda: headers() | {KEY: b"???"},
+        lambda: headers() | {TIMESTAMP: datetime.now(UTC).isoformat()},
+        lambda: headers() | {TIMESTAMP: "2026-01-01T00:00:00"},
+        lambda: headers() | {TIMESTAMP: "\xff"},
+        lambda: headers() | {SIGNATURE: "???"},
+        lambda: headers() | {SIGNATURE: ""},
+        lambda: headers() | {KEY: "???"},
     ],
 )
 def test_anything_else_is_not(signatures, made):

@@ -15,7 +15,7 @@ from client.importing.pathology import read_pathology
 from client.importing.run import Import, Options
 from client.importing.staging import Staging
 from csasn.data.withdrawals import Withdrawn
-from csasn.platform.storage import take_lock
+from csasn.platform.locks import take_lock
 from csasn.trust.pseudonyms import load_pseudonyms
 from import_scene import THINGS, Done, Hospital, leaks, make_hospital, read_table, still, write_site
 

@@ -18,10 +18,10 @@ from csasn.platform.supervision import ServiceManager
 from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from reports import finished_round, told
 from server.flower.app import GridExchange
-from server.office.desk import Desk
 from server.office.enrolment import Enrolments, initialise
-from server.office.service import StartSettings, _run_ended, run, start
-from server.office.status import _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
+from server.office.service import StartSettings, run, start
+from server.office.status import SiteStatus, Status, _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
+from server.office.study_folder import StudyFolder
 from server.office.trouble_calls import TroubleCalls
 from server.run.outcome import write_outcome, write_report
 from server.simulation.progress import Progress
@@ -65,10 +65,10 @@ def test_a_command_that_went_away_is_a_warning_and_the_coordinator_goes_on(tmp_p
 
 
 def test_a_finished_run_without_its_report_is_still_running_and_gets_its_report_at_the_next_run(folder):
-    desk = Desk(Enrolments.open(folder))
-    assert (desk.facts().phase, desk.facts().run_status, _run_ended(desk)) == ("running", "", False)
-    assert run(folder, print) == desk.run_path
-    assert (desk.facts().phase, desk.facts().run_status, _run_ended(desk)) == ("finished", "complete", True)
+    study_folder = StudyFolder(Enrolments.open(folder))
+    assert (study_folder.facts().phase, study_folder.facts().run_status, study_folder.is_over) == ("running", "", False)
+    assert run(folder, print) == study_folder.run_path
+    assert (study_folder.facts().phase, study_folder.facts().run_status, study_folder.is_over) == ("finished", "complete", True)
     with pytest.raises(RunError, match="holds a finished run"):
         run(folder, print)
 
@@ -79,7 +79,7 @@ def test_a_run_killed_after_its_outcome_needs_no_site_to_end(folder):
     assert json.loads(last)["event"] == "run-finished"
     events.write_text("".join(others))
     run(folder, print)
-    assert Desk(Enrolments.open(folder)).facts().run_status == "complete"
+    assert StudyFolder(Enrolments.open(folder)).facts().run_status == "complete"
 
 
 # what sites say, and people are shown
@@ -95,15 +95,20 @@ def test_a_trouble_is_one_line_that_a_terminal_does_not_act_on(folder):
     (folder / "seen").mkdir()
     seen = {"site": "centerA", "time": 0.0, "software_version": HOSTILE}
     (folder / "seen/centerA.json").write_text(json.dumps(seen))
-    (trouble,) = [line for line in find_troubles(Desk(Enrolments.open(folder))) if "centerA" in line]
+    (trouble,) = [line for line in find_troubles(StudyFolder(Enrolments.open(folder))) if "centerA" in line]
     assert trouble == f"centerA runs version {SHOWN}, this is {__version__}"
 
 
 def test_the_status_shows_a_word_of_a_site_as_text_alone():
-    row = {"enrolled": True, "approved": False, "online": True, "software_version": HOSTILE, "rounds_trained": 3,
-           "last_round": f"refused: {HOSTILE}", "waiting": HOSTILE}  # fmt: skip
-    keys = ("study", "study_hash", "phase", "run_status", "round", "num_rounds", "certificate_days_left")
-    status = dict.fromkeys(keys, "x") | {"seconds_left": None, "sites": {"centerA": row}, "troubles": [HOSTILE[:5]]}
+    site = SiteStatus(
+        enrolled=True, approved=False, online=True, seen_seconds_ago=None, software_version=HOSTILE, waiting=HOSTILE,
+        rounds_trained=3, last_round=f"refused: {HOSTILE}",
+    )  # fmt: skip
+    status = Status(
+        study="x", study_hash="x", software_version="x", membership_hash=None, phase="running", run_status="x", round=1,
+        num_rounds=2, seconds_left=None, certificate_days_left=3, started=True, sites={"centerA": site}, rounds=[],
+        troubles=[HOSTILE[:5]],
+    )  # fmt: skip
     console = Console(file=io.StringIO(), width=250)
     console.print(status_view(status))
     printed = console.file.getvalue()
@@ -205,10 +210,10 @@ def test_a_wait_of_a_minute_is_a_trouble_and_one_of_a_moment_is_none(folder, mon
     directory.event("train-started", round=1)
     directory.event("waiting", sites={"centerB": "its disk is full or cannot be written"})
     directory.close()
-    desk = Desk(Enrolments.open(folder))
-    assert not [trouble for trouble in find_troubles(desk) if "waits" in trouble]
+    study_folder = StudyFolder(Enrolments.open(folder))
+    assert not [trouble for trouble in find_troubles(study_folder) if "waits" in trouble]
     monkeypatch.setattr(server.office.status, "PATIENCE_S", -1.0)
-    waits = [trouble for trouble in find_troubles(desk) if "waits" in trouble]
+    waits = [trouble for trouble in find_troubles(study_folder) if "waits" in trouble]
     assert any(
         "waits for centerB since" in trouble and trouble.endswith("UTC: its disk is full or cannot be written") for trouble in waits
     )
@@ -222,12 +227,12 @@ def test_a_wait_of_a_minute_is_a_trouble_and_one_of_a_moment_is_none(folder, mon
 def test_a_round_that_was_told_twice_counts_once(folder):
     first, second = (finished_round(number) | {"participants": ["centerA"], "seconds": 2.0} for number in (1, 2))
     events = told([first, {"event": "failed"}, first | {"seconds": 8.0}, second])
-    desk = Desk(Enrolments.open(folder))
+    study_folder = StudyFolder(Enrolments.open(folder))
     facts = CoordinatorFacts(study_name="small", study_hash="a" * 64, software_version="1.0.0", time=datetime.now(UTC),
                              phase="running", round=2, num_rounds=4)  # fmt: skip
     assert seconds_left(facts, events) == 10.0
     assert [(row["round"], row["seconds"]) for row in _rounds(events)] == [(1, 8.0), (2, 2.0)]
-    assert [row["rounds_trained"] for row in _sites(desk, facts, events).values()] == [2, 0, 0]
+    assert [site.rounds_trained for site in _sites(study_folder, facts, events).values()] == [2, 0, 0]
 
 
 def test_the_report_of_a_failed_attempt_is_gone_while_the_run_goes_on(folder):
@@ -238,4 +243,4 @@ def test_the_report_of_a_failed_attempt_is_gone_while_the_run_goes_on(folder):
     directory.drop_report()
     directory.drop_report()
     directory.close()
-    assert Desk(Enrolments.open(folder)).facts().phase == "running"
+    assert StudyFolder(Enrolments.open(folder)).facts().phase == "running"

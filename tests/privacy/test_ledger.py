@@ -420,7 +420,7 @@ def test_a_signature_covers_the_chain_the_count_both_hashes_and_the_payload(path
 
 
 def test_a_site_opens_its_ledger_once(tmp_path):
-    files = ("site.yaml", "study.yaml", "membership.json", str(tmp_path / "state"), "")
+    files = (Path("site.yaml"), Path("study.yaml"), Path("membership.json"), tmp_path / "state")
     assert _node(*files) is _node(*files)
     node = Node(*files)
     assert node.ledger is node.ledger

@@ -11,7 +11,7 @@ HEAVY = "{'torch', 'timm', 'flwr', 'matplotlib', 'jinja2', 'scipy', 'pydicom'}"
 @pytest.mark.parametrize(
     "modules",
     [
-        "server.commands.coordinator, server.commands.terminal, server.office.desk, server.office.enrolment",  # server report
+        "server.commands.coordinator, server.commands.terminal, server.office.study_folder, server.office.enrolment",  # server report
         "client.commands.agent, client.service.agent, client.worker.left_out",  # client status
     ],
 )

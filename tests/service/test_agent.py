@@ -96,7 +96,7 @@ def test_no_child_inherits_the_lock(tmp_path):
 def test_a_look_at_the_lock_keeps_no_client_from_starting(tmp_path, monkeypatch):
     with (tmp_path / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        monkeypatch.setattr("csasn.platform.storage.time.sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
+        monkeypatch.setattr("csasn.platform.locks.time.sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
         with sole_client("centerA", tmp_path):
             assert is_client_at_work(tmp_path)
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from csasn.study import read_study
 from reports import read_lines
+from server.run import execution
 from server.run.outcome import write_outcome
 from server.run.run_directory import describe, read_events
 from server.simulation import simulate as engine
@@ -240,7 +241,7 @@ def test_a_run_killed_before_its_report_gets_it_when_it_is_resumed(ending, monke
     if before:
         (federation.path / "report.json").write_text(before)
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "write_report", kill)
+        patch.setattr(execution, "write_report", kill)
         with pytest.raises(KilledError):
             engine.simulate(resumed, quiet())
     assert federation.events("run-finished")

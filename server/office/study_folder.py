@@ -19,7 +19,7 @@ from csasn.errors import ProtocolError, TrustError
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import private_folder, write_json
 from csasn.report.events import Event, finished_rounds
-from csasn.study import Name
+from csasn.study import Name, Study
 from csasn.trust.certificates import days_left
 from csasn.trust.facts import CoordinatorFacts, Phase, SiteFacts
 from server.front.site_signature import Signer
@@ -36,22 +36,32 @@ class Seen(Configuration):
 
 
 @dataclass(frozen=True)
-class Desk:
+class StudyFolder:
     """The folder of one study, opened for reading."""
 
     enrolments: Enrolments
 
     @property
-    def folder(self) -> Path:
-        """The coordinator's folder."""
+    def path(self) -> Path:
+        """Where it is."""
         return self.enrolments.folder
+
+    @property
+    def study(self) -> Study:
+        """The study."""
+        return self.enrolments.study
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its run came to an end, good or bad."""
+        return self.facts().phase in ("finished", "failed")
 
     @property
     def run_path(self) -> Path:
         """The run directory of the study."""
-        return self.folder / "runs" / self.enrolments.study.name
+        return self.path / "runs" / self.study.name
 
-    def exchange(self, body: bytes, signer: Signer) -> dict[str, object]:
+    def answer_site(self, body: bytes, signer: Signer) -> dict[str, object]:
         """Takes what a site says of itself, and answers; the answer to nothing is the same.
 
         Raises:
@@ -70,7 +80,7 @@ class Desk:
 
     def facts(self) -> CoordinatorFacts:
         """What is told to the sites that are enrolled."""
-        study, membership = self.enrolments.study, self.enrolments.membership()
+        study, membership = self.study, self.enrolments.membership()
         approvals = tuple(self.enrolments.approvals())
         phase: Phase = "ready"
         if membership is None:
@@ -99,17 +109,17 @@ class Desk:
 
     def seen(self) -> dict[str, Seen]:
         """The sites that ever spoke."""
-        files = sorted((self.folder / "seen").glob("*.json"))
+        files = sorted((self.path / "seen").glob("*.json"))
         found = [Seen.model_validate_json(file.read_bytes()) for file in files]
         return {seen.site: seen for seen in found}
 
     def certificate_days_left(self) -> int:
         """Days until the server's certificate is refused."""
-        return days_left((self.folder / SERVER_CERTIFICATE).read_bytes())
+        return days_left((self.path / SERVER_CERTIFICATE).read_bytes())
 
     def _remember(self, said: SiteFacts, time_s: float) -> None:
         """Keeps what a site said, unless it was signed before what it said last: a request that is sent again changes nothing."""
-        path = private_folder(self.folder / "seen") / f"{said.site}.json"
+        path = private_folder(self.path / "seen") / f"{said.site}.json"
         if path.exists() and Seen.model_validate_json(path.read_bytes()).time >= time_s:
             return
         membership, approval = self.enrolments.membership(), said.approval
@@ -124,7 +134,7 @@ class Desk:
         """Status of the report, empty where there is none, as before a finished run wrote it; and the number of rounds done."""
         current = max((event.round for event in finished_rounds(self.events())), default=0)
         with suppress(FileNotFoundError):
-            return str(json.loads((self.run_path / report_name(self.enrolments.study)).read_text())["status"]), current
+            return str(json.loads((self.run_path / report_name(self.study)).read_text())["status"]), current
         return "", current
 
     def events(self) -> list[Event]:
