@@ -1,9 +1,7 @@
 """The site's Flower app: it carries requests to the resident worker and answers back, and does nothing else."""
 
 import logging
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +10,8 @@ import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from client.trust.approval import read_agreed
+from client.trust.approval import MEMBERSHIP, read_agreed
+from client.worker.notes import DOING, note_doing
 from client.worker.outbox import Outbox
 from client.worker.worker import SiteWorker
 from csasn import wire
@@ -20,31 +19,54 @@ from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, 
 from csasn.federated.messages import Absence, Reason
 from csasn.federated.receipt import PURPOSE
 from csasn.federated.secagg.keys import Sign
-from csasn.platform.storage import private_folder, write_json
+from csasn.platform.storage import private_folder
 from csasn.privacy.gate import Terms
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
 from csasn.site import Site, read_site
-from csasn.study import read_study
+from csasn.study import Study, read_study
+from csasn.trust.enrolment import STUDY
 from csasn.trust.identity import KEYS_FOLDER, load_identity, sign
-from csasn.trust.membership import read_membership
+from csasn.trust.membership import Membership, read_membership
 
 log = logging.getLogger(__name__)
 
-# keys of the node configuration: files at the site, never anything that a message names
+# keys of a simulated node's configuration: its files, and how many threads it may have
 SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER = "site-file", "study-file", "membership-file", "state-folder"
-THREADS, DOING_FILE = "threads", "doing-file"
+THREADS = "threads"
 
 # keys that Flower's simulation sets in the node configuration, and those of the run configuration that it goes with
 PARTITION, SITES, OUT, RUN_DIRECTORY = "partition-id", "sites", "out", "run-directory"
 
 T = TypeVar("T")
+Tell = Callable[[str], None]
 
-app = ClientApp()
+
+def make_app(node_of: Callable[[Context], "Node"]) -> ClientApp:
+    """The app of a process; `node_of` says for which site's node a message is."""
+    app = ClientApp()
+
+    def reply(message: Message, context: Context) -> Message:
+        torch.set_num_threads(int(context.node_config.get(THREADS, 1)))
+        return _reply(message, node_of(context))
+
+    for asked_by_query in ("hello", "survey", "collect"):
+        app.query(asked_by_query)(reply)
+    app.train()(reply)
+    for evaluated in ("validate", "finish"):
+        app.evaluate(evaluated)(reply)
+
+    @app.query("place")
+    def tell_place(message: Message, context: Context) -> Message:
+        """Says where in the roster a node of Flower's simulation stands; a hospital's node stands nowhere, and refuses."""
+        place = context.node_config.get(PARTITION)
+        if isinstance(place, int):
+            return Message(wire.place_to_records(place), reply_to=message)
+        return _send(message, node_of(context), lambda outbox: outbox.post(Absence(Reason.CONTENTS), Occasion(), None))
+
+    return app
 
 
-def _reply(message: Message, context: Context) -> Message:
-    torch.set_num_threads(int(context.node_config.get(THREADS, 1)))
-    node = _node(*_files(context), str(context.node_config.get(DOING_FILE, "")))
+def _reply(message: Message, node: "Node") -> Message:
     request = reason_of_failure(lambda: wire.request_from_message(message))
     if isinstance(request, Absence):
         return _send(message, node, lambda outbox: outbox.post(request, Occasion(), None))
@@ -74,41 +96,6 @@ def _send(message: Message, node: "Node", post: Callable[[Outbox], wire.Records]
     except Exception as error:  # noqa: BLE001 - as in `reason_of_failure`
         log.error("nothing is sent: unexpected %s", type(error).__name__)
     return Message(Error(wire.NO_LEDGER, "no ledger, nothing sent"), reply_to=message)
-
-
-for asked_by_query in ("hello", "survey", "collect"):
-    app.query(asked_by_query)(_reply)
-app.train()(_reply)
-for evaluated in ("validate", "finish"):
-    app.evaluate(evaluated)(_reply)
-
-
-@app.query("place")
-def _place(message: Message, context: Context) -> Message:
-    """Says where in the roster a node of Flower's simulation stands; a hospital's node stands nowhere, and refuses."""
-    place = context.node_config.get(PARTITION)
-    if isinstance(place, int):
-        return Message(wire.place_to_records(place), reply_to=message)
-    node = _node(*_files(context), "")
-    return _send(message, node, lambda outbox: outbox.post(Absence(Reason.CONTENTS), Occasion(), None))
-
-
-def _files(context: Context) -> tuple[str, str, str, str]:
-    """Site file, study file, membership file and state folder of a node.
-
-    The coordinator writes the run configuration, so that files follow from it only where the node itself says that it is of a
-    simulation: a hospital's node names its files and has no partition.
-    """
-    node, run = context.node_config, context.run_config
-    if SITE_FILE in node or PARTITION not in node:
-        site_file, study_file, membership_file, state_folder = (
-            str(node[key]) for key in (SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER)
-        )
-        return site_file, study_file, membership_file, state_folder
-    folder = Path(str(run[RUN_DIRECTORY] if RUN_DIRECTORY in run else run[OUT]))
-    site = read_membership(folder / "membership.json").sites[int(node[PARTITION])]
-    site_file = str(Path(str(run[SITES])) / f"{site}.yaml")
-    return site_file, str(folder / "study.yaml"), str(folder / "membership.json"), str(folder / "sites" / site)
 
 
 def reason_of_failure(answer: Callable[[], T]) -> T | Absence:
@@ -143,17 +130,25 @@ def line_of(error: CsasnError) -> str:
 
 
 class Node:
-    """One site in this process: its files, and what is made of them once."""
+    """One site in this process: its files, and what is made of them once. `read` reads the site file; `tell` is told what the site
+    does, in words for people."""
 
-    def __init__(self, site_file: str, study_file: str, membership_file: str, state_folder: str, doing_file: str) -> None:
-        self._study_file, self._doing_file = Path(study_file), doing_file
-        self._site_file, self._membership_file = Path(site_file), Path(membership_file)
-        self._state = Path(state_folder)
+    def __init__(
+        self, read: Callable[[], Site], study_file: Path, membership_file: Path, state: Path, tell: Tell = lambda _: None
+    ) -> None:
+        self._read, self._study_file, self._membership_file = read, study_file, membership_file
+        self._state, self._tell = state, tell
 
     @cached_property
     def site(self) -> Site:
         """The site file."""
-        return read_site(self._site_file)
+        return self._read()
+
+    @cached_property
+    def agreed(self) -> tuple[Study, Membership]:
+        """Study and membership. One with keys, a hospital's, has to be approved by this site and by every other one."""
+        membership = read_membership(self._membership_file)
+        return read_agreed(self.site) if membership.of_hospitals else (read_study(self._study_file), membership)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -172,30 +167,47 @@ class Node:
 
     @cached_property
     def worker(self) -> SiteWorker:
-        """The resident worker. A membership with keys, a hospital's, has to be approved by this site and by every other one."""
-        study, membership = read_study(self._study_file), read_membership(self._membership_file)
-        if membership.of_hospitals:
-            study, membership = read_agreed(self.site)
+        """The resident worker."""
+        study, membership = self.agreed
         if membership.study_hash != study.study_hash or self.site.site not in membership.sites:
             raise ConfigurationError(
                 f"{self.site.site} is no member of study {study.name}", "ask the coordinator for the membership"
             )
-        doing = partial(_note, Path(self._doing_file)) if self._doing_file else _ignore
-        worker = SiteWorker(study, membership, self.site, self._state, self.signer, doing, self.ledger)
+        worker = SiteWorker(study, membership, self.site, self._state, self.signer, self._tell, self.ledger)
         self.ledger.expect(worker.diary.ledger_lines)
         return worker
 
 
+def node_of_hospital(site_file: Path) -> Node:
+    """The node of a hospital: its files follow from the site file alone, and from nothing that a message says.
+
+    Raises:
+        ConfigurationError: the site file cannot be used.
+    """
+    site = read_site(site_file)
+    kit, tell = site.kit_folder, partial(note_doing, Path(site.state) / DOING)
+    return Node(lambda: site, kit / STUDY, kit / MEMBERSHIP, site.run_folder, tell)
+
+
+def _simulated_node(context: Context) -> Node:
+    """The node of a site that is simulated: of its own configuration, or, on Flower's runtime, of the run's and its partition.
+
+    Raises:
+        KeyError: it is none of both.
+    """
+    node, run = context.node_config, context.run_config
+    if SITE_FILE in node or PARTITION not in node:
+        return _node(*(str(node[key]) for key in (SITE_FILE, STUDY_FILE, MEMBERSHIP_FILE, STATE_FOLDER)))
+    folder = Path(str(run[RUN_DIRECTORY] if RUN_DIRECTORY in run else run[OUT]))
+    site = read_membership(folder / "membership.json").sites[int(node[PARTITION])]
+    site_file = str(Path(str(run[SITES])) / f"{site}.yaml")
+    return _node(site_file, str(folder / "study.yaml"), str(folder / "membership.json"), str(folder / "sites" / site))
+
+
 @lru_cache(maxsize=64)
-def _node(site_file: str, study_file: str, membership_file: str, state_folder: str, doing_file: str) -> Node:
+def _node(site_file: str, study_file: str, membership_file: str, state_folder: str) -> Node:
     """A process that serves several sites in simulation keeps one of each."""
-    return Node(site_file, study_file, membership_file, state_folder, doing_file)
+    return Node(partial(read_site, Path(site_file)), Path(study_file), Path(membership_file), Path(state_folder))
 
 
-def _note(file: Path, doing: str) -> None:
-    with suppress(StorageError):  # on a full disk the answer says so, where it matters
-        write_json(file, {"doing": doing, "time": time.time()}, 0o600)
-
-
-def _ignore(_: str) -> None:
-    return
+app = make_app(_simulated_node)

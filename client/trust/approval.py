@@ -120,13 +120,12 @@ def read_approved(site: Site) -> tuple[Study, Membership, Approval]:
     return study, membership, approval
 
 
-def keep_approvals(site: Site, approvals: Sequence[Approval]) -> None:
-    """Keeps what every member signed, where that is new.
+def keep_approvals(site: Site, membership: Membership, approvals: Sequence[Approval]) -> None:
+    """Keeps what every member signed, where that is new; `membership` is what this site approved.
 
     Raises:
-        TrustError: one is missing, or does not hold for what this site approved.
+        TrustError: one is missing, or does not hold for this membership.
     """
-    _, membership, _ = read_approved(site)
     verify_approvals(membership, approvals)
     path, content = site.kit_folder / APPROVALS, Approvals(approvals=tuple(approvals))
     if not path.exists() or validate(Approvals, read_yaml(path), APPROVALS) != content:

@@ -19,7 +19,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from client.flower.app import Node, _node
+from client.flower.app import _node
 from client.worker.outbox import Outbox
 from csasn import wire
 from csasn.errors import ProtocolError, StorageError
@@ -420,7 +420,7 @@ def test_a_signature_covers_the_chain_the_count_both_hashes_and_the_payload(path
 
 
 def test_a_site_opens_its_ledger_once(tmp_path):
-    files = ("site.yaml", "study.yaml", "membership.json", str(tmp_path / "state"), "")
+    files = ("site.yaml", "study.yaml", "membership.json", str(tmp_path / "state"))
     assert _node(*files) is _node(*files)
-    node = Node(*files)
+    node = _node(*files)
     assert node.ledger is node.ledger
