@@ -17,15 +17,13 @@ from client.worker.worker import SiteWorker
 from csasn import wire
 from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, StorageError
 from csasn.federated.messages import Absence, Reason
-from csasn.federated.receipt import PURPOSE
-from csasn.federated.secagg.keys import Sign
 from csasn.platform.storage import private_folder
 from csasn.privacy.gate import Terms
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
 from csasn.site import Site, read_site
 from csasn.study import Study, read_study
 from csasn.trust.enrolment import STUDY
-from csasn.trust.identity import KEYS_FOLDER, load_identity, sign
+from csasn.trust.identity import KEYS_FOLDER, Sign, load_identity, sign
 from csasn.trust.membership import Membership, read_membership
 
 log = logging.getLogger(__name__)
@@ -90,7 +88,7 @@ def _send(message: Message, node: "Node", post: Callable[[Outbox], wire.Records]
         if isinstance(signer, Absence):
             log.error("the head of the ledger goes unsigned")
             signer = None
-        return Message(post(Outbox(node.ledger, partial(signer, PURPOSE) if signer else None)), reply_to=message)
+        return Message(post(Outbox(node.ledger, signer)), reply_to=message)
     except CsasnError as error:
         log.error("nothing is sent: %s", line_of(error))
     except Exception as error:  # noqa: BLE001 - as in `reason_of_failure`

@@ -14,19 +14,18 @@ from pathlib import Path
 from client.service.status import CONNECTING, STALE_S, WAITING, silence_s, sole_client, why_idle
 from client.trust.approval import keep_approvals, read_approved
 from client.trust.coordinator_link import (
+    ask_facts,
     check_clock,
     check_same_version,
-    clock_error_s,
+    check_study,
     coordinator_address,
-    exchange_facts,
-    read_authority,
 )
 from client.worker.notes import DOING, TURN, Doing, note, read_note
 from csasn.errors import NetworkError, TrustError
 from csasn.platform.storage import private_folder
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import Site
-from csasn.trust.enrolment import Kit, read_kit
+from csasn.trust.enrolment import AUTHORITY, Kit, read_kit
 from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from csasn.trust.identity import NODE_KEY
 from csasn.trust.membership import Approval
@@ -132,12 +131,13 @@ class Agent:
         self._asked = time.monotonic()
         said = SiteFacts(site=self.site.site, study_hash=self.kit.study_hash, approval=self.approval)
         try:
-            self.facts = exchange_facts(self.site, self.kit, said)
+            self.facts = ask_facts(self.site, self.kit, said)
             self.trouble = ""
         except NetworkError as error:
             self.trouble = f"the coordinator does not answer: {error.message}"
             return
-        check_clock(clock_error_s(self.facts))
+        check_study(self.facts, self.kit)
+        check_clock(self.facts)
         check_same_version(self.facts)
         if self.facts.phase != "finished":
             self._forget_doing(finished=True)  # of an earlier run
@@ -169,7 +169,7 @@ class Agent:
         python = [sys.executable, "-P", "-m", "client.service.processes"]
         logs = private_folder(self.state / "logs")
         arguments = [
-            "--superlink", coordinator_address(self.site, self.kit), "--root-certificates", str(read_authority(self.site)),
+            "--superlink", coordinator_address(self.site, self.kit), "--root-certificates", str(self.site.kit_folder / AUTHORITY),
             "--auth-supernode-private-key", str(self.site.keys_folder / NODE_KEY), "--isolation", "process",
             "--host", "127.0.0.1", "--port", str(port),
         ]  # fmt: skip

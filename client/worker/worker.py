@@ -39,13 +39,14 @@ from csasn.federated.messages import (
     transcript,
 )
 from csasn.federated.quantise import Floats32
-from csasn.federated.secagg.keys import Sign, fresh_key, sign_key
+from csasn.federated.secagg.keys import fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
 from csasn.federated.weighting import ClassWeights
 from csasn.privacy.contract import WITHDRAWN, Contract
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import Site
 from csasn.study import Study
+from csasn.trust.identity import Sign
 from csasn.trust.membership import Membership
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ administers the machine can read them.
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,7 @@ def _canonical_node_key(line: str) -> str:
 IdentityHex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SignatureHex = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 NodeKey = Annotated[str, Field(max_length=300), AfterValidator(_canonical_node_key)]
+Sign = Callable[[str, bytes], str]  # purpose, data -> signature (hex), as `sign` with a key
 
 
 class PublicKeys(Configuration):

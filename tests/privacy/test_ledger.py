@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -227,7 +227,7 @@ def membership(key=None):
 
 
 def signer(key):
-    return lambda statement: identity.sign(key, PURPOSE, statement)
+    return partial(identity.sign, key)
 
 
 @pytest.fixture
@@ -391,8 +391,8 @@ def test_a_site_with_an_identity_signs_and_no_other_signature_counts(path, tmp_p
     receipts = Receipts(tmp_path, membership(key))
     receipts.take("north", request(), answer_of(Outbox(Ledger(path), signer(key))))
     wrong = [Outbox(Ledger(path), signer(other)), Outbox(Ledger(path))]
-    wrong.append(Outbox(Ledger(path), lambda statement: identity.sign(key, "membership", statement)))
-    wrong.append(Outbox(Ledger(path), lambda statement: identity.sign(key, PURPOSE, statement[:-1])))
+    wrong.append(Outbox(Ledger(path), lambda _, statement: identity.sign(key, "membership", statement)))
+    wrong.append(Outbox(Ledger(path), lambda _, statement: identity.sign(key, PURPOSE, statement[:-1])))
     for outbox in wrong:
         with pytest.raises(ProtocolError, match="ledger-head signature of north is not valid"):
             receipts.take("north", request(), answer_of(outbox))
