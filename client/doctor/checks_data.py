@@ -11,12 +11,12 @@ from pathlib import Path
 from client.doctor.checks_manifest import check_cases, check_labels, check_likeness, check_splits
 from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding, judge
+from client.trust.enrolment import check_is_site
 from csasn.data.cases import SPLITS, TRAIN, Records
 from csasn.data.fingerprint import Fingerprint
 from csasn.data.images import read_image
 from csasn.data.notes import FLOW, SQUARED
 from csasn.data.suspects import KINDS, find_suspects
-from csasn.errors import ConfigurationError
 from csasn.platform.randomness import generator
 from csasn.platform.storage import private_folder, write_json
 from csasn.report.fingerprint import MAX_SAMPLES, Sample, draw_fingerprint
@@ -32,10 +32,7 @@ CALIPER_FIX = "see fingerprint.png, and export these images without measurements
 def check_configuration(context: DoctorContext) -> Finding:
     """Site file and study can be read and belong together."""
     site, study = context.site, context.study
-    if site.site not in study.federation.sites:
-        raise ConfigurationError(
-            f"{site.site} is no site of study {study.name}, which has {', '.join(study.federation.sites)}", "ask the coordinator"
-        )
+    check_is_site(site, study)
     return Finding("ok", f"study {study.name} ({study.study_hash[:12]}), site {site.site}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from client.doctor.checks_data import CONFIGURATION
 from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding, in_units
+from client.trust import approval
 from csasn.errors import ConfigurationError, StorageError, TrainingError
 from csasn.model.network import image_size
 from csasn.trust.identity import IDENTITY_KEY, NODE_KEY, read_public_keys
@@ -93,13 +94,9 @@ def check_budget(context: DoctorContext) -> Finding:
 
 def check_secrecy(context: DoctorContext) -> Finding:
     """The study gives the secrecy that the site's policy asks for."""
-    secure, required = context.study.federation.secure_aggregation, context.site.policy.require_secure_aggregation
-    if required and not secure:
-        raise ConfigurationError(
-            "secure_aggregation is false in the study, and this site's policy is require_secure_aggregation: true",
-            "ask for a study with secure aggregation, or change the policy if the hospital agrees",
-        )
-    return Finding("ok", "the coordinator sees sums over the sites alone" if secure else "the coordinator sees this site's update")
+    approval.check_secrecy(context.site, context.study)
+    seen = "sums over the sites alone" if context.study.federation.secure_aggregation else "this site's update"
+    return Finding("ok", f"the coordinator sees {seen}")
 
 
 TRAINING = "training step"

@@ -71,6 +71,15 @@ def check_membership(site: Site, study: Study, membership: Membership) -> None:
         raise TrustError(f"the membership {what} {site.site}", "send the coordinator a new request: client enroll")
     if strangers := [name for name in membership.sites if name not in study.federation.sites]:
         raise TrustError(f"the membership names {', '.join(strangers)}, who are no sites of the study", "do not approve; ask why")
+    check_secrecy(site, study)
+
+
+def check_secrecy(site: Site, study: Study) -> None:
+    """Refuses a study that shows the coordinator more than the site's policy allows.
+
+    Raises:
+        ConfigurationError: it does.
+    """
     if site.policy.require_secure_aggregation and not study.federation.secure_aggregation:
         raise ConfigurationError(
             "secure_aggregation is false in the study, and this site's policy is require_secure_aggregation: true",
@@ -127,9 +136,8 @@ def keep_approvals(site: Site, membership: Membership, approvals: Sequence[Appro
         TrustError: one is missing, or does not hold for this membership.
     """
     verify_approvals(membership, approvals)
-    path, content = site.kit_folder / APPROVALS, Approvals(approvals=tuple(approvals))
-    if not path.exists() or validate(Approvals, read_yaml(path), APPROVALS) != content:
-        write_json(path, content.model_dump(mode="json"))
+    if _kept_approvals(site) != tuple(approvals):
+        write_json(site.kit_folder / APPROVALS, Approvals(approvals=tuple(approvals)).model_dump(mode="json"))
 
 
 def read_agreed(site: Site) -> tuple[Study, Membership]:
@@ -139,10 +147,13 @@ def read_agreed(site: Site) -> tuple[Study, Membership]:
         TrustError: somebody's approval is missing, or does not hold.
     """
     study, membership, _ = read_approved(site)
-    path = site.kit_folder / APPROVALS
-    approvals = validate(Approvals, read_yaml(path), APPROVALS).approvals if path.exists() else ()
-    verify_approvals(membership, approvals)
+    verify_approvals(membership, _kept_approvals(site))
     return study, membership
+
+
+def _kept_approvals(site: Site) -> tuple[Approval, ...]:
+    path = site.kit_folder / APPROVALS
+    return validate(Approvals, read_yaml(path), APPROVALS).approvals if path.exists() else ()
 
 
 def check_prefix(membership: Membership, prefix: str) -> None:
