@@ -157,7 +157,7 @@ class Node:
     def signer(self) -> Sign | None:
         """Signs with the identity that the membership names for the site, None where it names none; simulated, it is in the run."""
         membership = read_membership(self._membership_file)
-        member = next((member for member in membership.members if member.site == self.site.site), None)
+        member = membership.member(self.site.site)
         if member is None or member.identity is None:
             return None
         key = load_identity(self.site.keys_folder if membership.of_hospitals else self._state / KEYS_FOLDER)
