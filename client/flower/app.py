@@ -21,10 +21,10 @@ from csasn.platform.storage import private_folder
 from csasn.privacy.gate import Terms
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
 from csasn.site import Site, read_site
-from csasn.study import Study, read_study
+from csasn.study import read_study
 from csasn.trust.enrolment import STUDY
 from csasn.trust.identity import KEYS_FOLDER, Sign, load_identity, sign
-from csasn.trust.membership import Membership, read_membership
+from csasn.trust.membership import read_membership
 
 log = logging.getLogger(__name__)
 
@@ -143,12 +143,6 @@ class Node:
         return self._read()
 
     @cached_property
-    def agreed(self) -> tuple[Study, Membership]:
-        """Study and membership. One with keys, a hospital's, has to be approved by this site and by every other one."""
-        membership = read_membership(self._membership_file)
-        return read_agreed(self.site) if membership.of_hospitals else (read_study(self._study_file), membership)
-
-    @cached_property
     def ledger(self) -> Ledger:
         """The ledger, verified once, when the process starts."""
         return Ledger(private_folder(self._state) / LEDGER_FILE)
@@ -165,8 +159,9 @@ class Node:
 
     @cached_property
     def worker(self) -> SiteWorker:
-        """The resident worker."""
-        study, membership = self.agreed
+        """The resident worker. A membership with keys, a hospital's, has to be approved by this site and by every other one."""
+        membership = read_membership(self._membership_file)
+        study, membership = read_agreed(self.site) if membership.of_hospitals else (read_study(self._study_file), membership)
         if membership.study_hash != study.study_hash or self.site.site not in membership.sites:
             raise ConfigurationError(
                 f"{self.site.site} is no member of study {study.name}", "ask the coordinator for the membership"

@@ -20,7 +20,7 @@ from client.importing.folder import DAMAGED
 from client.importing.login import BEARER, Access
 from client.importing.objects import ELEMENTS, Advance, Listed, Listing, file_in_memory
 from client.importing.pathology import Diagnosis
-from csasn.errors import ConfigurationError, CsasnError, DataError, NetworkError, TrustError
+from csasn.errors import ConfigurationError, CsasnError, DataError, NetworkError, TrustError, causes_of
 
 if TYPE_CHECKING:
     import requests
@@ -130,10 +130,8 @@ class Archive:
         raise AssertionError
 
     def _untrusted(self, error: BaseException) -> CsasnError:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
-            cause = cause.__cause__ or cause.__context__
-        if not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = next((cause for cause in causes_of(error) if isinstance(cause, ssl.SSLCertVerificationError)), None)
+        if cause is None:
             return NetworkError(f"the archive {self._name} and this machine agree on no TLS", "does its port speak HTTPS?")
         problem = _CERTIFICATE.get(cause.verify_code, _UNKNOWN_AUTHORITY)
         return TrustError(

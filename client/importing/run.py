@@ -21,7 +21,6 @@ from csasn.platform.storage import write_atomically
 from csasn.trust.pseudonyms import Pseudonyms
 
 LEFT_OUT_COLUMNS = ("reason", "number", "rows_of_list", "patient_id", "accession", "image")
-NOT_NAMED = "a picture of an object of which the list names other frames"
 WITHDREW = "its patient withdrew"
 Bar = Callable[[str], Advance]
 
@@ -96,7 +95,8 @@ class Import:
         return self._write(listing, joined, wanted, done)
 
     def _take(self, listed: Listed, claims: tuple[Claim, ...], pointed: tuple[int, ...], known: Mapping[str, Done]) -> Done:
-        """What was or is made of an object, to whose frames `pointed` others point; nothing where its patient withdrew."""
+        """Takes the wanted frames of an object, to whose frames `pointed` others point, unless the journal knows what came of it;
+        nothing where its patient withdrew."""
         if any(self._withdrawn.find(self._hashes.patient(claim.patient)) for claim in claims):
             return Done(work="", left_out=(WITHDREW,))
         named = tuple(sorted({frame for claim in claims for frame in claim.frames}))

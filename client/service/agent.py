@@ -59,7 +59,7 @@ class Agent:
         self.children = self._children()
 
     def run(self) -> CoordinatorFacts:
-        """Until the study ends, SIGTERM or Ctrl-C; the coordinator's last facts.
+        """Takes part until the study ends, or until SIGTERM or Ctrl-C; returns what the coordinator said last.
 
         Raises:
             TrustError: the coordinator is not the one of the kit, its membership another than this site approved, or its clock is

@@ -16,7 +16,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from csasn import __version__
-from csasn.errors import NetworkError, ProtocolError, TrustError
+from csasn.errors import NetworkError, ProtocolError, TrustError, causes_of
 from csasn.site import Site
 from csasn.trust.enrolment import AUTHORITY, Kit
 from csasn.trust.facts import FACTS_ROUTE, MAX_CLOCK_ERROR_S, CoordinatorFacts, Hello, SiteFacts
@@ -188,7 +188,7 @@ def shake_hands(site: Site, kit: Kit) -> Handshake:
 
 def explain(error: Exception, address: str, proxy: str | None) -> NetworkError | TrustError:
     """What went wrong on the way to the coordinator, in words of our own."""
-    causes = _causes(error)
+    causes = causes_of(error)
     if refused := next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None):
         return _explain_certificate(refused, address)
     way = f"through the proxy {proxy}" if proxy else "directly"
@@ -232,12 +232,3 @@ def _explain_certificate(error: ssl.SSLCertVerificationError, address: str) -> T
         f"the certificate of {address} is not of this study's authority",
         "does a proxy open TLS on the way? is the kit of this study? ask the coordinator to compare fingerprints",
     )
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in found:
-        found.append(current)
-        current = current.__cause__ or current.__context__
-    return found

@@ -134,7 +134,7 @@ class Ledger:
 
     @property
     def num_lines(self) -> int:
-        """How long it is."""
+        """How many lines it has."""
         return self._count
 
     def expect(self, num_lines: int) -> None:
