@@ -25,6 +25,7 @@ from csasn.trust.membership import Membership
 from csasn.trust.request_signature import sign_request
 
 TIMEOUT_S = 10.0
+MUST_BE_UP = "is the coordinator up, and outbound TCP to that port open?"
 
 
 class SignedBy(httpx.Auth):
@@ -203,12 +204,8 @@ def explain(error: Exception, address: str, proxy: str | None) -> NetworkError |
             "a firewall may drop it: outbound TCP to that port must be open",
         ),
         (ssl.SSLError, f"{address} does not speak TLS as expected", "does a proxy or firewall inspect the connection?"),
-        (OSError, f"{address} cannot be reached {way}", "is the coordinator up, and outbound TCP to that port open?"),
-        (
-            httpx.TransportError,
-            f"{address} broke the connection {way}",
-            "is the coordinator up, and outbound TCP to that port open?",
-        ),
+        (OSError, f"{address} cannot be reached {way}", MUST_BE_UP),
+        (httpx.TransportError, f"{address} broke the connection {way}", MUST_BE_UP),
     )
     for kind, problem, hint in known:
         if any(isinstance(cause, kind) for cause in causes):
