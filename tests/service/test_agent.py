@@ -6,16 +6,19 @@ import subprocess
 import sys
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from client.flower.app import node_of_hospital
 from client.service.agent import WORKER, Agent
 from client.service.status import CONNECTING, LOCK, WAITING, describe_site, is_client_at_work, sole_client
 from client.worker.notes import DOING, TURN
 from csasn.errors import RunError
 from csasn.platform.supervision import Child, ServiceManager
+from csasn.privacy.ledger import LEDGER_FILE
 from enrolling import Federation
 
 HOLDS = """
@@ -112,6 +115,15 @@ def test_the_proxy_is_that_of_the_site_file_whatever_the_environment_says(agent,
         proxies = {name: value for name, value in child.environment.items() if name.lower().endswith("_proxy")}
         assert proxies == {"NO_PROXY": "127.0.0.1"} | ({"HTTPS_PROXY": proxy} if proxy else {})
         assert child.environment["KEPT"] == "as it is"
+
+
+def test_the_worker_has_its_files_from_the_site_file_alone(agent):
+    """Nothing that a message, or its context, says can name another one."""
+    supernode, worker = Agent(agent.site, agent.site_file, ServiceManager(""), lambda _: None).children
+    assert "--node-config" not in supernode.command
+    node = node_of_hospital(Path(worker.command[-1]))
+    assert node.site == agent.site
+    assert node.ledger.path == agent.site.run_folder / LEDGER_FILE
 
 
 def test_what_a_worker_did_before_it_was_started_anew_is_not_shown(agent):
