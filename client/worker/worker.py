@@ -114,7 +114,7 @@ class SiteWorker:
             work = self._work(question, model, weights, before)
             self._note_withdrawals(question)
             if isinstance(question, Finish) and work.counts:
-                work.counts[WITHDRAWN[0]] = np.array([self.diary.withdrawn_since], np.int64)
+                self._count_withdrawn(work)
             pending = self._keep(question, digest, work, accepted if before else None)
             if isinstance(question, Train) and model is not None and self.site.policy.keep_for_replay:
                 answer = Answer(pending.counts, pending.update_P)
@@ -153,6 +153,10 @@ class SiteWorker:
             if self.ledger:
                 self.ledger.note_withdrawal(withdrawal.sha256, occasion)
         self.diary.note_withdrawn(len(withdrawals), before=isinstance(question, Hello))
+
+    def _count_withdrawn(self, work: Work) -> None:
+        """Adds to what finish counts how many patients withdrew while the model was trained."""
+        work.counts[WITHDRAWN[0]] = np.array([self.diary.withdrawn_since], np.int64)
 
     def _keep(self, question: Question, digest: bytes, work: Work, before: bytes | None) -> Pending:
         """Keeps what a question came to; it went on from `before`. Where work failed and sums are masked, noise is summed in its
