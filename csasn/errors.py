@@ -89,3 +89,13 @@ class Stopped(CsasnError):  # noqa: N818 - not a fault
     """The operator stopped the run; it can be resumed."""
 
     exit_code = 130
+
+
+def causes_of(error: BaseException) -> list[BaseException]:
+    """An error and those that led to it, the last one first."""
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        current = current.__cause__ or current.__context__
+    return found

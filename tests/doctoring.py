@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 import client.commands.cli
 import server.commands.cli
+from client.doctor.context import DoctorContext
 from client.doctor.doctor import CHECKS, examine, first_failure
-from client.doctor.situation import Situation
 from csasn.trust.certificates import load_authority
 
 SITES = ("centerA", "centerB", "centerC")
@@ -124,11 +124,11 @@ class Hospital:
     def set(self, **changes):
         self.site_file.write_text(yaml.safe_dump(yaml.safe_load(self.site_file.read_text()) | changes))
 
-    def situation(self, study_file=None):
-        return Situation("centerA", self.site_file, study_file)
+    def context(self, study_file=None):
+        return DoctorContext("centerA", self.site_file, study_file)
 
     def examine(self, study_file=None):
-        return {result.check: result for result in examine(self.situation(study_file), lambda _: None)}
+        return {result.check: result for result in examine(self.context(study_file), lambda _: None)}
 
 
 def needing(name):

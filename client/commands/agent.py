@@ -99,17 +99,16 @@ class StatusLine:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    from client.service.agent import describe_site
-    from client.worker.left_out import read_left_out
+    from client.service.status import describe_site
 
     site = _site(arguments)
     status = describe_site(site)
     if arguments.check:
-        if not (status["takes_part"] or status["outside_training_hours"] or status["finished"]):
-            raise NetworkError(f"site {arguments.site}: {status['line']}", f"client doctor --site {arguments.site}")
+        if not (status.takes_part or status.outside_training_hours or status.finished):
+            raise NetworkError(f"site {arguments.site}: {status.line}", f"client doctor --site {arguments.site}")
         return
-    lines = [str(status["line"]), *read_left_out(site)]
-    sys.stdout.write((json.dumps(status, indent=1) if arguments.json else "\n".join(map(plain, lines))) + "\n")
+    lines = [status.line, *status.left_out]
+    sys.stdout.write((json.dumps(status.facts(), indent=1) if arguments.json else "\n".join(map(plain, lines))) + "\n")
 
 
 def _audit(arguments: argparse.Namespace) -> None:
@@ -139,7 +138,7 @@ def _replay(arguments: argparse.Namespace) -> "Replayed":
 
 
 def _pause(arguments: argparse.Namespace) -> None:
-    from client.service.agent import PAUSE
+    from client.service.status import PAUSE
     from csasn.platform.storage import private_folder, write_atomically
 
     path = private_folder(Path(_site(arguments).state)) / PAUSE

@@ -14,7 +14,7 @@ from csasn.platform.command import Commands, add_command
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from client.doctor.situation import Situation
+    from client.doctor.context import DoctorContext
 
 DESCRIPTION = """\
 Looks at all that a run needs, a line each, with what to do about it: site file, manifest, images, keys, disk, one training
@@ -52,8 +52,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
+    from client.doctor.context import DoctorContext
     from client.doctor.doctor import Result, examine, first_failure
-    from client.doctor.situation import Situation
 
     bar = _ImageBar()
 
@@ -63,13 +63,13 @@ def _doctor(arguments: argparse.Namespace) -> None:
             sys.stdout.write("\n".join(result.lines()) + "\n")
             sys.stdout.flush()
 
-    situation = Situation(arguments.site, arguments.config, arguments.study, bar.advance)
-    results = examine(situation, tell)
+    context = DoctorContext(arguments.site, arguments.config, arguments.study, bar.advance)
+    results = examine(context, tell)
     findings = [result.facts() for result in results]
     if arguments.json:
         sys.stdout.write(json.dumps(findings, indent=1) + "\n")
     if arguments.bundle:
-        _write_bundle(arguments.bundle, situation, findings)
+        _write_bundle(arguments.bundle, context, findings)
     if error := first_failure(results):
         raise error
 
@@ -101,11 +101,11 @@ class _ImageBar:
             self._progress = None
 
 
-def _write_bundle(path: Path, situation: "Situation", findings: list[dict[str, str]]) -> None:
+def _write_bundle(path: Path, context: "DoctorContext", findings: list[dict[str, str]]) -> None:
     from client.doctor.bundle import gather, write_bundle
 
     site, manifest = None, None
     with suppress(CsasnError):  # what cannot be read was said above
-        site = situation.site
-        manifest = situation.manifest
+        site = context.site
+        manifest = context.manifest
     write_bundle(path, gather(findings, site, manifest), lambda line: sys.stderr.write(f"{line}\n"))

@@ -47,18 +47,18 @@ def add_commands(commands: Commands) -> None:
 
 
 def _withdraw(arguments: argparse.Namespace) -> None:
-    from client.doctor.situation import Situation
+    from client.doctor.context import DoctorContext
     from client.trust.withdrawal import withdraw_patient
     from csasn.data.cases import count_training_cases
 
     patient = (sys.stdin.readline() if arguments.patient == "-" else arguments.patient).strip()
     if not patient:
         raise ConfigurationError("which patient?", "give --patient ID, or the number on standard input with --patient -")
-    situation = Situation(arguments.site, arguments.config, arguments.study)
-    done = withdraw_patient(situation.site, situation.study, patient, arguments.why)
+    context = DoctorContext(arguments.site, arguments.config, arguments.study)
+    done = withdraw_patient(context.site, context.study, patient, arguments.why)
     sys.stdout.write("\n".join(_describe(arguments.site, done)) + "\n")
     try:
-        count_training_cases(situation.study, situation.site)
+        count_training_cases(context.study, context.site)
     except DataError as error:
         sys.stdout.write(f"this site cannot train any more: {error.message}\n")
 

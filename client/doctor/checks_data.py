@@ -9,14 +9,14 @@ from itertools import zip_longest
 from pathlib import Path
 
 from client.doctor.checks_manifest import check_cases, check_labels, check_likeness, check_splits
+from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding, judge
-from client.doctor.situation import Situation
+from client.trust.enrolment import check_is_site
 from csasn.data.cases import SPLITS, TRAIN, Records
 from csasn.data.fingerprint import Fingerprint
 from csasn.data.images import read_image
 from csasn.data.picture import FLOW, SQUARED
 from csasn.data.suspects import KINDS, find_suspects
-from csasn.errors import ConfigurationError
 from csasn.platform.randomness import generator
 from csasn.platform.storage import private_folder, write_json
 from csasn.report.fingerprint import MAX_SAMPLES, Sample, draw_fingerprint
@@ -29,37 +29,34 @@ READING_FIX = "compare them with a viewer"
 CALIPER_FIX = "see fingerprint.png, and export these images without measurements where you can"
 
 
-def check_configuration(situation: Situation) -> Finding:
+def check_configuration(context: DoctorContext) -> Finding:
     """Site file and study can be read and belong together."""
-    site, study = situation.site, situation.study
-    if site.site not in study.federation.sites:
-        raise ConfigurationError(
-            f"{site.site} is no site of study {study.name}, which has {', '.join(study.federation.sites)}", "ask the coordinator"
-        )
+    site, study = context.site, context.study
+    check_is_site(site, study)
     return Finding("ok", f"study {study.name} ({study.study_hash[:12]}), site {site.site}")
 
 
-def check_images(situation: Situation) -> Finding:
+def check_images(context: DoctorContext) -> Finding:
     """Every image can be decoded, or so few cannot that they are left out; fills the cache."""
-    private_folder(Path(situation.site.state))
-    records = situation.records
-    cache = Path(situation.site.state) / "cache"
+    private_folder(Path(context.site.state))
+    records = context.records
+    cache = Path(context.site.state) / "cache"
     read = f"{len(records.manifest.rows)} images of {len(records.splits)} cases read; cache in {cache}"
     return judge("; ".join((read, *records.withdrew)), dict.fromkeys(records.left_out, LEFT_OUT_FIX))
 
 
-def check_fingerprint(situation: Situation) -> Finding:
+def check_fingerprint(context: DoctorContext) -> Finding:
     """Writes fingerprint.json and fingerprint.png."""
-    site, records, fingerprint = situation.site, situation.records, situation.fingerprint
+    site, records, fingerprint = context.site, context.records, context.data_fingerprint
     state = Path(site.state)
     write_json(state / "fingerprint.json", fingerprint.model_dump(mode="json"), 0o600)
-    draw_fingerprint(fingerprint, records, _samples(site, situation.study.seed, records), state / "fingerprint.png")
+    draw_fingerprint(fingerprint, records, _samples(site, context.study.seed, records), state / "fingerprint.png")
     return Finding("ok", f"{state / 'fingerprint.json'}, and pictures in fingerprint.png beside it; both for this site alone")
 
 
-def check_pixels(situation: Situation) -> Finding:
+def check_pixels(context: DoctorContext) -> Finding:
     """Pictures look as they should: nothing suggests that they were exported or read wrongly."""
-    found = situation.fingerprint
+    found = context.data_fingerprint
     troubles = {f"{_rows(rows)} suspected: {kind}": KINDS[kind] for kind, rows in found.suspects.items()}
     said = {f"{_rows(rows)}: {note}": READING_FIX for note, rows in found.readings.items() if note not in (SQUARED, FLOW)}
     squared = found.readings.get(SQUARED, ())
@@ -73,22 +70,22 @@ def check_pixels(situation: Situation) -> Finding:
     return replace(finding, fix=f"see fingerprint.png: {finding.fix}") if troubles else finding
 
 
-def check_text(situation: Situation) -> Finding:
+def check_text(context: DoctorContext) -> Finding:
     """No image seems to hold burned-in text."""
-    found = situation.fingerprint
+    found = context.data_fingerprint
     return _marks("burned-in text", found.rows_with_text, TEXT_FIX, found)
 
 
-def check_calipers(situation: Situation) -> Finding:
+def check_calipers(context: DoctorContext) -> Finding:
     """No image seems to hold calipers."""
-    found = situation.fingerprint
+    found = context.data_fingerprint
     return _marks("calipers", found.rows_with_calipers, CALIPER_FIX, found)
 
 
-def num_training_units(situation: Situation) -> int:
+def num_training_units(context: DoctorContext) -> int:
     """What an epoch goes through: cases, or images where the study asks for all of a case, or patients where it asks for these."""
-    study, splits = situation.study, situation.records.splits
-    rows = [row for row in situation.records.manifest.rows if splits[row.case] == SPLITS[TRAIN]]
+    study, splits = context.study, context.records.splits
+    rows = [row for row in context.records.manifest.rows if splits[row.case] == SPLITS[TRAIN]]
     if study.images_per_case == "all":
         return len(rows)
     return len({row.patient if study.unit == "patient" else row.case for row in rows})

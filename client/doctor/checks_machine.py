@@ -5,8 +5,9 @@ from datetime import datetime
 from pathlib import Path
 
 from client.doctor.checks_data import CONFIGURATION
+from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding, in_units
-from client.doctor.situation import Situation
+from client.trust import approval
 from csasn.errors import ConfigurationError, StorageError, TrainingError
 from csasn.model.network import image_size
 from csasn.trust.identity import IDENTITY_KEY, NODE_KEY, read_public_keys
@@ -15,22 +16,22 @@ FRAMING_BYTES = 4 << 10  # of an answer beside its numbers, generously
 COPIES_KEPT = 3  # left-overs of quantisation at one time: committed, pending, and the one being written
 
 
-def check_keys(situation: Situation) -> Finding:
+def check_keys(context: DoctorContext) -> Finding:
     """Both private keys are there and nobody else may read them."""
-    folder = situation.site.keys_folder
-    if not situation.has_kit and not any((folder / name).exists() for name in (IDENTITY_KEY, NODE_KEY)):
-        return Finding("skipped", "no keys yet", f"client keygen --site {situation.site.site}")
+    folder = context.site.keys_folder
+    if not context.has_kit and not any((folder / name).exists() for name in (IDENTITY_KEY, NODE_KEY)):
+        return Finding("skipped", "no keys yet", f"client keygen --site {context.site.site}")
     public = read_public_keys(folder)
     if folder.stat().st_mode & 0o077:
         return Finding("warning", f"others may enter {folder}", f"chmod 700 {folder}")
     return Finding("ok", f"two keys, for their owner alone; fingerprint {public.fingerprint}")
 
 
-def check_disk(situation: Situation) -> Finding:
+def check_disk(context: DoctorContext) -> Finding:
     """The state folder has room for the cache while it is rebuilt, the answers that are kept, and the left-over of quantisation."""
-    cache = len(situation.manifest.rows) * image_size(situation.study.model) ** 2
-    kept = 2 * situation.upload_bytes(1) + COPIES_KEPT * 4 * situation.contract.state.size
-    free = free_bytes(Path(situation.site.state))
+    cache = len(context.manifest.rows) * image_size(context.study.model) ** 2
+    kept = 2 * context.upload_bytes(1) + COPIES_KEPT * 4 * context.contract.state.size
+    free = free_bytes(Path(context.site.state))
     parts = f"a new cache takes {in_units(cache)}, kept answers and left-overs {in_units(kept)}"
     if free < cache + kept:
         raise StorageError(
@@ -45,10 +46,10 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
 
 
-def check_training(situation: Situation) -> Finding:
+def check_training(context: DoctorContext) -> Finding:
     """One step of the study's model works, in so much time and memory."""
-    measured, batch = situation.training, situation.study.optimiser.batch_size
-    wanted = min(situation.site.micro_batch or batch, batch)
+    measured, batch = context.training, context.study.optimiser.batch_size
+    wanted = min(context.site.micro_batch or batch, batch)
     if measured.micro_batch < wanted:
         raise TrainingError(
             f"out of memory on {measured.device} with {wanted} images at a time, {measured.micro_batch} fit",
@@ -57,19 +58,19 @@ def check_training(situation: Situation) -> Finding:
     at_a_time = "" if wanted == batch else f" ({wanted} at a time)"
     return Finding(
         "ok",
-        f"a step of {batch} images{at_a_time} of {situation.study.model.profile} takes {measured.step_s:.3g} s "
+        f"a step of {batch} images{at_a_time} of {context.study.model.profile} takes {measured.step_s:.3g} s "
         f"on {measured.device}, {in_units(measured.peak_bytes)} of memory at its peak",
     )
 
 
-def check_hours(situation: Situation) -> Finding:
+def check_hours(context: DoctorContext) -> Finding:
     """Training is allowed now."""
-    hours = situation.site.policy.training_hours
+    hours = context.site.policy.training_hours
     if hours is None:
         return Finding("ok", "at any time")
-    if situation.site.policy.may_train_at(datetime.now().time()):
+    if context.site.policy.may_train_at(datetime.now().time()):
         return Finding("ok", f"{hours}, which is now")
-    deadline_h = situation.study.federation.answer_deadline_s / 3600
+    deadline_h = context.study.federation.answer_deadline_s / 3600
     return Finding(
         "warning",
         f"{hours}, which is not now; rounds wait for a site for {deadline_h:.3g} h",
@@ -77,9 +78,9 @@ def check_hours(situation: Situation) -> Finding:
     )
 
 
-def check_budget(situation: Situation) -> Finding:
+def check_budget(context: DoctorContext) -> Finding:
     """The site's upload budget of a round holds the largest answer that the study asks for."""
-    size, budget_mib = situation.upload_bytes(1) + FRAMING_BYTES, situation.site.policy.upload_budget_mib
+    size, budget_mib = context.upload_bytes(1) + FRAMING_BYTES, context.site.policy.upload_budget_mib
     if budget_mib is None:
         return Finding("ok", f"an answer has {in_units(size)} at most; this site sets no budget")
     if size > budget_mib * 2**20:
@@ -91,15 +92,11 @@ def check_budget(situation: Situation) -> Finding:
     return Finding("ok", f"an answer has {in_units(size)} at most; the budget of {budget_mib} MiB a round holds {times}")
 
 
-def check_secrecy(situation: Situation) -> Finding:
+def check_secrecy(context: DoctorContext) -> Finding:
     """The study gives the secrecy that the site's policy asks for."""
-    secure, required = situation.study.federation.secure_aggregation, situation.site.policy.require_secure_aggregation
-    if required and not secure:
-        raise ConfigurationError(
-            "secure_aggregation is false in the study, and this site's policy is require_secure_aggregation: true",
-            "ask for a study with secure aggregation, or change the policy if the hospital agrees",
-        )
-    return Finding("ok", "the coordinator sees sums over the sites alone" if secure else "the coordinator sees this site's update")
+    approval.check_secrecy(context.site, context.study)
+    seen = "sums over the sites alone" if context.study.federation.secure_aggregation else "this site's update"
+    return Finding("ok", f"the coordinator sees {seen}")
 
 
 TRAINING = "training step"

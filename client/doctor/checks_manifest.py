@@ -8,8 +8,8 @@ from itertools import islice
 
 import numpy as np
 
+from client.doctor.context import DoctorContext
 from client.doctor.findings import Finding, judge
-from client.doctor.situation import Situation
 from csasn.data.cases import SPLITS, Records, count_training_cases
 from csasn.data.likeness import Facts, conflicting_pairs
 from csasn.data.manifest import MAX_FAULTS, Row
@@ -20,31 +20,31 @@ ENOUGH_PAIRS = 1000
 LIKE_FIX = "look at both: pictures of one patient get one patient_id, a picture that is there twice goes"
 
 
-def check_labels(situation: Situation) -> Finding:
+def check_labels(context: DoctorContext) -> Finding:
     """Every row of manifest.csv can be read, and its labels are the study's; how the sheet was read."""
-    manifest = situation.manifest
+    manifest = context.manifest
     of = f" of {manifest.num_patients} patients" if manifest.has_patients else ""
     counted = f"{len(manifest.rows)} rows of {len(manifest.classes)} cases{of} in manifest.csv"
     return judge("; ".join((counted, *manifest.said)), dict.fromkeys(manifest.notes, MEANT))
 
 
-def check_cases(situation: Situation) -> Finding:
+def check_cases(context: DoctorContext) -> Finding:
     """There are as many training cases, of as many patients, as the site's policy asks for."""
-    number, least = count_training_cases(situation.study, situation.site), situation.site.policy.minimum_cases
-    of = " patients" if situation.manifest.has_patients else ""
+    number, least = count_training_cases(context.study, context.site), context.site.policy.minimum_cases
+    of = " patients" if context.manifest.has_patients else ""
     return Finding("ok", f"{number} labelled training cases, this site's policy asks for {least}{of}")
 
 
-def check_splits(situation: Situation) -> Finding:
+def check_splits(context: DoctorContext) -> Finding:
     """No picture stands in two splits or two classes; what each split holds."""
-    manifest, counts = situation.manifest, situation.fingerprint.splits
+    manifest, counts = context.manifest, context.data_fingerprint.splits
     told = {
         *manifest.said,
         *manifest.notes,
-        *situation.records.left_out,
-        *situation.records.withdrew,
+        *context.records.left_out,
+        *context.records.withdrew,
     }  # by the checks of labels and images
-    notes = [note for note in situation.data.notes if note not in told]
+    notes = [note for note in context.data.notes if note not in told]
     shown = (
         f"{split} cases: " + ", ".join(f"{name} {of_class.num_cases}" for name, of_class in counts[split].items())
         for split in SPLITS
@@ -52,9 +52,9 @@ def check_splits(situation: Situation) -> Finding:
     return judge("; ".join(shown), dict.fromkeys(notes, MEANT))
 
 
-def check_likeness(situation: Situation) -> Finding:
+def check_likeness(context: DoctorContext) -> Finding:
     """No picture is nearly that of another patient, or that of one with another class."""
-    records, manifest = situation.records, situation.manifest
+    records, manifest = context.records, context.manifest
     rows, images, who = records.manifest.rows, records.images, "patients" if manifest.has_patients else "cases"
     if len(rows) > MOST_IMAGES:
         return Finding("skipped", f"not looked for among more than {MOST_IMAGES} images")

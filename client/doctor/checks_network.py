@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 from client.doctor.checks_data import CONFIGURATION, num_training_units
 from client.doctor.checks_machine import TRAINING
+from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding, in_units, judge
-from client.doctor.situation import Situation
 from client.trust.approval import APPROVAL, read_approved
 from client.trust.coordinator_link import check_same_version, check_study, coordinator_address
 from csasn import __version__
@@ -19,17 +19,17 @@ CLOCK_WARNING_S = 30.0
 LONG_SHARE = 0.5  # of a round's deadline
 
 
-def check_kit(situation: Situation) -> Finding:
+def check_kit(context: DoctorContext) -> Finding:
     """The kit is whole, of this site and this study, and its authority still stands."""
-    site = situation.site
-    if not situation.has_kit:
+    site = context.site
+    if not context.has_kit:
         return Finding("skipped", "no kit yet", f"client install --site {site.site} KIT")
-    kit = situation.kit
+    kit = context.kit
     if kit.site != site.site:
         raise TrustError(f"the kit is of {kit.site}, expected {site.site}", "install your own: client install")
-    if situation.study.study_hash != kit.study_hash:
+    if context.study.study_hash != kit.study_hash:
         raise TrustError(
-            f"the study file is {situation.study.study_hash[:12]}, the kit is of {kit.study_hash[:12]}",
+            f"the study file is {context.study.study_hash[:12]}, the kit is of {kit.study_hash[:12]}",
             "leave --study away to check the kit's; if the other is right, ask the coordinator for a new kit",
         )
     days = days_left((site.kit_folder / AUTHORITY).read_bytes())
@@ -38,23 +38,23 @@ def check_kit(situation: Situation) -> Finding:
     return _until(f"study {kit.study_hash[:12]}; its authority has {days} days left", days, "ask the coordinator for a new kit")
 
 
-def check_connection(situation: Situation) -> Finding:
+def check_connection(context: DoctorContext) -> Finding:
     """Name, way, proxy and TLS: the coordinator of the kit answers."""
-    address, proxy = coordinator_address(situation.site, situation.kit), situation.site.proxy
-    protocol = situation.handshake.protocol
+    address, proxy = coordinator_address(context.site, context.kit), context.site.proxy
+    protocol = context.handshake.protocol
     way = f"through the proxy {proxy}" if proxy else "directly"
     return Finding("ok", f"{address} answers {way} over {protocol}, and is the coordinator of the kit")
 
 
-def check_certificate(situation: Situation) -> Finding:
+def check_certificate(context: DoctorContext) -> Finding:
     """The server's certificate, as TLS showed it, does not end soon."""
-    days = (situation.handshake.certificate_ends - datetime.now(UTC)).days
+    days = (context.handshake.certificate_ends - datetime.now(UTC)).days
     return _until(f"the coordinator's has {days} days left", days, "remind the coordinator: server renew")
 
 
-def check_clock(situation: Situation) -> Finding:
+def check_clock(context: DoctorContext) -> Finding:
     """This machine's clock agrees with the coordinator's."""
-    handshake = situation.handshake
+    handshake = context.handshake
     ahead_s = (handshake.heard - handshake.hello.time).total_seconds()
     message = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's"
     fix = "set this machine's clock by NTP (timedatectl set-ntp true); if it is right, the coordinator's is wrong"
@@ -63,27 +63,27 @@ def check_clock(situation: Situation) -> Finding:
     return judge("", {message: fix}) if abs(ahead_s) > CLOCK_WARNING_S else Finding("ok", message)
 
 
-def check_enrolment(situation: Situation) -> Finding:
+def check_enrolment(context: DoctorContext) -> Finding:
     """The coordinator knows this site's key."""
-    phase = situation.facts.phase
-    return Finding("ok", f"the coordinator knows the key of {situation.site.site}; the study is {phase}")
+    phase = context.facts.phase
+    return Finding("ok", f"the coordinator knows the key of {context.site.site}; the study is {phase}")
 
 
-def check_study_hash(situation: Situation) -> Finding:
+def check_study_hash(context: DoctorContext) -> Finding:
     """The coordinator runs the study of the kit."""
-    check_study(situation.facts, situation.kit)
-    return Finding("ok", f"the coordinator runs {situation.facts.study_name} ({situation.facts.study_hash[:12]}), as the kit says")
+    check_study(context.facts, context.kit)
+    return Finding("ok", f"the coordinator runs {context.facts.study_name} ({context.facts.study_hash[:12]}), as the kit says")
 
 
-def check_version(situation: Situation) -> Finding:
+def check_version(context: DoctorContext) -> Finding:
     """Site and coordinator run the same version."""
-    check_same_version(situation.handshake.hello)
+    check_same_version(context.handshake.hello)
     return Finding("ok", f"{__version__}, as at the coordinator")
 
 
-def check_approvals(situation: Situation) -> Finding:
+def check_approvals(context: DoctorContext) -> Finding:
     """This site approved what the coordinator proposes; who else has not yet."""
-    site, proposed = situation.site, situation.facts.membership
+    site, proposed = context.site, context.facts.membership
     if proposed is None:
         return Finding("skipped", "no membership is proposed yet", "wait until every site has enrolled")
     if not (site.kit_folder / APPROVAL).exists():
@@ -95,28 +95,28 @@ def check_approvals(situation: Situation) -> Finding:
             f"this site approved {membership.membership_hash[:12]}",
             f"read it and sign it: client approve --site {site.site}",
         )
-    approved = {approval.site for approval in situation.facts.approvals} | {site.site}
+    approved = {approval.site for approval in context.facts.approvals} | {site.site}
     missing = ", ".join(name for name in membership.sites if name not in approved)
     message = f"{site.site} approved membership {membership.membership_hash[:12]}"
     return judge(message, {f"{missing} did not yet": "nothing to do here: they run client approve"} if missing else {})
 
 
-def check_bandwidth(situation: Situation) -> Finding:
+def check_bandwidth(context: DoctorContext) -> Finding:
     """How fast the link is, both ways."""
-    link = situation.link
+    link = context.link
     return Finding("ok", f"{_rate(link.up)} up, {_rate(link.down)} down")
 
 
-def check_round(situation: Situation) -> Finding:
+def check_round(context: DoctorContext) -> Finding:
     """How long a round takes this site, by what was measured; evaluation comes on top."""
-    study, link = situation.study, situation.link
-    steps = num_epoch_steps(num_training_units(situation), study.optimiser.batch_size) * study.federation.local_epochs
-    down, up = situation.download_bytes(2), situation.upload_bytes(2)
-    training_s = steps * situation.training.step_s
+    study, link = context.study, context.link
+    steps = num_epoch_steps(num_training_units(context), study.optimiser.batch_size) * study.federation.local_epochs
+    down, up = context.download_bytes(2), context.upload_bytes(2)
+    training_s = steps * context.training.step_s
     total_s = down / link.down + training_s + up / link.up
     parts = (
         f"{_seconds(total_s)}: download {in_units(down)} {_seconds(down / link.down)}, {steps} steps {_seconds(training_s)}, "
-        f"upload {in_units(up)} {_seconds(up / link.up)}; the first round downloads {in_units(situation.download_bytes(1))}"
+        f"upload {in_units(up)} {_seconds(up / link.up)}; the first round downloads {in_units(context.download_bytes(1))}"
     )
     deadline_s = study.federation.answer_deadline_s
     fix = "a faster link or GPU, or ask the coordinator for a longer answer_deadline_s or 8 upload_bits"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from client.doctor.checks_data import DATA_CHECKS
 from client.doctor.checks_machine import MACHINE_CHECKS
 from client.doctor.checks_network import NETWORK_CHECKS
+from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding
-from client.doctor.situation import Situation
 from csasn.errors import CsasnError
 from csasn.platform.command import permission_denied
 from csasn.platform.plain_text import plain
@@ -40,11 +40,11 @@ class Result:
         return {"check": self.check, "status": self.finding.status, "message": self.finding.message, "fix": self.finding.fix}
 
 
-def examine(situation: Situation, tell: Callable[[Result], None], checks: Sequence[Check] = CHECKS) -> list[Result]:
+def examine(context: DoctorContext, tell: Callable[[Result], None], checks: Sequence[Check] = CHECKS) -> list[Result]:
     """Runs the checks in order, telling each result at once."""
     results: dict[str, Result] = {}
     for check in checks:
-        results[check.name] = _run(check, situation, results)
+        results[check.name] = _run(check, context, results)
         tell(results[check.name])
     return list(results.values())
 
@@ -60,7 +60,7 @@ def first_failure(results: Sequence[Result]) -> CsasnError | None:
     return type(error)(f"{number}: {error.message}", error.hint)
 
 
-def _run(check: Check, situation: Situation, before: Mapping[str, Result]) -> Result:
+def _run(check: Check, context: DoctorContext, before: Mapping[str, Result]) -> Result:
     for need in check.needs:
         finding = before[need].finding
         if finding.status == "failed":
@@ -68,7 +68,7 @@ def _run(check: Check, situation: Situation, before: Mapping[str, Result]) -> Re
         if finding.status == "skipped":
             return Result(check.name, Finding("skipped", finding.message, finding.fix))
     try:
-        return Result(check.name, check.run(situation))
+        return Result(check.name, check.run(context))
     except CsasnError as error:
         failure = error
     except PermissionError as error:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from client.doctor.situation import Situation
+from client.doctor.context import DoctorContext
 
 UNITS = ("B", "KiB", "MiB", "GiB")
 Status = Literal["ok", "warning", "failed", "skipped"]
@@ -24,7 +24,7 @@ class Check:
     """A check, and the names of those before it without which it cannot say anything."""
 
     name: str
-    run: Callable[[Situation], Finding]
+    run: Callable[[DoctorContext], Finding]
     needs: tuple[str, ...] = ()
 
 

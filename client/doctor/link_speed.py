@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import httpx
 
-from client.trust.coordinator_link import check_known, coordinator_address, explain, open_client
+from client.trust.coordinator_link import check_known, open_client
 from csasn.errors import NetworkError
+from csasn.platform.configuration import Configuration
 from csasn.site import Site
 from csasn.trust.enrolment import Kit
 from csasn.trust.facts import ECHO_ROUTE
@@ -20,6 +21,13 @@ from csasn.trust.identity import load_identity
 
 FIRST_BYTES, MOST_BYTES, GROWTH = 16 << 10, 8 << 20, 8
 ENOUGH_S, WANTED_S = 1.0, 2.0
+
+
+class Echoed(Configuration):
+    """What the echo route says of what it was sent."""
+
+    sha256: str
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -36,14 +44,9 @@ def measure_link(site: Site, kit: Kit) -> LinkSpeed:
     Raises:
         NetworkError, TrustError: the coordinator does not answer, or not with what was asked, or does not know this site's key.
     """
-    address = coordinator_address(site, kit)
-    key = load_identity(site.keys_folder)
-    try:
-        with open_client(site, kit, key) as client:
-            check_known(client.post(ECHO_ROUTE, content=b"?"), site, client)
-            return LinkSpeed(measure_rate(lambda size: _upload(client, size)), measure_rate(lambda size: _download(client, size)))
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, OSError) as error:
-        raise explain(error, address, site.proxy) from None
+    with open_client(site, kit, load_identity(site.keys_folder)) as client:
+        check_known(client.post(ECHO_ROUTE, content=b"?"), site, client)
+        return LinkSpeed(measure_rate(lambda size: _upload(client, size)), measure_rate(lambda size: _download(client, size)))
 
 
 def measure_rate(transfer: Callable[[int], None], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -61,7 +64,7 @@ def measure_rate(transfer: Callable[[int], None], clock: Callable[[], float] = t
 def _upload(client: httpx.Client, size: int) -> None:
     answer = client.post(ECHO_ROUTE, content=os.urandom(size))  # nothing on the way can compress it
     answer.raise_for_status()
-    _check_size(answer.json()["bytes"], size)
+    _check_size(Echoed.model_validate_json(answer.content).bytes, size)
 
 
 def _download(client: httpx.Client, size: int) -> None:

@@ -74,7 +74,7 @@ def take_step(site_file: Path, study_file: Path, micro_batch: int) -> Measured |
 
 
 def main() -> None:
-    """Entry point of the child."""
+    """Takes the step that the command line of the child names, and prints what it took."""
     site_file, study_file, micro_batch = sys.argv[1:]
     sys.exit(run_command(lambda: _print_step(Path(site_file), Path(study_file), int(micro_batch))))
 

@@ -14,12 +14,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pydicom.datadict import tag_for_keyword
+
 from client.importing.folder import DAMAGED
 from client.importing.login import BEARER, Access
-from client.importing.memory import file_in_memory
-from client.importing.objects import Advance, Listed, Listing
+from client.importing.objects import ELEMENTS, Advance, Listed, Listing, file_in_memory
 from client.importing.pathology import Diagnosis
-from csasn.errors import ConfigurationError, CsasnError, DataError, NetworkError, TrustError
+from csasn.errors import ConfigurationError, CsasnError, DataError, NetworkError, TrustError, causes_of
 
 if TYPE_CHECKING:
     import requests
@@ -33,9 +34,8 @@ _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVIC
 _REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED)
 _CERTIFICATE = {10: "has expired", 62: "is of another name", 18: "is signed by itself", 64: "is of another address"}
 _UNKNOWN_AUTHORITY = "is of an authority that is not known here"
-_STUDY, _SERIES, _OBJECT, _KIND = "0020000D", "0020000E", "00080018", "00080016"
-_PATIENT, _ACCESSION, _MODALITY = "00100020", "00080050", "00080060"
 _FIELDS = ["SOPClassUID", "Modality", "SeriesInstanceUID"]
+_OF_STUDY = ("study", "patient", "accession")  # what an object's own entry may lack
 T = TypeVar("T")
 Entry = Mapping[str, object]
 
@@ -62,8 +62,8 @@ class Archive:
         for done, (keyword, number) in enumerate(questions, 1):
             for study in self._pages(self._client.search_for_studies, search_filters={keyword: number}):
                 # an archive may overlook a filter that it does not know
-                if _value(study, _ACCESSION if keyword == "AccessionNumber" else _PATIENT) == number:
-                    studies[_value(study, _STUDY)] = study
+                if _value(study, keyword) == number:
+                    studies[_value(study, ELEMENTS["study"])] = study
             advance(done, 2 * len(questions))
         objects: dict[str, Listed] = {}
         for done, (uid, study) in enumerate(sorted(studies.items()), 1):
@@ -92,7 +92,7 @@ class Archive:
             page = self._ask(partial(search, **what, limit=PAGE, offset=len(seen)), SEARCH)
             if not (isinstance(page, list) and all(isinstance(entry, dict) for entry in page)):
                 raise self._foreign()
-            new = {(_value(entry, _STUDY), _value(entry, _OBJECT)): entry for entry in page}
+            new = {(_value(entry, ELEMENTS["study"]), _value(entry, ELEMENTS["uid"])): entry for entry in page}
             new = {key: entry for key, entry in new.items() if key not in seen}
             if not new:
                 return
@@ -130,10 +130,8 @@ class Archive:
         raise AssertionError
 
     def _untrusted(self, error: BaseException) -> CsasnError:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
-            cause = cause.__cause__ or cause.__context__
-        if not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = next((cause for cause in causes_of(error) if isinstance(cause, ssl.SSLCertVerificationError)), None)
+        if cause is None:
             return NetworkError(f"the archive {self._name} and this machine agree on no TLS", "does its port speak HTTPS?")
         problem = _CERTIFICATE.get(cause.verify_code, _UNKNOWN_AUTHORITY)
         return TrustError(
@@ -172,20 +170,13 @@ def _question(diagnosis: Diagnosis) -> tuple[str, str]:
 
 
 def _listed(entry: Entry, study: Entry) -> Listed:
-    """An object; its study's entry has what that of an instance may lack."""
-    return Listed(
-        uid=_value(entry, _OBJECT),
-        series=_value(entry, _SERIES),
-        study=_value(study, _STUDY),
-        patient=_value(study, _PATIENT),
-        accession=_value(study, _ACCESSION),
-        kind=_value(entry, _KIND),
-        modality=_value(entry, _MODALITY),
-    )
+    """An object, by its entry and its study's."""
+    values = {name: _value(study if name in _OF_STUDY else entry, keyword) for name, keyword in ELEMENTS.items()}
+    return Listed(**values, path=None)
 
 
-def _value(entry: Entry, tag: str) -> str:
+def _value(entry: Entry, keyword: str) -> str:
     """The first value of an element in DICOM's JSON (PS3.18 annex F), as text."""
-    element = entry.get(tag)
+    element = entry.get(f"{tag_for_keyword(keyword):08X}")
     values = element.get("Value") if isinstance(element, dict) else None
     return str(values[0]).strip() if isinstance(values, list) and values and values[0] is not None else ""

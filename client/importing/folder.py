@@ -2,24 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-from client.importing.memory import file_in_memory
-from client.importing.objects import Advance, Listed, Listing
+from client.importing.objects import ELEMENTS, Advance, Listed, Listing, file_in_memory
 from client.importing.pathology import Diagnosis
 from csasn.data.picture import UNREADABLE
 from csasn.errors import ConfigurationError, DataError, StorageError
 
 DAMAGED = (*UNREADABLE, InvalidDicomError, BytesLengthException, NotImplementedError, MemoryError)
-IDENTITY = (
-    *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"),
-    *("PatientID", "AccessionNumber", "SOPClassUID", "Modality"),
-)
 _DIRECTORY = "1.2.840.10008.1.3.10"
 _STARTS = (b"\x02\0", b"\x08\0", b"\0\x02", b"\0\x08")  # group 2 or 8, as a file without preamble begins
 NOT_DICOM, DIRECTORY, UNREADABLE_FILE = "a file that is not DICOM", "a table of contents (DICOMDIR)", "a file that cannot be read"
@@ -100,25 +95,19 @@ def _identify(path: Path) -> Listed | str:
             marked = start[128:] == b"DICM"
             if not marked and not start.startswith(_STARTS):
                 return NOT_DICOM
-            header = pydicom.dcmread(file, stop_before_pixels=True, force=not marked, specific_tags=[*IDENTITY])
-            values = {name: _text(header.get(name)) for name in IDENTITY}
-            values["SOPClassUID"] = values["SOPClassUID"] or _text(header.file_meta.get("MediaStorageSOPClassUID"))
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=not marked, specific_tags=[*ELEMENTS.values()])
+            values = {name: _text(header.get(keyword)) for name, keyword in ELEMENTS.items()}
+            values["kind"] = values["kind"] or _text(header.file_meta.get("MediaStorageSOPClassUID"))
     except OSError:
         return UNREADABLE_FILE
     except DAMAGED:
         return DAMAGED_FILE if marked else NOT_DICOM
-    return _listed(path, values, marked)
-
-
-def _listed(path: Path, values: Mapping[str, str], marked: bool) -> Listed | str:
-    if values["SOPClassUID"] == _DIRECTORY:
-        return DIRECTORY
-    if not values["SOPClassUID"] and not marked:
-        return NOT_DICOM
-    if not values["SOPInstanceUID"]:
-        return NO_UID
-    uid, series, study, patient, accession, kind, modality = (values[name] for name in IDENTITY)
-    return Listed(uid, series, study, patient, accession, kind, modality, path)
+    faults = {
+        DIRECTORY: values["kind"] == _DIRECTORY,
+        NOT_DICOM: not (values["kind"] or marked),
+        NO_UID: not values["uid"],
+    }
+    return next((reason for reason, is_so in faults.items() if is_so), None) or Listed(**values, path=path)
 
 
 def _text(value: object) -> str:

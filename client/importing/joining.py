@@ -5,9 +5,10 @@ patient number, its accession number has to be one patient's. Rows about one ima
 speak of these frames alone. A case is what a row's `nodule` says within a patient, else the accession number, else the patient.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from client.importing.objects import Listed, reason_to_leave
 from client.importing.pathology import Diagnosis
@@ -133,32 +134,28 @@ def _agree(claims: Mapping[str, tuple[Claim, ...]]) -> tuple[dict[str, tuple[Cla
 
     A case that has a label has it in the rows that leave it empty, too.
     """
-    every = [claim for of_image in claims.values() for claim in of_image]
-    labels: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    splits: dict[str, set[str]] = defaultdict(set)
-    rows: dict[tuple[str, ...], set[int]] = defaultdict(set)
-    for claim in every:
-        labels[claim.case] |= {claim.label} - {""}
-        splits[claim.patient].add(claim.split)
-        for key in (claim.case, ("of patient", claim.patient)):
+    said: dict[Hashable, set[str]] = defaultdict(set)
+    rows: dict[Hashable, set[int]] = defaultdict(set)
+    for claim in chain.from_iterable(claims.values()):
+        said[LABELS, claim.case] |= {claim.label} - {""}
+        said[SPLITS, claim.patient].add(claim.split)
+        for key in ((LABELS, claim.case), (SPLITS, claim.patient)):
             rows[key] |= set(claim.rows)
     good, bad = {}, {}
     for uid, of_image in claims.items():
-        faults = [(LABELS, claim.case) for claim in of_image if len(labels[claim.case]) > 1]
-        faults += [(SPLITS, ("of patient", claim.patient)) for claim in of_image if len(splits[claim.patient]) > 1]
-        if faults:
-            reason, key = faults[0]
-            bad[uid] = LeftOut(reason, rows=tuple(sorted(rows[key])))
+        keys = [(LABELS, claim.case) for claim in of_image] + [(SPLITS, claim.patient) for claim in of_image]
+        if fault := next((key for key in keys if len(said[key]) > 1), None):
+            bad[uid] = LeftOut(fault[0], rows=tuple(sorted(rows[fault])))
         else:
-            good[uid] = tuple(replace(claim, label=next(iter(labels[claim.case]), "")) for claim in of_image)
+            good[uid] = tuple(replace(claim, label=next(iter(said[LABELS, claim.case]), "")) for claim in of_image)
     return good, bad
 
 
 def _by_study(pictures: Iterable[Listed], problems: Mapping[str, LeftOut]) -> list[LeftOut]:
     """One entry for each study and reason, with the number of its pictures."""
-    counts: dict[tuple[str, LeftOut], int] = defaultdict(int)
-    for listed in pictures:
-        if listed.uid in problems:
-            entry = replace(problems[listed.uid], patient=listed.patient, accession=listed.accession)
-            counts[listed.study, entry] += 1
+    counts = Counter(
+        (listed.study, replace(problems[listed.uid], patient=listed.patient, accession=listed.accession))
+        for listed in pictures
+        if listed.uid in problems
+    )
     return sorted(replace(entry, number=number) for (_, entry), number in counts.items())

@@ -1,13 +1,16 @@
-"""The objects that a source lists, and which of them are ultrasound pictures."""
+"""The objects that a source lists and hands out as files, and which of them are ultrasound pictures."""
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pydicom.uid import UID
+import pydicom
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from client.importing.pathology import Diagnosis
 
@@ -19,6 +22,10 @@ ULTRASOUND = {
 }
 CAPTURE = {"1.2.840.10008.5.1.4.1.1.7", *(f"1.2.840.10008.5.1.4.1.1.7.{number}" for number in (2, 3, 4))}
 MODALITY = "US"
+ELEMENTS = {  # of DICOM, by the names of `Listed`
+    "uid": "SOPInstanceUID", "series": "SeriesInstanceUID", "study": "StudyInstanceUID", "patient": "PatientID",
+    "accession": "AccessionNumber", "kind": "SOPClassUID", "modality": "Modality",
+}  # fmt: skip
 Advance = Callable[[int, int], None]
 
 
@@ -74,3 +81,22 @@ def reason_to_leave(listed: Listed) -> str:
         return f"a picture of another modality than {MODALITY}"
     name = UID(listed.kind).name
     return "an object of an unknown kind" if name == listed.kind else f"no picture of ultrasound: {name}"
+
+
+@contextmanager
+def file_in_memory(dataset: pydicom.Dataset) -> Iterator[Path]:
+    """A path to an object in memory while the block lasts, also for child processes: what an archive hands out stays off the disk.
+
+    A bare one gets the file header that it lacks, with its syntax as far as its elements tell.
+    """
+    if not getattr(dataset, "file_meta", None):
+        dataset.file_meta = FileMetaDataset()
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if dataset.original_encoding[0] else ExplicitVRLittleEndian
+    descriptor = os.memfd_create("image", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            dataset.save_as(file, enforce_file_format=True)
+        yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+    finally:
+        os.close(descriptor)

@@ -3,26 +3,24 @@
 import csv
 import hashlib
 import io
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
+from client.importing.frames import choose_frames, describe, find_pointed_frames
 from client.importing.joining import Claim, Joined, LeftOut, join
 from client.importing.objects import Advance, Listed, Listing, Source, reason_to_leave
 from client.importing.pathology import Diagnosis
-from client.importing.pictures import choose_frames, describe, encode_png, take_picture
-from client.importing.pointing import find_pointed_frames
+from client.importing.pictures import encode_png, take_picture
 from client.importing.sheet import Cell, draw_sheets
 from client.importing.staging import PRIVATE, SHEET, Done, Staging, Taken
-from csasn.data.images import PREPROCESSING_VERSION
+from csasn.data.images import PREPROCESSING_VERSION, Picture
 from csasn.data.withdrawals import Withdrawn
 from csasn.errors import DataError
 from csasn.platform.storage import write_atomically
 from csasn.trust.pseudonyms import Pseudonyms
 
-COLUMNS = ("case_id", "patient_id", "image", "label", "split", "scanner")
 LEFT_OUT_COLUMNS = ("reason", "number", "rows_of_list", "patient_id", "accession", "image")
-NOT_NAMED = "a picture of an object of which the list names other frames"
 WITHDREW = "its patient withdrew"
 Bar = Callable[[str], Advance]
 
@@ -37,10 +35,10 @@ class Options:
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """A row of the manifest, and of which patient and case it is."""
+    """A row of the manifest: its columns."""
 
-    case: str
-    patient: str
+    case_id: str
+    patient_id: str
     image: str
     label: str
     split: str
@@ -60,12 +58,12 @@ class Imported:
     @property
     def labels(self) -> dict[str, int]:
         """Cases of each label."""
-        return dict(sorted(Counter({row.case: row.label for row in self.rows}.values()).items()))
+        return dict(sorted(Counter({row.case_id: row.label for row in self.rows}.values()).items()))
 
     @property
     def num_patients(self) -> int:
         """Patients."""
-        return len({row.patient for row in self.rows})
+        return len({row.patient_id for row in self.rows})
 
 
 class Import:
@@ -97,38 +95,39 @@ class Import:
         return self._write(listing, joined, wanted, done)
 
     def _take(self, listed: Listed, claims: tuple[Claim, ...], pointed: tuple[int, ...], known: Mapping[str, Done]) -> Done:
-        """What was or is made of an object, to whose frames `pointed` others point; nothing where its patient withdrew."""
+        """Takes the wanted frames of an object, to whose frames `pointed` others point, unless the journal knows what came of it;
+        nothing where its patient withdrew."""
         if any(self._withdrawn.find(self._hashes.patient(claim.patient)) for claim in claims):
             return Done(work="", left_out=(WITHDREW,))
         named = tuple(sorted({frame for claim in claims for frame in claim.frames}))
         work = self._hashes.work(listed.uid, named, pointed, self._options, PREPROCESSING_VERSION)
         if work in known:
             return known[work]
+        taken, left_out = [], []
         try:
             with self._source.fetch(listed) as path:
                 shown = describe(path)
-                entry = Done(work=work)
                 for frame in choose_frames(shown, named, pointed, self._options.frames):
                     try:
-                        picture = take_picture(path, shown, frame, blank=self._options.blank)
+                        taken.append(self._keep(listed, take_picture(path, shown, frame, blank=self._options.blank), frame))
                     except DataError as error:
-                        entry = entry.model_copy(update={"left_out": (*entry.left_out, error.message)})
-                        continue
-                    name = self._hashes.image(listed.uid) + (".png" if frame is None else f"-{frame}.png")
-                    png = encode_png(picture)
-                    self._staging.keep_picture(name, png)
-                    taken = Taken(name=name, sha256=hashlib.sha256(png).hexdigest(), frame=frame, scanner=picture.device)
-                    entry = entry.model_copy(update={"taken": (*entry.taken, taken)})
+                        left_out.append(error.message)
         except DataError as error:  # the source may hand it out another time, so the journal does not know it
             return Done(work=work, left_out=(error.message,))
+        entry = Done(work=work, taken=tuple(taken), left_out=tuple(left_out))
         self._staging.note(entry)
         return entry
 
+    def _keep(self, listed: Listed, picture: Picture, frame: int | None) -> Taken:
+        """Writes a picture that was taken."""
+        name = self._hashes.image(listed.uid) + (".png" if frame is None else f"-{frame}.png")
+        png = encode_png(picture)
+        self._staging.keep_picture(name, png)
+        return Taken(name=name, sha256=hashlib.sha256(png).hexdigest(), frame=frame, scanner=picture.device)
+
     def _write(self, listing: Listing, joined: Joined, wanted: Sequence[Listed], done: Mapping[str, Done]) -> Imported:
-        rows, left = [], [LeftOut(reason, number) for reason, number in listing.others.items()]
-        others = Counter(reason for listed in listing.objects if (reason := reason_to_leave(listed)))
-        left += [LeftOut(reason, number) for reason, number in others.items()]
-        left += joined.pictures
+        others = listing.others + Counter(reason for listed in listing.objects if (reason := reason_to_leave(listed)))
+        rows, left = [], [*joined.pictures, *(LeftOut(reason, number) for reason, number in others.items())]
         for listed in wanted:
             claims, entry = joined.claims[listed.uid], done[listed.uid]
             rows += [
@@ -141,7 +140,7 @@ class Import:
             left += [replace(at, reason=reason, number=number) for reason, number in Counter(entry.left_out).items()]
         if not rows:
             raise DataError("no picture is left to import", _why(left, joined.rows))
-        rows.sort(key=lambda row: (row.case, row.image))
+        rows.sort(key=lambda row: (row.case_id, row.image))
         left.sort()
         sheets = self._draw(rows)
         self._staging.finish(_manifest(rows), self._left_out([*left, *joined.rows]), (row.image for row in rows))
@@ -164,30 +163,27 @@ class Import:
         hashes = self._hashes
         return _csv(
             LEFT_OUT_COLUMNS,
-            [
+            (
                 (
                     entry.reason,
-                    str(entry.number),
+                    entry.number,
                     " ".join(map(str, entry.rows)),
                     entry.patient and hashes.patient(entry.patient),
                     entry.accession and hashes.accession(entry.accession),
                     entry.image and hashes.image(entry.image),
                 )
                 for entry in entries
-            ],
+            ),
         )
 
 
 def _manifest(rows: Sequence[ManifestRow]) -> bytes:
     """manifest.csv; without the column split where no row names one."""
-    cells = [(row.case, row.patient, row.image, row.label, row.split, row.scanner) for row in rows]
-    if any(row.split for row in rows):
-        return _csv(COLUMNS, cells)
-    place = COLUMNS.index("split")
-    return _csv(COLUMNS[:place] + COLUMNS[place + 1 :], [row[:place] + row[place + 1 :] for row in cells])
+    columns = [field.name for field in fields(ManifestRow) if field.name != "split" or any(row.split for row in rows)]
+    return _csv(columns, ([getattr(row, name) for name in columns] for row in rows))
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue().encode()
@@ -195,7 +191,7 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
 
 def count_reasons(entries: Iterable[LeftOut]) -> dict[str, int]:
     """How often each reason was met, the most frequent first."""
-    counts: dict[str, int] = defaultdict(int)
+    counts: Counter[str] = Counter()
     for entry in entries:
         counts[entry.reason] += entry.number
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -5,7 +5,6 @@ stopped and fetches nothing twice but the object that it was at. The journal kno
 with it the import is ready. Approval moves the pictures and then the manifest; killed in between, it goes on when asked again.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -107,11 +106,7 @@ class Staging:
         for path in [*self.folder.glob(f"{SHEET}-*.png"), self.folder / LEFT_OUT, *self.folder.rglob(f".*{TEMPORARY}")]:
             path.unlink(missing_ok=True)
         private_folder(self.images)
-        done = {}
-        for entry in self._read_journal():
-            if all(self._is_there(taken) for taken in entry.taken):
-                done[entry.work] = entry
-        return done
+        return {entry.work: entry for entry in self._read_journal() if all(map(self._is_there, entry.taken))}
 
     def keep_picture(self, name: str, png: bytes) -> None:
         """Writes a picture; an error of it names no picture. One that a power cut takes has not the journal's hash."""
@@ -161,7 +156,7 @@ class Staging:
         """Its whole lines; one that a kill or a full disk cut short is none."""
         with suppress(FileNotFoundError):
             for line in (self.folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
-                with suppress(ValidationError, json.JSONDecodeError):
+                with suppress(ValidationError):
                     yield Done.model_validate_json(line)
 
     def _is_there(self, taken: Taken) -> bool:

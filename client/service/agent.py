@@ -4,43 +4,35 @@ Two processes do the work: Flower's SuperNode, which carries messages, and the w
 only one that reads images. This one starts them, starts them anew when they end, and says on one line what the site is doing.
 """
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
-from client.service.sole_client import is_client_at_work, sole_client
-from client.trust.approval import MEMBERSHIP, keep_approvals, read_approved
+from client.service.status import CONNECTING, STALE_S, WAITING, silence_s, sole_client, why_idle
+from client.trust.approval import keep_approvals, read_approved
 from client.trust.coordinator_link import (
+    ask_facts,
     check_clock,
     check_same_version,
-    clock_error_s,
+    check_study,
     coordinator_address,
-    exchange_facts,
-    read_authority,
 )
-from client.worker.left_out import read_left_out
-from csasn.errors import NetworkError, StorageError, TrustError
-from csasn.platform.storage import private_folder, write_json
+from client.worker.notes import DOING, TURN, Doing, note, read_note
+from csasn.errors import NetworkError, TrustError
+from csasn.platform.storage import private_folder
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import Site
-from csasn.trust.enrolment import KIT, STUDY, Kit, read_kit
+from csasn.trust.enrolment import AUTHORITY, Kit, read_kit
 from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from csasn.trust.identity import NODE_KEY
 from csasn.trust.membership import Approval
 
 TURN_S = 0.5
 ASK_S = 5.0
-STALE_S = 20.0
 WORKER = "worker"
-PAUSE, DOING, TURNS = "paused", "doing.json", "node.json"
-WAITING, CONNECTING = "connected, waiting for work", "connecting"
-FINISHED = "finished"  # in doing.json: the study that has ended
 Say = Callable[[str], None]
 
 
@@ -58,6 +50,7 @@ class Agent:
     facts: CoordinatorFacts | None = None
     trouble: str = ""
     _asked: float = 0.0
+    _kept: tuple[Approval, ...] = ()
 
     def __post_init__(self) -> None:
         self.kit, _ = read_kit(self.site.kit_folder)
@@ -66,7 +59,7 @@ class Agent:
         self.children = self._children()
 
     def run(self) -> CoordinatorFacts:
-        """Until the study ends, SIGTERM or Ctrl-C; the coordinator's last facts.
+        """Takes part until the study ends, or until SIGTERM or Ctrl-C; returns what the coordinator said last.
 
         Raises:
             TrustError: the coordinator is not the one of the kit, its membership another than this site approved, or its clock is
@@ -84,8 +77,7 @@ class Agent:
                     child.stop()
             line = f"the study is finished: {facts.run_status}"
             self.say(line)
-            with suppress(StorageError):  # on a full disk only `client status` does not know
-                write_json(self.state / DOING, {"doing": line, "time": time.time(), FINISHED: facts.study_hash}, 0o600)
+            note(self.state / DOING, Doing(doing=line, time=time.time(), finished=facts.study_hash))
         return facts
 
     def _take_part(self) -> CoordinatorFacts:
@@ -105,9 +97,10 @@ class Agent:
             return reason
         if self.trouble:
             return self.trouble
-        if not self._is_connected():
+        if silence_s(self.state) > STALE_S:
             return CONNECTING
-        return str(read_json(self.state / DOING).get("doing") or WAITING)
+        doing = read_note(self.state / DOING, Doing)
+        return doing.doing if doing else WAITING
 
     def _turn(self) -> None:
         idle = why_idle(self.site) or self.facts is None  # whose version and membership were not heard yet
@@ -120,14 +113,15 @@ class Agent:
                 self.say(message)
                 if child.name == WORKER:  # the SuperNode would wait for a minute for its task, one started anew is sent it again
                     self.children[0].stop()
-        connected = self._is_connected()
+        connected = silence_s(self.state) <= STALE_S
         self.tell_ready(connected)
         if connected:
             self.manager.ready()
 
-    def _forget_doing(self) -> None:
-        """Drops what a worker that is gone noted last; that the study has ended stays."""
-        if not read_json(self.state / DOING).get(FINISHED):
+    def _forget_doing(self, *, finished: bool = False) -> None:
+        """Drops what a worker that is gone noted last; that the study has ended stays, unless that is `finished` to be dropped."""
+        doing = read_note(self.state / DOING, Doing)
+        if bool(doing and doing.finished) is finished:
             (self.state / DOING).unlink(missing_ok=True)
 
     def _ask(self) -> None:
@@ -137,15 +131,16 @@ class Agent:
         self._asked = time.monotonic()
         said = SiteFacts(site=self.site.site, study_hash=self.kit.study_hash, approval=self.approval)
         try:
-            self.facts = exchange_facts(self.site, self.kit, said)
+            self.facts = ask_facts(self.site, self.kit, said)
             self.trouble = ""
         except NetworkError as error:
             self.trouble = f"the coordinator does not answer: {error.message}"
             return
-        check_clock(clock_error_s(self.facts))
+        check_study(self.facts, self.kit)
+        check_clock(self.facts)
         check_same_version(self.facts)
-        if self.facts.phase != "finished" and read_json(self.state / DOING).get(FINISHED):
-            (self.state / DOING).unlink()  # of an earlier run
+        if self.facts.phase != "finished":
+            self._forget_doing(finished=True)  # of an earlier run
         proposed = self.facts.membership
         if proposed is None:
             self.trouble = "waiting until every site is enrolled"
@@ -161,36 +156,29 @@ class Agent:
                 f"this site approved {self.membership.membership_hash[:12]}",
                 "read it and sign it: client approve",
             )
+        if self.facts.approvals == self._kept:
+            return
         try:
-            keep_approvals(self.site, self.facts.approvals)
+            keep_approvals(self.site, self.membership, self.facts.approvals)
+            self._kept = self.facts.approvals
         except TrustError as error:
             self.trouble = f"waiting: {error.message}"
-
-    def _is_connected(self) -> bool:
-        turned = read_json(self.state / TURNS)
-        return bool(turned) and time.time() - float(str(turned.get("time", 0))) < STALE_S
 
     def _children(self) -> list[Child]:
         port = free_port()
         python = [sys.executable, "-P", "-m", "client.service.processes"]
         logs = private_folder(self.state / "logs")
-        node = {
-            "site-file": str(self.site_file.resolve()),
-            "study-file": str(self.site.kit_folder / STUDY),
-            "membership-file": str(self.site.kit_folder / MEMBERSHIP),
-            "state-folder": str(self.state / "run"),
-            "doing-file": str(self.state / DOING),
-        }
         arguments = [
-            "--superlink", coordinator_address(self.site, self.kit), "--root-certificates", str(read_authority(self.site)),
+            "--superlink", coordinator_address(self.site, self.kit), "--root-certificates", str(self.site.kit_folder / AUTHORITY),
             "--auth-supernode-private-key", str(self.site.keys_folder / NODE_KEY), "--isolation", "process",
-            "--host", "127.0.0.1", "--port", str(port), "--node-config", " ".join(f"{k}={json.dumps(v)}" for k, v in node.items()),
+            "--host", "127.0.0.1", "--port", str(port),
         ]  # fmt: skip
         environment = children_environment(os.environ, self.site.proxy)
-        turns = str(self.state / TURNS)
+        node = [*python, "node", str(os.getpid()), str(self.state / TURN), *arguments]
+        worker = [*python, "worker", str(os.getpid()), str(port), str(self.site_file.resolve())]
         return [
-            Child("SuperNode", [*python, "node", str(os.getpid()), turns, *arguments], logs / "node.log", environment),
-            Child(WORKER, [*python, "worker", str(os.getpid()), str(port)], logs / "worker.log", environment),
+            Child("SuperNode", node, logs / "node.log", environment),
+            Child(WORKER, worker, logs / "worker.log", environment),
         ]
 
 
@@ -201,45 +189,3 @@ def children_environment(own: Mapping[str, str], proxy: str | None) -> dict[str,
     """
     kept = {name: value for name, value in own.items() if not name.lower().endswith("_proxy")}
     return kept | QUIET | {"NO_PROXY": "127.0.0.1"} | ({"HTTPS_PROXY": proxy} if proxy else {})
-
-
-def why_idle(site: Site) -> str:
-    """Why the site takes no work now, by its own choice; empty where it does."""
-    if (Path(site.state) / PAUSE).exists():
-        return "paused; go on with client pause --resume"
-    if not site.policy.may_train_at(datetime.now().time()):
-        return f"outside training hours {site.policy.training_hours}"
-    return ""
-
-
-def describe_site(site: Site) -> dict[str, object]:
-    """What `client status` prints: by the notes of the site's processes, so that it also works while they are down."""
-    state = Path(site.state)
-    doing, turned = read_json(state / DOING), read_json(state / TURNS)
-    silent = time.time() - float(str(turned.get("time", 0)))
-    idle, at_work, paused = why_idle(site), is_client_at_work(state), (state / PAUSE).exists()
-    takes_part = silent <= STALE_S and not idle
-    rests = at_work and bool(idle) and not paused
-    finished = doing.pop(FINISHED, "") == read_json(site.kit_folder / KIT).get("study_hash")
-    line = idle if paused or rests else WAITING if takes_part else CONNECTING if at_work else "not running"
-    if finished or takes_part:
-        line = str(doing.get("doing", line))
-    answered = round(silent, 1) if turned else None
-    facts = {"takes_part": takes_part, "outside_training_hours": rests, "finished": finished, **doing}
-    facts["left_out"] = read_left_out(site)
-    return {"site": site.site, "line": line, **facts, "coordinator_answered_seconds_ago": answered}
-
-
-def read_json(path: Path) -> dict[str, object]:
-    """What a process of this site wrote; nothing where it did not yet.
-
-    Raises:
-        PermissionError: this user may not read it, which is no word on whether it is there.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except PermissionError:
-        raise
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -2,47 +2,49 @@
 
 import sys
 import time
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
-from csasn.errors import StorageError
+from client.worker.notes import Turn, note
 from csasn.platform.command import log_to_stderr, run_command
 from csasn.platform.heap import keep_freed_memory
-from csasn.platform.storage import write_json
 
 TELL_S = 2.0
 
 
 def main() -> None:
-    """Entry point of a child process."""
+    """Runs what the command line of a child process names."""
     what, parent, *more = sys.argv[1:]
     log_to_stderr()
     run = _node if what == "node" else _worker
-    sys.exit(run_command(lambda: run(int(parent), more)))
+    sys.exit(run_command(lambda: run(int(parent), *more)))
 
 
-def _node(parent: int, more: list[str]) -> None:
+def _node(parent: int, turn_file: str, *arguments: str) -> None:
     from client.flower.runtime import serve_node
 
-    turns, *arguments = more
-    serve_node(arguments, partial(_tell, Path(turns), [0.0]), parent)
+    serve_node(arguments, Teller(Path(turn_file)).tell, parent)
 
 
-def _tell(path: Path, last: list[float]) -> None:
-    """Notes that the coordinator answered, at most every other second."""
-    if (now := time.time()) - last[0] > TELL_S:
-        last[0] = now
-        with suppress(StorageError):  # on a full disk the SuperNode still carries what the worker says of it
-            write_json(path, {"time": now}, 0o600)
+class Teller:
+    """Notes in the file `path` that the coordinator answered, at most every other second."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._last = path, 0.0
+
+    def tell(self) -> None:
+        """Notes it, where the last time is long enough ago."""
+        if (now := time.time()) - self._last > TELL_S:
+            self._last = now
+            note(self._path, Turn(time=now))
 
 
-def _worker(parent: int, more: list[str]) -> None:
-    from client.flower.app import app
+def _worker(parent: int, port: str, site_file: str) -> None:
+    from client.flower.app import make_app, node_of_hospital
     from client.flower.runtime import work
 
     keep_freed_memory()
-    work(int(more[0]), app, parent)
+    node = node_of_hospital(Path(site_file))
+    work(int(port), make_app(lambda _: node), parent)
 
 
 if __name__ == "__main__":

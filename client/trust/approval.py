@@ -7,17 +7,17 @@ stops a coordinator from proposing what a site should refuse: that is why people
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from client.trust.prose import render_lines
 from csasn.data.survey_tables import SMALLEST_SUM, tables_of
 from csasn.errors import ConfigurationError, TrustError
 from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.platform.storage import write_json
 from csasn.site import Site
-from csasn.study import Federation, Study
+from csasn.study import Study
 from csasn.trust.enrolment import Kit, read_kit
 from csasn.trust.identity import fingerprint, load_identity, read_public_keys
 from csasn.trust.membership import (
     Approval,
-    Member,
     Membership,
     read_approval,
     read_membership,
@@ -65,12 +65,21 @@ def check_membership(site: Site, study: Study, membership: Membership) -> None:
             f"the membership is of study {membership.study_hash[:12]}, the kit holds {study.study_hash[:12]}",
             "ask the coordinator which is right, and for a new kit if it is the membership's",
         )
-    own, public = _members(membership).get(site.site), read_public_keys(site.keys_folder)
+    own, public = membership.member(site.site), read_public_keys(site.keys_folder)
     if own is None or (own.identity, own.node_key) != (public.identity, public.node_key):
         what = "does not name" if own is None else "names other keys for"
         raise TrustError(f"the membership {what} {site.site}", "send the coordinator a new request: client enroll")
     if strangers := [name for name in membership.sites if name not in study.federation.sites]:
         raise TrustError(f"the membership names {', '.join(strangers)}, who are no sites of the study", "do not approve; ask why")
+    check_secrecy(site, study)
+
+
+def check_secrecy(site: Site, study: Study) -> None:
+    """Refuses a study that shows the coordinator more than the site's policy allows.
+
+    Raises:
+        ConfigurationError: it does.
+    """
     if site.policy.require_secure_aggregation and not study.federation.secure_aggregation:
         raise ConfigurationError(
             "secure_aggregation is false in the study, and this site's policy is require_secure_aggregation: true",
@@ -85,9 +94,19 @@ def review(site: Site, study: Study, membership: Membership) -> list[str]:
         CsasnError: see `check_membership`.
     """
     check_membership(site, study, membership)
-    before = _members(read_membership(site.kit_folder / MEMBERSHIP)) if (site.kit_folder / MEMBERSHIP).exists() else {}
-    shares = "" if study.survey else "share of the training cases, and "
-    return [*_study_lines(study), "", *_member_lines(site, membership, before, shares)]
+    before = read_membership(site.kit_folder / MEMBERSHIP) if (site.kit_folder / MEMBERSHIP).exists() else None
+    return render_lines(
+        "approval.txt",
+        site=site,
+        study=study,
+        membership=membership,
+        before=before,
+        digits=PREFIX_DIGITS,
+        secrecy=SECURE if study.federation.secure_aggregation else PLAIN,
+        tables=tables_of(study) if study.survey else (),
+        smallest_sum=SMALLEST_SUM,
+        fingerprint_of=lambda member: fingerprint(bytes.fromhex(member.identity or "")),
+    )
 
 
 def approve(site: Site, study: Study, membership: Membership) -> Approval:
@@ -120,17 +139,15 @@ def read_approved(site: Site) -> tuple[Study, Membership, Approval]:
     return study, membership, approval
 
 
-def keep_approvals(site: Site, approvals: Sequence[Approval]) -> None:
-    """Keeps what every member signed, where that is new.
+def keep_approvals(site: Site, membership: Membership, approvals: Sequence[Approval]) -> None:
+    """Keeps what every member signed, where that is new; `membership` is what this site approved.
 
     Raises:
-        TrustError: one is missing, or does not hold for what this site approved.
+        TrustError: one is missing, or does not hold for this membership.
     """
-    _, membership, _ = read_approved(site)
     verify_approvals(membership, approvals)
-    path, content = site.kit_folder / APPROVALS, Approvals(approvals=tuple(approvals))
-    if not path.exists() or validate(Approvals, read_yaml(path), APPROVALS) != content:
-        write_json(path, content.model_dump(mode="json"))
+    if _kept_approvals(site) != tuple(approvals):
+        write_json(site.kit_folder / APPROVALS, Approvals(approvals=tuple(approvals)).model_dump(mode="json"))
 
 
 def read_agreed(site: Site) -> tuple[Study, Membership]:
@@ -140,10 +157,13 @@ def read_agreed(site: Site) -> tuple[Study, Membership]:
         TrustError: somebody's approval is missing, or does not hold.
     """
     study, membership, _ = read_approved(site)
-    path = site.kit_folder / APPROVALS
-    approvals = validate(Approvals, read_yaml(path), APPROVALS).approvals if path.exists() else ()
-    verify_approvals(membership, approvals)
+    verify_approvals(membership, _kept_approvals(site))
     return study, membership
+
+
+def _kept_approvals(site: Site) -> tuple[Approval, ...]:
+    path = site.kit_folder / APPROVALS
+    return validate(Approvals, read_yaml(path), APPROVALS).approvals if path.exists() else ()
 
 
 def check_prefix(membership: Membership, prefix: str) -> None:
@@ -157,84 +177,3 @@ def check_prefix(membership: Membership, prefix: str) -> None:
         raise TrustError(
             f"--yes {prefix!r} is for another membership, this is {expected}", "read what is proposed, then approve that"
         )
-
-
-def _study_lines(study: Study) -> list[str]:
-    if study.survey:
-        return _survey_lines(study)
-    federation, tasks = study.federation, ", ".join(study.tasks)
-    secure = federation.secure_aggregation
-    return [
-        f"study {study.name}, {study.study_hash[:PREFIX_DIGITS]}",
-        f"  trains {study.model.profile} to tell {', '.join(study.classes)}; tasks: {tasks}",
-        f"  intended use, as it says: {(study.about and study.about.intended_use) or 'not stated'}",
-        f"  rounds: up to {federation.rounds}, each {federation.local_epochs} pass(es) over this site's training cases",
-        "  leaves this site in every round:",
-        f"    - the change of the model, at most {max(16, federation.upload_bits)} bits a weight",
-        "    - counts over the validation cases: confusion, score histograms, sums of losses",
-        "    - of its training: the loss, the number of steps, and of values cut off or sent",
-        "    - where it cannot answer, a reason out of a fixed list, which never depends on what a case shows",
-        "  leaves this site once:",
-        "    - the number of training cases, in all (in the request) and of each class",
-        "    - of training, validation and test: how many cases and images are used, and left out since images cannot be read",
-        "    - at the end, counts over the test cases" + _statistics(federation.batchnorm),
-        "  never leaves: images, labels of a case, names of cases or files, content of the manifest",
-        f"  secure aggregation: {SECURE if secure else PLAIN}",
-        f"  {_who_counts(federation)}",
-    ]
-
-
-def _survey_lines(study: Study) -> list[str]:
-    secure = study.federation.secure_aggregation
-    return [
-        f"survey before study {study.name}, {study.study_hash[:PREFIX_DIGITS]}",
-        "  NOTHING is trained, and no model is sent; the study itself is another one, with an approval of its own",
-        "  leaves this site once, in one fixed list of counts of cases:",
-        *(f"    - {table.title[0].lower()}{table.title[1:]}: {', '.join(table.rows)}" for table in tables_of(study)),
-        "    - beside each count, whether this site hides its own: policy.smallest_cell in the site file says below how many cases",
-        "    - where it cannot answer, a reason out of a fixed list",
-        f"  shown of them: sums over all sites of {SMALLEST_SUM} or more",
-        "  never leaves: images, labels of a case, names of cases or files, the words of a scanner, content of the manifest",
-        f"  secure aggregation: {SECURE if secure else PLAIN}",
-        "  every site is counted, or none: one that is away is waited for",
-    ]
-
-
-def _who_counts(federation: Federation) -> str:
-    """What happens where a site is missing."""
-    if federation.secure_aggregation:
-        return "a round counts with every site or not at all: one that is away is waited for, however long"
-    withheld = "withheld" if federation.on_loss == "withhold" else "shown"
-    return (
-        f"a round counts with {federation.min_sites} site(s) or more; at most {federation.max_partial_rounds:.0%} of rounds "
-        f"may lack one; if a site is lost for good, results are {withheld}"
-    )
-
-
-def _statistics(batchnorm: str) -> str:
-    if batchnorm not in ("silo", "fedbn"):
-        return ""
-    own = ", and this site's own scales and shifts (γ, β) of normalisation" if batchnorm == "fedbn" else ""
-    return f", and sums of activations (n, Σx, Σx²) for normalisation{own}"
-
-
-def _member_lines(site: Site, membership: Membership, before: dict[str, Member], shares: str) -> list[str]:
-    lines = [
-        f"membership {membership.membership_hash[:PREFIX_DIGITS]}: {shares}fingerprint",
-        "  have each hospital read its own to you by telephone; do not ask the coordinator",
-    ]
-    for member in membership.members:
-        note = " (this site)" if member.site == site.site else ""
-        if before and member.site not in before:
-            note += " NEW since you approved"
-        elif before and before[member.site].identity != member.identity:
-            note += " NEW KEY since you approved"
-        shown = fingerprint(bytes.fromhex(member.identity or ""))
-        share = f"{member.weight_units:>2}/64  " if shares else ""
-        lines.append(f"  {member.site:<16} {share}{shown}{note}")
-    gone = [name for name in before if name not in membership.sites]
-    return lines + [f"  {name:<16} GONE since you approved" for name in gone]
-
-
-def _members(membership: Membership) -> dict[str, Member]:
-    return {member.site: member for member in membership.members}

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.trust.prose import render_lines
 from csasn.errors import ConfigurationError, ProtocolError
 from csasn.federated.messages import Kind
 from csasn.federated.receipt import PURPOSE, START, Receipt, read_receipts
@@ -54,11 +55,6 @@ class Lost:
         """Of receipts of one chain."""
         counts = [receipt.count for receipt in receipts]
         return cls(receipts[0].chain, len(receipts), min(counts), max(counts))
-
-    def __str__(self) -> str:
-        of_chain = "of the first chain" if self.chain == START else f"of chain {self.chain[:16]}"
-        lines = f"line {self.first}" if self.first == self.last else f"lines {self.first} to {self.last}"
-        return f"{_times(self.messages, 'message')} {of_chain}, {lines}"
 
 
 @dataclass(frozen=True)
@@ -103,31 +99,7 @@ class AuditReport:
 
     def lines(self) -> list[str]:
         """The report in plain words."""
-        lines = [f"{self.site}: the ledger has {self.num_lines} lines and its chain is whole; its head is {self.head[:16]}"]
-        if self.cut_lines:
-            lines.append(f"  {_times(self.cut_lines, 'line')} cut short by a crash: nothing of those messages had left")
-        lines += [
-            f"  line {number} begins a new chain, since the ledger was brought back from a copy, or lost: {why}"
-            for number, why in self.restored.items()
-        ]
-        if self.receipts is None:
-            lines.append("  not compared with the coordinator: give its received.jsonl with --received")
-        else:
-            lines.append(f"  {_times(self.receipts, 'message')} at the coordinator, each as recorded here, in hash and size")
-            lines.append(
-                f"  the heads in its receipts are {'' if self.signatures_checked else 'not checked to be '}signed by this site"
-            )
-        lines += [
-            f"  the coordinator has {lost}, which this ledger no longer holds: it was brought back from a copy, or lost"
-            for lost in self.lost
-        ]
-        if self.unreadable_receipts:
-            lines.append(f"  {_times(self.unreadable_receipts, 'line')} of received.jsonl cannot be read, as after a crash")
-        for run in self.runs:
-            lines += _describe(run)
-        for withdrawal in self.withdrawals:
-            lines += _describe_withdrawal(withdrawal)
-        return lines
+        return render_lines("audit.txt", report=self, start=START, survey=Kind.SURVEY)
 
 
 def audit(ledger: Path, received: Path | None = None, site: str = "", identity: str | None = None) -> AuditReport:
@@ -252,45 +224,6 @@ def _follow(said: Entry, entries: Sequence[Entry]) -> Withdrawal:
             trained.setdefault(entry.run, set()).add(entry.round)
     runs = [Trained(run, sorted(rounds), free_from.get(run)) for run, rounds in trained.items()]
     return Withdrawal(said.count, said.time, said.why, runs)
-
-
-def _describe_withdrawal(withdrawal: Withdrawal) -> list[str]:
-    lines = [f"line {withdrawal.line}: a patient withdrew on {withdrawal.time[:10]} ({withdrawal.why})"]
-    for run in withdrawal.runs:
-        since = f"in nothing from round {run.free_from} on" if run.free_from else "in nothing of it"
-        since = "no question came since" if run.free_from is None else since
-        lines.append(f"  run {run.run}: {since}{_holding(run.rounds)}")
-    return lines
-
-
-def _holding(rounds: Sequence[int]) -> str:
-    if not rounds:
-        return ""
-    of_rounds = f"of round {rounds[0]}" if len(rounds) == 1 else f"of rounds {rounds[0]} to {rounds[-1]}"
-    return f"; models {of_rounds} were trained with the patient, if manifest.csv had them then, and later ones begin from these"
-
-
-def _describe(run: RunAudit) -> list[str]:
-    kinds = ", ".join(f"{number} {kind}" for kind, number in run.messages.items())
-    lines = [
-        f"run {run.run or '(requests that could not be read)'}: "
-        f"{_times(sum(run.messages.values()), 'message')} sent ({kinds or 'none'}), {run.num_bytes / 2**20:.2f} MiB",
-    ]
-    if Kind.SURVEY in run.messages:
-        lines.append("  of these the survey: counts of cases by a fixed list, the small ones hidden; nothing was trained")
-    if run.arrays:
-        lines += ["  no images, no case identifiers: only these arrays:", *(f"    {array}" for array in run.arrays)]
-    lines += [f"  line {number} sent in place of an answer: {text}" for number, text in run.absences.items()]
-    lines += [f"  refused at line {number}, nothing of it was sent: {why}" for number, why in run.refused.items()]
-    lines += [
-        f"  line {number} is recorded as sent, not received: it was lost on its way, or the site stopped before it left"
-        for number in run.not_received or ()
-    ]
-    return lines
-
-
-def _times(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def audit_site(site: Site, received: Path | None = None) -> AuditReport:

@@ -8,16 +8,15 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import ValidationError
 
 from csasn import __version__
-from csasn.errors import NetworkError, ProtocolError, TrustError
+from csasn.errors import NetworkError, ProtocolError, TrustError, causes_of
 from csasn.site import Site
 from csasn.trust.enrolment import AUTHORITY, Kit
 from csasn.trust.facts import FACTS_ROUTE, MAX_CLOCK_ERROR_S, CoordinatorFacts, Hello, SiteFacts
@@ -26,6 +25,7 @@ from csasn.trust.membership import Membership
 from csasn.trust.request_signature import sign_request
 
 TIMEOUT_S = 10.0
+MUST_BE_UP = "is the coordinator up, and outbound TCP to that port open?"
 
 
 class SignedBy(httpx.Auth):
@@ -48,22 +48,29 @@ def coordinator_address(site: Site, kit: Kit) -> str:
     return site.coordinator or kit.address
 
 
-def open_client(site: Site, kit: Kit, key: Ed25519PrivateKey | None = None) -> httpx.Client:
+@contextmanager
+def open_client(site: Site, kit: Kit, key: Ed25519PrivateKey | None = None) -> Iterator[httpx.Client]:
     """A client that trusts the study's own authority alone, and signs what it asks with `key`.
 
     Raises:
-        OSError: the authority's certificate cannot be read.
+        NetworkError: name, route, proxy or server do not answer, or not as a coordinator.
+        TrustError: the coordinator's certificate is not good.
     """
-    context = ssl.create_default_context(cafile=str(site.kit_folder / AUTHORITY))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return httpx.Client(
-        base_url=f"https://{coordinator_address(site, kit)}",
-        auth=SignedBy(key) if key else None,
-        verify=context,
-        proxy=site.proxy,
-        timeout=TIMEOUT_S,
-        trust_env=False,
-    )
+    address = coordinator_address(site, kit)
+    try:
+        context = ssl.create_default_context(cafile=str(site.kit_folder / AUTHORITY))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        with httpx.Client(
+            base_url=f"https://{address}",
+            auth=SignedBy(key) if key else None,
+            verify=context,
+            proxy=site.proxy,
+            timeout=TIMEOUT_S,
+            trust_env=False,
+        ) as client:
+            yield client
+    except (httpx.HTTPError, ValueError, OSError) as error:
+        raise explain(error, address, site.proxy) from None
 
 
 def check_known(answer: httpx.Response, site: Site, client: httpx.Client) -> None:
@@ -78,19 +85,20 @@ def check_known(answer: httpx.Response, site: Site, client: httpx.Client) -> Non
         return
     hello = client.get(FACTS_ROUTE, auth=None)
     hello.raise_for_status()
-    check_clock(clock_error_s(Hello.model_validate_json(hello.content)))
+    check_clock(Hello.model_validate_json(hello.content))
     raise TrustError(
         f"the coordinator does not know the key of {site.site}: is it enrolled?",
         "new keys want a new request, client enroll; if none were made, it was revoked: ask the coordinator why",
     )
 
 
-def check_clock(ahead_s: float) -> None:
-    """Refuses a clock that is so far ahead of the coordinator's that what is signed here is refused there.
+def check_clock(said: CoordinatorFacts | Hello) -> None:
+    """Refuses a clock of this machine that is so far from the coordinator's that what is signed here is refused there.
 
     Raises:
-        TrustError: it is, or as far behind.
+        TrustError: it is.
     """
+    ahead_s = (datetime.now(UTC) - said.time).total_seconds()
     if abs(ahead_s) > MAX_CLOCK_ERROR_S:
         raise TrustError(
             f"this machine's clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the coordinator's, "
@@ -99,30 +107,18 @@ def check_clock(ahead_s: float) -> None:
         )
 
 
-def exchange_facts(site: Site, kit: Kit, said: SiteFacts | None = None) -> CoordinatorFacts:
-    """What the coordinator says, after it heard what this site says.
+def ask_facts(site: Site, kit: Kit, said: SiteFacts | None = None) -> CoordinatorFacts:
+    """What the coordinator says, whatever study it runs, after it heard what this site says.
 
     Raises:
-        NetworkError: name, route, proxy or server do not answer.
-        TrustError: the certificate is not good, the study is another, or the coordinator does not know this site's key.
+        NetworkError: see `open_client`.
+        TrustError: the certificate is not good, or the coordinator does not know this site's key.
     """
-    facts = ask_facts(site, kit, said)
-    check_study(facts, kit)
-    return facts
-
-
-def ask_facts(site: Site, kit: Kit, said: SiteFacts | None = None) -> CoordinatorFacts:
-    """As `exchange_facts`, whatever study the coordinator runs."""
-    address = coordinator_address(site, kit)
-    key = load_identity(site.keys_folder)
-    try:
-        with open_client(site, kit, key) as client:
-            body = said.model_dump_json().encode() if said else b""
-            answer = client.post(FACTS_ROUTE, content=body, headers={"content-type": "application/json"})
-            check_known(answer, site, client)
-            return CoordinatorFacts.model_validate_json(answer.content)
-    except (httpx.HTTPError, ValidationError, OSError) as error:
-        raise explain(error, address, site.proxy) from None
+    with open_client(site, kit, load_identity(site.keys_folder)) as client:
+        body = said.model_dump_json().encode() if said else b""
+        answer = client.post(FACTS_ROUTE, content=body, headers={"content-type": "application/json"})
+        check_known(answer, site, client)
+        return CoordinatorFacts.model_validate_json(answer.content)
 
 
 def check_study(facts: CoordinatorFacts, kit: Kit) -> None:
@@ -156,7 +152,8 @@ def fetch_membership(site: Site, kit: Kit) -> Membership:
     Raises:
         NetworkError: there is none yet, or the coordinator does not answer.
     """
-    facts = exchange_facts(site, kit)
+    facts = ask_facts(site, kit)
+    check_study(facts, kit)
     if facts.membership is None:
         raise NetworkError("the coordinator proposes no membership yet", "wait until every site has enrolled; then try again")
     return facts.membership
@@ -179,28 +176,20 @@ def shake_hands(site: Site, kit: Kit) -> Handshake:
     """Opens one connection to the coordinator, and asks what anybody may; no key is needed.
 
     Raises:
-        NetworkError, TrustError: see `exchange_facts`.
+        NetworkError, TrustError: see `open_client`.
     """
-    try:
-        with open_client(site, kit) as client, client.stream("GET", FACTS_ROUTE) as answer:
-            tls = answer.extensions["network_stream"].get_extra_info("ssl_object")
-            ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"]), UTC)
-            protocol = tls.version()
-            answer.read()
-            answer.raise_for_status()
-            return Handshake(protocol, ends, Hello.model_validate_json(answer.content), datetime.now(UTC) - answer.elapsed / 2)
-    except (httpx.HTTPError, ValidationError, OSError) as error:
-        raise explain(error, coordinator_address(site, kit), site.proxy) from None
-
-
-def clock_error_s(facts: CoordinatorFacts | Hello) -> float:
-    """By how many seconds this machine's clock is ahead of the coordinator's."""
-    return (datetime.now(UTC) - facts.time).total_seconds()
+    with open_client(site, kit) as client, client.stream("GET", FACTS_ROUTE) as answer:
+        tls = answer.extensions["network_stream"].get_extra_info("ssl_object")
+        ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"]), UTC)
+        answer.read()
+        answer.raise_for_status()
+        heard = datetime.now(UTC) - answer.elapsed / 2
+        return Handshake(tls.version(), ends, Hello.model_validate_json(answer.content), heard)
 
 
 def explain(error: Exception, address: str, proxy: str | None) -> NetworkError | TrustError:
     """What went wrong on the way to the coordinator, in words of our own."""
-    causes = _causes(error)
+    causes = causes_of(error)
     if refused := next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None):
         return _explain_certificate(refused, address)
     way = f"through the proxy {proxy}" if proxy else "directly"
@@ -215,12 +204,8 @@ def explain(error: Exception, address: str, proxy: str | None) -> NetworkError |
             "a firewall may drop it: outbound TCP to that port must be open",
         ),
         (ssl.SSLError, f"{address} does not speak TLS as expected", "does a proxy or firewall inspect the connection?"),
-        (OSError, f"{address} cannot be reached {way}", "is the coordinator up, and outbound TCP to that port open?"),
-        (
-            httpx.TransportError,
-            f"{address} broke the connection {way}",
-            "is the coordinator up, and outbound TCP to that port open?",
-        ),
+        (OSError, f"{address} cannot be reached {way}", MUST_BE_UP),
+        (httpx.TransportError, f"{address} broke the connection {way}", MUST_BE_UP),
     )
     for kind, problem, hint in known:
         if any(isinstance(cause, kind) for cause in causes):
@@ -244,17 +229,3 @@ def _explain_certificate(error: ssl.SSLCertVerificationError, address: str) -> T
         f"the certificate of {address} is not of this study's authority",
         "does a proxy open TLS on the way? is the kit of this study? ask the coordinator to compare fingerprints",
     )
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in found:
-        found.append(current)
-        current = current.__cause__ or current.__context__
-    return found
-
-
-def read_authority(site: Site) -> Path:
-    """The certificate of the study's authority at this site."""
-    return site.kit_folder / AUTHORITY

@@ -21,13 +21,11 @@ def request_enrolment(site: Site, study: Study) -> EnrolmentRequest:
     weights.
 
     Raises:
-        ConfigurationError: the study has no such site.
+        ConfigurationError: see `check_is_site`.
         TrustError: a key is missing or open to others.
         DataError: the manifest cannot be used.
     """
-    if site.site not in study.federation.sites:
-        sites = ", ".join(study.federation.sites)
-        raise ConfigurationError(f"{site.site} is no site of study {study.name}, which has {sites}", "ask the coordinator")
+    check_is_site(site, study)
     public, num_cases = read_public_keys(site.keys_folder), count_training_cases(study, site)
     enrolment = Enrolment(
         site=site.site,
@@ -37,6 +35,17 @@ def request_enrolment(site: Site, study: Study) -> EnrolmentRequest:
         study_hash=study.study_hash,
     )
     return sign_enrolment(enrolment, load_identity(site.keys_folder))
+
+
+def check_is_site(site: Site, study: Study) -> None:
+    """Refuses a study that has no such site.
+
+    Raises:
+        ConfigurationError: it has not.
+    """
+    if site.site not in study.federation.sites:
+        sites = ", ".join(study.federation.sites)
+        raise ConfigurationError(f"{site.site} is no site of study {study.name}, which has {sites}", "ask the coordinator")
 
 
 def install_kit(site: Site, path: Path, replace: bool = False) -> Kit:

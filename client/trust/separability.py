@@ -4,7 +4,6 @@ Masks cannot hide this, and no rounding cures it: so people are told before they
 it answered a hello or a survey on the manifest of today, by its diaries.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def find_differences(site: Site, membership: Membership) -> list[Difference]:
     now = file_sha256(manifest) if manifest.exists() else ""
     diaries = [read_diary(path) for path in sorted(site.run_folder.glob(f"*/{DIARY_FILE}"))]
     counted = [diary.hospitals for diary in diaries if diary and diary.hospitals.manifest_sha256 == now]
-    return [difference for difference in _compare(counted, membership) if difference.separable]
+    return [difference for before in counted if (difference := _compare(before, membership)).separable]
 
 
 def check_differences(site: Site, membership: Membership, *, accepted: bool) -> None:
@@ -67,8 +66,7 @@ def check_differences(site: Site, membership: Membership, *, accepted: bool) -> 
         )
 
 
-def _compare(counted: Iterable[Hospitals], membership: Membership) -> Iterable[Difference]:
-    for before in counted:
-        gone = tuple(name for name in before.sites if name not in membership.sites)
-        joined = tuple(name for name in membership.sites if name not in before.sites)
-        yield Difference(before.membership_hash, gone, joined)
+def _compare(before: Hospitals, membership: Membership) -> Difference:
+    gone = tuple(name for name in before.sites if name not in membership.sites)
+    joined = tuple(name for name in membership.sites if name not in before.sites)
+    return Difference(before.membership_hash, gone, joined)

@@ -6,19 +6,21 @@ are files, written before the coordinator hears of them, so that a site killed a
 travels into a backup: pending files are left out (`LEFT_OUT_OF_BACKUPS`).
 """
 
-from collections.abc import Iterable
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 
 from csasn.errors import ModelError
 from csasn.federated.messages import Kind
 from csasn.federated.quantise import SignedIntegers
 from csasn.federated.secagg.keys import SignedKey
 from csasn.platform.checkpoint import load_arrays, save_arrays
+from csasn.platform.configuration import Configuration
 from csasn.platform.storage import private_folder
 
 Floats32 = NDArray[np.float32]
@@ -41,17 +43,32 @@ class LeftOver:
     before: bytes = b""
 
 
-@dataclass(frozen=True)
-class Pending:
-    """What a question of this kind and number came to; `key` is the public half of `private`, signed."""
+class Asked(Configuration):
+    """A question that was worked on, and the key under which its answer will be masked: both halves, and the identity's signature
+    (hex) of the public one. Where sums are plain there is no key."""
+
+    model_config = ConfigDict(ser_json_bytes="hex", val_json_bytes="hex")
 
     kind: Kind
     number: int
     transcript: bytes
+    private: bytes = b""
+    public: bytes = b""
+    signature: str = ""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a question came to."""
+
+    asked: Asked
     counts: Integers
     update_P: SignedIntegers | None = None
-    private: bytes = b""
-    key: SignedKey = field(default_factory=lambda: SignedKey(b"", ""))
+
+    @property
+    def key(self) -> SignedKey:
+        """The public half of the key, signed."""
+        return SignedKey(self.asked.public, self.asked.signature)
 
 
 class Kept:
@@ -67,15 +84,11 @@ class Kept:
         if left is not None:
             arrays: dict[str, NDArray[np.generic]] = {RESIDUAL: left.residual_P}
             arrays |= {OWN + name: array for name, array in left.own.items()}
-            save_arrays(self._left_path(pending.transcript), arrays, {"before": left.before.hex()}, PRIVATE)
-            self._left = pending.transcript, left
-        facts = {
-            "kind": pending.kind.value, "number": pending.number, "transcript": pending.transcript.hex(),
-            "private": pending.private.hex(), "public": pending.key.public.hex(), "signature": pending.key.signature,
-        }  # fmt: skip
+            save_arrays(self._left_path(pending.asked.transcript), arrays, {"before": left.before.hex()}, PRIVATE)
+            self._left = pending.asked.transcript, left
         answer: dict[str, NDArray[np.generic]] = {COUNTS: pending.counts}
         answer |= {} if pending.update_P is None else {UPDATE: pending.update_P}
-        save_arrays(self._pending_path, answer, facts, PRIVATE)
+        save_arrays(self._pending_path, answer, pending.asked.model_dump(mode="json"), PRIVATE)
         self._pending = self._stamp(), pending
 
     def pending(self, transcript: bytes) -> Pending | None:
@@ -84,7 +97,7 @@ class Kept:
             read = self._read_pending()
             self._pending = None if read is None else (self._stamp(), read)
         found = self._pending[1] if self._pending else None
-        return found if found is not None and found.transcript == transcript else None
+        return found if found is not None and found.asked.transcript == transcript else None
 
     def forget_arrays(self) -> None:
         """The arrays of the answer in memory were used up; the file has them."""
@@ -114,7 +127,7 @@ class Kept:
             stale = set(self.folder.glob(f"{LEFT}*{SUFFIX}")) - {self._left_path(accepted), self._left_path(left.before)}
         else:
             pending = self._read_pending()
-            stale = {self._left_path(pending.transcript)} if pending else set()
+            stale = {self._left_path(pending.asked.transcript)} if pending else set()
         self._pending_path.unlink(missing_ok=True)
         self._pending = None
         for path in stale:
@@ -138,17 +151,8 @@ class Kept:
         """What is on disk; a file that is damaged counts for none, and the site works again."""
         try:
             arrays, facts = load_arrays(self._pending_path)
-            transcript, private, public = (bytes.fromhex(str(facts[name])) for name in ("transcript", "private", "public"))
-            update = arrays.get(UPDATE)
-            return Pending(
-                kind=Kind(str(facts["kind"])),
-                number=int(str(facts["number"])),
-                transcript=transcript,
-                counts=arrays[COUNTS].astype(np.int64, copy=False),
-                update_P=None if update is None else cast(SignedIntegers, update),
-                private=private,
-                key=SignedKey(public, str(facts["signature"])),
-            )
+            asked = Asked.model_validate_json(json.dumps(facts))
+            return Pending(asked, arrays[COUNTS].astype(np.int64, copy=False), cast(SignedIntegers | None, arrays.get(UPDATE)))
         except (ModelError, KeyError, ValueError):
             return None
 
@@ -160,10 +164,5 @@ def read_left(path: Path) -> LeftOver:
         ModelError: it is damaged.
     """
     arrays, facts = load_arrays(path)
-    return LeftOver(
-        arrays[RESIDUAL].astype(np.float32, copy=False), _own(arrays.items()), bytes.fromhex(str(facts.get("before", "")))
-    )
-
-
-def _own(arrays: Iterable[tuple[str, NDArray[np.generic]]]) -> dict[str, Floats32]:
-    return {name.removeprefix(OWN): array.astype(np.float32) for name, array in arrays if name.startswith(OWN)}
+    own = {name.removeprefix(OWN): array.astype(np.float32) for name, array in arrays.items() if name.startswith(OWN)}
+    return LeftOver(arrays[RESIDUAL].astype(np.float32, copy=False), own, bytes.fromhex(str(facts.get("before", ""))))

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from client.worker.kept import LeftOver
-from client.worker.left_out import keep_left_out
+from client.worker.notes import keep_left_out
 from csasn.data.cases import TEST, TRAIN, VALIDATION, Records, SiteData, load_records, site_data
 from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
 from csasn.data.survey import count_survey

@@ -4,9 +4,9 @@ import logging
 
 from csasn import wire
 from csasn.federated.messages import Absence, Reply
-from csasn.federated.receipt import Sign
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing, contents_of
 from csasn.privacy.ledger import Ledger, Occasion
+from csasn.trust.identity import Sign
 from csasn.wire.payload import describe
 
 log = logging.getLogger(__name__)

@@ -22,6 +22,7 @@ from csasn.errors import ModelError
 from csasn.federated.messages import Answer, Header, ModelUpdate, Train, Weighting
 from csasn.federated.quantise import Floats32
 from csasn.platform.checkpoint import load_arrays, save_arrays
+from csasn.platform.configuration import Configuration, validate
 from csasn.platform.storage import link_atomically
 from csasn.privacy.contract import Contract
 from csasn.site import Site
@@ -29,6 +30,18 @@ from csasn.study import Study
 from csasn.trust.membership import Membership
 
 REPLAY, REPLAY_LEFT, PRIVATE = "replay.safetensors", "replay-left.safetensors", 0o600
+
+
+class KeptRound(Configuration):
+    """Of the round that is kept: question, model, the digests of what left, and what it was trained on."""
+
+    number: int
+    round: int
+    state_hash: str
+    update: str
+    counts: str
+    manifest: str
+    withdrawn: int
 
 
 @dataclass(frozen=True)
@@ -60,16 +73,15 @@ def keep_replay(kept: Kept, question: Train, model: Floats32, answer: Answer, ma
         "model": model, "ranges": question.ranges, "omega": weighting.omega_K, "histogram": weighting.histogram_K,
         "history": weighting.history_R3K,
     }  # fmt: skip
-    facts = {
-        "number": header.number, "round": header.round, "state_hash": question.model.state_hash,
-        "update": _digest(answer.update_P), "counts": _digest(answer.counts), "manifest": manifest_sha256(manifest),
-        "withdrawn": num_withdrawn,
-    }  # fmt: skip
+    facts = KeptRound(
+        number=header.number, round=header.round, state_hash=question.model.state_hash, update=_digest(answer.update_P),
+        counts=_digest(answer.counts), manifest=manifest_sha256(manifest), withdrawn=num_withdrawn,
+    )  # fmt: skip
     before, place = kept.left_path(question.accepted), kept.folder / REPLAY_LEFT
     place.unlink(missing_ok=True)
     if before is not None:
         link_atomically(before, place)
-    save_arrays(kept.folder / REPLAY, arrays, facts, PRIVATE, sync=False)
+    save_arrays(kept.folder / REPLAY, arrays, facts.model_dump(), PRIVATE, sync=False)
 
 
 def replay(site: Site, study: Study, membership: Membership, folder: Path) -> Replayed:
@@ -80,23 +92,23 @@ def replay(site: Site, study: Study, membership: Membership, folder: Path) -> Re
         DataError: the site's cases cannot be read.
     """
     arrays, facts = load_arrays(folder / REPLAY)
+    said = validate(KeptRound, facts, REPLAY)
     contract = Contract.of_study(study, membership)
     learner = Learner(contract, site, lambda _: None)
     weighting = Weighting(arrays["omega"], arrays["histogram"], arrays["history"])  # type: ignore[arg-type]
-    number, current = int(str(facts["number"])), int(str(facts["round"]))
-    header = Header(study.study_hash, membership.membership_hash, number, current, "", 0)
-    model = cast(Floats32, arrays["model"])
-    question = Train(header, ModelUpdate(str(facts["state_hash"]), model), weighting, None, cast(np.ndarray, arrays["ranges"]))
+    header = Header(study.study_hash, membership.membership_hash, said.number, said.round, "", 0)
+    update = ModelUpdate(said.state_hash, cast(Floats32, arrays["model"]))
+    question = Train(header, update, weighting, None, cast(np.ndarray, arrays["ranges"]))
     before: LeftOver | None = read_left(folder / REPLAY_LEFT) if (folder / REPLAY_LEFT).exists() else None
     received = learner.receive(question.model)
     work = learner.work(question, received, learner.check_weighting(weighting), before)
     counts = contract.pack(question.kind, work.counts)
     return Replayed(
-        round=current,
-        number=number,
-        same_update=_digest(work.update_P) == facts["update"],
-        same_counts=_digest(counts) == facts["counts"],
-        same_manifest=(manifest_sha256(Path(site.manifest)), len(learner.withdrawals)) == (facts["manifest"], facts["withdrawn"]),
+        round=said.round,
+        number=said.number,
+        same_update=_digest(work.update_P) == said.update,
+        same_counts=_digest(counts) == said.counts,
+        same_manifest=(manifest_sha256(Path(site.manifest)), len(learner.withdrawals)) == (said.manifest, said.withdrawn),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from client.worker.diary import Diary, Entry, Hospitals, NumberError
-from client.worker.kept import Kept, LeftOver, Pending
+from client.worker.kept import Asked, Kept, LeftOver, Pending
 from client.worker.learner import Learner, NeedsModelError, Work
 from client.worker.replay import keep_replay
 from csasn.data.share import manifest_sha256
@@ -39,13 +39,14 @@ from csasn.federated.messages import (
     transcript,
 )
 from csasn.federated.quantise import Floats32
-from csasn.federated.secagg.keys import Sign, fresh_key, sign_key
+from csasn.federated.secagg.keys import SignedKey, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
 from csasn.federated.weighting import ClassWeights
 from csasn.privacy.contract import WITHDRAWN, Contract
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import Site
 from csasn.study import Study
+from csasn.trust.identity import Sign
 from csasn.trust.membership import Membership
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ class SiteWorker:
         if self.contract.secure:
             return Ready(digest, pending.key)
         answer = Answer(pending.counts, pending.update_P)
-        self._note(pending, answer.digest)
+        self._note(pending.asked, answer.digest)
         return answer
 
     def _work(self, question: Question, model: Floats32 | None, weights: ClassWeights | None, before: LeftOver | None) -> Work:
@@ -154,6 +155,7 @@ class SiteWorker:
         self.diary.note_withdrawn(len(withdrawals), before=isinstance(question, Hello))
 
     def _count_withdrawn(self, work: Work) -> None:
+        """Adds to what finish counts how many patients withdrew while the model was trained."""
         work.counts[WITHDRAWN[0]] = np.array([self.diary.withdrawn_since], np.int64)
 
     def _keep(self, question: Question, digest: bytes, work: Work, before: bytes | None) -> Pending:
@@ -163,10 +165,17 @@ class SiteWorker:
         self.contract.check_values(question.kind, self.site.site, question.header.round, answer)
         if self.contract.secure and not work.counts:
             answer = self.contract.noise(question.kind, question.header.round)
-        pending = Pending(question.kind, question.header.number, digest, answer.counts, answer.update_P)
-        if self.contract.secure:
-            private = fresh_key()
-            pending = replace(pending, private=private, key=sign_key(private, digest, self._signer))
+        private = fresh_key() if self.contract.secure else b""
+        key = sign_key(private, digest, self._signer) if private else SignedKey(b"", "")
+        asked = Asked(
+            kind=question.kind,
+            number=question.header.number,
+            transcript=digest,
+            private=private,
+            public=key.public,
+            signature=key.signature,
+        )
+        pending = Pending(asked, answer.counts, answer.update_P)
         self.kept.keep(pending, None if work.left is None else replace(work.left, before=before or b""))
         return pending
 
@@ -177,20 +186,21 @@ class SiteWorker:
         pending = self.kept.pending(request.transcript)
         if pending is None:
             return Absence(Reason.NEEDS_KEY)
-        if (pending.kind, pending.number) != (request.of, request.header.number):
-            raise ProtocolError(f"{request.of} {request.header.number} is collected, this site is ready for {pending.kind}")
-        self.diary.check(pending.kind, pending.number, pending.transcript, self.study.federation.rounds)
-        sealer = Sealer(self.site.site, self.contract.roster, pending.private, pending.transcript, torch.get_num_threads())
+        asked = pending.asked
+        if (asked.kind, asked.number) != (request.of, request.header.number):
+            raise ProtocolError(f"{request.of} {request.header.number} is collected, this site is ready for {asked.kind}")
+        self.diary.check(asked.kind, asked.number, asked.transcript, self.study.federation.rounds)
+        sealer = Sealer(self.site.site, self.contract.roster, asked.private, asked.transcript, torch.get_num_threads())
         self.kept.forget_arrays()  # those in memory are masked in place
         sealing = sealer.seal(request.keys, pending.update_P, pending.counts, self._signer)
-        self._note(pending, sealing.view.hex())
+        self._note(asked, sealing.view.hex())
         return Answer(pending.counts, pending.update_P, sealing)
 
-    def _note(self, pending: Pending, answer: str) -> None:
-        """In the diary before it leaves."""
-        counted = manifest_sha256(Path(self.site.manifest)) if pending.kind in COUNTED else None
-        entry = Entry(number=pending.number, transcript=pending.transcript.hex(), answer=answer)
-        self.diary.note(pending.kind, entry, self.ledger.num_lines if self.ledger else 0, counted)
+    def _note(self, asked: Asked, answer: str) -> None:
+        """Writes into the diary how a question is answered, before the answer leaves."""
+        counted = manifest_sha256(Path(self.site.manifest)) if asked.kind in COUNTED else None
+        entry = Entry(number=asked.number, transcript=asked.transcript.hex(), answer=answer)
+        self.diary.note(asked.kind, entry, self.ledger.num_lines if self.ledger else 0, counted)
 
     def _signer(self, purpose: str, data: bytes) -> str:
         assert self.sign is not None

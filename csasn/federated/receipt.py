@@ -1,6 +1,5 @@
 """The head of a site's ledger, as it goes with an answer, and the receipt that the coordinator keeps of it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -9,12 +8,11 @@ from pydantic import ValidationError
 
 from csasn.platform.canonical import canonical
 from csasn.platform.configuration import Configuration
+from csasn.trust.identity import Sign
 
 PURPOSE = "ledger-head"  # of the site's signature
 RECEIVED_FILE = "received.jsonl"
 START = "0" * 64  # what the first line of a ledger follows, and the chain of one that was never lost
-
-Sign = Callable[[bytes], str]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Head:
 
     def signed(self, sign: Sign | None) -> Self:
         """This head with the site's signature, where it has an identity."""
-        return self if sign is None else replace(self, signature=sign(self.statement))
+        return self if sign is None else replace(self, signature=sign(PURPOSE, self.statement))
 
 
 class Receipt(Configuration):

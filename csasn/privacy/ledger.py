@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -76,12 +76,12 @@ class Entry(Configuration):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a message holds, for the ledger."""
+    """What a message holds, for the ledger; nothing, where the line is of no message."""
 
-    arrays: tuple[tuple[str, str, tuple[int, ...]], ...]
-    values: tuple[str, ...]
-    num_bytes: int
-    sha256: str
+    arrays: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
+    values: tuple[str, ...] = ()
+    num_bytes: int = 0
+    sha256: str = EMPTY_SHA256
 
 
 def read_chain(lines: Iterable[bytes], count: int = 0, before: str = START) -> Iterator[Entry | bytes]:
@@ -133,7 +133,7 @@ class Ledger:
 
     @property
     def num_lines(self) -> int:
-        """How long it is."""
+        """How many lines it has."""
         return self._count
 
     def expect(self, num_lines: int) -> None:
@@ -146,7 +146,7 @@ class Ledger:
             with self._locked() as file:
                 self._catch_up(file)
                 why = f"the ledger ended at line {self._count}, and had {num_lines} when this site last answered"
-                self._write(file, Occasion(kind=""), Contents((), (), 0, EMPTY_SHA256), "restored", why)
+                self._write(file, Occasion(kind=""), Contents(), "restored", why)
 
     def sent_bytes(self, run: str, current_round: int) -> int:
         """Bytes of payload recorded as sent in a round."""
@@ -171,7 +171,7 @@ class Ledger:
         Raises:
             LedgerError, StorageError: as `append`.
         """
-        self.append(occasion, Contents((), (), 0, sha256), "withdrawn", why)
+        self.append(occasion, Contents(sha256=sha256), "withdrawn", why)
 
     def has_withdrawal(self, sha256: str) -> bool:
         """Whether it holds the line that says so."""
@@ -206,7 +206,7 @@ class Ledger:
                     cut = item
         if cut:
             os.ftruncate(file, self._size)
-            self._write(file, Occasion(kind=""), Contents((), (), len(cut), hashlib.sha256(cut).hexdigest()), "cut")
+            self._write(file, Occasion(kind=""), Contents(num_bytes=len(cut), sha256=hashlib.sha256(cut).hexdigest()), "cut")
         elif self._size and os.pread(file, 1, self._size - 1) != b"\n":
             os.write(file, b"\n")
             os.fsync(file)
@@ -214,8 +214,7 @@ class Ledger:
 
     def _write(self, file: int, occasion: Occasion, contents: Contents, outcome: Outcome, why: str = "") -> None:
         facts = {
-            "count": self._count + 1, "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "run": occasion.run, "round": occasion.round, "attempt": occasion.attempt, "kind": occasion.kind,
+            "count": self._count + 1, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **asdict(occasion),
             "arrays": contents.arrays, "values": contents.values, "bytes": contents.num_bytes, "sha256": contents.sha256,
             "outcome": outcome, "why": why, "before": self._hash,
         }  # fmt: skip

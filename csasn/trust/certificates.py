@@ -12,17 +12,20 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from csasn.errors import ConfigurationError, TrustError
-from csasn.trust.identity import fingerprint
+from csasn.trust.identity import fingerprint, load_key
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 365
 BACKDATED = timedelta(hours=1)  # for a site whose clock is behind
+_USAGES = (  # of a key, as X.509 has them
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def create_authority(study_name: str) -> Authority:
     """A new authority that signs server certificates and nothing else, for ten years."""
     key = generate_private_key(SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, study_name)])
-    usage = _key_usage(key_cert_sign=True, crl_sign=True)
+    usage = _key_usage("key_cert_sign", "crl_sign")
     builder = _builder(name, name, key, key, AUTHORITY_DAYS).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
     return Authority(key, builder.add_extension(usage, True).sign(key, SHA256()))
 
@@ -48,12 +51,9 @@ def load_authority(key_pem: bytes, certificate_pem: bytes, passphrase: str) -> A
     Raises:
         TrustError: the passphrase is wrong, the key is damaged, or it is not the certificate's.
     """
-    try:
-        key = load_pem_private_key(key_pem, passphrase.encode())
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise TrustError(
-            "the passphrase does not open the key of the study's authority", "try again; it was set by server init"
-        ) from None
+    key = load_key(load_pem_private_key, key_pem, passphrase.encode())
+    if key is None:
+        raise TrustError("the passphrase does not open the key of the study's authority", "try again; it was set by server init")
     certificate = _load(certificate_pem)
     if not isinstance(key, EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise TrustError("ca.key does not belong to ca.crt", "bring both back with server restore")
@@ -77,10 +77,7 @@ def create_server_certificate(authority: Authority, server_key_pem: bytes, names
         ConfigurationError: a name can stand in no certificate.
         TrustError: the server key is damaged, or the authority has ended.
     """
-    try:
-        key = load_pem_private_key(server_key_pem, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
+    key = load_key(load_pem_private_key, server_key_pem)
     if not isinstance(key, EllipticCurvePrivateKey):
         raise TrustError("server.key holds no key that can be used", "bring it back with server restore")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "csasn coordinator")])
@@ -90,7 +87,7 @@ def create_server_certificate(authority: Authority, server_key_pem: bytes, names
         raise TrustError("the study's authority has ended", "begin anew with server init and new kits")
     builder = _builder(subject, issuer, key, authority.key, days).add_extension(x509.BasicConstraints(False, None), True)
     certificate = (
-        builder.add_extension(_key_usage(digital_signature=True), True)
+        builder.add_extension(_key_usage("digital_signature"), True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
         .add_extension(x509.SubjectAlternativeName([_alternative_name(name) for name in names]), False)
         .sign(authority.key, SHA256())
@@ -127,18 +124,8 @@ def _builder(
     return builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), False)
 
 
-def _key_usage(digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
+def _key_usage(*allowed: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{usage: usage in allowed for usage in _USAGES})
 
 
 def _alternative_name(name: str) -> x509.GeneralName:

@@ -7,8 +7,9 @@ administers the machine can read them.
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -49,6 +50,8 @@ def _canonical_node_key(line: str) -> str:
 IdentityHex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SignatureHex = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 NodeKey = Annotated[str, Field(max_length=300), AfterValidator(_canonical_node_key)]
+K = TypeVar("K")
+Sign = Callable[[str, bytes], str]  # purpose, data -> signature (hex), as `sign` with a key
 
 
 class PublicKeys(Configuration):
@@ -110,10 +113,7 @@ def read_public_keys(folder: Path) -> PublicKeys:
         TrustError: see `load_identity`.
     """
     identity = load_identity(folder).public_key()
-    try:
-        node = load_ssh_private_key(read_private(folder / NODE_KEY, MAKE_KEYS), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        node = None
+    node = load_key(load_ssh_private_key, read_private(folder / NODE_KEY, MAKE_KEYS))
     if not isinstance(node, EllipticCurvePrivateKey) or not isinstance(node.curve, SECP384R1):
         raise TrustError(f"{folder / NODE_KEY} holds no NIST P-384 key in OpenSSH's form", "bring it back with client restore")
     return PublicKeys(identity=identity.public_bytes_raw().hex(), node_key=_node_line(node.public_key()))
@@ -125,13 +125,18 @@ def load_identity(folder: Path) -> Ed25519PrivateKey:
     Raises:
         TrustError: it is missing, damaged, or others than its owner may read it.
     """
-    try:
-        key = load_pem_private_key(read_private(folder / IDENTITY_KEY, MAKE_KEYS), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
+    key = load_key(load_pem_private_key, read_private(folder / IDENTITY_KEY, MAKE_KEYS))
     if not isinstance(key, Ed25519PrivateKey):
         raise TrustError(f"{folder / IDENTITY_KEY} holds no Ed25519 key", "bring it back with client restore")
     return key
+
+
+def load_key(load: Callable[[bytes, bytes | None], K], data: bytes, passphrase: bytes | None = None) -> K | None:
+    """The key that `load` makes of the bytes of a file; None where they hold none, or `passphrase` does not open it."""
+    try:
+        return load(data, passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
 
 
 def read_private(path: Path, hint: str) -> bytes:

@@ -57,6 +57,10 @@ class Membership(Configuration):
         """Names in roster order."""
         return tuple(member.site for member in self.members)
 
+    def member(self, site: str) -> Member | None:
+        """The member of that name, None where there is none."""
+        return next((member for member in self.members if member.site == site), None)
+
     @property
     def weight_units(self) -> dict[str, int]:
         """Weights in 1/64 by site."""
@@ -119,8 +123,8 @@ def verify_approval(membership: Membership, approval: Approval) -> None:
         TrustError: it is of no member, of another study or membership, or its signature is not valid.
     """
     site = approval.site
-    identity = {member.site: member.identity for member in membership.members}.get(site)
-    if identity is None:
+    member = membership.member(site)
+    if member is None or member.identity is None:
         raise TrustError(f"{site!r} approved, but no key of a member of that name is known", "only members can approve")
     hashes = membership.study_hash, membership.membership_hash
     for what, given, expected in zip(("study", "membership"), (approval.study_hash, approval.membership_hash), hashes, strict=True):
@@ -128,7 +132,7 @@ def verify_approval(membership: Membership, approval: Approval) -> None:
             raise TrustError(
                 f"{site} approved {what} {given[:12]}, this is {expected[:12]}", f"have {site} run client approve again"
             )
-    verify(identity, PURPOSE, _statement(membership), approval.signature, site)
+    verify(member.identity, PURPOSE, _statement(membership), approval.signature, site)
 
 
 def verify_approvals(membership: Membership, approvals: Iterable[Approval]) -> None:

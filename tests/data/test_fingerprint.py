@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.data import get_testdata_file
 
 from client.doctor import checks_data
+from client.doctor.context import DoctorContext
 from client.doctor.doctor import examine
-from client.doctor.situation import Situation
 from csasn.data import cache as cache_module
 from csasn.data.cases import Records, load_records, load_site_data
 from csasn.data.fingerprint import Fingerprint, take_fingerprint
@@ -69,9 +69,9 @@ class Hospital:
 
 def examine_data(hospital: Hospital) -> dict[str, str]:
     """What `client doctor` says of the data, by check."""
-    situation = Situation("centerA")
-    vars(situation).update(site=hospital.site, study=STUDY)
-    return {one.check: "; ".join(one.lines()) for one in examine(situation, lambda _: None, checks_data.DATA_CHECKS)}
+    context = DoctorContext("centerA")
+    vars(context).update(site=hospital.site, study=STUDY)
+    return {one.check: "; ".join(one.lines()) for one in examine(context, lambda _: None, checks_data.DATA_CHECKS)}
 
 
 @pytest.fixture

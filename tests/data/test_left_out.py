@@ -13,7 +13,7 @@ from PIL import Image
 
 from client.doctor.checks_data import check_fingerprint, check_images
 from client.doctor.checks_manifest import check_splits
-from client.doctor.situation import Situation
+from client.doctor.context import DoctorContext
 from csasn.data import left_out as left_out_module
 from csasn.data import share as share_module
 from csasn.data.cases import Records, load_records, site_data
@@ -177,16 +177,16 @@ def test_a_second_load_reads_the_broken_one_alone_and_a_mended_one_is_back(site:
 def test_doctor_names_the_rows_once_and_goes_on(site: Site, tmp_path: Path) -> None:
     site.damage(10, 40)
     hospital = tmp_path / "hospital"
-    situation = Situation("centerA", hospital / "sites/centerA.yaml", hospital / "study.yaml")
-    found = check_images(situation)
+    context = DoctorContext("centerA", hospital / "sites/centerA.yaml", hospital / "study.yaml")
+    found = check_images(context)
     assert found.status == "warning"
     assert f"{NUM_IMAGES - 2} images of" in found.message
     assert "left out: 2 images that cannot be read" in found.message
     assert "rows 10, 40: the image is PNG, but damaged" in found.message
     assert "take their rows out of manifest.csv" in found.fix
-    assert "left out" not in check_splits(situation).message
-    assert check_fingerprint(situation).status == "ok"
-    assert situation.fingerprint.num_images == NUM_IMAGES - 2
+    assert "left out" not in check_splits(context).message
+    assert check_fingerprint(context).status == "ok"
+    assert context.data_fingerprint.num_images == NUM_IMAGES - 2
 
 
 # ---- a share that is away

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from client.doctor import checks_data, link_speed, situation
+from client.doctor import checks_data, context, link_speed
 from client.doctor.training_probe import Measured
 from csasn.platform.supervision import free_port
 from csasn.trust.enrolment import read_request
@@ -53,4 +53,4 @@ def quick(monkeypatch):
     """A training step that took a second, without a process; a short measurement of the link, and no pictures."""
     monkeypatch.setattr(link_speed, "MOST_BYTES", 1 << 18)
     monkeypatch.setattr(checks_data, "draw_fingerprint", lambda *_: None)
-    monkeypatch.setattr(situation, "measure_training", lambda site, study, wanted: Measured("CPU", 1.0, 1 << 30, wanted))
+    monkeypatch.setattr(context, "measure_training", lambda site, study, wanted: Measured("CPU", 1.0, 1 << 30, wanted))

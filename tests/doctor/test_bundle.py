@@ -65,7 +65,7 @@ def test_the_command_takes_a_real_step_and_its_bundle_names_nobody(hospital, mon
 def test_a_bundle_without_a_manifest_to_compare_with_has_neither_logs_nor_texts(hospital, quick):
     write_logs(hospital)
     hospital.manifest.write_text(hospital.manifest.read_text().replace("FTC", "FTX", 1))
-    one = hospital.situation()
+    one = hospital.context()
     files = gather([result.facts() for result in examine(one, lambda _: None)], one.site, None)
     assert set(files) == {"doctor.json", "packages.txt", "site.yaml"}
     assert set(json.loads(files["doctor.json"])[0]) == {"check", "status"}

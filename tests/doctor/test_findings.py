@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from client.doctor import checks_machine, situation, training_probe
+from client.doctor import checks_machine, context, training_probe
 from client.doctor.doctor import CHECKS, first_failure
 from client.doctor.training_probe import Measured
 from csasn import __version__
@@ -44,7 +44,7 @@ def unreadable_image(hospital):
 
 
 def leakage(hospital):
-    records = hospital.situation().records
+    records = hospital.context().records
     of_split = {
         split: next(row for row in records.manifest.rows if records.splits[row.case] == split) for split in ("train", "test")
     }
@@ -53,7 +53,7 @@ def leakage(hospital):
 
 def nearly_the_same(hospital):
     """Saved again a little brighter under another case of another class."""
-    rows = hospital.situation().manifest.rows
+    rows = hospital.context().manifest.rows
     other = next(row for row in rows if row.label != rows[0].label)
     pixels = np.asarray(Image.open(hospital.images / rows[0].image))
     Image.fromarray(pixels + 3).save(hospital.images / other.image)
@@ -219,7 +219,7 @@ def test_patients_are_counted_and_how_the_sheet_was_read_is_said(hospital, quick
 
 
 def test_the_pairs_that_are_nearly_the_same_are_listed_up_to_ten(hospital, quick):
-    names = [row.image for row in hospital.situation().manifest.rows][:8]
+    names = [row.image for row in hospital.context().manifest.rows][:8]
     pixels = np.asarray(Image.open(hospital.images / names[0]))
     for number, name in enumerate(names):
         Image.fromarray(pixels + number).save(hospital.images / name)
@@ -242,7 +242,7 @@ def test_a_disk_that_is_nearly_full_is_found(hospital, quick, monkeypatch):
 
 
 def test_out_of_memory_names_the_micro_batch_that_fits(hospital, quick, monkeypatch):
-    monkeypatch.setattr(situation, "measure_training", training_probe.measure_training)
+    monkeypatch.setattr(context, "measure_training", training_probe.measure_training)
     fits = {2: Measured("H100", 1.0, 1 << 30, 2)}
     monkeypatch.setattr(training_probe, "take_step", lambda site, study, micro_batch: fits.get(micro_batch))
     says = "out of memory on H100 with 8 images at a time, 2 fit"
@@ -253,7 +253,7 @@ def test_out_of_memory_names_the_micro_batch_that_fits(hospital, quick, monkeypa
 
 
 def test_a_machine_too_slow_for_the_deadline_is_found(hospital, quick, monkeypatch):
-    monkeypatch.setattr(situation, "measure_training", lambda site, study, wanted: Measured("CPU", 40.0, 1 << 30, wanted))
+    monkeypatch.setattr(context, "measure_training", lambda site, study, wanted: Measured("CPU", 40.0, 1 << 30, wanted))
     assert_found(hospital.examine(), "round", 6, "2 steps 80 s", "answer_deadline_s")
 
 
@@ -298,7 +298,7 @@ def test_sizes_of_a_round_are_those_of_its_messages(hospital):
     from csasn.federated.messages import Kind
     from csasn.model.network import build_network
 
-    one = hospital.situation()
+    one = hospital.context()
     membership = read_membership(hospital.state / "kit/membership.json")
     assert one.contract.state == Contract.of(one.study, membership, build_network(one.study)).state
     values = one.contract.state.num_shared

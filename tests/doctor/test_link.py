@@ -90,15 +90,15 @@ def test_the_bandwidth_is_measured_within_five_seconds_each_way(rate):
 
 
 def test_a_refused_signature_is_the_clocks_fault_where_the_clocks_differ(hospital, monkeypatch):
-    situation = hospital.situation()
-    assert ask_facts(situation.site, situation.kit).study_name == "small"
+    context = hospital.context()
+    assert ask_facts(context.site, context.kit).study_name == "small"
     late = SimpleNamespace(time=lambda: time.time() - 600)
     monkeypatch.setattr(coordinator_link, "time", late)
     with pytest.raises(TrustError, match="does not know the key of centerA: is it enrolled"):
-        ask_facts(situation.site, situation.kit)
+        ask_facts(context.site, context.kit)
     with pytest.raises(TrustError, match="does not know the key of centerA: is it enrolled"):
-        measure_link(situation.site, situation.kit)
+        measure_link(context.site, context.kit)
     hospital.federation.say({"ahead_s": 600})
     with pytest.raises(TrustError, match=r"clock is (599|600) s behind the coordinator's") as caught:
-        ask_facts(situation.site, situation.kit)
+        ask_facts(context.site, context.kit)
     assert "NTP" in caught.value.hint

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from client.flower.app import Node, _node
+from client.flower.app import _node
 from client.worker.outbox import Outbox
 from csasn import wire
 from csasn.errors import ProtocolError, StorageError
@@ -227,7 +227,7 @@ def membership(key=None):
 
 
 def signer(key):
-    return lambda statement: identity.sign(key, PURPOSE, statement)
+    return partial(identity.sign, key)
 
 
 @pytest.fixture
@@ -391,8 +391,8 @@ def test_a_site_with_an_identity_signs_and_no_other_signature_counts(path, tmp_p
     receipts = Receipts(tmp_path, membership(key))
     receipts.take("north", request(), answer_of(Outbox(Ledger(path), signer(key))))
     wrong = [Outbox(Ledger(path), signer(other)), Outbox(Ledger(path))]
-    wrong.append(Outbox(Ledger(path), lambda statement: identity.sign(key, "membership", statement)))
-    wrong.append(Outbox(Ledger(path), lambda statement: identity.sign(key, PURPOSE, statement[:-1])))
+    wrong.append(Outbox(Ledger(path), lambda _, statement: identity.sign(key, "membership", statement)))
+    wrong.append(Outbox(Ledger(path), lambda _, statement: identity.sign(key, PURPOSE, statement[:-1])))
     for outbox in wrong:
         with pytest.raises(ProtocolError, match="ledger-head signature of north is not valid"):
             receipts.take("north", request(), answer_of(outbox))
@@ -420,7 +420,7 @@ def test_a_signature_covers_the_chain_the_count_both_hashes_and_the_payload(path
 
 
 def test_a_site_opens_its_ledger_once(tmp_path):
-    files = (Path("site.yaml"), Path("study.yaml"), Path("membership.json"), tmp_path / "state")
+    files = ("site.yaml", "study.yaml", "membership.json", str(tmp_path / "state"))
     assert _node(*files) is _node(*files)
-    node = Node(*files)
+    node = _node(*files)
     assert node.ledger is node.ledger

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.service.agent import describe_site
+from client.service.status import describe_site
 from csasn.data.split import SPLITS
 from csasn.errors import ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Kind, Reason
@@ -51,11 +51,11 @@ def test_a_site_with_two_percent_broken_files_trains_and_report_card_page_and_si
     text = " ".join(" ".join(element.text for element in page.elements).split())
     assert "The rest is left out: no image of them can be read at their sites." in text
     assert "It was trained on" in text
-    note = describe_site(federation.sites["centerA"])["left_out"]
+    note = describe_site(federation.sites["centerA"]).left_out
     assert ["left out: 2 images that cannot be read" in line for line in note] == [True]
     for said in (note[0], caplog.text):
         assert f"rows {rows[0]}, {rows[1]}: the image is PNG, but damaged" in said
-    assert describe_site(federation.sites["centerB"])["left_out"] == []
+    assert describe_site(federation.sites["centerB"]).left_out == ()
     for word in secret:
         assert word not in caplog.text + str(report) + str(events)
 

@@ -366,7 +366,7 @@ def test_after_a_run_the_coordinator_holds_nothing_of_one_site(federate):
         def spy(question, *given, site=site, keep=keep):
             pending = keep(question, *given)
             secrets[site, question.kind, question.header.number, "counts"] = pending.counts.tobytes()
-            secrets[site, question.kind, question.header.number, "private key"] = pending.private
+            secrets[site, question.kind, question.header.number, "private key"] = pending.asked.private
             if pending.update_P is not None:
                 secrets[site, question.kind, question.header.number, "update"] = pending.update_P[:64].tobytes()
             return pending
@@ -439,5 +439,5 @@ def test_no_key_of_an_answer_is_in_any_file_but_the_one_that_backups_leave_out(f
     federation.run()
     for path in (path for site in FOUR for path in (federation.path / "sites" / site).rglob("*") if path.is_file()):
         data = path.read_bytes()
-        found = [pending for pending in keys if pending.private in data or pending.private.hex().encode() in data]
+        found = [pending for pending in keys if pending.asked.private in data or pending.asked.private.hex().encode() in data]
         assert not found or path.name == PENDING_FILE, path.name

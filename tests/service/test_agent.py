@@ -6,21 +6,25 @@ import subprocess
 import sys
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from client.service.agent import CONNECTING, DOING, FINISHED, TURNS, WAITING, WORKER, Agent, describe_site
-from client.service.sole_client import LOCK, is_client_at_work, sole_client
+from client.flower.app import node_of_hospital
+from client.service.agent import WORKER, Agent
+from client.service.status import CONNECTING, LOCK, WAITING, describe_site, is_client_at_work, sole_client
+from client.worker.notes import DOING, TURN
 from csasn.errors import RunError
 from csasn.platform.supervision import Child, ServiceManager
+from csasn.privacy.ledger import LEDGER_FILE
 from enrolling import Federation
 
 HOLDS = """
 import sys
 from pathlib import Path
-from client.service.sole_client import sole_client
+from client.service.status import sole_client
 with sole_client("centerA", Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -113,8 +117,17 @@ def test_the_proxy_is_that_of_the_site_file_whatever_the_environment_says(agent,
         assert child.environment["KEPT"] == "as it is"
 
 
+def test_the_worker_has_its_files_from_the_site_file_alone(agent):
+    """Nothing that a message, or its context, says can name another one."""
+    supernode, worker = Agent(agent.site, agent.site_file, ServiceManager(""), lambda _: None).children
+    assert "--node-config" not in supernode.command
+    node = node_of_hospital(Path(worker.command[-1]))
+    assert node.site == agent.site
+    assert node.ledger.path == agent.site.run_folder / LEDGER_FILE
+
+
 def test_what_a_worker_did_before_it_was_started_anew_is_not_shown(agent):
-    note(agent.state / TURNS, time=time.time())
+    note(agent.state / TURN, time=time.time())
     note(agent.state / DOING, **TRAINING)
     agent._turn()
     assert all(child.is_running for child in agent.children)
@@ -125,15 +138,15 @@ def test_what_a_worker_did_before_it_was_started_anew_is_not_shown(agent):
 
 
 def test_that_the_study_has_ended_is_kept_when_a_worker_is_started_anew(agent):
-    note(agent.state / DOING, doing="the study is finished: complete", **{FINISHED: agent.kit.study_hash})
+    note(agent.state / DOING, doing="the study is finished: complete", time=0.0, finished=agent.kit.study_hash)
     agent._turn()
-    assert describe_site(agent.site)["line"] == "the study is finished: complete"
+    assert describe_site(agent.site).line == "the study is finished: complete"
 
 
 def test_without_a_connection_a_site_does_not_say_what_it_did(agent):
     note(agent.state / DOING, **TRAINING)
     assert agent.line() == CONNECTING
-    note(agent.state / TURNS, time=time.time())
+    note(agent.state / TURN, time=time.time())
     assert agent.line() == TRAINING["doing"]
 
 
@@ -161,8 +174,8 @@ def test_status_of_a_service_outside_its_training_hours_is_as_it_should_be(agent
 
 def test_status_of_a_service_without_a_connection_does_not_say_that_it_is_not_running(agent):
     with sole_client("centerA", agent.state):
-        assert describe_site(agent.site)["line"] == CONNECTING
-    assert describe_site(agent.site)["line"] == "not running"
+        assert describe_site(agent.site).line == CONNECTING
+    assert describe_site(agent.site).line == "not running"
 
 
 def test_who_may_not_read_the_state_folder_is_not_told_that_nothing_runs(agent, monkeypatch):

@@ -6,7 +6,7 @@ transcript of all that its site read, so that whoever was told something else sh
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -15,11 +15,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from csasn.errors import ProtocolError
 from csasn.platform.canonical import canonical
-from csasn.trust.identity import verify
+from csasn.trust.identity import Sign, verify
 
 KEY_PURPOSE = "secagg-key"
 KEY_BYTES, DIGEST_BYTES, SEED_BYTES = 32, 32, 32
-Sign = Callable[[str, bytes], str]  # purpose, statement -> signature (hex)
 
 
 @dataclass(frozen=True)

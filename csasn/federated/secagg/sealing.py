@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.federated.secagg.keys import Roster, Sign, SignedKey, check_keys, share_seeds, view_of
+from csasn.federated.secagg.keys import Roster, SignedKey, check_keys, share_seeds, view_of
 from csasn.federated.secagg.masks import Mask, add_masks
 from csasn.platform.canonical import canonical
-from csasn.trust.identity import verify
+from csasn.trust.identity import Sign, verify
 
 ANSWER_PURPOSE = "secagg-answer"
 Integers = NDArray[np.signedinteger]

@@ -23,7 +23,7 @@ from csasn.trust.facts import CoordinatorFacts
 from csasn.trust.membership import Member, Membership, share_weights
 
 
-class Situation:
+class DoctorContext:
     """One site before a run. Every part may raise what reading it raises; a part that was read stays as it was.
 
     `config` and `study_file` are the files that the operator named, if any; `advance` is told how far the reading of images is.
@@ -80,7 +80,7 @@ class Situation:
         return site_data(self.study, self.records)
 
     @cached_property
-    def fingerprint(self) -> Fingerprint:
+    def data_fingerprint(self) -> Fingerprint:
         """The data in a page of numbers."""
         return take_fingerprint(self.study, self.site.site, self.records)
 
