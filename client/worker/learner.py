@@ -29,6 +29,7 @@ from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
 from csasn.learning.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
+from csasn.measures.blocks import Integers
 from csasn.measures.counts import FIXED_POINT
 from csasn.model.network import build_network, image_size
 from csasn.model.state import own_tensors, read_tensors, write_tensors
@@ -36,7 +37,6 @@ from csasn.platform.randomness import fast_generator
 from csasn.privacy.contract import LEFT_OUT, USED, Contract
 from csasn.site import Site
 
-Integers = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
 OMEGA_TOLERANCE = 1e-9
 TOLD_AFTER_S = 60.0  # that files are away, where the coordinator waits for a site anyway

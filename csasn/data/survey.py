@@ -10,7 +10,7 @@ from csasn.data.makers import MAKERS, SEVERAL, UNKNOWN, maker_of
 from csasn.data.manifest import Row
 from csasn.data.picture_facts import ImageFacts
 from csasn.data.survey_tables import CASES, CLASSES, IMAGE_EDGES, IMAGES, LABELS, PATIENTS, SCANNERS, SIZE_EDGES_PX, SIZES
-from csasn.measures.counts import Integers
+from csasn.measures.blocks import Integers
 from csasn.study import Study
 
 Image = tuple[Row, ImageFacts]

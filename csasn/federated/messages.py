@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from csasn.federated.quantise import Floats32, Floats64, SignedIntegers
 from csasn.federated.secagg.keys import SignedKey
 from csasn.federated.secagg.sealing import Sealing
+from csasn.measures.blocks import Integers
 from csasn.platform.canonical import canonical
 
-Integers = NDArray[np.int64]
 CONTRACT_VERSION = 2  # of messages and of what is hashed; sites and coordinator of other versions do not work together
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csasn.errors import ProtocolError
+from csasn.measures.blocks import Integers
 from csasn.study import ClassWeighting
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 PRIOR_FLOOR = 10  # cases; a class below it counts as this many
 F1_STRENGTH = 10.0  # a: counts of prior belief that shrink F1 towards the mean

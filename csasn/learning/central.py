@@ -14,7 +14,8 @@ from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments
 from csasn.learning.training import LocalPlan, num_epoch_images, num_epoch_steps, train_locally
-from csasn.measures.counts import Integers, Metrics, metrics_from_counts
+from csasn.measures.blocks import Integers
+from csasn.measures.counts import Metrics, metrics_from_counts
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import Csasn
 from csasn.study import Study

@@ -27,7 +27,8 @@ from csasn.federated.messages import (
 )
 from csasn.federated.quantise import Floats32, first_ranges, next_ranges, step_sizes
 from csasn.federated.weighting import class_sums, class_weights
-from csasn.measures.counts import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
+from csasn.measures.blocks import Integers
+from csasn.measures.counts import FIXED_POINT, describe_metrics, metrics_from_counts
 from csasn.privacy.contract import LEFT_OUT, USED, WITHDRAWN, Contract
 from server.run.exchange import Exchange, SiteChannel
 from server.run.masked_sums import sums_of

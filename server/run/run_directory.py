@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from csasn.errors import ModelError, RunError
 from csasn.federated.quantise import Floats32, Floats64
-from csasn.measures.counts import Integers
+from csasn.measures.blocks import Integers
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.configuration import write_yaml
 from csasn.platform.storage import TEMPORARY, append_line, link_atomically, write_atomically, write_json
