@@ -42,7 +42,8 @@ class Header:
 
 @dataclass(frozen=True)
 class Step:
-    """The last round's sum (P,) itself, with its step sizes and the weights that arrived: the step from one model to the next."""
+    """The step from one model to the next: integers (P,) with their step sizes and the weight that divides them. The summed updates
+    and the weights that arrived, or what another rule of the server made of their mean (csasn/federated/server_rules/)."""
 
     sum_P: SignedIntegers
     sizes: Floats64

@@ -18,7 +18,7 @@ def weights_without_rounds(study: Study, sites: Sequence[Site]) -> ClassWeights:
     Raises:
         DataError: a site's data cannot be read.
     """
-    from csasn.model.network import image_size  # torch, which a table of results does without
+    from csasn.model.profiles import image_size  # torch, which a table of results does without
 
     histogram_K = np.zeros(len(study.classes), np.int64)
     for site in sites:
