@@ -1,7 +1,7 @@
 """How large the largest message of a study is: what a node may have on its way, and hold at SuperLink, follows from it.
 
-The largest is the whole model in float32, either way, with the envelope and a quarter more. The bytes of
-weights are in the profile, so that the front and SuperLink need no torch; a test compares them with the networks.
+The largest is the whole model in float32, either way, with the envelope and a quarter more. The bytes of weights are in
+the profile, so that the front and SuperLink need no torch; a test compares them with the networks.
 """
 
 from csasn.model.profiles import profile_of
