@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from csasn.platform.configuration import Configuration, pattern, read_yaml, set_keys, validate
 from csasn.platform.labels import check_label, require_distinct
+from csasn.platform.registry import CLASS_WEIGHTINGS, LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_name
 
 Name = Annotated[
     str, pattern(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "1 to 63 plain letters, digits, - and _, with a letter or digit first")
@@ -26,13 +29,29 @@ Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, pattern(r"^[0-9a-f]{64}$", "64 digits of 0-9 and a-f")]
+# names that packages can add to
+ServerRuleName = Annotated[str, AfterValidator(partial(check_name, SERVER_RULES))]
+LocalObjectiveName = Annotated[str, AfterValidator(partial(check_name, LOCAL_OBJECTIVES))]
+ClassWeightingName = Annotated[str, AfterValidator(partial(check_name, CLASS_WEIGHTINGS))]
+NetworkName = Annotated[str, AfterValidator(partial(check_name, NETWORKS))]
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
-# keys that came later: a study in which they say nothing has the hash, and the models, that it had without them
-NEWER = {"about": None, "survey": False, "unit": "case"}
 MAX_SITES_8_BITS = 8
 MIN_SECURE_SITES, MAX_SECURE_SITES = 3, 16
 MANIFEST_COLUMNS = ("case_id", "image", "label", "patient_id", "split", "view", "scanner")  # no descriptor may be called so
+
+
+class Grown(Configuration):
+    """A part of the study that has `newer` keys: a study in which they say nothing has the hash, and the models, that it had
+    without them."""
+
+    newer: ClassVar[Mapping[str, object]] = {}
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without the newer keys that say nothing."""
+        values: dict[str, object] = handler(self)
+        return {key: value for key, value in values.items() if key not in self.newer or value != self.newer[key]}
 
 
 class Task(Configuration):
@@ -72,7 +91,7 @@ class Model(Configuration):
     their maps once (csasn/learning/frozen_maps.py).
     """
 
-    profile: Literal["csasn-b2-vitb", "csasn-lite", "csasn-test"] = "csasn-lite"
+    profile: NetworkName = "csasn-lite"
     image_size: Annotated[int, Field(ge=32, le=512, multiple_of=16)] | None = None
     efficientnet: bool = True
     vit: bool = True
@@ -105,18 +124,28 @@ def _partial_by_default(values: dict[str, object]) -> float:
     return 0.0 if values["secure_aggregation"] else 0.1
 
 
-class Federation(Configuration):
+class Federation(Grown):
     """Who takes part, and how rounds run. `sites` in roster order; deadlines in seconds.
+
+    `server_rule` makes the step of a round from the mean update (csasn/federated/server_rules/), `local_objective` is what a site
+    adds to its loss (csasn/learning/objectives/); the options are those of the rule or objective.
 
     Of three sites or more sums are masked unless the study says otherwise, and then every round is of all of them: one that is away
     is waited for. A round whose model has more than `loss_guard` times the validation loss of the best so far is undone once.
     """
 
+    newer: ClassVar[Mapping[str, object]] = {
+        "server_rule": "fedavg", "server_options": {}, "local_objective": "fedprox", "local_options": {}
+    }  # fmt: skip
     sites: tuple[Name, ...] = Field(min_length=1, max_length=1024)
     secure_aggregation: bool = Field(default_factory=_secure_by_default)
     min_sites: Annotated[int, Field(ge=1)] = Field(default_factory=_enough_by_default)
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
     local_epochs: Annotated[int, Field(ge=1, le=100)] = 1
+    server_rule: ServerRuleName = "fedavg"
+    server_options: dict[Name, float] = Field(default_factory=dict)
+    local_objective: LocalObjectiveName = "fedprox"
+    local_options: dict[Name, float] = Field(default_factory=dict)
     proximal_mu: Annotated[float, Field(ge=0)] = 0.01
     batchnorm: Literal["silo", "shared", "fedbn", "group", "frozen"] = "silo"
     upload_bits: Literal[8, 16, 32] = 16
@@ -163,7 +192,7 @@ class ClassWeighting(Configuration):
     On the decision it moves logits after training and leaves training alone; on the loss it weights images and moves logits there.
     """
 
-    mode: Literal["dynamic", "static", "balanced", "none"] = "dynamic"
+    mode: ClassWeightingName = "dynamic"
     acts_on: Literal["decision", "loss"] = "decision"
     tau: Annotated[float, Field(ge=0, le=2)] = 0.5
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -212,13 +241,14 @@ class About(Configuration):
     ground_truth: Prose | None = None  # how labels came about
 
 
-class Study(Configuration):
+class Study(Grown):
     """study.yaml: the same at every site. A `survey` counts the cases of all sites, and trains nothing
     (csasn/data/survey_tables.py).
 
     `unit` is what an epoch goes through: each case, or each patient with one case of theirs, drawn anew.
     """
 
+    newer: ClassVar[Mapping[str, object]] = {"about": None, "survey": False, "unit": "case"}
     name: Name
     about: About | None = None
     survey: bool = False
@@ -263,15 +293,9 @@ class Study(Configuration):
             require_distinct(task.values, f"values of task {name}")
         return self
 
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Without the keys of `NEWER` that say nothing."""
-        values: dict[str, object] = handler(self)
-        return {key: value for key, value in values.items() if key not in NEWER or value != NEWER[key]}
-
     @property
     def study_hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON of every value, defaults included, but for those of `NEWER`."""
+        """SHA-256 (hex) of the canonical JSON of every value, defaults included, but for the `newer` keys that say nothing."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -19,7 +19,7 @@ from client.flower.app import reason_of_failure
 from client.worker.worker import SiteWorker
 from csasn.data.cases import count_training_cases
 from csasn.federated.messages import Absence, Reason, Reply, Request
-from csasn.measures.counts import Integers
+from csasn.measures.blocks import Integers
 from csasn.model.initial_weights import initial_network
 from csasn.privacy.contract import Contract
 from csasn.site import find_site

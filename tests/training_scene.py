@@ -7,6 +7,7 @@ from torch import nn
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
 from csasn.federated.weighting import class_weights
 from csasn.learning.loss import LossTerms
+from csasn.learning.objectives.fedprox import FedProx
 from csasn.learning.training import LocalPlan, train_locally
 from csasn.platform.configuration import validate
 from csasn.study import Study
@@ -60,7 +61,7 @@ def terms_of(chosen, histogram=(20, 30, 15)):
 
 
 def train(network, data, chosen, site="centerA", current_round=1, mu=0.0, **plan):
-    return train_locally(network, data, chosen, terms_of(chosen), LocalPlan(site, current_round, mu, **plan))
+    return train_locally(network, data, chosen, terms_of(chosen), LocalPlan(site, current_round, FedProx(proximal_mu=mu), **plan))
 
 
 def state(network):

@@ -9,7 +9,7 @@ from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding, in_units
 from client.trust import approval
 from csasn.errors import ConfigurationError, StorageError, TrainingError
-from csasn.model.network import image_size
+from csasn.model.profiles import image_size
 from csasn.trust.identity import IDENTITY_KEY, NODE_KEY, read_public_keys
 
 FRAMING_BYTES = 4 << 10  # of an answer beside its numbers, generously

@@ -14,7 +14,8 @@ from csasn.data.fingerprint import Fingerprint, take_fingerprint
 from csasn.data.manifest import Manifest, read_manifest
 from csasn.errors import ConfigurationError
 from csasn.federated.messages import Kind
-from csasn.model.network import build_network, image_size
+from csasn.model.network import build_network
+from csasn.model.profiles import image_size
 from csasn.privacy.contract import Contract
 from csasn.site import Site, find_site, find_site_file
 from csasn.study import Study, read_study

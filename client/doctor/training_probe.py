@@ -103,6 +103,7 @@ def _measure(study: "Study", site: "Site", micro_batch: int) -> Measured:
     from client.worker.learner import choose_device
     from csasn.federated.weighting import class_weights
     from csasn.learning.loss import LossTerms
+    from csasn.learning.objectives.objective import local_objective
     from csasn.learning.training import LocalPlan, train_locally
     from csasn.model.network import build_network
 
@@ -110,7 +111,7 @@ def _measure(study: "Study", site: "Site", micro_batch: int) -> Measured:
     device = choose_device(site, study.deterministic)
     network, data = build_network(study).to(device), _noise(study)
     weights = class_weights(study.class_weighting, np.ones(len(study.classes), np.int64), [])
-    plan = LocalPlan(site.site, 1, study.federation.proximal_mu, num_steps=1, micro_batch=micro_batch)
+    plan = LocalPlan(site.site, 1, local_objective(study.federation), num_steps=1, micro_batch=micro_batch)
     for _ in range(2):
         begin = time.perf_counter()
         train_locally(network, data, study, LossTerms.of(study, weights, device), plan)
@@ -129,7 +130,7 @@ def _noise(study: "Study") -> "SiteData":
     import numpy as np
 
     from csasn.data.cases import TRAIN, SiteData
-    from csasn.model.network import image_size
+    from csasn.model.profiles import image_size
 
     num, size = study.optimiser.batch_size, image_size(study.model)
     random = np.random.default_rng(0)

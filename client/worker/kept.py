@@ -19,12 +19,12 @@ from csasn.errors import ModelError
 from csasn.federated.messages import Kind
 from csasn.federated.quantise import SignedIntegers
 from csasn.federated.secagg.keys import SignedKey
+from csasn.measures.blocks import Integers
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import private_folder
 
 Floats32 = NDArray[np.float32]
-Integers = NDArray[np.int64]
 PENDING, LEFT, SUFFIX, PRIVATE = "pending", "left-", ".safetensors", 0o600
 PENDING_FILE = f"{PENDING}{SUFFIX}"
 LEFT_OUT_OF_BACKUPS = (PENDING_FILE, f"replay*{SUFFIX}")  # the key of an answer; what is large and of no use elsewhere

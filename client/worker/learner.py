@@ -19,7 +19,7 @@ from csasn.data.survey import count_survey
 from csasn.data.survey_tables import veil
 from csasn.data.withdrawals import Withdrawal, withdrawals_stamp
 from csasn.errors import ConfigurationError, ProtocolError
-from csasn.federated.aggregate import apply_step
+from csasn.federated.aggregate import apply_step_
 from csasn.federated.messages import Finish as FinishQuestion
 from csasn.federated.messages import Kind, ModelUpdate, Train, Validate, Weighting
 from csasn.federated.quantise import Quantised, Scale, SignedIntegers, integer_type, quantise, step_sizes
@@ -28,15 +28,17 @@ from csasn.learning.evaluation import count_split
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
+from csasn.learning.objectives.objective import local_objective
 from csasn.learning.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
+from csasn.measures.blocks import Integers
 from csasn.measures.counts import FIXED_POINT
-from csasn.model.network import build_network, image_size
+from csasn.model.network import build_network
+from csasn.model.profiles import image_size
 from csasn.model.state import own_tensors, read_tensors, write_tensors
 from csasn.platform.randomness import fast_generator
 from csasn.privacy.contract import LEFT_OUT, USED, Contract
 from csasn.site import Site
 
-Integers = NDArray[np.int64]
 Floats32 = NDArray[np.float32]
 OMEGA_TOLERANCE = 1e-9
 TOLD_AFTER_S = 60.0  # that files are away, where the coordinator waits for a site anyway
@@ -65,6 +67,7 @@ class Learner:
         self.device = choose_device(site, self.study.deterministic)
         if not self.study.survey:
             self.network = build_network(self.study).to(self.device)
+        self.objective = local_objective(self.study.federation)
         self.micro_batch = site.micro_batch
         self._model: Floats32 | None = None
         self._model_hash = ""
@@ -87,7 +90,7 @@ class Learner:
             model = update.whole.copy()
         elif self._model is not None and update.step is not None:
             step, model, self._model = update.step, self._model, None  # where the step leads elsewhere, no model is held
-            apply_step(model, step.sum_P, self.contract.state.shared, step.sizes, step.arrived_units)
+            apply_step_(model, step, self.contract.state.shared)
         else:
             raise NeedsModelError("no model is held here")
         found = self.contract.state.hash(model) if model.shape == (self.contract.state.size,) else "of another size"
@@ -192,7 +195,7 @@ class Learner:
     def _train(self, question: Train, model: Floats32, weights: ClassWeights, before: LeftOver | None) -> Work:
         header = question.header
         counts = self._validate(weights)
-        plan = LocalPlan(self.site.site, header.round, self.study.federation.proximal_mu, number=header.number)
+        plan = LocalPlan(self.site.site, header.round, self.objective, number=header.number)
         result = self._train_within_memory(plan, LossTerms.of(self.study, weights, self.device), model)
         self.network.zero_grad()  # gradients are as large as the model
         num_shared = self.contract.state.num_shared

@@ -117,7 +117,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from csasn.data.cases import load_site_data
     from csasn.finished.weights import save_model
     from csasn.learning.central import federation_steps, pool, train_centrally
-    from csasn.model.network import image_size
+    from csasn.model.profiles import image_size
     from csasn.platform.storage import writable_folder
     from csasn.study import read_study
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csasn.data.split import SPLITS
-from csasn.measures.counts import Integers, Layout
+from csasn.measures.blocks import Integers, Layout
 from csasn.study import Study
 
 Mask = NDArray[np.bool_]

@@ -1,10 +1,11 @@
 """Sums of uploads, and the step that a sum stands for: exact integers, so the order of sites never matters."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from csasn.errors import ProtocolError
+from csasn.federated.messages import Step
 from csasn.federated.quantise import Floats32, Floats64, SignedIntegers, largest_magnitude
 from csasn.model.segments import Segment
 from csasn.trust.membership import WEIGHT_UNITS
@@ -29,15 +30,31 @@ def add_integers(total: SignedIntegers | None, part: SignedIntegers) -> SignedIn
     return part.copy() if total is None else np.add(total, part, out=total)
 
 
-def apply_step(
-    state: Floats32, sum_P: SignedIntegers, segments: Sequence[Segment], sizes: Floats64, arrived_units: int
-) -> Floats64:
-    """Moves `state` (P + Q,) in place by the averaged update, sum · Δ / Σ p of the sites that arrived; the one function with which
-    coordinator and sites go from round to round. Gives the largest |move| of each tensor."""
-    largest = []
-    for segment, size in zip(segments, sizes, strict=True):
+def apply_step_(state: Floats32, step: Step, segments: Sequence[Segment]) -> None:
+    """Moves `state` (P + Q,) in place, as the underscore says, since a copy is a whole model: the one function with which
+    coordinator and sites go from round to round."""
+    for part, move in _moves(step, segments):
+        state[part] += move
+
+
+def mean_update(step: Step, segments: Sequence[Segment]) -> Floats32:
+    """What a step moves (P,): of the sum of updates, their mean."""
+    return np.concatenate([move for _, move in _moves(step, segments)])
+
+
+def largest_moves(step: Step, segments: Sequence[Segment]) -> Floats64:
+    """The largest |move| of each tensor, from the largest integer of it: rounding keeps the order."""
+    integers = [largest_magnitude(step.sum_P[segment.start : segment.stop]) for segment in segments]
+    return (np.array(integers) * _factors(step)).astype(np.float32).astype(np.float64)
+
+
+def _factors(step: Step) -> Floats64:
+    """Δ / Σ p of the sites that arrived, of each tensor."""
+    return np.asarray(step.sizes * WEIGHT_UNITS / step.arrived_units)
+
+
+def _moves(step: Step, segments: Sequence[Segment]) -> Iterator[tuple[slice, Floats32]]:
+    """The place of each tensor, and x · Δ / Σ p there."""
+    for segment, factor in zip(segments, _factors(step), strict=True):
         part = slice(segment.start, segment.stop)
-        step = np.multiply(sum_P[part], size * WEIGHT_UNITS / arrived_units, dtype=np.float64).astype(np.float32)
-        state[part] += step
-        largest.append(largest_magnitude(step))
-    return np.array(largest)
+        yield part, np.multiply(step.sum_P[part], factor, dtype=np.float64).astype(np.float32)

@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from csasn.federated.quantise import Floats32, Floats64, SignedIntegers
 from csasn.federated.secagg.keys import SignedKey
 from csasn.federated.secagg.sealing import Sealing
+from csasn.measures.blocks import Integers
 from csasn.platform.canonical import canonical
 
-Integers = NDArray[np.int64]
 CONTRACT_VERSION = 2  # of messages and of what is hashed; sites and coordinator of other versions do not work together
 
 
@@ -45,7 +42,8 @@ class Header:
 
 @dataclass(frozen=True)
 class Step:
-    """The last round's sum (P,) itself, with its step sizes and the weights that arrived: the step from one model to the next."""
+    """The step from one model to the next: integers (P,) with their step sizes and the weight that divides them. The summed updates
+    and the weights that arrived, or what another rule of the server made of their mean (csasn/federated/server_rules/)."""
 
     sum_P: SignedIntegers
     sizes: Floats64

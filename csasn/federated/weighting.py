@@ -1,12 +1,12 @@
 """The global class weighting: pure functions of sums over all sites, the same at the coordinator and at every site.
 
 Two parts. The *prior* π enters as logit adjustment τ log π, of the decision or of the loss (Menon et al., "Long-tail learning via
-logit adjustment", ICLR 2021, eq. 9 and 10). The *difficulty* enters as class weights ω driven by the summed validation counts of
-each round.
+logit adjustment", ICLR 2021, eq. 9 and 10). The *difficulty* enters as class weights ω, by the rule that the study names
+(csasn/federated/class_weightings/).
 csasn/SPEC.md, "Class weighting", holds the equations. K is the number of classes; arrays are float64 unless said otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,17 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csasn.errors import ProtocolError
+from csasn.measures.blocks import Integers
+from csasn.platform.registry import CLASS_WEIGHTINGS, load
 from csasn.study import ClassWeighting
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 PRIOR_FLOOR = 10  # cases; a class below it counts as this many
-F1_STRENGTH = 10.0  # a: counts of prior belief that shrink F1 towards the mean
-MIN_VALIDATION_CASES = 5  # over all sites; a rarer class keeps the target 1
-MIN_DIFFICULTY = 1e-12  # so that log q stays finite; where every class is perfect, q is 1
-MOVE_SHARE = 0.25  # of the way to the target, each round
-MAX_LOG_MOVE = np.log(1.25)
 LOWEST, HIGHEST = 0.5, 2.0
 
 
@@ -32,19 +28,33 @@ LOWEST, HIGHEST = 0.5, 2.0
 class ClassWeights:
     """ω (K,), the prior π (K,), and what makes of the network's logits those that decide, and of these the ones of probabilities.
 
-    The class of the largest logit + offset is decided; its probability is softmax(logit + offset + adjustment).
+    The class of the largest logit + offset is decided; its probability is softmax(logit + offset + adjustment). `tau` is the
+    strength of the prior in the adjustment.
     """
 
     omega_K: Floats
     prior_K: Floats
     offset_K: Floats
     adjustment_K: Floats
+    tau: float = 0.0
 
     @classmethod
     def finished(cls, adjustment_K: Floats) -> Self:
         """Those of a finished model, whose logits decide as they are."""
         ones_K = np.ones_like(adjustment_K)
         return cls(ones_K, ones_K / ones_K.size, np.zeros_like(adjustment_K), adjustment_K)
+
+
+@dataclass(frozen=True)
+class WeightingRule:
+    """A class weighting that a study may name (csasn/federated/class_weightings/).
+
+    `omega` gives ω (K,) from the study's settings, the class histogram (K,), the prior π (K,) and the class sums (3, K) of the
+    rounds so far: from nothing else, since every site recomputes it. `uses_prior` says whether τ log π acts beside ω.
+    """
+
+    omega: Callable[[ClassWeighting, Integers, Floats, Sequence[Integers]], Floats]
+    uses_prior: bool
 
 
 def class_prior(histogram_K: Integers) -> Floats:
@@ -71,25 +81,6 @@ def class_sums(confusion_KK: Integers) -> Integers:
     return np.stack([hits_K, confusion_KK.sum(axis=0) - hits_K, confusion_KK.sum(axis=1) - hits_K])
 
 
-def shrunk_f1(sums_3K: Integers) -> Floats:
-    """F1_c = (2 TP + a F̄) / (2 TP + FP + FN + a), where F̄ is the mean plain F1 of the classes with five cases or more."""
-    tp, fp, fn = sums_3K.astype(np.float64)
-    plain = 2 * tp / np.maximum(2 * tp + fp + fn, 1)
-    enough = tp + fn >= MIN_VALIDATION_CASES
-    mean = float(plain[enough].mean()) if enough.any() else 0.0
-    return np.asarray((2 * tp + F1_STRENGTH * mean) / (2 * tp + fp + fn + F1_STRENGTH))
-
-
-def difficulty_target(sums_3K: Integers) -> Floats:
-    """q_c = sqrt(D_c / D̄) with D = 1 - F1; 1 for a class with fewer than five validation cases."""
-    difficulty = np.maximum(1 - shrunk_f1(sums_3K), MIN_DIFFICULTY)
-    tp, _, fn = sums_3K.astype(np.float64)
-    enough = tp + fn >= MIN_VALIDATION_CASES
-    if not enough.any():
-        return np.ones(difficulty.shape)
-    return np.where(enough, np.sqrt(difficulty / difficulty[enough].mean()), 1.0)
-
-
 def normalise(weights_K: Floats, prior_K: Floats, lowest: float = LOWEST, highest: float = HIGHEST) -> Floats:
     """ω = clip(s w, lowest, highest) with s by bisection so that Σ π_c ω_c = 1; learning rate and μ keep their meaning.
 
@@ -106,28 +97,6 @@ def normalise(weights_K: Floats, prior_K: Floats, lowest: float = LOWEST, highes
     return np.asarray(np.clip(np.exp(high) * weights_K, lowest, highest))
 
 
-def step_difficulty(omega_K: Floats, sums_3K: Integers, prior_K: Floats) -> Floats:
-    """ω of the next round: a quarter of the way to log q, at most log 1.25, then normalised and bounded.
-
-    A class whose precision is below max(2π, .05) does not rise; a class that nobody was given has no precision and may.
-    """
-    if sums_3K.shape != (3, omega_K.size) or (sums_3K < 0).any():
-        raise ProtocolError(
-            f"class sums of shape {sums_3K.shape} do not fit {omega_K.size} classes", "the sum of the sites is broken"
-        )
-    move = np.clip(MOVE_SHARE * (np.log(difficulty_target(sums_3K)) - np.log(omega_K)), -MAX_LOG_MOVE, MAX_LOG_MOVE)
-    tp, fp, _ = sums_3K.astype(np.float64)
-    imprecise = tp < np.maximum(2 * prior_K, 0.05) * (tp + fp)
-    move = np.where(imprecise, np.minimum(move, 0), move)
-    return normalise(np.exp(np.log(omega_K) + move), prior_K)
-
-
-def balanced_weights(histogram_K: Integers, prior_K: Floats, beta: float) -> Floats:
-    """ω_c ∝ (1 - β) / (1 - β^N_c), Σ π_c ω_c = 1 (Cui et al., "Class-balanced loss", CVPR 2019, eq. 2); not bounded."""
-    raw = (1 - beta) / (1 - beta ** np.maximum(histogram_K, PRIOR_FLOOR))
-    return np.asarray(raw / (prior_K @ raw))
-
-
 def class_weights(settings: ClassWeighting, histogram_K: Integers, history: Sequence[Integers]) -> ClassWeights:
     """The weights of the round that follows `history`, recomputed from the sums alone.
 
@@ -135,17 +104,19 @@ def class_weights(settings: ClassWeighting, histogram_K: Integers, history: Sequ
         settings: the study's class weighting.
         histogram_K: training cases per class over all sites, from hello.
         history: (3, K) class sums of each round whose counts were revealed, oldest first; a withheld round moves nothing.
+
+    Raises:
+        ConfigurationError: the weighting that the study names cannot be loaded.
+        ProtocolError: the sums are broken, or the weighting gives something else than one positive weight a class.
     """
     prior_K = class_prior(histogram_K)
-    omega_K = np.ones(prior_K.shape)
-    if settings.mode == "dynamic":
-        for sums_3K in history:
-            omega_K = step_difficulty(omega_K, sums_3K, prior_K)
-    elif settings.mode == "balanced":
-        omega_K = balanced_weights(histogram_K, prior_K, settings.beta)
-    tau = settings.tau if settings.mode in ("dynamic", "static") else 0.0
+    rule = load(CLASS_WEIGHTINGS, settings.mode, WeightingRule)
+    omega_K = rule.omega(settings, histogram_K, prior_K, history)
+    if omega_K.shape != prior_K.shape or not (np.isfinite(omega_K).all() and (omega_K > 0).all()):
+        raise ProtocolError(f"class weights {omega_K.tolist()} of {settings.mode}", "expected one a class, each positive")
+    tau = settings.tau if rule.uses_prior else 0.0
     adjustment_K = tau * np.log(prior_K)
     if settings.acts_on == "loss":
-        return ClassWeights(omega_K, prior_K, np.zeros_like(prior_K), adjustment_K)
+        return ClassWeights(omega_K, prior_K, np.zeros_like(prior_K), adjustment_K, tau)
     adjustment_K = adjustment_K - np.log(omega_K)
-    return ClassWeights(omega_K, prior_K, -adjustment_K, adjustment_K)
+    return ClassWeights(omega_K, prior_K, -adjustment_K, adjustment_K, tau)

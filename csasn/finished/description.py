@@ -13,7 +13,7 @@ from csasn import NOTICE, __version__
 from csasn.data.images import PREPROCESSING_VERSION
 from csasn.errors import ConfigurationError, ModelError
 from csasn.measures.counts import Floats
-from csasn.model.network import image_size
+from csasn.model.profiles import image_size
 from csasn.platform.configuration import Configuration, validate
 from csasn.platform.storage import file_sha256, write_atomically
 from csasn.study import MALIGNANCY, SUBTYPE, Name, Sha256, Study

@@ -16,7 +16,7 @@ from csasn.finished.description import model_folder, read_description
 from csasn.finished.onnx import load_onnx
 from csasn.finished.weights import Classifier, ModelInfo, Prediction, load_model, predict_case
 from csasn.learning.evaluation import case_logits, count_split
-from csasn.measures.counts import Integers
+from csasn.measures.blocks import Integers
 from csasn.model.network import Csasn
 from csasn.site import Site
 

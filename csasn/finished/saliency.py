@@ -90,7 +90,7 @@ def rollout(network: Csasn, image_11SS: Tensor) -> Floats:
     Raises:
         ModelError: the model has no ViT branch.
     """
-    if network.vit is None:
+    if network.vit is None or network.vit.grid is None:
         raise ModelError("the model has no ViT branch, which attention rollout goes through", "use Grad-CAM")
     rolled_TT = roll_out(attention_layers(network, image_11SS))
     num_prefix = network.vit.num_prefix_tokens

@@ -13,8 +13,10 @@ from csasn.learning.evaluation import count_split
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments
+from csasn.learning.objectives.objective import LocalObjective
 from csasn.learning.training import LocalPlan, num_epoch_images, num_epoch_steps, train_locally
-from csasn.measures.counts import Integers, Metrics, metrics_from_counts
+from csasn.measures.blocks import Integers
+from csasn.measures.counts import Metrics, metrics_from_counts
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import Csasn
 from csasn.study import Study
@@ -92,7 +94,7 @@ def train_centrally(
             best, chosen = score or 0.0, done
             kept = {key: value.clone() for key, value in network.state_dict().items()}
         if done < rounds:
-            plan = LocalPlan(name, done + 1, proximal_mu=0.0, num_steps=steps_per_round)
+            plan = LocalPlan(name, done + 1, LocalObjective(), num_steps=steps_per_round)
             terms = LossTerms.of(study, weights, torch.device(device))
             train_locally(network, data, study, terms, plan, on_step)
     network.load_state_dict(kept)

@@ -36,11 +36,10 @@ class LossTerms:
         task_weights = {name: task.weight for name, task in study.tasks.items()}
         if study.class_weighting.acts_on == "decision":
             return cls(task_weights, torch.ones(len(study.classes), device=device), {})
-        tau = study.class_weighting.tau if study.class_weighting.mode in ("dynamic", "static") else 0.0
         adjustments = {SUBTYPE: torch.as_tensor(weights.adjustment_K, dtype=torch.float32, device=device)}
         if MALIGNANCY in study.tasks:
             share = float(weights.prior_K[list(study.malignant_classes)].sum())
-            adjustments[MALIGNANCY] = tau * torch.tensor([1 - share, share], dtype=torch.float32, device=device).log()
+            adjustments[MALIGNANCY] = weights.tau * torch.tensor([1 - share, share], dtype=torch.float32, device=device).log()
         omega_K = torch.as_tensor(weights.omega_K, dtype=torch.float32, device=device)
         return cls(task_weights, omega_K, adjustments)
 

@@ -12,18 +12,16 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import ProtocolError
 from csasn.learning.training import epoch_batches, load_images, load_maps, run_network
-from csasn.measures.counts import Layout
+from csasn.measures.blocks import Integers, Layout
 from csasn.model.state import normalisation_layers, write_tensors
 from csasn.platform.randomness import generator
 from csasn.study import Study
 
-Integers = NDArray[np.int64]
 FIXED_POINT = 1 << 16
 MEASURED_MODES = ("silo", "fedbn")  # of batchnorm: sites keep their running statistics, so the finished model needs its own
 CASES_TO_VALIDATE = 64  # that a received model's statistics are measured on; 128 and all of them validated no better

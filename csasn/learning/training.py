@@ -1,10 +1,6 @@
-"""Local training: FedProx exactly, on one site's cases.
+"""Local training on one site's cases: their loss, with the term of the local objective (csasn/learning/objectives/)."""
 
-A site minimises F_k(w) + μ/2 ‖w - w_r‖² (Li et al., "Federated optimization in heterogeneous networks", MLSys 2020, eq. 2), where
-w_r is the model that it received. The second term enters as its gradient μ(w - w_r), on trainable parameters, never on buffers.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +12,7 @@ from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import TrainingError
 from csasn.learning.augmentation import augment
 from csasn.learning.loss import LossTerms, count_labelled, multitask_loss
+from csasn.learning.objectives.objective import LocalObjective
 from csasn.model.state import normalisation_layers
 from csasn.platform.randomness import derive_seed, generator
 from csasn.study import Optimiser, Study
@@ -33,7 +30,7 @@ class LocalPlan:
 
     site: str
     round: int
-    proximal_mu: float
+    objective: LocalObjective
     num_steps: int | None = None
     micro_batch: int | None = None
     number: int | None = None
@@ -71,16 +68,6 @@ def num_epoch_images(data: SiteData, study: Study) -> int:
 def num_epoch_steps(num_images: int, batch_size: int) -> int:
     """Optimiser steps of an epoch."""
     return -(-num_images // batch_size)
-
-
-@torch.no_grad()
-def add_proximal_gradient(parameters: Sequence[Tensor], received: Sequence[Tensor], mu: float) -> None:
-    """Adds μ(w - w_r) to each parameter's gradient, fused over the tensors; the difference first, so that it is 0 where w = w_r."""
-    for parameter in parameters:
-        if parameter.grad is None:  # a head without a label in the batch
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    torch._foreach_add_(gradients, torch._foreach_sub(list(parameters), list(received)), alpha=mu)
 
 
 def epoch_batches(data: SiteData, study: Study, random: np.random.Generator) -> Iterator[Indices]:
@@ -152,8 +139,7 @@ def train_locally(
                     f"loss is {losses[-1]} at step {len(losses)} of round {plan.round}, expected a finite number",
                     "lower optimiser.learning_rate in the study",
                 )
-            if plan.proximal_mu:
-                add_proximal_gradient(parameters, received, plan.proximal_mu)
+            plan.objective.add_gradient(parameters, received)
             optimiser.step()
             if on_step:
                 on_step()

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from csasn.measures.blocks import Integers
 from csasn.measures.counts import auroc_of_groups, one_against_rest, ratio, value_or_none
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 NUM_PROBABILITY_BINS = 10

@@ -5,52 +5,21 @@ come from the sum (`metrics_from_counts`). AUROC is the Mann-Whitney statistic o
 probability, where scores crowded at 0 and 1 stay apart; within a bin, ties count half.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.errors import ProtocolError, TrainingError
+from csasn.errors import TrainingError
+from csasn.measures.blocks import Blocks, Integers, Layout
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Blocks = Mapping[str, Integers]
 
 NUM_BINS = 4096
 LOGIT_LIMIT = 24.0  # the outermost bins are open
 FIXED_POINT = 1 << 16  # losses travel as integers of 2^-16
 MAX_CASE_LOSS = 64.0
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Names and shapes of the blocks of a count vector, in order."""
-
-    shapes: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @property
-    def size(self) -> int:
-        """Number of integers of the vector."""
-        return sum(int(np.prod(shape)) for _, shape in self.shapes)
-
-    def pack(self, blocks: Blocks) -> Integers:
-        """Blocks as one int64 vector."""
-        if {name for name, _ in self.shapes} != set(blocks) or any(blocks[n].shape != s for n, s in self.shapes):
-            raise ProtocolError("counts do not fit their layout", "the study at this site differs from the coordinator's")
-        return np.concatenate([blocks[name].astype(np.int64).ravel() for name, _ in self.shapes])
-
-    def unpack(self, vector: Integers) -> dict[str, Integers]:
-        """The blocks of a vector.
-
-        Raises:
-            ProtocolError: the vector is not int64 of this layout's size.
-        """
-        if vector.shape != (self.size,) or vector.dtype != np.int64:
-            raise ProtocolError(f"counts have {vector.size} values of {vector.dtype}, expected {self.size} of int64", "")
-        ends = np.cumsum([int(np.prod(shape)) for _, shape in self.shapes])
-        parts = np.split(vector, ends[:-1])
-        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes, parts, strict=True)}
 
 
 def case_layout(num_classes: int, malignancy: bool) -> Layout:

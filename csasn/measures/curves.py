@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csasn.measures.counts import LOGIT_LIMIT, NUM_BINS, Floats, Integers
+from csasn.measures.blocks import Integers
+from csasn.measures.counts import LOGIT_LIMIT, NUM_BINS, Floats
 
 MAX_POINTS = 65
 NUM_CALIBRATION_BINS = 10

@@ -9,7 +9,8 @@ from math import sqrt
 
 import numpy as np
 
-from csasn.measures.counts import Floats, Integers, auroc
+from csasn.measures.blocks import Integers
+from csasn.measures.counts import Floats, auroc
 
 METHODS = (
     "95 %: AUROC by resampling histogram bins, of one class at least Newcombe's score interval; balanced accuracy by combining the "

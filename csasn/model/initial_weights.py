@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from csasn.errors import ModelError
-from csasn.model.network import PROFILES, Csasn, build_network
+from csasn.model.network import Csasn, build_network
+from csasn.model.profiles import profile_of
 from csasn.model.timm_import import import_timm
 from csasn.study import BranchWeights, Study
 
@@ -27,7 +28,7 @@ def initial_network(study: Study) -> Csasn:
         ModelError: weights that are missing, of another architecture, or of another SHA-256 than the study says.
     """
     network = build_network(study)
-    profile = PROFILES[study.model.profile]
+    profile = profile_of(study.model)
     weights = study.model.initial_weights
     for branch, source, name in (
         (network.efficientnet, weights.efficientnet, profile.efficientnet),
@@ -58,7 +59,7 @@ def _load(net: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     given = {
         key: value.shape
         for key, value in tensors.items()
-        if key in expected or not (key.startswith(("classifier.", "head.")) or key.endswith(spare))
+        if key in expected or not (key.startswith(("classifier.", "head.", "fc.")) or key.endswith(spare))
     }
     if expected != given:
         wrong = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))

@@ -1,15 +1,15 @@
-"""CSASN: EfficientNet and ViT maps side by side, cascaded attention, multiscale classifier, one head a task.
+"""CSASN: the maps of two networks side by side, cascaded attention, multiscale classifier, one head a task.
 
     image (B, 1, S, S) ─┬─ EfficientNet ─ (B, C1, h, w) ─────────────────┐
                         └─ ViT ─ (B, C2, S/16, S/16) ─ pool to (h, w) ───┴─ concat (B, C1+C2, h, w)
         ─ channel attention ─ spatial attention ─ + residual ─ mean over h, w ─ (B, C1+C2)
         ─ multiscale classifier ─ (B, D) ─ heads ─ {task: (B, values)}
 
-After the paper CSASN (arXiv 2505.02211), whose layer sizes are not public: sizes here are ours, and in the profiles below.
+After the paper CSASN (arXiv 2505.02211), whose layer sizes are not public: sizes here are ours, and in csasn/model/profiles.py.
+The first branch is an EfficientNet and the second a ViT there; a profile may name any two networks of timm.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import gcd
 from typing import Self
 
@@ -20,30 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from csasn.model.attention import CascadedAttention
-from csasn.model.backbones import EfficientNetBranch, VitBranch
+from csasn.model.backbones import Branch
 from csasn.model.heads import MultiscaleClassifier, TaskHeads
+from csasn.model.profiles import image_size, profile_of
 from csasn.model.timm_import import import_timm
 from csasn.platform.randomness import derive_seed
 from csasn.study import MALIGNANCY, SUBTYPE, Model, Study
 
-
-@dataclass(frozen=True)
-class Profile:
-    """A size of CSASN: timm names of the branches, side of the input in pixels, widths and features of the classifier."""
-
-    efficientnet: str
-    vit: str
-    image_size: int
-    widths: tuple[int, ...] = (128, 64, 32)
-    num_features: int = 64
-
-
 MAX_GROUPS = 8
-PROFILES = {
-    "csasn-b2-vitb": Profile("efficientnet_b2", "vit_base_patch16_224", 224),
-    "csasn-lite": Profile("tf_efficientnet_lite0", "vit_tiny_patch16_224", 96),
-    "csasn-test": Profile("test_efficientnet", "test_vit", 64),
-}
 
 
 class Csasn(nn.Module):
@@ -51,10 +35,10 @@ class Csasn(nn.Module):
 
     def __init__(self, model: Model, num_values: dict[str, int]) -> None:
         super().__init__()
-        profile = PROFILES[model.profile]
+        profile = profile_of(model)
         size = image_size(model)
-        self.efficientnet = EfficientNetBranch(profile.efficientnet) if model.efficientnet else None
-        self.vit = VitBranch(profile.vit, size) if model.vit else None
+        self.efficientnet = Branch(profile.efficientnet, size) if model.efficientnet else None
+        self.vit = Branch(profile.vit, size) if model.vit else None
         channels = sum(branch.num_channels for branch in (self.efficientnet, self.vit) if branch)
         self.attention = CascadedAttention(
             channels, channel=model.channel_attention, spatial=model.spatial_attention, residual=model.attention_residual
@@ -103,11 +87,6 @@ class Csasn(nn.Module):
         """Adds `offset_K` (K,) to the subtype logits of every image, by the bias of their head."""
         bias_K = self.heads.heads[SUBTYPE].get_parameter("bias")
         bias_K.add_(torch.as_tensor(offset_K, dtype=bias_K.dtype, device=bias_K.device))
-
-
-def image_size(model: Model) -> int:
-    """Side of the input in pixels."""
-    return model.image_size or PROFILES[model.profile].image_size
 
 
 def build_network(study: Study) -> Csasn:

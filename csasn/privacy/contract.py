@@ -16,7 +16,8 @@ from csasn.federated.messages import Answer, Kind
 from csasn.federated.quantise import bits_of_round, integer_type, largest_upload
 from csasn.federated.secagg.keys import Roster
 from csasn.learning.normalisation import MEASURED_MODES, affine_layout, moments_layout
-from csasn.measures.counts import Integers, Layout, case_layout
+from csasn.measures.blocks import Integers, Layout
+from csasn.measures.counts import case_layout
 from csasn.model.network import build_network
 from csasn.model.state import StateLayout
 from csasn.study import Study

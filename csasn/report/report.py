@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from csasn import NOTICE, __version__
 from csasn.data.split import SPLITS, TRAIN
-from csasn.measures.counts import ClassMetrics, Floats, Integers, macro_auroc_interval, metrics_from_counts, resample_aurocs
+from csasn.measures.blocks import Integers
+from csasn.measures.counts import ClassMetrics, Floats, macro_auroc_interval, metrics_from_counts, resample_aurocs
 from csasn.measures.curves import calibration_error, precision_recall_curve, reliability, roc_curve
 from csasn.measures.intervals import METHODS, auroc_interval, balanced_accuracy_interval, wilson
 from csasn.platform.randomness import generator

@@ -7,6 +7,7 @@ import numpy as np
 
 from csasn.data.cases import TRAIN, load_site_data
 from csasn.federated.weighting import ClassWeights, class_weights
+from csasn.model.profiles import image_size
 from csasn.site import Site
 from csasn.study import Study
 from server.evidence.predictions import Predictions
@@ -18,8 +19,6 @@ def weights_without_rounds(study: Study, sites: Sequence[Site]) -> ClassWeights:
     Raises:
         DataError: a site's data cannot be read.
     """
-    from csasn.model.network import image_size  # torch, which a table of results does without
-
     histogram_K = np.zeros(len(study.classes), np.int64)
     for site in sites:
         data = load_site_data(study, site, image_size(study.model))

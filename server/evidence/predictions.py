@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csasn.errors import StorageError
-from csasn.measures.cases import Cases, Floats, Integers
+from csasn.measures.blocks import Integers
+from csasn.measures.cases import Cases, Floats
 from csasn.platform.storage import write_atomically
 
 

@@ -93,7 +93,7 @@ def _train(folder: Path, study: Study, sites: Mapping[str, Site], assignment: As
 
     from csasn.data.cases import load_site_data
     from csasn.learning.central import federation_steps, pool, train_centrally
-    from csasn.model.network import image_size
+    from csasn.model.profiles import image_size
 
     torch.set_num_threads(NUM_THREADS)
     if study.deterministic and assignment.device == "cuda":

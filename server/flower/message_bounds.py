@@ -1,17 +1,17 @@
 """How large the largest message of a study is: what a node may have on its way, and hold at SuperLink, follows from it.
 
-The largest is the whole model in float32, either way, with the envelope and a quarter more. Weights are counted here once, so that
-the front and SuperLink need no torch; a test compares them with the networks.
+The largest is the whole model in float32, either way, with the envelope and a quarter more. The bytes of weights are in
+the profile, so that the front and SuperLink need no torch; a test compares them with the networks.
 """
 
+from csasn.model.profiles import profile_of
 from csasn.study import Model
 
 MIB = 1 << 20
-WEIGHTS_BYTES = {"csasn-b2-vitb": 362 * MIB, "csasn-lite": 37 * MIB, "csasn-test": 2 * MIB}
 ENVELOPE_BYTES = 16 * MIB
 MESSAGES_HELD = 2  # replies of one node that SuperLink keeps at once: this exchange's, and a late one to the exchange before
 
 
 def message_bytes(model: Model) -> int:
     """The most that a message of a study with this model may have."""
-    return WEIGHTS_BYTES[model.profile] * 5 // 4 + ENVELOPE_BYTES
+    return profile_of(model).weights_bytes * 5 // 4 + ENVELOPE_BYTES

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csasn.errors import QuorumError, TrainingError
-from csasn.federated.aggregate import apply_step
+from csasn.federated.aggregate import apply_step_, largest_moves
 from csasn.federated.messages import (
     Finish,
     Header,
@@ -26,8 +26,11 @@ from csasn.federated.messages import (
     Weighting,
 )
 from csasn.federated.quantise import Floats32, first_ranges, next_ranges, step_sizes
+from csasn.federated.server_rules.rule import StepForm, server_rule
 from csasn.federated.weighting import class_sums, class_weights
-from csasn.measures.counts import FIXED_POINT, Integers, describe_metrics, metrics_from_counts
+from csasn.measures.blocks import Integers
+from csasn.measures.counts import FIXED_POINT, describe_metrics, metrics_from_counts
+from csasn.platform.randomness import fast_generator
 from csasn.privacy.contract import LEFT_OUT, USED, WITHDRAWN, Contract
 from server.run.exchange import Exchange, SiteChannel
 from server.run.masked_sums import sums_of
@@ -57,6 +60,7 @@ class Coordinator:
     def __init__(self, contract: Contract, directory: RunDirectory, exchange: Exchange) -> None:
         self.contract, self.study = contract, contract.study
         self.directory = directory
+        self.rule = server_rule(self.study.federation)
         self.sites = SiteChannel(contract, exchange, lambda waiting: directory.event("waiting", sites=waiting))
         self.sums: Sums = sums_of(contract, self.sites)
 
@@ -142,13 +146,15 @@ class Coordinator:
         return Finished(chosen.round, chosen.model, counts, moments, not replies.absent)
 
     def _step(self, state: RunState, replies: Replies, question: Train) -> RunState:
-        """The state after a round: the average of the updates that arrived."""
+        """The state after a round: what the rule of the server makes of the sum of the updates that arrived."""
         bits, shared, num_sites = self.contract.bits(question.header.round), self.contract.state.shared, self.contract.num_sites
         arrived = sum(self.contract.membership.weight_units[site] for site in replies.participants)
         assert replies.sum_P is not None
-        step = Step(replies.sum_P, step_sizes(question.ranges, bits, num_sites), arrived)
+        summed = Step(replies.sum_P, step_sizes(question.ranges, bits, num_sites), arrived)
+        random = fast_generator(self.study.seed, "server rounding", replies.number)
+        step, memory = self.rule.step(summed, state.memory, StepForm(shared, bits, random))
         self.directory.keep_before()
-        largest = apply_step(state.model, step.sum_P, shared, step.sizes, step.arrived_units)  # in place: a copy is a whole model
+        apply_step_(state.model, step, shared)
         model_hash = self.contract.state.hash(state.model)
         self.sites.remember_step(state.model_hash, model_hash, step)
         return replace(
@@ -156,7 +162,8 @@ class Coordinator:
             round=state.round + 1,
             number=replies.number,
             model_hash=model_hash,
-            ranges=next_ranges(largest, question.ranges),
+            memory=memory,
+            ranges=next_ranges(largest_moves(summed, shared), question.ranges),
             accepted=replies.transcript,
             num_partial=state.num_partial + bool(replies.absent),
         )

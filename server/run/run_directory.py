@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from csasn.errors import ModelError, RunError
 from csasn.federated.quantise import Floats32, Floats64
-from csasn.measures.counts import Integers
+from csasn.federated.server_rules.rule import Memory
+from csasn.measures.blocks import Integers
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.configuration import write_yaml
 from csasn.platform.locks import lock_folder
@@ -32,6 +33,7 @@ from server.run.sinks import Sinks, chosen_sinks
 
 LATEST, BEST, BEFORE = (f"checkpoints/{name}.safetensors" for name in ("latest", "best", "before"))
 ATTEMPT = "checkpoints/attempt.json"
+MEMORY = "memory."  # before the names of arrays of a checkpoint
 RUN, REPORT, SURVEY = "run.json", "report.json", "survey.json"
 BEGINNING = {"checkpoints", "sites", "membership.json", RUN}
 
@@ -39,6 +41,8 @@ BEGINNING = {"checkpoints", "sites", "membership.json", RUN}
 @dataclass(frozen=True)
 class RunState:
     """A run between two rounds: all that the next one follows from.
+
+    A round moves `model` in place, since a copy is a whole model; `memory` is what the rule of the server remembers.
 
     `round` rounds are done and `model` (P + Q,), of hash `model_hash`, came of them; `history` holds the class sums (3, K) of each
     revealed evaluation; `best_round` is the round whose model scored `best_score` on validation cases. `number` is that of the last
@@ -61,6 +65,7 @@ class RunState:
     best_loss: float | None = None
     undone: int = 0
     num_partial: int = 0
+    memory: Memory = field(default_factory=dict)
     validated: bool = False
 
 
@@ -140,6 +145,7 @@ class RunDirectory:
     def save(self, state: RunState) -> None:
         """Writes a checkpoint, before the next broadcast."""
         arrays: dict[str, NDArray[np.generic]] = {"model": state.model, "ranges": state.ranges, "histogram": state.histogram_K}
+        arrays |= {MEMORY + name: array for name, array in state.memory.items()}
         if state.history:
             arrays["history"] = np.stack(state.history)
         facts = {
@@ -172,6 +178,11 @@ class RunDirectory:
             best_round=_int(facts["best_round"]),
             best_score=float(str(facts["best_score"])),
             num_partial=_int(facts["num_partial"]),
+            memory={
+                name.removeprefix(MEMORY): array.astype(np.float32, copy=False)
+                for name, array in arrays.items()
+                if name.startswith(MEMORY)
+            },
             number=_int(facts["number"]),
             accepted=bytes.fromhex(str(accepted)) if accepted else None,
             loss=None if loss is None else float(str(loss)),

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from csasn.errors import CsasnError, ProtocolError, QuorumError
 from csasn.federated.aggregate import add_integers
-from csasn.federated.messages import Absence, Answer, Integers, Kind, Question, Reason, Replies, Reply, transcript
+from csasn.federated.messages import Absence, Answer, Kind, Question, Reason, Replies, Reply, transcript
 from csasn.federated.quantise import SignedIntegers
+from csasn.measures.blocks import Integers
 from csasn.privacy.contract import FAILED, Contract
 from server.run.exchange import SiteChannel, try_a_few_times
 

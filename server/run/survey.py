@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from csasn.data.survey_tables import shown
-from csasn.measures.counts import Integers
+from csasn.measures.blocks import Integers
 from csasn.platform.storage import write_json
 from csasn.report.events import Event
 from csasn.report.survey import build_survey

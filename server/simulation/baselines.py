@@ -97,7 +97,7 @@ def _begin(steps: "Queue[int]", num_threads: int) -> None:
 def _train(study: Study, sites: dict[str, Site], baseline: Baseline) -> Result:
     from csasn.data.cases import load_site_data
     from csasn.learning.central import count_tests, federation_steps, pool, train_centrally
-    from csasn.model.network import image_size
+    from csasn.model.profiles import image_size
     from csasn.report.report import final_metrics
 
     assert _steps is not None

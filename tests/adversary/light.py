@@ -21,7 +21,7 @@ from client.worker.learner import Work
 from client.worker.worker import SiteWorker, state_name
 from csasn.errors import TrainingError
 from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, ModelUpdate, Survey, Train, Validate, Weighting
-from csasn.measures.counts import Layout
+from csasn.measures.blocks import Layout
 from csasn.model.segments import Segment
 from csasn.model.state import StateLayout
 from csasn.platform.configuration import validate

@@ -24,8 +24,8 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 from numpy.typing import NDArray
 
-from csasn.federated.aggregate import add_integers, apply_step
-from csasn.federated.messages import Answer, Ready, Reply
+from csasn.federated.aggregate import add_integers, apply_step_, largest_moves
+from csasn.federated.messages import Answer, Ready, Reply, Step
 from csasn.federated.quantise import (
     WEIGHT_UNITS,
     Scale,
@@ -222,7 +222,9 @@ def _round_error(
         sent = quantise(update, np.zeros_like(update), scale, fast_generator(1, "rounding", site, current))
         total = add_integers(total, sent.integers_P)
     step = np.zeros(segments[-1].stop, np.float32)
-    largest = apply_step(step, total, segments, scale.sizes, WEIGHT_UNITS)
+    summed = Step(total, scale.sizes, WEIGHT_UNITS)
+    apply_step_(step, summed, segments)
+    largest = largest_moves(summed, segments)
     return float(np.linalg.norm(step - exact) / np.linalg.norm(exact)), largest
 
 

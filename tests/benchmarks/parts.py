@@ -19,9 +19,11 @@ from csasn.learning.augmentation import augment
 from csasn.learning.evaluation import count_split
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import renew_statistics
-from csasn.learning.training import LocalPlan, add_proximal_gradient, epoch_batches, load_images, load_labels, train_locally
+from csasn.learning.objectives.fedprox import FedProx, add_proximal_gradient
+from csasn.learning.training import LocalPlan, epoch_batches, load_images, load_labels, train_locally
 from csasn.model.initial_weights import initial_network
-from csasn.model.network import build_network, image_size
+from csasn.model.network import build_network
+from csasn.model.profiles import image_size
 from csasn.phantom.dataset import write_phantom
 from csasn.phantom.settings import PhantomSettings
 from csasn.platform.randomness import generator
@@ -98,7 +100,7 @@ def cached_epoch_data_wait_share() -> Line:
                 load_labels(data, indices, device)
 
         def epoch() -> None:
-            train_locally(network, data, study, LossTerms.of(study, weights), LocalPlan("centerA", 1, 0.01))
+            train_locally(network, data, study, LossTerms.of(study, weights), LocalPlan("centerA", 1, FedProx(proximal_mu=0.01)))
 
         load()
         wait, whole = seconds(load, 3), seconds(epoch, 3)
@@ -151,7 +153,8 @@ def _bare_worker(hospitals: str, sites: tuple[str, ...], gate: "multiprocessing.
         for site in sites:
             renew_statistics(networks[site], data[site], study, site)
             count_split(networks[site], data[site], VALIDATION, study, weights)
-            train_locally(networks[site], data[site], study, LossTerms.of(study, weights), LocalPlan(site, current, 0.01))
+            plan = LocalPlan(site, current, FedProx(proximal_mu=0.01))
+            train_locally(networks[site], data[site], study, LossTerms.of(study, weights), plan)
         gate.wait()
 
 

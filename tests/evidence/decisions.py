@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from csasn.federated.weighting import HIGHEST, LOWEST, class_prior, class_sums, step_difficulty
+from csasn.federated.class_weightings.dynamic import step_difficulty
+from csasn.federated.weighting import HIGHEST, LOWEST, class_prior, class_sums
 from csasn.measures.cases import Cases, Classes, Floats, case_weights, confusion, confusion_at_recall, decision_measures
 from csasn.platform.randomness import generator
 from server.evidence.predictions import load_predictions

@@ -9,7 +9,7 @@ from csasn.data.cases import load_site_data
 from csasn.learning.augmentation import augment
 from csasn.learning.training import epoch_batches, learning_rate
 from csasn.model.initial_weights import initial_network
-from csasn.model.network import image_size
+from csasn.model.profiles import image_size
 from csasn.platform.randomness import derive_seed, fast_generator, generator
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csasn.errors import ProtocolError, TrainingError
-from csasn.federated.aggregate import add_integers, apply_step, check_bound
+from csasn.federated.aggregate import add_integers, apply_step_, check_bound, largest_moves
+from csasn.federated.messages import Step
 from csasn.federated.quantise import (
     HEADROOM,
     Scale,
@@ -105,7 +106,7 @@ def test_where_all_values_are_clipped_the_next_ranges_are_nearly_four_times_as_w
     uploads = [quantise(np.full(NUM, 9.0, np.float32), none(), given, np.random.default_rng(k)) for k in range(4)]
     assert all(sent.num_clipped == NUM for sent in uploads)
     total = functools.reduce(add_integers, (sent.integers_P for sent in uploads), None)
-    largest = apply_step(none(), total, SEGMENTS, given.sizes, 64)
+    largest = largest_moves(Step(total, given.sizes, 64), SEGMENTS)
     ratio = next_ranges(largest, np.full(len(SEGMENTS), 0.05)) / 0.05
     assert (ratio <= HEADROOM).all()
     np.testing.assert_allclose(ratio, HEADROOM, rtol=1e-3)
@@ -140,7 +141,7 @@ def test_the_sum_of_any_sites_fits_its_integers_even_when_all_are_clipped(shares
 def step_from_sum(sum_P, segments, sizes, arrived_units):
     """The step that a sum stands for: from zeros it leads to itself."""
     state = np.zeros(sum_P.shape, np.float32)
-    apply_step(state, sum_P, segments, sizes, arrived_units)
+    apply_step_(state, Step(sum_P, sizes, arrived_units), segments)
     return state
 
 
@@ -193,6 +194,8 @@ def test_a_small_tensor_whose_moves_cancel_keeps_the_range_of_the_median_tensor(
 def test_the_state_moves_by_the_step_in_place_and_its_fixed_part_stays():
     state = np.arange(NUM + 3, dtype=np.float32)
     sums = np.where(np.arange(NUM) % 2, -7, 5).astype("<i2")
-    largest = apply_step(state, sums, SEGMENTS, np.full(2, 0.5), 32)
+    step = Step(sums, np.full(2, 0.5), 32)
+    apply_step_(state, step, SEGMENTS)
+    largest = largest_moves(step, SEGMENTS)
     np.testing.assert_array_equal(state - np.arange(NUM + 3), [*sums.astype(float), 0, 0, 0])
     assert largest.tolist() == [7.0, 7.0]

@@ -1,4 +1,4 @@
-"""csasn/federated/weighting.py against vectors of an independent implementation, and its properties.
+"""csasn/federated/weighting.py and class_weightings/ against vectors of an independent implementation, and its properties.
 
 K classes; a confusion is [true, decided]; sums are (3, K) true positives, false positives, false negatives.
 """
@@ -17,6 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 import csasn.errors
 from csasn.federated import weighting
+from csasn.federated.class_weightings import balanced, dynamic
 from csasn.platform.configuration import validate
 from csasn.study import ClassWeighting
 
@@ -59,8 +60,8 @@ def histograms(num_classes):
 
 
 def before_normalising(omega_K, sums_3K, prior_K):
-    with mock.patch.object(weighting, "normalise", lambda weights_K, _: weights_K):
-        return weighting.step_difficulty(omega_K, sums_3K, prior_K)
+    with mock.patch.object(dynamic, "normalise", lambda weights_K, _: weights_K):
+        return dynamic.step_difficulty(omega_K, sums_3K, prior_K)
 
 
 @st.composite
@@ -94,12 +95,12 @@ def test_class_sums_equal_vector(vector):
 
 @vectors("shrunk_f1")
 def test_shrunk_f1_equals_vector(vector):
-    np.testing.assert_allclose(weighting.shrunk_f1(integers(vector["sums"])), vector["output"], rtol=1e-14)
+    np.testing.assert_allclose(dynamic.shrunk_f1(integers(vector["sums"])), vector["output"], rtol=1e-14)
 
 
 @vectors("difficulty_target")
 def test_difficulty_target_equals_vector(vector):
-    np.testing.assert_allclose(weighting.difficulty_target(integers(vector["sums"])), vector["output"], rtol=1e-9)
+    np.testing.assert_allclose(dynamic.difficulty_target(integers(vector["sums"])), vector["output"], rtol=1e-9)
 
 
 @vectors("normalise")
@@ -111,7 +112,7 @@ def test_normalised_weights_equal_vector(vector):
 @vectors("step_difficulty")
 def test_step_equals_vector(vector):
     prior_K = weighting.class_prior(integers(vector["histogram"]))
-    found_K = weighting.step_difficulty(floats(vector["omega"]), integers(vector["sums"]), prior_K)
+    found_K = dynamic.step_difficulty(floats(vector["omega"]), integers(vector["sums"]), prior_K)
     np.testing.assert_allclose(found_K, vector["output"], rtol=1e-10)
 
 
@@ -126,7 +127,7 @@ def test_every_round_of_a_history_equals_vector(vector):
 @vectors("balanced_weights")
 def test_balanced_weights_equal_vector(vector):
     histogram_K = integers(vector["histogram"])
-    found_K = weighting.balanced_weights(histogram_K, weighting.class_prior(histogram_K), vector["beta"])
+    found_K = balanced.balanced_weights(histogram_K, weighting.class_prior(histogram_K), vector["beta"])
     np.testing.assert_allclose(found_K, vector["output"], rtol=1e-11)
 
 
@@ -151,7 +152,7 @@ def call_refused(vector):
         case "normalise":
             weighting.normalise(inputs["weights"], inputs["prior"], *vector.get("bounds", []))
         case "step_difficulty":
-            weighting.step_difficulty(inputs["omega"], inputs["sums"], inputs["prior"])
+            dynamic.step_difficulty(inputs["omega"], inputs["sums"], inputs["prior"])
         case "class_weights":
             weighting.class_weights(ClassWeighting(), inputs["histogram"], [integers(sums) for sums in vector["rounds"]])
         case "settings":
@@ -207,7 +208,7 @@ def test_order_of_the_sites_changes_no_bit(drawn):
 @given(NUM_CLASSES.flatmap(confusion))
 def test_a_class_with_fewer_than_five_cases_has_target_one(confusion_KK):
     few_K = confusion_KK.sum(axis=1) < 5
-    targets_K = weighting.difficulty_target(weighting.class_sums(confusion_KK))
+    targets_K = dynamic.difficulty_target(weighting.class_sums(confusion_KK))
     assert (targets_K[few_K] == 1).all()
     if not few_K.all():
         assert (targets_K[~few_K] ** 2).mean() == pytest.approx(1, abs=1e-9)  # q² = D / D̄
@@ -215,8 +216,8 @@ def test_a_class_with_fewer_than_five_cases_has_target_one(confusion_KK):
 
 def test_the_fifth_case_gives_a_class_a_target():
     four, five = integers([[40, 20, 0], [3, 2, 3], [1, 0, 4]]), integers([[40, 20, 0], [3, 2, 3], [1, 0, 5]])
-    assert weighting.difficulty_target(four)[2] == 1
-    assert weighting.difficulty_target(five)[2] > 1.1
+    assert dynamic.difficulty_target(four)[2] == 1
+    assert dynamic.difficulty_target(five)[2] > 1.1
 
 
 @pytest.mark.parametrize("num_cases", [5, 50, 10**6, 10**15])
@@ -229,7 +230,7 @@ def test_a_perfect_classifier_keeps_every_weight_at_one(num_cases):
 def test_counts_of_any_size_give_finite_weights():
     for large in (10**9, 10**17, 2**62):  # 2**62 + 2**62 leaves int64
         sums_3K = integers([[large, 10, 3], [0, large, 5], [large, 0, 5]])
-        omega_K = weighting.step_difficulty(np.ones(3), sums_3K, floats([0.5, 0.3, 0.2]))
+        omega_K = dynamic.step_difficulty(np.ones(3), sums_3K, floats([0.5, 0.3, 0.2]))
         assert omega_K.min() >= 0.5
         assert omega_K.max() <= 2
 
@@ -273,7 +274,7 @@ def test_normalising_keeps_the_bounds_the_mean_the_order_and_forgets_the_scale(d
 def test_normalising_keeps_the_ratio_of_the_classes_that_meet_no_bound(situation):
     omega_K, prior_K, sums_3K = situation
     moved_K = before_normalising(omega_K, sums_3K, prior_K)
-    stepped_K = weighting.step_difficulty(omega_K, sums_3K, prior_K)
+    stepped_K = dynamic.step_difficulty(omega_K, sums_3K, prior_K)
     free_K = (stepped_K > 0.5) & (stepped_K < 2)
     ratios = stepped_K[free_K] / moved_K[free_K]
     np.testing.assert_allclose(ratios, ratios.mean() if ratios.size else 1, rtol=1e-12)
@@ -284,7 +285,7 @@ def test_normalising_keeps_the_ratio_of_the_classes_that_meet_no_bound(situation
 def test_a_step_keeps_the_bounds_and_the_mean_and_changes_no_argument(situation):
     omega_K, prior_K, sums_3K = situation
     copies = [values.copy() for values in situation]
-    stepped_K = weighting.step_difficulty(omega_K, sums_3K, prior_K)
+    stepped_K = dynamic.step_difficulty(omega_K, sums_3K, prior_K)
     assert stepped_K.min() >= 0.5
     assert stepped_K.max() <= 2
     assert abs(prior_K @ stepped_K - 1) <= 1e-12
@@ -301,7 +302,7 @@ def test_weights_stay_bounded_over_five_hundred_random_rounds(num_classes):
     for _ in range(500):
         confusion_KK = random.integers(0, 10 ** random.integers(0, 4, (num_classes, 1)), (num_classes, num_classes))
         confusion_KK += np.diag(random.integers(0, 10 ** random.integers(0, 5, num_classes)))
-        omega_K = weighting.step_difficulty(omega_K, weighting.class_sums(confusion_KK), prior_K)
+        omega_K = dynamic.step_difficulty(omega_K, weighting.class_sums(confusion_KK), prior_K)
         assert abs(prior_K @ omega_K - 1) <= 1e-12
         lowest, highest = min(lowest, omega_K.min()), max(highest, omega_K.max())
     assert 0.5 <= lowest < 0.95
@@ -316,7 +317,7 @@ def test_weights_stay_bounded_over_five_hundred_random_rounds(num_classes):
 def test_a_step_goes_a_quarter_of_the_way_and_at_most_log_one_and_a_quarter(situation):
     omega_K, prior_K, sums_3K = situation
     move_K = np.log(before_normalising(omega_K, sums_3K, prior_K) / omega_K)
-    way_K = np.log(weighting.difficulty_target(sums_3K)) - np.log(omega_K)
+    way_K = np.log(dynamic.difficulty_target(sums_3K)) - np.log(omega_K)
     assert np.abs(move_K).max() <= np.log(1.25) + 1e-12
     assert (np.abs(move_K) <= np.abs(way_K) / 4 + 1e-12).all()
     assert (move_K * way_K >= -1e-12).all()
@@ -325,7 +326,7 @@ def test_a_step_goes_a_quarter_of_the_way_and_at_most_log_one_and_a_quarter(situ
 def test_a_hard_class_is_held_to_one_step_a_round():
     sums_3K = integers([[5000, 5000, 0], [0, 0, 0], [1, 1, 5000]])
     omega_K, prior_K = floats([1.0, 1.0, 0.5]), floats([0.4, 0.4, 0.2])
-    assert np.log(weighting.difficulty_target(sums_3K)[2] / 0.5) / 4 > np.log(1.25)
+    assert np.log(dynamic.difficulty_target(sums_3K)[2] / 0.5) / 4 > np.log(1.25)
     assert before_normalising(omega_K, sums_3K, prior_K)[2] == pytest.approx(0.5 * 1.25, rel=1e-12)
 
 
@@ -342,14 +343,14 @@ def test_an_imprecise_class_does_not_rise_before_normalising(situation):
 def test_a_class_that_cries_wolf_is_held_and_one_a_little_more_precise_rises():
     prior_K = floats([0.5, 0.3, 0.2])
     wolf, precise = integers([[400, 20, 150], [5, 180, 40], [150, 40, 30]]), integers([[400, 20, 150], [5, 10, 40], [150, 40, 30]])
-    assert min(weighting.difficulty_target(wolf)[1], weighting.difficulty_target(precise)[1]) > 1
+    assert min(dynamic.difficulty_target(wolf)[1], dynamic.difficulty_target(precise)[1]) > 1
     assert before_normalising(np.ones(3), wolf, prior_K)[1] == 1
     assert before_normalising(np.ones(3), precise, prior_K)[1] > 1.01
 
 
 def test_a_class_that_cries_wolf_is_held_where_its_decisions_leave_int64():
     sums_3K = integers([[400, 2**60, 150], [20, 2**63 - 1, 40], [150, 40, 30]])
-    assert weighting.difficulty_target(sums_3K)[1] > 1
+    assert dynamic.difficulty_target(sums_3K)[1] > 1
     assert before_normalising(np.ones(3), sums_3K, floats([0.5, 0.3, 0.2]))[1] == 1
 
 
@@ -371,7 +372,7 @@ def test_a_class_never_decided_rises(num_cases, common, confused):
     confusion_KK = integers([[100 + common, confused, 0], [confused, 100 + common, 0], [num_cases, 0, 0]])
     prior_K = floats([0.45, 0.45, 0.1])
     assert before_normalising(np.ones(3), weighting.class_sums(confusion_KK), prior_K)[2] > 1
-    assert weighting.step_difficulty(np.ones(3), weighting.class_sums(confusion_KK), prior_K)[2] > 1
+    assert dynamic.step_difficulty(np.ones(3), weighting.class_sums(confusion_KK), prior_K)[2] > 1
 
 
 # ---- permutation, history, modes
@@ -399,7 +400,7 @@ def test_a_history_is_one_step_for_each_revealed_round_and_a_withheld_one_moves_
     revealed = [weighting.class_sums(counts) for counts in rounds]
     stepped_K = np.ones(histogram_K.size)
     for sums_3K in revealed:
-        stepped_K = weighting.step_difficulty(stepped_K, sums_3K, weighting.class_prior(histogram_K))
+        stepped_K = dynamic.step_difficulty(stepped_K, sums_3K, weighting.class_prior(histogram_K))
     assert weighting.class_weights(ClassWeighting(), histogram_K, revealed).omega_K.tolist() == stepped_K.tolist()
 
 
@@ -413,15 +414,15 @@ def test_only_the_dynamic_mode_reads_the_history(mode):
     round_3K = integers([[100, 3], [7, 30], [30, 7]])
     with_history = weighting.class_weights(chosen, histogram_K, [round_3K] * 4)
     assert with_history.omega_K.tolist() == weighting.class_weights(chosen, histogram_K, []).omega_K.tolist()
-    dynamic = weighting.class_weights(ClassWeighting(), histogram_K, [round_3K] * 4)
-    assert abs(dynamic.omega_K - with_history.omega_K).max() > 0.05
+    moved = weighting.class_weights(ClassWeighting(), histogram_K, [round_3K] * 4)
+    assert abs(moved.omega_K - with_history.omega_K).max() > 0.05
 
 
 @SOME
 @given(NUM_CLASSES.flatmap(histograms), st.floats(0, 0.9999))
 def test_balanced_weights_have_mean_one_and_favour_the_rarer_class(histogram_K, beta):
     prior_K = weighting.class_prior(histogram_K)
-    omega_K = weighting.balanced_weights(histogram_K, prior_K, beta)
+    omega_K = balanced.balanced_weights(histogram_K, prior_K, beta)
     assert abs(prior_K @ omega_K - 1) <= 1e-12
     assert (np.diff(omega_K[np.argsort(histogram_K)]) <= 1e-12 * omega_K.max()).all()
 

@@ -20,7 +20,8 @@ from csasn.finished.description import DESCRIPTION, FILES, GRAPH, GRAPH_WEIGHTS,
 from csasn.finished.onnx import OnnxModel, export_onnx, load_onnx, measure_parity
 from csasn.finished.prediction import load_classifier
 from csasn.finished.weights import load_model, predict_case, save_model
-from csasn.model.network import build_network, image_size
+from csasn.model.network import build_network
+from csasn.model.profiles import image_size
 from csasn.model.state import normalisation_layers
 from csasn.phantom.probes import draw_probes, probe_batches
 from csasn.platform.configuration import validate

@@ -1,20 +1,15 @@
 """A node may have on its way what the largest message of the study needs."""
 
-import typing
-
 import pytest
 import yaml
 
 from conftest import write_hospitals
-from csasn.study import Model, read_study
-from server.flower.message_bounds import ENVELOPE_BYTES, WEIGHTS_BYTES, message_bytes
+from csasn.platform.registry import BUILT_IN, NETWORKS
+from csasn.study import read_study
+from server.flower.message_bounds import ENVELOPE_BYTES, message_bytes
 
 
-def test_every_profile_has_a_bound():
-    assert set(WEIGHTS_BYTES) == set(typing.get_args(Model.model_fields["profile"].annotation))
-
-
-@pytest.mark.parametrize("profile", WEIGHTS_BYTES)
+@pytest.mark.parametrize("profile", BUILT_IN[NETWORKS])
 def test_a_model_in_float32_fits_with_a_fifth_more_and_not_twice(tmp_path, profile):
     import torch
 

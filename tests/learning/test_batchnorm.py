@@ -10,7 +10,7 @@ from csasn.finished.weights import load_model
 from csasn.learning.evaluation import count_split, image_logits
 from csasn.learning.normalisation import apply_moments, measure_moments
 from csasn.model.initial_weights import initial_network
-from csasn.model.network import image_size
+from csasn.model.profiles import image_size
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
 from server.run.outcome import write_outcome
 from server.run.run_directory import RunDirectory

@@ -9,6 +9,7 @@ from csasn.federated.weighting import class_weights
 from csasn.learning.evaluation import image_logits
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
+from csasn.learning.objectives.fedprox import FedProx
 from csasn.learning.training import LocalPlan, train_locally
 from csasn.model.initial_weights import initial_network
 from csasn.model.state import StateLayout
@@ -27,7 +28,7 @@ def prepared(federate, frozen, **changes):
 
 def train(study, network, data):
     terms = LossTerms.of(study, class_weights(study.class_weighting, np.array([9, 9, 9]), []))
-    train_locally(network, data, study, terms, LocalPlan("centerA", 1, 0.01))
+    train_locally(network, data, study, terms, LocalPlan("centerA", 1, FedProx(proximal_mu=0.01)))
     return network
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csasn.learning.loss import multitask_loss
-from csasn.learning.training import add_proximal_gradient, load_images, load_labels
+from csasn.learning.objectives.fedprox import add_proximal_gradient
+from csasn.learning.training import load_images, load_labels
 from csasn.model.network import build_network
 from csasn.model.state import normalisation_layers
 from training_scene import LinearNetwork, assert_equal_states, seen_batches, state, study, synthetic, terms_of, train

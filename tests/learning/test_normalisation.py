@@ -18,6 +18,7 @@ from csasn.federated.weighting import class_weights
 from csasn.learning.evaluation import image_logits
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import FIXED_POINT, apply_moments, measure_moments, moments_layout, renew_statistics
+from csasn.learning.objectives.fedprox import FedProx
 from csasn.learning.training import LocalPlan, train_locally
 from csasn.model.network import build_network
 from csasn.model.state import normalisation_layers, own_tensors, read_tensors
@@ -263,7 +264,7 @@ def test_a_trained_model_evaluates_to_finite_numbers_with_the_sums_of_two_sites(
     sites = {name: synthetic(9, seed) for seed, name in enumerate(("centerA", "centerB"))}
     network = build_network(chosen)
     terms = LossTerms.of(chosen, class_weights(chosen.class_weighting, np.array([9, 9]), []))
-    train_locally(network, sites["centerA"], chosen, terms, LocalPlan("centerA", 1, 0.01))
+    train_locally(network, sites["centerA"], chosen, terms, LocalPlan("centerA", 1, FedProx(proximal_mu=0.01)))
     measured = [measure_moments(network, data, chosen, name) for name, data in sites.items()]
     before = read_tensors(network, own_tensors(network, "silo"))
     apply_moments(network, {name: measured[0][name] + measured[1][name] for name in measured[0]})

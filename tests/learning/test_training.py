@@ -17,6 +17,7 @@ from csasn.data.cases import TRAIN, load_site_data
 from csasn.errors import TrainingError
 from csasn.learning.augmentation import augment
 from csasn.learning.loss import multitask_loss
+from csasn.learning.objectives.fedprox import FedProx
 from csasn.learning.training import (
     LocalPlan,
     epoch_batches,
@@ -88,7 +89,7 @@ def test_num_steps_is_respected_within_and_across_epochs(num_steps):
     network, ticks = LinearNetwork(), []
     batches = seen_batches(network, data)
     chosen = study()
-    plan = LocalPlan("centerA", 1, 0.0, num_steps=num_steps)
+    plan = LocalPlan("centerA", 1, FedProx(proximal_mu=0.0), num_steps=num_steps)
     result = train_locally(network, data, chosen, terms_of(chosen), plan, on_step=lambda: ticks.append(1))
     assert result.num_steps == len(batches) == len(ticks) == num_steps
     training = list(data.cases(TRAIN))

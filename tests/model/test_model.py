@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from csasn.model.attention import CascadedAttention, ChannelAttention, SpatialAttention
-from csasn.model.backbones import EfficientNetBranch, VitBranch
+from csasn.model.backbones import Branch
 from csasn.model.heads import MultiscaleClassifier, TaskHeads
-from csasn.model.network import PROFILES, build_network, image_size
+from csasn.model.network import build_network
+from csasn.model.profiles import image_size, profile_of
 from model_scene import images, study
 
 SOME = settings(deadline=None, max_examples=25)
@@ -142,7 +143,7 @@ def test_each_head_is_a_linear_map_of_the_same_features():
 
 
 def test_vit_tokens_fold_back_to_the_map_row_by_row():
-    branch = VitBranch("test_vit", 64).eval()
+    branch = Branch("test_vit", 64).eval()
     x_B1HW = images(2, 64)
     with torch.no_grad():
         tokens_BTC, map_BCHW = branch.net.forward_features(branch.normalise(x_B1HW)), branch(x_B1HW)
@@ -153,7 +154,7 @@ def test_vit_tokens_fold_back_to_the_map_row_by_row():
 
 
 def test_a_patch_of_the_image_lands_at_its_place_in_the_vit_map():
-    branch = VitBranch("test_vit", 64).eval()
+    branch = Branch("test_vit", 64).eval()
     branch.net.blocks = nn.Sequential()  # without attention a token knows its own patch only
     with torch.no_grad():
         plain = branch(torch.zeros(1, 1, 64, 64))
@@ -165,7 +166,7 @@ def test_a_patch_of_the_image_lands_at_its_place_in_the_vit_map():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: EfficientNetBranch("test_efficientnet"), lambda: VitBranch("test_vit", 32)], ids=["efficientnet", "vit"]
+    "make", [lambda: Branch("test_efficientnet", 32), lambda: Branch("test_vit", 32)], ids=["efficientnet", "vit"]
 )
 def test_a_branch_normalises_grey_images_as_it_was_pretrained(make):
     branch = make()
@@ -220,7 +221,7 @@ def randomised_head(network):
 )
 def test_profile_has_its_size_its_map_and_its_heads(profile, size, channels, side, millions):
     chosen = study(profile=profile, image_size=None)
-    assert image_size(chosen.model) == PROFILES[profile].image_size == size
+    assert image_size(chosen.model) == profile_of(chosen.model).image_size == size
     network = build_network(chosen).eval()
     assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(millions * 1e6, abs=1e5)
     seen = []

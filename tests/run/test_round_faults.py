@@ -9,9 +9,10 @@ import torch
 
 from client.worker.learner import Learner
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, StorageError, TrainingError
+from csasn.federated.class_weightings.dynamic import difficulty_target
 from csasn.federated.messages import Absence, Kind, Ready, Reason, transcript
 from csasn.federated.secagg.keys import SignedKey
-from csasn.federated.weighting import ClassWeights, difficulty_target
+from csasn.federated.weighting import ClassWeights
 from reports import read_lines
 
 

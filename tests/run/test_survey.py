@@ -44,7 +44,7 @@ from csasn.data.survey_tables import (
 )
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Answer, Collect, Hello, Kind, Ready, Reason, Survey
-from csasn.model.network import image_size
+from csasn.model.profiles import image_size
 from csasn.privacy.contract import FAILED
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing
 from csasn.site import Policy

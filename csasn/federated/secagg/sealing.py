@@ -8,16 +8,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from csasn.federated.quantise import SignedIntegers
 from csasn.federated.secagg.keys import Roster, SignedKey, check_keys, share_seeds, view_of
 from csasn.federated.secagg.masks import Mask, add_masks
 from csasn.platform.canonical import canonical
 from csasn.trust.identity import Sign, verify
 
 ANSWER_PURPOSE = "secagg-answer"
-Integers = NDArray[np.signedinteger]
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Sealer:
     transcript: bytes
     num_threads: int = 1
 
-    def seal(self, keys: Sequence[SignedKey], update: Integers | None, counts: Integers, sign: Sign) -> Sealing:
+    def seal(self, keys: Sequence[SignedKey], update: SignedIntegers | None, counts: SignedIntegers, sign: Sign) -> Sealing:
         """Masks update and counts in place, under the keys of all sites.
 
         Raises:
@@ -54,7 +51,7 @@ class Sealer:
         return Sealing(view, sign(ANSWER_PURPOSE, _statement(view, update, counts)))
 
 
-def check_sealing(sealing: Sealing, update: Integers | None, counts: Integers, site: str, identity: str) -> None:
+def check_sealing(sealing: Sealing, update: SignedIntegers | None, counts: SignedIntegers, site: str, identity: str) -> None:
     """Refuses an answer that this site did not sign.
 
     Raises:
@@ -63,6 +60,6 @@ def check_sealing(sealing: Sealing, update: Integers | None, counts: Integers, s
     verify(identity, ANSWER_PURPOSE, _statement(sealing.view, update, counts), sealing.signature, site)
 
 
-def _statement(view: bytes, update: Integers | None, counts: Integers) -> bytes:
+def _statement(view: bytes, update: SignedIntegers | None, counts: SignedIntegers) -> bytes:
     digests = [None if array is None else hashlib.sha256(array.data).digest() for array in (update, counts)]
     return canonical([view, *digests])

@@ -1,0 +1,1 @@
+"""Local objectives, one file each: what a site adds to the loss of its cases."""

@@ -1,0 +1,76 @@
+"""What a study may name and others can add: rules of the server, local objectives, class weightings, networks.
+
+Each built-in entry is one line here. An installed package adds its own by an entry point of the same group and form, in its
+pyproject.toml: `[project.entry-points."csasn.server_rules"]`, then `name = "module:object"`. What is built in cannot be replaced.
+An entry is loaded where it is used first, so that a study is read without torch. Nothing that comes over the network is loaded.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
+
+from csasn.errors import ConfigurationError
+
+T = TypeVar("T")
+SERVER_RULES, LOCAL_OBJECTIVES = "csasn.server_rules", "csasn.local_objectives"
+CLASS_WEIGHTINGS, NETWORKS = "csasn.class_weightings", "csasn.networks"
+
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    SERVER_RULES: {
+        "fedavg": "csasn.federated.server_rules.fedavg:FEDAVG",
+        "fedavgm": "csasn.federated.server_rules.fedavgm:FEDAVGM",
+    },
+    LOCAL_OBJECTIVES: {
+        "fedprox": "csasn.learning.objectives.fedprox:FEDPROX",
+    },
+    CLASS_WEIGHTINGS: {
+        "dynamic": "csasn.federated.class_weightings.dynamic:DYNAMIC",
+        "static": "csasn.federated.class_weightings.static:STATIC",
+        "balanced": "csasn.federated.class_weightings.balanced:BALANCED",
+        "none": "csasn.federated.class_weightings.static:NONE",
+    },
+    NETWORKS: {
+        "csasn-b2-vitb": "csasn.model.profiles:B2_VITB",
+        "csasn-lite": "csasn.model.profiles:LITE",
+        "csasn-test": "csasn.model.profiles:TEST",
+    },
+}
+
+
+def check_name(group: str, name: str) -> str:
+    """The name itself, if it is known.
+
+    Raises:
+        ValueError: nobody provides it; the known names are listed.
+    """
+    if name in BUILT_IN[group] or name in (added := entry_points(group=group).names):
+        return name
+    known = [repr(one) for one in (*BUILT_IN[group], *sorted(added - set(BUILT_IN[group])))]
+    raise ValueError("expected " + " or ".join(filter(None, (", ".join(known[:-1]), known[-1]))))
+
+
+def load(group: str, name: str, kind: type[T]) -> T:
+    """The entry of this name, an object of `kind`.
+
+    Raises:
+        ConfigurationError: nobody provides it, it cannot be loaded, or it is of another kind.
+    """
+    found = _load(group, name)
+    if not isinstance(found, kind):
+        raise ConfigurationError(f"{name!r} of {group} is a {type(found).__name__}, expected a {kind.__name__}", "see its package")
+    return found
+
+
+@cache
+def _load(group: str, name: str) -> object:
+    try:
+        check_name(group, name)
+    except ValueError as error:
+        raise ConfigurationError(f"{name!r} is no entry of {group}: {error}", "install the package that provides it") from None
+    built_in = BUILT_IN[group].get(name)
+    entry = EntryPoint(name, built_in, group) if built_in else entry_points(group=group)[name]
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{name!r} of {group} cannot be loaded from {entry.value}", "install its package again") from error
