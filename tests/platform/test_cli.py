@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from csasn.errors import CsasnError, DataError, Stopped, StorageError
-from csasn.platform.command import confirm, run_command
+from csasn.platform.command import run_command
+from csasn.platform.terminal import confirm
 
 COMMAND = Path(sys.prefix) / "bin"
 
@@ -75,8 +76,8 @@ def test_a_coordinators_processes_load_no_library_that_only_pictures_need():
         (("csasn", "predict", "nowhere", "x.png"), 5, "no model.json"),
         (("server", "simulate", "study.yaml", "--set", "federation.rounds=0"), 3, "federation.rounds is 0"),
         (("server", "simulate", "study.yaml", "--resume"), 10, "holds no run to resume"),
-        (("server", "simulate"), 2, "usage"),
-        (("server", "fly"), 2, "invalid choice"),
+        (("server", "simulate"), 2, "Usage"),
+        (("server", "fly"), 2, "No such command"),
     ],
 )
 def test_a_mistake_ends_with_its_code_and_a_hint(tmp_path, write_small_hospitals, arguments, code, says):
