@@ -170,12 +170,14 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def progress_bars(where: "Console | None" = None, *, transient: bool = False, speed_over_s: float = 30.0) -> "Progress":
-    """Progress bars, on standard error unless said otherwise, where that is a terminal; transient ones vanish at the end."""
+    """Progress bars, on standard error unless said otherwise, where a terminal can show them; transient ones vanish at the end."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     where = where or console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=where, transient=transient, speed_estimate_period=speed_over_s, disable=not where.is_terminal)
+    return Progress(
+        *columns, console=where, transient=transient, speed_estimate_period=speed_over_s, disable=not where.is_interactive
+    )
 
 
 def bar(bars: "Progress", name: str) -> Callable[[int, int], None]:
