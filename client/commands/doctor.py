@@ -48,15 +48,15 @@ def doctor(
     from client.doctor.doctor import Result, examine, first_failure
     from client.doctor.situation import Situation
 
-    bars = progress_bars(transient=True)
+    with progress_bars(transient=True) as bars:
 
-    def tell(result: Result) -> None:
-        bars.stop()
-        if not json:
-            say(*result.lines())
+        def tell(result: Result) -> None:
+            bars.stop()
+            if not json:
+                say(*result.lines())
 
-    situation = Situation(site, config, study, bar(bars, "reading images"))
-    results = examine(situation, tell)
+        situation = Situation(site, config, study, bar(bars, "reading images"))
+        results = examine(situation, tell)
     findings = [result.facts() for result in results]
     if json:
         say_json(findings)

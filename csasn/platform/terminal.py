@@ -75,11 +75,11 @@ class Command:
 
         @wraps(self.run)
         def bind(**arguments: object) -> Callable[[], None]:
-            given = [_flag(name) for name in self.either if arguments[name]]
+            given = [_flag(name) for name in self.either if arguments[name] not in (None, False)]
             if len(given) > 1:
-                raise UsageError(f"{given[0]} and {given[1]} do not go together")
+                raise UsageError(f"argument {given[1]}: not allowed with argument {given[0]}")
             if self.required and not given:
-                raise UsageError(f"one of {self._flags} is required")
+                raise UsageError(f"one of the arguments {self._flags} is required")
             return partial(self.run, **arguments)
 
         return bind
