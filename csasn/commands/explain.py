@@ -41,8 +41,8 @@ def _draw(model: Path, images: list[Path], out: Path, as_json: bool) -> None:
     from csasn.finished.saliency import explain_square
     from csasn.finished.weights import NOTICE, load_model
     from csasn.platform.storage import new_folder
+    from csasn.report.predictions import explanation_table
     from csasn.report.saliency import draw_saliency
-    from csasn.report.tables import explanation_table
 
     network, info = load_model(model)
     paths = find_images(images)
@@ -69,7 +69,7 @@ def _draw(model: Path, images: list[Path], out: Path, as_json: bool) -> None:
 def _measure(model: Path, phantom: Path, as_json: bool) -> None:
     from csasn.finished.saliency import saliency_in_nodule
     from csasn.finished.weights import load_model
-    from csasn.report.tables import saliency_table
+    from csasn.report.predictions import saliency_table
     from csasn.site import find_site
 
     network, info = load_model(model)

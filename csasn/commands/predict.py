@@ -20,7 +20,7 @@ def predict(
     from csasn.finished.prediction import find_images, load_classifier, predict_images, prediction_facts, prediction_rows
     from csasn.finished.weights import NOTICE
     from csasn.report.grid import draw_grid
-    from csasn.report.tables import prediction_table
+    from csasn.report.predictions import prediction_table
 
     classifier, info = load_classifier(model)
     found = find_images(paths)

@@ -101,7 +101,7 @@ def evaluate(
         csv.writer(text).writerows(case_table(network, info, found, split))
         write_atomically(cases, text.getvalue().encode(), mode=0o600)
     if json:
-        say_json({"sites": list(found), "split": split, **final})
+        say_json({"sites": list(found), "split": split, **final.as_json()})
     else:
         console().print(metrics_tables(final, f"{split} cases of {', '.join(found)}"))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from csasn import __version__
+from csasn import NOTICE, __version__
 from csasn.data.images import PREPROCESSING_VERSION
 from csasn.errors import ConfigurationError, ModelError
 from csasn.measures.counts import Floats
@@ -20,7 +20,6 @@ from csasn.study import MALIGNANCY, SUBTYPE, Name, Sha256, Study
 
 DESCRIPTION, WEIGHTS, GRAPH, GRAPH_WEIGHTS = "model.json", "model.safetensors", "model.onnx", "model.onnx.data"
 FILES = {"safetensors": (WEIGHTS,), "onnx": (GRAPH, GRAPH_WEIGHTS)}
-NOTICE = "for research only: not a medical device, not for diagnosis"
 PREPROCESSING = (
     "grey (ITU-R 601), 8 bits; longer side to image_size, aspect kept, bilinear with antialiasing, centred on zeros; "
     "divided by 255; mean and standard deviation of pretraining are applied inside the network"

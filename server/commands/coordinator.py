@@ -116,6 +116,7 @@ def report(
     """
     from json import loads
 
+    from csasn.report.types import Report, SurveyReport
     from server.run.run_directory import report_name
 
     desk = _open(folder)
@@ -126,7 +127,8 @@ def report(
     if json:
         say_json(found)
     else:
-        show_report(found, path.parent, console())
+        kind = SurveyReport if "tables" in found else Report
+        show_report(kind.of_json(found), path.parent, console())
 
 
 def receipts(site: Annotated[str, argument("SITE", "the site to whom the lines will be given")], folder: Folder = FOLDER) -> None:

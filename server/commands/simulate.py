@@ -1,6 +1,5 @@
 """`server simulate` and `server survey`: a study over the sites' folders on this machine, and what is counted before it."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +10,7 @@ from server.commands.enrolment import begin_study
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from csasn.report.types import Report, SurveyReport
     from server.simulation.simulate import Simulation
 
 
@@ -82,15 +82,16 @@ def survey(
     _show(Simulation(study, sites, out, ("survey=true",), anew=anew), json)
 
 
-def show_report(report: Mapping[str, object], folder: Path, screen: "Console") -> None:
+def show_report(report: "Report | SurveyReport", folder: Path, screen: "Console") -> None:
     """The tables of report.json or survey.json, where all else is, and the page to open."""
     from csasn.report.survey import survey_tables
     from csasn.report.tables import report_tables
+    from csasn.report.types import SurveyReport
 
-    is_survey = "tables" in report
-    screen.print(survey_tables(report) if is_survey else report_tables(report))
+    is_survey = isinstance(report, SurveyReport)
+    screen.print(survey_tables(report) if isinstance(report, SurveyReport) else report_tables(report))
     names = "survey.json" if is_survey else "report.json, curves.png, model.safetensors"
-    screen.print(f"status {report['status']}; everything is in [bold]{folder}[/bold]: {names}", highlight=False)
+    screen.print(f"status {report.status}; everything is in [bold]{folder}[/bold]: {names}", highlight=False)
     if (page := folder / ("survey.html" if is_survey else "report.html")).exists():
         screen.print(f"open {page}", highlight=False, markup=False, soft_wrap=True)
 
@@ -104,6 +105,6 @@ def _show(simulation: "Simulation", as_json: bool) -> None:
     with Progress(screen) as progress:
         report, path = simulate(simulation, progress)
     if as_json:
-        say_json(report)
+        say_json(report.as_json())
     else:
         show_report(report, path, screen)
