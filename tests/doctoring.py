@@ -11,16 +11,14 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-import client.commands.cli
-import server.commands.cli
 from client.doctor.context import DoctorContext
 from client.doctor.doctor import CHECKS, examine, first_failure
+from command_line import run_here
 from csasn.trust.certificates import load_authority
 
 SITES = ("centerA", "centerB", "centerC")
@@ -70,13 +68,7 @@ def running_front(folder, port, certificate):
 
 
 def run(*arguments, code=0):
-    command, *rest = map(str, arguments)
-    main = {"client": client.commands.cli, "server": server.commands.cli}[command].main
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [command, *rest])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    assert ended.value.code == code
+    assert run_here(*arguments) == code
 
 
 class Federation:

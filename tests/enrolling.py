@@ -1,12 +1,8 @@
 """A coordinator and three hospitals that enrol with each other, by the commands that people run."""
 
 import json
-import sys
 
-import pytest
-
-import client.commands.cli
-import server.commands.cli
+from command_line import run_here
 from csasn.platform.configuration import validate
 from csasn.site import find_site
 from csasn.trust.enrolment import read_request
@@ -21,19 +17,16 @@ class Federation:
     """A coordinator and three hospitals in one folder, and their commands run in this process."""
 
     def __init__(self, folder, monkeypatch, capsys):
-        self.path, self.folder, self._monkeypatch, self._capsys = folder, folder / "coordinator", monkeypatch, capsys
+        self.path, self.folder, self._capsys = folder, folder / "coordinator", capsys
         (folder / "passphrase").write_text(PASSPHRASE + "\n")
         self.begin, self.study = "init", "study.yaml"
         monkeypatch.chdir(folder)
 
     def run(self, *arguments, code=0):
         """Output of a command (standard output, or the error where one is expected)."""
-        command, *rest = map(str, arguments)
-        self._monkeypatch.setattr(sys, "argv", [command, *rest])
-        with pytest.raises(SystemExit) as ended:
-            {"client": client.commands.cli, "server": server.commands.cli}[command].main()
+        ended = run_here(*arguments)
         said = self._capsys.readouterr()
-        assert ended.value.code == code, said.err + said.out
+        assert ended == code, said.err + said.out
         return said.err if code else said.out
 
     def site(self, name):

@@ -1,211 +1,185 @@
 """A site's commands before a run: keygen, enroll, install, approve, backup, restore."""
 
-import argparse
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from csasn.platform.command import Commands, add_command, confirm
-from csasn.platform.plain_text import plain
+from csasn.platform.terminal import argument, confirm, option, say
 
 if TYPE_CHECKING:
     from csasn.site import Site
 
-
-def add_commands(commands: Commands) -> None:
-    """Adds them to the command `client`."""
-    keygen = add_command(
-        commands,
-        "keygen",
-        _keygen,
-        "make this site's keys",
-        "Makes the site's identity and its node's key in the site file's folder keys (default: keys/ in state). Private halves\n"
-        "are readable by their owner alone and never leave this machine. Keys that are there are never overwritten.",
-        "client keygen --site centerA",
-    )
-    add_site_arguments(keygen)
-    enroll = add_command(
-        commands,
-        "enroll",
-        _enroll,
-        "write a request to take part in a study",
-        "Writes a file for the coordinator: the public halves of the keys, and the number of training cases. It holds no\n"
-        "secret; read the fingerprint to the coordinator by telephone, so that nobody can put another in its place.",
-        "client enroll --site centerA --study study.yaml",
-    )
-    add_site_arguments(enroll)
-    enroll.add_argument("--study", type=Path, required=True, metavar="FILE", help="study.yaml, from the coordinator")
-    enroll.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: NAME.request.json)")
-    install = add_command(
-        commands,
-        "install",
-        _install,
-        "install the coordinator's kit",
-        "Checks the kit and unpacks it into the site file's folder kit (default: kit/ in state).",
-        "client install --site centerA centerA.kit.zip",
-    )
-    add_site_arguments(install)
-    install.add_argument("kit", type=Path, metavar="KIT", help="the file NAME.kit.zip, from the coordinator")
-    install.add_argument("--replace", action="store_true", help="take a kit of another authority than the one installed")
-    _add_approve(commands)
-    _add_copies(commands)
+SiteName = Annotated[str, option("--site NAME", "the site, such as centerA")]
+SiteFile = Annotated[Path | None, option("--config FILE", "site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)")]
 
 
-def add_site_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say which site."""
-    parser.add_argument("--site", required=True, metavar="NAME", help="the site, such as centerA")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)"
-    )
+def open_site(name: str, config: Path | None) -> "Site":
+    """The site of that name, from its file."""
+    from csasn.site import find_site
+
+    return find_site(name, config)
 
 
-def _add_approve(commands: Commands) -> None:
-    approve = add_command(
-        commands,
-        "approve",
-        _approve,
-        "read what the study may do and with whom, and sign it",
-        "Shows in plain words what leaves this site, and the fingerprint of every other site: have each hospital read you its\n"
-        "own. Nothing trains here before this is signed, and any change of the study or of its members asks again.",
-        "client approve --site centerA --membership membership.json",
-    )
-    add_site_arguments(approve)
-    approve.add_argument("--membership", type=Path, metavar="FILE", help="membership.json, from the coordinator")
-    approve.add_argument("--yes", metavar="PREFIX", help="first 12 digits of the membership that you read, instead of the question")
-    approve.add_argument(
-        "--accept-difference",
-        action="store_true",
-        help="approve although the counts of a single hospital follow from sums of before and after, as is shown then",
-    )
+def keygen(site: SiteName, config: SiteFile = None) -> None:
+    """Make this site's keys.
 
+    Makes the site's identity and its node's key in the site file's folder keys (default: keys/ in state). Private halves
+    are readable by their owner alone and never leave this machine. Keys that are there are never overwritten.
 
-def _add_copies(commands: Commands) -> None:
-    backup = add_command(
-        commands,
-        "backup",
-        _backup,
-        "copy this site's keys, kit and state into one file",
-        "Writes FILE (a tar, mode 0600). What shows images of patients is left out: the image cache,\n"
-        "fingerprint.png and report/. The private keys are in it, so keep it as you keep them.",
-        "client backup --site centerA centerA-monday.tar",
-    )
-    add_site_arguments(backup)
-    backup.add_argument(
-        "file", type=Path, metavar="FILE", help="file to write; one that is there is replaced once the new one is whole"
-    )
-    restore = add_command(
-        commands,
-        "restore",
-        _restore,
-        "bring back what client backup wrote",
-        "Unpacks FILE into the site file's folders, which have to be missing or empty.",
-        "client restore --site centerA centerA-monday.tar",
-    )
-    add_site_arguments(restore)
-    restore.add_argument("file", type=Path, metavar="FILE", help="a file that client backup wrote")
-
-
-def _keygen(arguments: argparse.Namespace) -> None:
+    example:
+      client keygen --site centerA
+    """
     from csasn.trust.identity import create_keys
 
-    site = _site(arguments)
-    public = create_keys(site.keys_folder)
-    _say(
-        f"keys of {site.site} are in {site.keys_folder}; the private halves never leave this machine",
+    folder = open_site(site, config).keys_folder
+    public = create_keys(folder)
+    say(
+        f"keys of {site} are in {folder}; the private halves never leave this machine",
         f"fingerprint: {public.fingerprint}",
-        f"next: client enroll --site {site.site} --study study.yaml",
+        f"next: client enroll --site {site} --study study.yaml",
     )
 
 
-def _enroll(arguments: argparse.Namespace) -> None:
+def enroll(
+    site: SiteName,
+    study: Annotated[Path, option("--study FILE", "study.yaml, from the coordinator")],
+    out: Annotated[Path | None, option("--out FILE", "file to write (default: NAME.request.json)")] = None,
+    config: SiteFile = None,
+) -> None:
+    """Write a request to take part in a study.
+
+    Writes a file for the coordinator: the public halves of the keys, and the number of training cases. It holds no
+    secret; read the fingerprint to the coordinator by telephone, so that nobody can put another in its place.
+
+    example:
+      client enroll --site centerA --study study.yaml
+    """
     from client.trust.enrolment import request_enrolment
     from csasn.platform.storage import write_json
     from csasn.study import read_study
 
-    site = _site(arguments)
-    study = read_study(arguments.study)
-    request = request_enrolment(site, study)
-    out = arguments.out or Path(f"{site.site}.request.json")
+    opened, wanted = open_site(site, config), read_study(study)
+    request = request_enrolment(opened, wanted)
+    out = out or Path(f"{site}.request.json")
     write_json(out, request.model_dump(mode="json"))
     asked = request.enrolment
-    cases = "" if study.survey else f" and the number of training cases, {asked.num_training_cases}"
-    _say(
+    cases = "" if wanted.survey else f" and the number of training cases, {asked.num_training_cases}"
+    say(
         f"{out} holds public keys{cases}; send it to the coordinator",
         f"fingerprint, to be read to the coordinator by telephone: {asked.fingerprint}",
-        f"next: client install --site {site.site} KIT, with the kit that comes back",
+        f"next: client install --site {site} KIT, with the kit that comes back",
     )
 
 
-def _install(arguments: argparse.Namespace) -> None:
+def install(
+    site: SiteName,
+    kit: Annotated[Path, argument("KIT", "the file NAME.kit.zip, from the coordinator")],
+    replace: Annotated[bool, option("--replace", "take a kit of another authority than the one installed")] = False,
+    config: SiteFile = None,
+) -> None:
+    """Install the coordinator's kit.
+
+    Checks the kit and unpacks it into the site file's folder kit (default: kit/ in state).
+
+    example:
+      client install --site centerA centerA.kit.zip
+    """
     from client.trust.enrolment import install_kit
     from csasn import __version__
     from csasn.trust.certificates import certificate_fingerprint
     from csasn.trust.enrolment import AUTHORITY
 
-    site = _site(arguments)
-    kit = install_kit(site, arguments.kit, arguments.replace)
-    _say(
-        f"the kit of study {kit.study_hash[:12]} is in {site.kit_folder}; the coordinator is at {kit.address}",
+    opened = open_site(site, config)
+    there = install_kit(opened, kit, replace)
+    say(
+        f"the kit of study {there.study_hash[:12]} is in {opened.kit_folder}; the coordinator is at {there.address}",
         "fingerprint of its authority, to be compared with the coordinator by telephone:",
-        f"  {certificate_fingerprint((site.kit_folder / AUTHORITY).read_bytes())}",
-        *(
-            [f"the coordinator runs version {kit.software_version}, here is {__version__}"]
-            if kit.software_version != __version__
-            else []
-        ),
-        f"next: client approve --site {site.site}, once the membership is proposed",
+        f"  {certificate_fingerprint((opened.kit_folder / AUTHORITY).read_bytes())}",
     )
+    if there.software_version != __version__:
+        say(f"the coordinator runs version {there.software_version}, here is {__version__}")
+    say(f"next: client approve --site {site}, once the membership is proposed")
 
 
-def _approve(arguments: argparse.Namespace) -> None:
-    from client.trust.approval import approve, check_prefix, obtain_membership, review
+def approve(
+    site: SiteName,
+    membership: Annotated[Path | None, option("--membership FILE", "membership.json, from the coordinator")] = None,
+    yes: Annotated[
+        str | None, option("--yes PREFIX", "first 12 digits of the membership that you read, instead of the question")
+    ] = None,
+    accept_difference: Annotated[
+        bool,
+        option(
+            "--accept-difference",
+            "approve although the counts of a single hospital follow from sums of before and after, as is shown then",
+        ),
+    ] = False,
+    config: SiteFile = None,
+) -> None:
+    """Read what the study may do and with whom, and sign it.
+
+    Shows in plain words what leaves this site, and the fingerprint of every other site: have each hospital read you its
+    own. Nothing trains here before this is signed, and any change of the study or of its members asks again.
+
+    example:
+      client approve --site centerA --membership membership.json
+    """
+    from client.trust import approval
     from client.trust.coordinator_link import fetch_membership
     from client.trust.separability import check_differences, find_differences
     from csasn.trust.enrolment import read_kit
 
-    site = _site(arguments)
-    kit, study = read_kit(site.kit_folder)
-    membership = obtain_membership(site, kit, arguments.membership, fetch_membership)
-    _say(*review(site, study, membership), "")
-    for difference in find_differences(site, membership):
-        _say(f"  ! {difference.line}", "")
-    check_differences(site, membership, accepted=arguments.accept_difference)
-    if arguments.yes is None:
-        confirm(f"does {site.site} take part in this, with these members?", "--yes PREFIX")
+    opened = open_site(site, config)
+    kit, study = read_kit(opened.kit_folder)
+    proposed = approval.obtain_membership(opened, kit, membership, fetch_membership)
+    say(*approval.review(opened, study, proposed), "")
+    for difference in find_differences(opened, proposed):
+        say(f"  ! {difference.line}", "")
+    check_differences(opened, proposed, accepted=accept_difference)
+    if yes is None:
+        confirm(f"does {site} take part in this, with these members?", "--yes PREFIX")
     else:
-        check_prefix(membership, arguments.yes)
-    approve(site, study, membership)
-    _say(f"approved by {site.site}: {site.kit_folder / 'approval.json'}")
+        approval.check_prefix(proposed, yes)
+    approval.approve(opened, study, proposed)
+    say(f"approved by {site}: {opened.kit_folder / 'approval.json'}")
 
 
-def _backup(arguments: argparse.Namespace) -> None:
+def backup(
+    site: SiteName,
+    file: Annotated[Path, argument("FILE", "file to write; one that is there is replaced once the new one is whole")],
+    config: SiteFile = None,
+) -> None:
+    """Copy this site's keys, kit and state into one file.
+
+    Writes FILE (a tar, mode 0600). What shows images of patients is left out: the image cache,
+    fingerprint.png and report/. The private keys are in it, so keep it as you keep them.
+
+    example:
+      client backup --site centerA centerA-monday.tar
+    """
     from client.trust.withdrawal import CACHE, PAGES
     from client.worker.kept import LEFT_OUT_OF_BACKUPS
     from csasn.platform.backup import write_backup
 
-    site = _site(arguments)
-    left_out = [Path(site.state) / name for name in (CACHE, *PAGES)]
-    left_out += [path for name in LEFT_OUT_OF_BACKUPS for path in site.run_folder.glob(f"*/{name}")]
-    num_files = write_backup(arguments.file, _folders(site), leave_out=left_out)
-    _say(f"{num_files} files of {site.site} are in {arguments.file}")
+    opened = open_site(site, config)
+    left_out = [Path(opened.state) / name for name in (CACHE, *PAGES)]
+    left_out += [path for name in LEFT_OUT_OF_BACKUPS for path in opened.run_folder.glob(f"*/{name}")]
+    say(f"{write_backup(file, _folders(opened), leave_out=left_out)} files of {site} are in {file}")
 
 
-def _restore(arguments: argparse.Namespace) -> None:
+def restore(
+    site: SiteName, file: Annotated[Path, argument("FILE", "a file that client backup wrote")], config: SiteFile = None
+) -> None:
+    """Bring back what client backup wrote.
+
+    Unpacks FILE into the site file's folders, which have to be missing or empty.
+
+    example:
+      client restore --site centerA centerA-monday.tar
+    """
     from csasn.platform.backup import restore_backup
 
-    site = _site(arguments)
-    _say(f"{restore_backup(arguments.file, _folders(site))} files of {site.site} are back")
+    say(f"{restore_backup(file, _folders(open_site(site, config)))} files of {site} are back")
 
 
 def _folders(site: "Site") -> dict[str, Path]:
     return {"state": Path(site.state), "keys": site.keys_folder, "kit": site.kit_folder}
-
-
-def _site(arguments: argparse.Namespace) -> "Site":
-    from csasn.site import find_site
-
-    return find_site(arguments.site, arguments.config)
-
-
-def _say(*lines: str) -> None:
-    sys.stdout.write("\n".join(map(plain, lines)) + "\n")  # they may quote the coordinator

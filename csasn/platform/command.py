@@ -1,80 +1,20 @@
-"""What every command shares: errors with a hint on standard error, and exit codes."""
+"""What every process shares: errors with a hint on standard error, exit codes, its log. Arguments are in `terminal`."""
 
-import argparse
 import logging
 import os
 import pwd
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
-from csasn.errors import ConfigurationError, CsasnError, Stopped, StorageError
+from csasn.errors import CsasnError, Stopped, StorageError
 from csasn.platform.plain_text import plain
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 EXIT_CODES = """exit codes:
   0 done   2 wrong arguments   3 study or site file   4 data   5 model or weights   6 training cannot go on
   7 a message broke the contract   8 too few sites   9 a file cannot be written   10 run directory   11 not to be trusted: a key,
   signature, certificate or enrolment   12 the coordinator cannot be reached   130 stopped"""
-
-
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-
-def add_command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], summary: str, description: str, example: str
-) -> argparse.ArgumentParser:
-    """A subcommand with what all share: a description in lines as written, an example, and the exit codes."""
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=f"example:\n  {example}\n\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(command=run)
-    return parser
-
-
-def add_health(parser: argparse.ArgumentParser) -> None:
-    """The option `--health`."""
-    parser.add_argument(
-        "--health",
-        default="",
-        metavar="HOST:PORT",
-        help="answer probes of Kubernetes here, by the gRPC health service: serving, or not (default: nowhere)",
-    )
-
-
-def progress_bars(*, transient: bool = False) -> "Progress":
-    """Progress bars on standard error, where that is a terminal; transient ones vanish at the end."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    return Progress(console=console, transient=transient, disable=not console.is_terminal)
-
-
-@contextmanager
-def bars_by_name() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Makes a bar by its name, where standard error is a terminal; it appears when it is first told how far the work is."""
-    with progress_bars(transient=True) as progress:
-
-        def bar(name: str) -> Callable[[int, int], None]:
-            task: TaskID | None = None
-
-            def advance(done: int, total: int) -> None:
-                nonlocal task
-                task = progress.add_task(name) if task is None else task
-                progress.update(task, completed=done, total=total)
-
-            return advance
-
-        yield bar
 
 
 def run_command(command: Callable[[], None]) -> int:
@@ -113,24 +53,6 @@ def print_error(error: CsasnError) -> None:
     """The error on standard error."""
     with suppress(OSError):  # a log on a full disk: the exit code says it too
         sys.stderr.write(f"error: {plain(error.message)}\n" + (f"hint: {plain(error.hint)}\n" if error.hint else ""))
-
-
-def confirm(question: str, flag: str) -> None:
-    """Asks a person at the terminal, and goes on only after the whole word yes. `flag` is what a script gives instead.
-
-    Raises:
-        ConfigurationError: standard input is no terminal.
-        Stopped: the answer was another.
-    """
-    if not sys.stdin.isatty():
-        raise ConfigurationError("this wants a yes, and standard input is no terminal", f"run it in a terminal, or give {flag}")
-    try:
-        answer = input(f"{question} [yes/no] ")
-    except EOFError:  # Ctrl-D, which leaves the cursor behind the question
-        sys.stdout.write("\n")
-        answer = ""
-    if answer.strip().lower() != "yes":
-        raise Stopped("not confirmed, nothing was changed")
 
 
 def permission_denied(error: PermissionError) -> StorageError:

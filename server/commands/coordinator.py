@@ -1,198 +1,164 @@
 """The coordinator's commands during a run: start, run, status, stop, report, receipts."""
 
-import argparse
-import json
 import os
 import sys
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from csasn.errors import ConfigurationError, QuorumError, RunError
-from csasn.platform.command import Commands, add_command, add_health
-from server.commands.enrolment import add_folder
+from csasn.platform.terminal import Health, argument, console, option, say, say_json
+from server.commands.enrolment import FOLDER, Folder
+from server.commands.simulate import show_report
+
+if TYPE_CHECKING:
+    from server.office.study_folder import StudyFolder
 
 
-def add_commands(commands: Commands) -> None:
-    """Adds them to the command `server`."""
-    for add in (_add_start, _add_run, _add_status, _add_stop, _add_report, _add_receipts):
-        add_folder(add(commands))
+def start(
+    run: Annotated[bool, option("--run", "also keep `server run` going, until the study is finished")] = False,
+    listen: Annotated[str, option("--listen ADDRESS", "address to listen at (default: all)")] = "0.0.0.0",  # noqa: S104
+    port: Annotated[int, option("--port PORT", "port to listen at, where a router maps another one to it")] = 0,
+    superlink_port: Annotated[
+        int,
+        option(
+            "--superlink-port PORT",
+            "port of SuperLink on 127.0.0.1, where nginx passes requests to it (default: any that is free)",
+        ),
+    ] = 0,
+    on_trouble: Annotated[
+        str,
+        option(
+            "--on-trouble COMMAND",
+            "a program, called with one line when the run waits a minute for a site, it failed, or a certificate ends in 14 days",
+        ),
+    ] = "",
+    health: Health = "",
+    folder: Folder = FOLDER,
+) -> None:
+    """Keep SuperLink and the front running.
 
+    Listens for the sites, at the port of the address that they were given, until SIGTERM or Ctrl-C; what ends is started
+    anew. Under systemd it says when it is ready, and keeps its watchdog.
 
-def _add_start(commands: Commands) -> argparse.ArgumentParser:
-    start = add_command(
-        commands,
-        "start",
-        _start,
-        "keep SuperLink and the front running",
-        "Listens for the sites, at the port of the address that they were given, until SIGTERM or Ctrl-C; what ends is started\n"
-        "anew. Under systemd it says when it is ready, and keeps its watchdog.",
-        "server start --run",
-    )
-    start.add_argument("--run", action="store_true", help="also keep `server run` going, until the study is finished")
-    start.add_argument("--listen", default="0.0.0.0", metavar="ADDRESS", help="address to listen at (default: all)")  # noqa: S104
-    start.add_argument(
-        "--port", type=int, default=0, metavar="PORT", help="port to listen at, where a router maps another one to it"
-    )
-    start.add_argument(
-        "--superlink-port",
-        type=int,
-        default=0,
-        metavar="PORT",
-        help="port of SuperLink on 127.0.0.1, where nginx passes requests to it (default: any that is free)",
-    )
-    start.add_argument(
-        "--on-trouble",
-        default="",
-        metavar="COMMAND",
-        help="a program, called with one line when the run waits a minute for a site, it failed, or a certificate ends in 14 days",
-    )
-    add_health(start)
-    return start
-
-
-def _add_run(commands: Commands) -> argparse.ArgumentParser:
-    return add_command(
-        commands,
-        "run",
-        _run,
-        "run the study, or go on with it",
-        "Waits until every site has approved; then trains, round by round. It may be killed and started again at any instant.",
-        "server run",
-    )
-
-
-def _add_status(commands: Commands) -> argparse.ArgumentParser:
-    status = add_command(
-        commands,
-        "status",
-        _status,
-        "who is enrolled, approved, online; the rounds so far; what needs a person",
-        "Exit code 8 with --check where something needs a person, for cron or monitoring.",
-        "server status --check || mail -s study it@example.org",
-    )
-    how = status.add_mutually_exclusive_group()
-    how.add_argument("--json", action="store_true", help="for scripts")
-    how.add_argument("--check", action="store_true", help="print troubles alone; exit code 8 if there are any")
-    return status
-
-
-def _add_stop(commands: Commands) -> argparse.ArgumentParser:
-    return add_command(
-        commands,
-        "stop",
-        _stop,
-        "end `server start` and all it runs",
-        "A run that was under way goes on at the next start.",
-        "server stop",
-    )
-
-
-def _add_report(commands: Commands) -> argparse.ArgumentParser:
-    report = add_command(
-        commands,
-        "report",
-        _report,
-        "the report of the run, or of the survey",
-        "Tables from the run's report.json, of a survey its survey.json, and where its page for a browser is.",
-        "server report",
-    )
-    report.add_argument("--json", action="store_true", help="print report.json or survey.json itself")
-    return report
-
-
-def _add_receipts(commands: Commands) -> argparse.ArgumentParser:
-    receipts = add_command(
-        commands,
-        "receipts",
-        _receipts,
-        "what the coordinator received of one site, for that site's own audit",
-        "Prints the site's lines of received.jsonl, and no other site's. The site compares them with its ledger by\n"
-        "client audit --received FILE.",
-        "server receipts centerA > centerA.received.jsonl",
-    )
-    receipts.add_argument("site", help="the site to whom the lines will be given")
-    return receipts
-
-
-def _start(arguments: argparse.Namespace) -> None:
+    example:
+      server start --run
+    """
     from csasn.platform.supervision import ServiceManager, told_health
-    from server.office.service import StartSettings, start
+    from server.office import service
 
-    settings = StartSettings(
-        arguments.listen, arguments.port, arguments.run, arguments.on_trouble, superlink_port=arguments.superlink_port
-    )
-    with told_health(arguments.health) as tell_ready:
-        start(arguments.folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say, tell_ready)
+    settings = service.StartSettings(listen, port, run, on_trouble, superlink_port=superlink_port)
+    with told_health(health) as tell_ready:
+        service.start(folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say_when, tell_ready)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def run(folder: Folder = FOLDER) -> None:
+    """Run the study, or go on with it.
+
+    Waits until every site has approved; then trains, round by round. It may be killed and started again at any instant.
+
+    example:
+      server run
+    """
     from csasn.platform.supervision import end_on_sigterm
-    from server.office.service import run
+    from server.office import service
 
     end_on_sigterm()
-    _say(f"everything is in {run(arguments.folder, _say)}")
+    _say_when(f"everything is in {service.run(folder, _say_when)}")
 
 
-def _status(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
+def status(
+    json: Annotated[bool, option("--json", "for scripts")] = False,
+    check: Annotated[bool, option("--check", "print troubles alone; exit code 8 if there are any")] = False,
+    folder: Folder = FOLDER,
+) -> None:
+    """Who is enrolled, approved, online; the rounds so far; what needs a person.
 
-    from server.office.enrolment import Enrolments
+    Exit code 8 with --check where something needs a person, for cron or monitoring.
+
+    example:
+      server status --check || mail -s study it@example.org
+    """
     from server.office.status import find_troubles, read_status, status_view
-    from server.office.study_folder import StudyFolder
 
-    desk = StudyFolder(Enrolments.open(arguments.folder))
-    if arguments.check:
-        if troubles := find_troubles(desk):
+    study_folder = _open(folder)
+    if check:
+        if troubles := find_troubles(study_folder):
             raise QuorumError("; ".join(troubles), "see server status")
-        return
-    status = read_status(desk)
-    if arguments.json:
-        sys.stdout.write(json.dumps(status.model_dump(mode="json"), indent=1) + "\n")
+    elif json:
+        say_json(read_status(study_folder).model_dump(mode="json"))
     else:
-        Console().print(status_view(status), highlight=False)
+        console().print(status_view(read_status(study_folder)), highlight=False)
 
 
-def _stop(arguments: argparse.Namespace) -> None:
-    from server.office.service import stop
+def stop(folder: Folder = FOLDER) -> None:
+    """End `server start` and all it runs.
 
-    stop(arguments.folder)
+    A run that was under way goes on at the next start.
+
+    example:
+      server stop
+    """
+    from server.office import service
+
+    service.stop(folder)
 
 
-def _report(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
+def report(
+    json: Annotated[bool, option("--json", "print report.json or survey.json itself")] = False, folder: Folder = FOLDER
+) -> None:
+    """The report of the run, or of the survey.
 
-    from server.commands.terminal import read_report, show_report
-    from server.office.enrolment import Enrolments
-    from server.office.study_folder import StudyFolder
+    Tables from the run's report.json, of a survey its survey.json, and where its page for a browser is.
+
+    example:
+      server report
+    """
+    from json import loads
+
+    from csasn.report.types import Report, SurveyReport
     from server.run.run_directory import report_name
 
-    desk = StudyFolder(Enrolments.open(arguments.folder))
-    path = desk.run_path / report_name(desk.enrolments.study)
+    study_folder = _open(folder)
+    path = study_folder.run_path / report_name(study_folder.enrolments.study)
     if not path.exists():
         raise RunError(f"{path} does not exist", "the run has not come to its end; see server status")
-    report = json.loads(path.read_text())
-    if arguments.json:
-        sys.stdout.write(json.dumps(report, indent=1) + "\n")
+    found = loads(path.read_text())
+    if json:
+        say_json(found)
     else:
-        show_report(read_report(report), path.parent, Console())
+        kind = SurveyReport if "tables" in found else Report
+        show_report(kind.of_json(found), path.parent, console())
 
 
-def _receipts(arguments: argparse.Namespace) -> None:
+def receipts(site: Annotated[str, argument("SITE", "the site to whom the lines will be given")], folder: Folder = FOLDER) -> None:
+    """What the coordinator received of one site, for that site's own audit.
+
+    Prints the site's lines of received.jsonl, and no other site's. The site compares them with its ledger by
+    client audit --received FILE.
+
+    example:
+      server receipts centerA > centerA.received.jsonl
+    """
     from csasn.federated.receipt import RECEIVED_FILE, read_receipts
-    from server.office.enrolment import Enrolments
-    from server.office.study_folder import StudyFolder
 
-    desk = StudyFolder(Enrolments.open(arguments.folder))
-    if arguments.site not in desk.enrolments.study.federation.sites:
-        sites = ", ".join(desk.enrolments.study.federation.sites)
-        raise ConfigurationError(f"site is {arguments.site!r}, expected one of {sites}", "see server status")
-    receipts, unreadable = read_receipts(desk.run_path / RECEIVED_FILE)
-    for receipt in receipts:
-        if receipt.site == arguments.site:
+    study_folder = _open(folder)
+    if site not in (sites := study_folder.enrolments.study.federation.sites):
+        raise ConfigurationError(f"site is {site!r}, expected one of {', '.join(sites)}", "see server status")
+    found, unreadable = read_receipts(study_folder.run_path / RECEIVED_FILE)
+    for receipt in found:
+        if receipt.site == site:
             sys.stdout.write(receipt.model_dump_json() + "\n")
     if unreadable:
         sys.stderr.write(f"warning: {unreadable} lines of {RECEIVED_FILE} cannot be read and are left out\n")
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-    sys.stdout.flush()
+def _open(folder: Path) -> "StudyFolder":
+    from server.office.enrolment import Enrolments
+    from server.office.study_folder import StudyFolder
+
+    return StudyFolder(Enrolments.open(folder))
+
+
+def _say_when(line: str) -> None:
+    say(f"{time.strftime('%H:%M:%S')} {line}")

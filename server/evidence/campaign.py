@@ -7,9 +7,9 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from csasn.measures.cases import Classes
+from csasn.platform.terminal import progress_bars
 from csasn.site import Site, find_site
 from server.evidence.cells import Cell, base_study
 from server.evidence.deciding import decide, weights_without_rounds
@@ -83,9 +83,7 @@ class Campaign:
     def run(self, cells: Sequence[Cell], num_jobs: int) -> list[str]:
         """Runs cells; names of those that failed."""
         failed: list[str] = []
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        bars = Progress(*columns, console=console, speed_estimate_period=SPEED_OVER_S, disable=not console.is_terminal)
+        bars = progress_bars(speed_over_s=SPEED_OVER_S)
         workshop = Workshop(self.work, self.sites, self.device, self.grid.phantom)
         with terminated_as_interrupted(), bars:
             task = bars.add_task(self.results.name, total=len(cells))

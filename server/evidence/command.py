@@ -1,72 +1,61 @@
 """The command `csasn ablate`."""
 
-import argparse
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from csasn.errors import ConfigurationError, RunError, Stopped
+from csasn.platform.terminal import Command, argument, console, option, say
 
 if TYPE_CHECKING:
     from server.evidence.campaign import Campaign
     from server.evidence.cells import Cell
 
-WIDTH = 160  # of tables in a log
 PICTURE = "results.svg"
-EXAMPLE = """example:
-  csasn phantom --out demo
-  csasn ablate tests/evidence/upload_bits.yaml --jobs 2
-"""
 
 
-def add_ablate(parser: argparse.ArgumentParser) -> None:
-    """The arguments of the command."""
-    parser.epilog = f"{EXAMPLE}\n{parser.epilog}"
-    parser.add_argument("grid", type=Path, metavar="GRID", help="grid file: study, variants, seeds, comparisons")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of results (default: the grid's name, beside GRID)")
-    parser.add_argument("--only", action="append", default=[], metavar="VARIANT", help="run this variant; repeat for several")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="SEED", help="run these seeds of the grid")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once: as many as there are cores (default 1)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where models are trained (default cpu)")
-    parser.add_argument(
-        "--any-code", action="store_true", help="keep results that another version of the code made of the same data"
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--dry-run", action="store_true", help="list the cells and run none: done, stale (of other code or data) or to do"
-    )
-    what.add_argument("--report", action="store_true", help="run none, write and print the tables of what is done")
-    parser.set_defaults(command=_ablate)
+def ablate(
+    grid: Annotated[Path, argument("GRID", "grid file: study, variants, seeds, comparisons")],
+    more_seeds: Annotated[list[int] | None, argument("SEED...", "further seeds, after --seeds SEED")] = None,
+    out: Annotated[Path | None, option("--out DIR", "folder of results (default: the grid's name, beside GRID)")] = None,
+    only: Annotated[list[str] | None, option("--only VARIANT", "run this variant; repeat for several")] = None,
+    seeds: Annotated[list[int] | None, option("--seeds SEED", "run these seeds of the grid: --seeds 1 2 3")] = None,
+    jobs: Annotated[int, option("--jobs N", "cells at once: as many as there are cores (default 1)")] = 1,
+    device: Annotated[Literal["cpu", "cuda"], option("--device", "where models are trained (default cpu)")] = "cpu",
+    any_code: Annotated[bool, option("--any-code", "keep results that another version of the code made of the same data")] = False,
+    dry_run: Annotated[
+        bool, option("--dry-run", "list the cells and run none: done, stale (of other code or data) or to do")
+    ] = False,
+    report: Annotated[bool, option("--report", "run none, write and print the tables of what is done")] = False,
+) -> None:
+    """Train variants of a study over several seeds, score them case by case, and compare them.
 
-
-ABLATE = "train variants of a study over several seeds, score them case by case, and compare them", add_ablate
-
-
-def _ablate(arguments: argparse.Namespace) -> None:
+    example:
+      csasn phantom --out demo
+      csasn ablate tests/evidence/upload_bits.yaml --jobs 2
+    """
     from server.evidence.campaign import Campaign
     from server.evidence.cells import cells_of
     from server.evidence.grid import read_grid
     from server.evidence.results import Results, locked_folder
 
-    if arguments.jobs < 1:
-        raise ConfigurationError(f"--jobs is {arguments.jobs}, expected 1 or more", "as many as there are cores, or one")
-    grid = read_grid(arguments.grid)
-    chosen = cells_of(grid, arguments.only, arguments.seeds)
-    folder = arguments.out or arguments.grid.parent / arguments.grid.stem
+    if jobs < 1:
+        raise ConfigurationError(f"--jobs is {jobs}, expected 1 or more", "as many as there are cores, or one")
+    wanted = read_grid(grid)
+    chosen = cells_of(wanted, only or [], [*(seeds or []), *(more_seeds or [])])
+    folder = out or grid.parent / grid.stem
 
     def begin() -> Campaign:
-        results = Results(folder, arguments.grid.stem, grid.prevalence)
-        return Campaign.of(grid, results, cells_of(grid), arguments.device, arguments.any_code)
+        return Campaign.of(wanted, Results(folder, grid.stem, wanted.prevalence), cells_of(wanted), device, any_code)
 
-    if arguments.dry_run:
+    if dry_run:
         _list(begin(), chosen)
         return
     with locked_folder(folder):
         campaign = begin()
-        failed = [] if arguments.report else _run(campaign, chosen, arguments.jobs)
+        failed = [] if report else _run(campaign, chosen, jobs)
         _report(campaign)
     if failed:
         raise RunError(
@@ -75,17 +64,19 @@ def _ablate(arguments: argparse.Namespace) -> None:
         )
 
 
+ABLATE = Command(ablate, either=("dry_run", "report"))
+
+
 def _list(campaign: "Campaign", cells: Sequence["Cell"]) -> None:
     for cell in cells:
         done = "done" if campaign.is_done(cell) else "stale" if campaign.results.finished(cell) else "to do"
-        sys.stdout.write(f"{done:6} {cell.name:32} {cell.method:40} study {cell.study.study_hash[:12]}\n")
+        say(f"{done:6} {cell.name:32} {cell.method:40} study {cell.study.study_hash[:12]}")
 
 
 def _run(campaign: "Campaign", cells: Sequence["Cell"], num_jobs: int) -> list[str]:
     """Runs what is not done; the names of the cells that failed."""
     waiting = campaign.missing(cells)
-    sys.stdout.write(f"{len(cells)} cells, of which {len(cells) - len(waiting)} are done\n")
-    sys.stdout.flush()
+    say(f"{len(cells)} cells, of which {len(cells) - len(waiting)} are done")
     begun = time.monotonic()
     try:
         return campaign.run(waiting, num_jobs)
@@ -104,8 +95,6 @@ def _report(campaign: "Campaign") -> None:
     Raises:
         RunError: all results are of a study that the grid no longer has.
     """
-    from rich.console import Console
-
     from csasn.platform.storage import write_atomically, write_json
     from server.evidence.picture import draw_comparisons
     from server.evidence.tables import draw, markdown, tables_of
@@ -122,6 +111,5 @@ def _report(campaign: "Campaign") -> None:
     if picture:
         write_atomically(folder / PICTURE, picture.encode())
     write_atomically(folder / "results.md", markdown(summary, tables, PICTURE if picture else "").encode())
-    console = Console()
-    Console(width=None if console.is_terminal else WIDTH).print(draw(tables))
-    sys.stdout.write(f"{summary.num_done} of {summary.num_cells} cells are done; everything is in {folder}\n")
+    console().print(draw(tables))
+    say(f"{summary.num_done} of {summary.num_cells} cells are done; everything is in {folder}")

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+from rich.progress import TaskID
 from rich.text import Text
 
 from csasn.federated.messages import Kind
 from csasn.platform.plain_text import plain
+from csasn.platform.terminal import progress_bars
 from csasn.report.events import (
     BaselineTrained,
     Evaluated,
@@ -34,8 +34,7 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-        self._bars = Bars(*columns, console=console, disable=not console.is_terminal)
+        self._bars = progress_bars(console)
         self._task: TaskID | None = None
         self._study: Study | None = None
         self._exchange = 0  # of those that the bar counts, the one that goes on

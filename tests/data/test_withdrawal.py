@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.commands.cli import command_parser
 from client.trust.audit import audit
 from client.worker.worker import SiteWorker
+from command_line import run_here
 from csasn.data.cases import load_records, load_site_data
 from csasn.data.withdrawals import WITHDRAWN_FILE, Withdrawn
 from csasn.errors import TrustError
 from csasn.federated.messages import Kind
-from csasn.platform.command import run_command
 from csasn.platform.storage import private_folder
 from csasn.privacy.contract import USED
 from csasn.privacy.ledger import EMPTY_SHA256, LEDGER_FILE, Contents, Ledger, Occasion
@@ -30,8 +29,7 @@ WHY = "consent withdrawn by letter"
 
 def withdraw(hospitals: Path, patient: str, *more: str, why: str = WHY, site: str = "centerA") -> int:
     named = ("--site", site, "--config", f"{hospitals}/sites/{site}.yaml", "--study", f"{hospitals}/study.yaml")
-    parsed = command_parser().parse_args(["withdraw", *named, "--patient", patient, "--why", why, *more])
-    return run_command(lambda: parsed.command(parsed))
+    return run_here("client", "withdraw", *named, "--patient", patient, "--why", why, *more)
 
 
 @pytest.fixture
@@ -268,7 +266,6 @@ def test_the_json_of_the_audit_has_them(hospital, capsys):
     folder, _, _ = hospital
     assert withdraw(folder, "P5") == 0
     capsys.readouterr()
-    parsed = command_parser().parse_args(["audit", "--site", "centerA", "--config", f"{folder}/sites/centerA.yaml", "--json"])
-    assert run_command(lambda: parsed.command(parsed)) == 0
+    assert run_here("client", "audit", "--site", "centerA", "--config", f"{folder}/sites/centerA.yaml", "--json") == 0
     (withdrawal,) = json.loads(capsys.readouterr().out)["withdrawals"]
     assert (withdrawal["line"], withdrawal["why"], withdrawal["runs"]) == (1, WHY, [])

@@ -1,6 +1,5 @@
 """What is in deploy/: units, images, manifests and site files keep what they promise, and its README names commands that exist."""
 
-import argparse
 import itertools
 import json
 import os
@@ -23,9 +22,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-import csasn.commands.cli
-import server.commands.cli
-from client.commands.cli import command_parser
+from command_line import arguments as arguments_of
 from csasn.platform.supervision import free_port
 from csasn.site import Policy, Site, read_site
 
@@ -352,25 +349,16 @@ def documented_commands():
 
 @pytest.mark.parametrize(("command", "arguments"), sorted(set(documented_commands())))
 def test_every_command_in_the_readme_exists(command, arguments):
-    parser = {
-        "server": server.commands.cli._parser,
-        "client": command_parser,
-        "csasn": getattr(csasn.commands.cli, "_parser", None),
-    }[command]()
-    try:
-        parsed = parser.parse_args(arguments)
-    except SystemExit as refusal:
-        pytest.fail(f"{command} {' '.join(arguments)}: exit code {refusal.code}")
-    assert isinstance(parsed, argparse.Namespace)
+    assert arguments_of(command, *arguments)
 
 
 def test_nginx_passes_to_where_the_documented_command_puts_superlink_and_front():
     text = (DEPLOY / "nginx/csasn.conf").read_text()
     (command,) = re.findall(r"(?m)^#   server (start .*)$", text)
-    started = server.commands.cli._parser().parse_args(shlex.split(command))
-    assert started.listen == "127.0.0.1"
-    assert set(re.findall(r"http://127\.0\.0\.1:(\d+);", text)) == {str(started.superlink_port)}
-    assert set(re.findall(r"https://127\.0\.0\.1:(\d+);", text)) == {str(started.port)}
+    started = arguments_of("server", *shlex.split(command))
+    assert started["listen"] == "127.0.0.1"
+    assert set(re.findall(r"http://127\.0\.0\.1:(\d+);", text)) == {str(started["superlink_port"])}
+    assert set(re.findall(r"https://127\.0\.0\.1:(\d+);", text)) == {str(started["port"])}
 
 
 def test_the_readme_goes_all_the_way():

@@ -6,8 +6,7 @@ from typing import Protocol
 
 import pytest
 
-from client.commands.cli import command_parser
-from csasn.platform.command import run_command
+from command_line import run_here
 from import_scene import ROWS, THINGS, Done, Hospital, make_hospital
 
 
@@ -23,9 +22,7 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> I
 
         def start(hospital: Hospital, *arguments: object) -> Done:
             site = ("--site", "centerA", "--config", str(hospital.folder / "site.yaml"))
-            parsed = command_parser().parse_args(["import", *site, *map(str, arguments)])
-            code = run_command(lambda: parsed.command(parsed))
-            return Done(code, *capfd.readouterr())
+            return Done(run_here("client", "import", *site, *arguments), *capfd.readouterr())
 
         yield start
 

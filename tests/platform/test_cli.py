@@ -7,12 +7,17 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from PIL import Image
+from rich.console import Console
+from typer.main import get_command
 
+from command_line import PROGRAMS, arguments, run_here
 from csasn.errors import CsasnError, DataError, Stopped, StorageError
-from csasn.platform.command import confirm, run_command
+from csasn.platform.command import run_command
+from csasn.platform.terminal import confirm, console, progress_bars
 
 COMMAND = Path(sys.prefix) / "bin"
 
@@ -42,6 +47,93 @@ def test_help_says_what_each_exit_code_means(command):
     assert done.returncode == 0
     assert command[0] in done.stdout
     assert "exit codes" in done.stdout
+
+
+COMMANDS = [(program, name) for program, app in PROGRAMS.items() for name in get_command(app).commands]
+
+
+@pytest.mark.parametrize(("program", "name"), COMMANDS)
+def test_help_shows_each_argument_with_its_words_in_plain_text(program, name, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert run_here(program, name, "-h") == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "\\[" not in said
+    assert said.count("rguments:") <= 1  # click's own list beside that of typer
+    taken = get_type_hints(get_command(PROGRAMS[program]).commands[name].callback, include_extras=True)
+    words = [hint.__metadata__[0].help for hint in taken.values() if hasattr(hint, "__metadata__")]
+    assert len(words) == len(taken) - 1  # what it returns
+    told = "".join(said.split())
+    assert all("".join(word.split()) in told for word in words)
+
+
+def test_help_lists_each_command_with_its_summary(capsys):
+    for program, app in PROGRAMS.items():
+        assert run_here(program, "--help") == 0
+        told = " ".join(capsys.readouterr().out.split())
+        for name, command in get_command(app).commands.items():
+            assert f"{name} {command.short_help}" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("server", "status", "--json", "--check"), "argument --check: not allowed with argument --json"),
+        (("server", "simulate", "study.yaml", "--resume", "--anew"), "argument --anew: not allowed with argument --resume"),
+        (("server", "survey", "study.yaml"), "one of the arguments --sites, --address is required"),
+        (
+            ("server", "survey", "study.yaml", "--sites", "s", "--address", "a:1"),
+            "argument --address: not allowed with argument --sites",
+        ),
+        (("client", "status", "--site", "centerA", "--check", "--json"), "argument --check: not allowed with argument --json"),
+        (
+            ("client", "import", "--site", "centerA"),
+            "one of the arguments --dicom, --dicomweb, --approve, --discard, --pseudonyms is required",
+        ),
+        (
+            ("client", "import", "--site", "centerA", "--approve", "--discard"),
+            "argument --discard: not allowed with argument --approve",
+        ),
+        (("client", "import", "--site", "centerA", "--dicom", "d", "--frames", "0"), "0 is not in the range 1<=x<=100"),
+        (("csasn", "predict", "model", "a.png", "--csv", "--json"), "argument --csv: not allowed with argument --json"),
+        (("csasn", "ablate", "grid.yaml", "--dry-run", "--report"), "argument --report: not allowed with argument --dry-run"),
+        (("csasn", "export", "model", "--out", "o", "--format", "pdf"), "'pdf' is not one of 'onnx', 'safetensors'"),
+        (("csasn", "train", "study.yaml"), "Missing option '--out'"),
+        (("client", "install", "--site", "centerA"), "Missing argument 'KIT'"),
+        (("client", "--fly"), "--fly"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_done(words, says, capsys):
+    assert run_here(*words) == 2
+    said = capsys.readouterr()
+    assert says in said.err
+    assert f"Try '{words[0]}" in said.err
+    assert not said.out
+
+
+def test_several_seeds_follow_one_option_or_several():
+    for words in (("grid.yaml", "--seeds", 1, 2, 3), ("grid.yaml", "--seeds", 1, "--seeds", 2, "--seeds", 3)):
+        taken = arguments("csasn", "ablate", *words)
+        assert [*taken["seeds"], *(taken["more_seeds"] or ())] == [1, 2, 3]
+
+
+def test_a_site_takes_part_without_a_command_and_commands_name_their_own_site(capsys):
+    assert arguments("client", "--site", "centerA") == {"site": "centerA", "config": None, "health": ""}
+    assert run_here("client", "--site", "centerA", "status") == 2
+    assert "Missing option '--site'" in capsys.readouterr().err
+
+
+def test_a_table_in_a_pipe_is_wide_and_without_colours(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    console().print("[red]" + "x" * 159)
+    assert capsys.readouterr().out == "x" * 159 + "\n"
+
+
+def test_a_dumb_terminal_gets_no_bars(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    assert progress_bars(Console(force_terminal=True)).disable
+    monkeypatch.setenv("TERM", "xterm")
+    assert not progress_bars(Console(force_terminal=True)).disable
 
 
 def test_help_does_not_load_torch():
@@ -75,8 +167,8 @@ def test_a_coordinators_processes_load_no_library_that_only_pictures_need():
         (("csasn", "predict", "nowhere", "x.png"), 5, "no model.json"),
         (("server", "simulate", "study.yaml", "--set", "federation.rounds=0"), 3, "federation.rounds is 0"),
         (("server", "simulate", "study.yaml", "--resume"), 10, "holds no run to resume"),
-        (("server", "simulate"), 2, "usage"),
-        (("server", "fly"), 2, "invalid choice"),
+        (("server", "simulate"), 2, "Usage"),
+        (("server", "fly"), 2, "No such command"),
     ],
 )
 def test_a_mistake_ends_with_its_code_and_a_hint(tmp_path, write_small_hospitals, arguments, code, says):

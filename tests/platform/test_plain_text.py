@@ -13,6 +13,7 @@ from client.doctor.findings import Finding
 from csasn import __version__
 from csasn.errors import NetworkError
 from csasn.platform.command import print_error
+from csasn.platform.terminal import say
 from csasn.trust.enrolment import Kit
 from csasn.trust.facts import CoordinatorFacts
 
@@ -69,9 +70,7 @@ def test_an_error_is_two_lines_of_text(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_what_is_approved_is_printed_as_text(capsys: pytest.CaptureFixture[str]) -> None:
-    from client.commands.enrolment import _say
-
-    _say(f"study {HOSTILE}", "second")
+    say(f"study {HOSTILE}", "second")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert all(line.isprintable() for line in lines)

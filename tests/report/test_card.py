@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import csasn.commands.cli
-import server.commands.cli
+from command_line import arguments
 from csasn.report.rates import show_rate
 from reports import (
     HELLO,
@@ -145,13 +144,13 @@ def test_the_commands_to_reproduce_are_ones_that_the_programs_take(engine, basel
     rows = rows_of(whole_report(baselines, engine=engine), "How to reproduce")
     program, *words = shlex.split(re.split("[,;]", rows["train again"])[0])
     assert program == "server"
-    taken = server.commands.cli._parser().parse_args(words)
-    assert str(taken.study) == "RUN/study.yaml"
+    taken = arguments("server", *words)
+    assert str(taken["study"]) == "RUN/study.yaml"
     if engine != "deployment":
-        assert (taken.engine, taken.baselines) == (engine, bool(baselines))
+        assert (taken["engine"], taken["baselines"]) == (engine, bool(baselines))
     program, *words = shlex.split(rows["measure model.safetensors"].split(";")[0])
     assert program == "csasn"
-    assert str(csasn.commands.cli._parser().parse_args(words).model) == "RUN"
+    assert str(arguments("csasn", *words)["model"]) == "RUN"
 
 
 def test_the_card_claims_what_the_study_says_and_nothing_else():

@@ -11,7 +11,8 @@ HEAVY = "{'torch', 'timm', 'flwr', 'matplotlib', 'jinja2', 'scipy', 'pydicom'}"
 @pytest.mark.parametrize(
     "modules",
     [
-        "server.commands.coordinator, server.commands.terminal, server.office.study_folder, server.office.enrolment",  # server report
+        "server.commands.coordinator, csasn.report.survey, csasn.report.tables, csasn.report.types, "
+        "server.office.study_folder, server.office.enrolment",  # server report
         "client.commands.agent, client.service.agent, client.worker.left_out",  # client status
     ],
 )

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, RecordDict
 
 import client.flower.app
-from client.commands.cli import command_parser
 from client.trust.audit import audit
 from client.worker.outbox import Outbox
+from command_line import parse
 from csasn import wire
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, TrustError
 from csasn.federated.messages import Absence, Header, Hello, Reason
@@ -331,8 +331,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path, files):
 
 
 def command(*arguments):
-    parsed = command_parser().parse_args(["audit", *map(str, arguments)])
-    parsed.command(parsed)
+    parse("client", "audit", *arguments)()
 
 
 def test_the_command_prints_words_or_json(files, capsys):

@@ -1,5 +1,0 @@
-"""See `csasn.platform.plain_text`."""
-
-from csasn.platform.plain_text import plain
-
-__all__ = ["plain"]
