@@ -24,7 +24,7 @@ class Cell:
     study: Study
     trained_on: tuple[str, ...]
     scored_on: tuple[str, ...]
-    statistics: tuple[Statistics, ...]
+    statistics: Statistics
     decided_from: str | None = None
 
     @property
@@ -95,7 +95,7 @@ def _cell(grid: Grid, roster: tuple[str, ...], name: str, variant: Variant, seed
         study=study,
         trained_on=trained_on,
         scored_on=(trained.leave_out,) if trained.leave_out else sites,
-        statistics=grid.statistics if own_possible else ("released",),
+        statistics=grid.statistics if own_possible else "released",
         decided_from=variant.decided_from,
     )
 

@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,11 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[], metavar="SEED", help="run these seeds of the grid")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once: as many as there are cores (default 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where models are trained (default cpu)")
-    parser.add_argument(
-        "--any-code", action="store_true", help="keep results that another version of the code made of the same data"
-    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--dry-run", action="store_true", help="list the cells and run none: done, stale (of other code or data) or to do"
+        "--dry-run",
+        action="store_true",
+        help="list the cells and run none: done, check (of other code), stale (of other data), to do",
     )
     what.add_argument("--report", action="store_true", help="run none, write and print the tables of what is done")
     parser.set_defaults(command=_ablate)
@@ -49,24 +49,20 @@ def _ablate(arguments: argparse.Namespace) -> None:
     from server.evidence.campaign import Campaign
     from server.evidence.cells import cells_of
     from server.evidence.grid import read_grid
-    from server.evidence.results import Results, locked_folder
+    from server.evidence.results import locked_folder
 
     if arguments.jobs < 1:
         raise ConfigurationError(f"--jobs is {arguments.jobs}, expected 1 or more", "as many as there are cores, or one")
     grid = read_grid(arguments.grid)
     chosen = cells_of(grid, arguments.only, arguments.seeds)
     folder = arguments.out or arguments.grid.parent / arguments.grid.stem
-
-    def begin() -> Campaign:
-        results = Results(folder, arguments.grid.stem, grid.prevalence)
-        return Campaign.of(grid, results, cells_of(grid), arguments.device, arguments.any_code)
-
+    begin = partial(Campaign.of, grid, folder, arguments.grid.stem, cells_of(grid))
     if arguments.dry_run:
         _list(begin(), chosen)
         return
     with locked_folder(folder):
         campaign = begin()
-        failed = [] if arguments.report else _run(campaign, chosen, arguments.jobs)
+        failed = [] if arguments.report else _run(campaign, chosen, arguments.jobs, arguments.device)
         _report(campaign)
     if failed:
         raise RunError(
@@ -77,18 +73,16 @@ def _ablate(arguments: argparse.Namespace) -> None:
 
 def _list(campaign: "Campaign", cells: Sequence["Cell"]) -> None:
     for cell in cells:
-        done = "done" if campaign.is_done(cell) else "stale" if campaign.results.finished(cell) else "to do"
-        sys.stdout.write(f"{done:6} {cell.name:32} {cell.method:40} study {cell.study.study_hash[:12]}\n")
+        sys.stdout.write(f"{campaign.state(cell):6} {cell.name:32} {cell.method:40} study {cell.study.study_hash[:12]}\n")
 
 
-def _run(campaign: "Campaign", cells: Sequence["Cell"], num_jobs: int) -> list[str]:
+def _run(campaign: "Campaign", cells: Sequence["Cell"], num_jobs: int, device: str) -> list[str]:
     """Runs what is not done; the names of the cells that failed."""
-    waiting = campaign.missing(cells)
-    sys.stdout.write(f"{len(cells)} cells, of which {len(cells) - len(waiting)} are done\n")
+    sys.stdout.write(f"{len(cells)} cells, of which {len(cells) - len(campaign.missing(cells))} are done\n")
     sys.stdout.flush()
     begun = time.monotonic()
     try:
-        return campaign.run(waiting, num_jobs)
+        return campaign.run(cells, num_jobs, device)
     except KeyboardInterrupt:
         left = len(campaign.missing(cells))
         raise Stopped(
@@ -99,14 +93,14 @@ def _run(campaign: "Campaign", cells: Sequence["Cell"], num_jobs: int) -> list[s
 
 
 def _report(campaign: "Campaign") -> None:
-    """Writes results.csv, results.json, results.md, results.svg and summary.json, and prints the tables.
+    """Writes results.json, results.md and results.svg, and prints the tables.
 
     Raises:
         RunError: all results are of a study that the grid no longer has.
     """
     from rich.console import Console
 
-    from csasn.platform.storage import write_atomically, write_json
+    from csasn.platform.storage import write_atomically
     from server.evidence.picture import draw_comparisons
     from server.evidence.tables import draw, markdown, tables_of
 
@@ -117,7 +111,6 @@ def _report(campaign: "Campaign") -> None:
             "run the grid again, or name another --out",
         )
     tables = tables_of(summary)
-    write_json(folder / "summary.json", summary.facts())
     picture = draw_comparisons(summary)
     if picture:
         write_atomically(folder / PICTURE, picture.encode())

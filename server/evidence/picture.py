@@ -64,11 +64,11 @@ def _rows(summary: Summary) -> Iterator[_Row]:
     for item in summary.comparisons:
         known = {name: value for name, value in item.differences.items() if value.mean is not None}
         if known:
-            cases = "" if item.cases == ALL else f", cases of {item.cases}"
+            cases = "" if item.asked.cases == ALL else f", cases of {item.asked.cases}"
             number = f"{len(item.seeds)} seed" + "s" * (len(item.seeds) > 1)
-            yield _Row(f"{item.of} less {item.against}{cases} ({number})")
+            yield _Row(f"{item.asked.of} less {item.asked.against}{cases} ({number})")
         for name, value in known.items():
-            yield _Row(words(name), value, item.at_least.get(name))
+            yield _Row(words(name), value, item.asked.at_least.get(name))
         for name, value in item.at_equal_rare_recall.items():
             yield _Row(f"{words(name)} at equal rare recall", value)
 

@@ -105,7 +105,7 @@ def _saliency(summary: Summary) -> Table:
 
 
 def _comparisons(summary: Summary) -> Table:
-    rows = tuple(row for item in summary.comparisons for row in _difference_rows(item, item.differences, item.at_least))
+    rows = tuple(row for item in summary.comparisons for row in _difference_rows(item, item.differences, item.asked.at_least))
     note = (
         "Differences on the same test cases. Better or worse: where both intervals leave out 0. "
         "A bar, set beforehand, is held by the mean, or even by the lower ends of both intervals."
@@ -126,11 +126,11 @@ _COLUMNS = ("comparison", "cases", "measure", "difference", "over cases", "over 
 def _difference_rows(
     item: ComparisonSummary, differences: Mapping[str, Estimate], at_least: Mapping[str, float]
 ) -> list[tuple[str, ...]]:
-    name = f"{item.of} - {item.against}"
+    name = f"{item.asked.of} - {item.asked.against}"
     if not item.seeds:
-        return [(name, item.cases, "not done yet", *("-" for _ in _COLUMNS[3:]))]
+        return [(name, item.asked.cases, "not done yet", *("-" for _ in _COLUMNS[3:]))]
     fewest = min(item.support.values())
-    cases = f"{item.cases}, {sum(item.support.values())}"
+    cases = f"{item.asked.cases}, {sum(item.support.values())}"
     rows: list[tuple[str, ...]] = []
     for measure, value in differences.items():
         few = item.support.get(measure.partition(".")[2], fewest) < CONCLUSIVE_CASES
