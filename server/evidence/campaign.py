@@ -11,14 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from csasn.platform.supervision import end_on_sigterm
 from csasn.site import Site, find_site
-from server.evidence.cells import Cell, base_study
+from server.evidence.cells import Cell, Outcome, Workshop, base_study
 from server.evidence.deciding import decide, weights_without_rounds
 from server.evidence.grid import Grid
 from server.evidence.provenance import code_version, data_hash
 from server.evidence.results import Record, Results, classes_of, prevalence_of
 from server.evidence.running import run_cells
 from server.evidence.summary import Summary, check_comparisons, summarise
-from server.evidence.worker import Outcome, Workshop
 
 WORK = ".work"
 DONE, CHECK, STALE, TO_DO = "done", "check", "stale", "to do"

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from csasn.platform.command import run_command
 from csasn.platform.supervision import QUIET, end_with_parent
-from server.evidence.cells import Cell
-from server.evidence.worker import Outcome, Workshop, work
+from server.evidence.cells import Cell, Outcome, Workshop
 
 RUN, LOG = "run", "log"
 
@@ -72,6 +71,8 @@ def _begin(workshop: Workshop, cell: Cell) -> _Running:
 
 def _serve(pipe: Connection, parent: int, cell: Cell, workshop: Workshop, folder: Path) -> None:
     """The life of a cell's process. A Ctrl-C at the terminal is its parent's, which ends it and its children by their group."""
+    from server.evidence.worker import work  # torch, which the process that shows tables does without
+
     os.setsid()
     end_with_parent(parent)
     os.environ.update(QUIET)

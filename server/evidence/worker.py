@@ -1,51 +1,34 @@
-"""The work of one cell, in a process of its own: it trains in a folder, and scores the finished model."""
+"""The work of one cell, in a process of its own: it trains in a folder, and scores the finished model case by case."""
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
+import numpy as np
+import torch
 from rich.console import Console
+from scipy.special import log_softmax
 
+from csasn.data.cases import TEST, load_site_data
+from csasn.errors import DataError
+from csasn.finished.saliency import saliency_in_nodule
+from csasn.finished.weights import ModelInfo, load_model, save_model
+from csasn.learning.central import federation_steps, pool, train_centrally
+from csasn.learning.evaluation import case_logits
+from csasn.learning.normalisation import apply_moments, measure_moments
+from csasn.measures.cases import Cases
+from csasn.model.network import Csasn, image_size
 from csasn.platform.configuration import write_yaml
 from csasn.platform.storage import write_atomically
-from csasn.site import Site
-from server.evidence.cells import Cell
+from server.evidence.cells import Cell, Outcome, Workshop
 from server.evidence.grid import POOLED
 from server.evidence.predictions import Predictions
 from server.simulation.progress import Event, Progress
+from server.simulation.simulate import Simulation, simulate
 
 NUM_THREADS = 1  # of each process: threads that wait for each other crawl where several cells share the cores
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """Where and on what cells run: `sites` are those of the grid's study, and say the device.
-
-    `phantom` is the folder of a phantom whose nodules saliency is compared with.
-    """
-
-    folder: Path
-    sites: Mapping[str, Site]
-    phantom: str | None
-
-    @property
-    def device(self) -> str:
-        """Where models are trained, cpu or cuda."""
-        return next(iter(self.sites.values())).device
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a cell: predictions, the device in words, the seconds of training, and what else a record says."""
-
-    predictions: Predictions
-    device: str
-    seconds: float
-    clipped_share: float | None
-    saliency: Mapping[str, float | None]
 
 
 def work(cell: Cell, workshop: Workshop, folder: Path, tell: Callable[[float], None]) -> Outcome:
@@ -54,22 +37,16 @@ def work(cell: Cell, workshop: Workshop, folder: Path, tell: Callable[[float], N
     Raises:
         CsasnError: whatever keeps it from being done.
     """
-    import torch  # here and below, what loads it: the process that shows tables does without
-
-    from csasn.finished.saliency import saliency_in_nodule
-    from csasn.finished.weights import load_model
-    from server.evidence.scoring import score_sites
-
     torch.set_num_threads(NUM_THREADS)
     begun = time.monotonic()
     (_train if cell.trained_on else _federate)(cell, workshop, folder, tell)
     seconds = time.monotonic() - begun
     network, info = load_model(folder)
     device = torch.device(workshop.device)
-    scored = {name: workshop.sites[name] for name in cell.scored_on}
-    predictions = score_sites(network.to(device), info, scored, tuple(workshop.sites), cell.statistics)
+    predictions = _score(network.to(device), info, cell, workshop)
     saliency = {}
     if workshop.phantom:  # by the statistics released with the model
+        scored = {name: workshop.sites[name] for name in cell.scored_on}
         shares = saliency_in_nodule(*load_model(folder), Path(workshop.phantom), scored)
         saliency = {"gradcam": shares.gradcam, "rollout": shares.rollout, "area": shares.area}
     return Outcome(
@@ -95,8 +72,6 @@ class _Rounds(Progress):
 
 def _federate(cell: Cell, workshop: Workshop, folder: Path, tell: Callable[[float], None]) -> None:
     """Simulates the federation; `folder` becomes its run directory."""
-    from server.simulation.simulate import Simulation, simulate
-
     study, sites = folder.with_name("study.yaml"), folder.with_name("sites")
     sites.mkdir()
     for name, site in workshop.sites.items():
@@ -113,13 +88,6 @@ def _clipped_share(run: Path) -> float:
 
 def _train(cell: Cell, workshop: Workshop, folder: Path, tell: Callable[[float], None]) -> None:
     """Trains in one place, and leaves the model in `folder`."""
-    import torch
-
-    from csasn.data.cases import load_site_data
-    from csasn.finished.weights import save_model
-    from csasn.learning.central import federation_steps, pool, train_centrally
-    from csasn.model.network import image_size
-
     study = cell.study
     if study.deterministic and workshop.device == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -130,3 +98,39 @@ def _train(cell: Cell, workshop: Workshop, folder: Path, tell: Callable[[float],
     num_steps = steps * study.federation.rounds
     trained = train_centrally(study, chosen, name, steps, lambda: tell(next(done) / num_steps), workshop.device)
     save_model(folder, study, trained.network, trained.round, trained.adjustment_K, "of the training cases")
+
+
+def _score(network: Csasn, info: ModelInfo, cell: Cell, workshop: Workshop) -> Predictions:
+    """Predictions for the labelled test cases of the sites that the cell is scored on.
+
+    With `own` statistics each site normalises by its own moments, as it does when a federation with `batchnorm: silo` finishes; the
+    network keeps those of the last site.
+
+    Raises:
+        DataError: a site's data cannot be read, or there is no test case.
+    """
+    adjustment_K = np.array(info.adjustment)
+    labels, logits, site, place = [], [], [], []
+    for number, (name, found) in enumerate(workshop.sites.items()):
+        if name not in cell.scored_on:
+            continue
+        data = load_site_data(info.study, found, info.image_size)
+        cases = data.cases(TEST)
+        cases = cases[data.class_C[cases] >= 0]
+        if cell.statistics == "own":
+            apply_moments(network, measure_moments(network, data, info.study, name))
+        if len(cases):
+            labels.append(data.class_C[cases])
+            logits.append(case_logits(network, data, cases))
+            site.append(np.full(len(cases), number))
+            place.append(cases)
+    if not labels:
+        raise DataError("manifest.csv names no labelled test case", "check the column split, or split.test of the study")
+    logits_NK = np.concatenate(logits)
+    cases_N = Cases(
+        class_N=np.concatenate(labels),
+        decision_N=logits_NK.argmax(axis=1),
+        log_probability_NK=log_softmax(logits_NK + adjustment_K, axis=1),
+        adjustment_K=adjustment_K,
+    )
+    return Predictions(cases_N, np.concatenate(site), np.concatenate(place))
