@@ -99,10 +99,11 @@ def _report(campaign: "Campaign") -> None:
         RunError: all results are of a study that the grid no longer has.
     """
     from rich.console import Console
+    from rich.markdown import Markdown
 
     from csasn.platform.storage import write_atomically
     from server.evidence.picture import draw_comparisons
-    from server.evidence.tables import draw, markdown, tables_of
+    from server.evidence.tables import markdown
 
     summary, folder = campaign.summarise(), campaign.results.folder
     if not (summary.num_done or campaign.results.is_empty):
@@ -110,11 +111,10 @@ def _report(campaign: "Campaign") -> None:
             f"no result in {folder} is of the studies of the grid as they are now, so its tables are left as they are",
             "run the grid again, or name another --out",
         )
-    tables = tables_of(summary)
     picture = draw_comparisons(summary)
     if picture:
         write_atomically(folder / PICTURE, picture.encode())
-    write_atomically(folder / "results.md", markdown(summary, tables, PICTURE if picture else "").encode())
+    write_atomically(folder / "results.md", markdown(summary, PICTURE if picture else "").encode())
     console = Console()
-    Console(width=None if console.is_terminal else WIDTH).print(draw(tables))
+    Console(width=None if console.is_terminal else WIDTH).print(Markdown(markdown(summary)))
     sys.stdout.write(f"{summary.num_done} of {summary.num_cells} cells are done; everything is in {folder}\n")

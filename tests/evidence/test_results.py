@@ -20,7 +20,7 @@ from server.evidence.predictions import load_predictions, save_predictions
 from server.evidence.provenance import data_hash
 from server.evidence.results import Record, Results, classes_of
 from server.evidence.summary import check_comparisons, summarise
-from server.evidence.tables import markdown, tables_of
+from server.evidence.tables import markdown
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -103,9 +103,15 @@ def summary_of(tmp_path, hospitals, skills, num_cases):
     return summarise(grid, cells, results, ("centerA", "centerB"))
 
 
+def table(summary, title):
+    """The rows of a table of results.md, each by the names of its columns."""
+    text = markdown(summary).partition(f"## {title}\n\n")[2].partition("\n\n")[0]
+    columns, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines())
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
 def verdicts(summary, title="Comparisons", column="verdict"):
-    table = next(table for table in tables_of(summary) if table.title == title)
-    return {row[2]: row[table.columns.index(column)] for row in table.rows}
+    return {row["measure"]: row[column] for row in table(summary, title)}
 
 
 def test_a_difference_is_told_where_both_intervals_show_it(tmp_path, hospitals):
@@ -118,7 +124,7 @@ def test_a_difference_is_told_where_both_intervals_show_it(tmp_path, hospitals):
     good, bad = (item.measures["macro_auroc"].mean for item in summary.variants)
     assert difference.mean == pytest.approx(good - bad)
     assert summary.comparisons[0].differences["brier"].mean < 0
-    text = markdown(summary, tables_of(summary))
+    text = markdown(summary)
     assert "| good | 0.500 | - | 0.100 |" in text
     assert "Origin: code c, data d, cpu." in text
 
@@ -172,11 +178,10 @@ def test_results_of_other_data_are_not_compared(tmp_path, hospitals):
     classes = classes_of(base_study(grid), grid.rare)
     summary = summarise(grid, cells_of(grid), Results(path.parent, "grid", classes), ("centerA", "centerB"))
     assert summary.comparisons[0].seeds == (3, 4, 5)
-    assert "of different code, data or devices" in markdown(summary, tables_of(summary))
+    assert "of different code, data or devices" in markdown(summary)
 
 
 def test_fewer_than_ten_cases_of_a_class_are_nothing_to_conclude_from(tmp_path, hospitals):
     summary = summary_of(tmp_path, hospitals, {"good": 2.5, "bad": 0.0}, 27)
     assert set(verdicts(summary).values()) == {"too few cases"}
-    rates = next(table for table in tables_of(summary) if table.title == "Classes")
-    assert all(row[-1] == "9*" and row[3].endswith("*") for row in rates.rows)
+    assert all(row["cases"] == "9*" and row["recall"].endswith("*") for row in table(summary, "Classes"))
