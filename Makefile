@@ -8,7 +8,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find csasn server client -ty
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test check e2e bench lock wheelhouse map size format clean
+.PHONY: demo test quick one coverage check e2e bench lock wheelhouse map size format clean
 
 # Four phantom hospitals on disk, the federation over them, and each baseline; ends with tables, and names the report to open.
 demo: $(VENV)/ready
@@ -19,6 +19,18 @@ demo: $(VENV)/ready
 # Format, lint, types; then the tests on the built wheel.
 test: check $(WHEEL_ENV)/ready
 	$(WHEEL_ENV)/bin/python -P -m pytest -n 2 --dist loadgroup -m "not slow and not gpu and not network" tests
+
+# Before a commit: the checks, and the tests that take no time, on the checkout.
+quick: check
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not network" $(QUICK)
+
+# One test file or folder, on the checkout: make one T=tests/federated/test_quantise.py
+one: $(VENV)/ready
+	$(BIN)/python -m pytest -q $(T)
+
+# Branches that the tests reach, and the floor under them.
+coverage: $(VENV)/ready
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow and not gpu and not network" --cov --cov-report=term tests
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .

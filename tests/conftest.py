@@ -167,7 +167,7 @@ class LocalFederation:
         return state.model_hash
 
     def events(self, kind: str) -> list[dict[str, object]]:
-        return [event for event in self.directory.events() if event["event"] == kind]
+        return [event.as_json() for event in self.directory.events() if event.event == kind]
 
 
 @pytest.fixture

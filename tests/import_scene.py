@@ -13,7 +13,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import set_pixel_data
 from pydicom.uid import ExplicitVRLittleEndian
 
-from csasn.phantom import CLASSES, SCANNERS, draw, draw_nodule
+from csasn.phantom.case import draw
+from csasn.phantom.nodule import CLASSES, draw_nodule
+from csasn.phantom.scanner import SCANNERS
 from dicom_objects import CAPTURE, CLIP, ULTRASOUND, region
 
 ROOT = "1.2.826.0.1.3680043.10.1713"

@@ -1,13 +1,18 @@
-"""Reports of runs that did not have to run."""
+"""Reports of runs that did not have to run; and what the product does with reports and events, on what their files hold."""
 
 import numpy as np
 from scipy.special import log_softmax
 
 from csasn.measures.counts import count_cases
 from csasn.platform.randomness import generator
-from csasn.report.report import build_report, final_metrics, run_status
+from csasn.report import card, curves, page, survey, survey_page, tables
+from csasn.report import report as report_module
+from csasn.report.events import EVENT
+from csasn.report.types import Report, Result, SurveyReport
 from csasn.study import Federation, Study
 from csasn.trust.membership import Member, Membership
+from server.run import outcome
+from server.run.run_directory import read_events
 
 STUDY = Study(
     name="small",
@@ -19,6 +24,7 @@ MEMBERSHIP = Membership(
     study_hash=STUDY.study_hash,
     members=(Member(site="centerA", weight_units=40), Member(site="centerB", weight_units=24)),
 )
+BASELINES_OF_TWO = ("pooled", "single/centerA", "single/centerB")
 HELLO = {"event": "hello", "histogram": [310, 190, 4]}
 
 
@@ -44,8 +50,70 @@ def ending(final=None, absent=None):
     return [{"event": "finish", "round": 2, "absent": absent or {}}, outcome]
 
 
+def told(events):
+    """Events as they are read, of what their lines hold."""
+    return [EVENT.validate_python(event) for event in events]
+
+
+def read_lines(path):
+    """What the lines of events.jsonl hold, in a run directory."""
+    return [event.as_json() for event in read_events(path)]
+
+
+def final_metrics(*arguments):
+    return report_module.final_metrics(*arguments).as_json()
+
+
+def build_report(study, membership, engine, events, status):
+    return report_module.build_report(study, membership, engine, told(events), status).as_json()
+
+
+def run_status(events):
+    return report_module.run_status(told(events))
+
+
+def write_report(directory, engine):
+    return outcome.write_report(directory, engine).as_json()
+
+
+def card_sections(report):
+    return card.card_sections(Report.of_json(report))
+
+
+def model_card(report):
+    return card.model_card(Report.of_json(report))
+
+
+def render_page(report, events):
+    return page.render_page(Report.of_json(report), told(events))
+
+
+def write_page(report, events, path):
+    page.write_page(Report.of_json(report), told(events), path)
+
+
+def draw_curves(report, path):
+    curves.draw_curves(Report.of_json(report), path)
+
+
+def report_tables(report):
+    return tables.report_tables(Report.of_json(report))
+
+
+def metrics_tables(final, title):
+    return tables.metrics_tables(Result.of_json(final), title)
+
+
+def build_survey(study, membership, engine, events):
+    return survey.build_survey(study, membership, engine, told(events)).as_json()
+
+
+def render_survey_page(counted):
+    return survey_page.render_survey_page(SurveyReport.of_json(counted))
+
+
 def report_of(*events, engine="local"):
-    """The report of these events."""
+    """What report.json holds after these events."""
     return build_report(STUDY, MEMBERSHIP, engine, events, run_status(events))
 
 

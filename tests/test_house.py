@@ -74,6 +74,7 @@ def test_the_wheel_brings_its_three_commands_and_its_files():
     assert (installed / "py.typed").exists()
     assert (installed / "phantom/study.yaml").exists()
     assert (installed / "phantom/benchmark.yaml").exists()
+    assert (installed / "phantom/card.md").exists()
 
 
 def test_every_room_is_on_a_floor_and_imports_from_those_below_alone():

@@ -14,7 +14,7 @@ from client.doctor.situation import Situation
 from csasn.data.cases import SPLITS, TRAIN, Records
 from csasn.data.fingerprint import Fingerprint
 from csasn.data.images import read_image
-from csasn.data.notes import FLOW, SQUARED
+from csasn.data.picture import FLOW, SQUARED
 from csasn.data.suspects import KINDS, find_suspects
 from csasn.errors import ConfigurationError
 from csasn.platform.randomness import generator

@@ -91,7 +91,9 @@ def _add_evaluate(parser: Parser) -> None:
 
 def _phantom(arguments: argparse.Namespace) -> None:
     from csasn.errors import ConfigurationError
-    from csasn.phantom import draw_contact_sheet, phantom_settings, write_phantom
+    from csasn.phantom.benchmark import phantom_settings
+    from csasn.phantom.contact_sheet import draw_contact_sheet
+    from csasn.phantom.dataset import write_phantom
 
     if not (arguments.out or arguments.contact_sheet):
         raise ConfigurationError("phantom has nothing to write", "give --out DIR, --contact-sheet FILE, or both")
@@ -150,7 +152,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         csv.writer(text).writerows(case_table(network, info, sites, arguments.split))
         write_atomically(arguments.cases, text.getvalue().encode(), mode=0o600)
     if arguments.json:
-        sys.stdout.write(json.dumps({"sites": list(sites), "split": arguments.split, **final}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({"sites": list(sites), "split": arguments.split, **final.as_json()}, indent=1) + "\n")
     else:
         Console().print(metrics_tables(final, f"{arguments.split} cases of {', '.join(sites)}"))
 

@@ -54,8 +54,8 @@ def _draw(arguments: argparse.Namespace) -> None:
     from csasn.finished.saliency import explain_square
     from csasn.finished.weights import NOTICE, load_model
     from csasn.platform.storage import new_folder
+    from csasn.report.predictions import explanation_table
     from csasn.report.saliency import draw_saliency
-    from csasn.report.tables import explanation_table
 
     network, info = load_model(arguments.model)
     paths = find_images(arguments.paths)
@@ -84,9 +84,9 @@ def _draw(arguments: argparse.Namespace) -> None:
 def _measure(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from csasn.finished.saliency import saliency_in_nodule
     from csasn.finished.weights import load_model
-    from csasn.report.tables import saliency_table
+    from csasn.phantom.saliency import saliency_in_nodule
+    from csasn.report.predictions import saliency_table
     from csasn.site import find_site
 
     network, info = load_model(arguments.model)

@@ -24,12 +24,13 @@ def _export(arguments: argparse.Namespace) -> None:
     from csasn.finished.description import model_folder, write_description
     from csasn.finished.onnx import export_onnx
     from csasn.finished.weights import WEIGHTS, load_model
+    from csasn.phantom.probes import probe_batches
     from csasn.platform.storage import new_folder
 
     network, info = load_model(arguments.model)
     with new_folder(arguments.out) as folder:
         if arguments.format == "onnx":
-            parity = export_onnx(folder, network, info)
+            parity = export_onnx(folder, network, info, probe_batches(info.image_size))
             within = f"probabilities within {parity.probability:.0e}, logits within {parity.logit:.0e}"
             said = f"onnxruntime answers as torch does: {within}"
         else:

@@ -28,7 +28,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     from csasn.finished.weights import NOTICE
     from csasn.platform.command import progress_bars
     from csasn.report.grid import draw_grid
-    from csasn.report.tables import prediction_table
+    from csasn.report.predictions import prediction_table
 
     model, info = load_classifier(arguments.model)
     paths = find_images(arguments.paths)

@@ -10,18 +10,19 @@ import hashlib
 import io
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, no_memory, read_image
+from csasn.data.faults import Fault
+from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, read_image
 from csasn.data.left_out import NONE, Tolerance, Unread, require_few
-from csasn.data.manifest import Fault
+from csasn.data.picture import no_memory
 from csasn.data.picture_facts import ImageFacts, measure
 from csasn.errors import AwayError, DataError, StorageError
 from csasn.platform.configuration import Configuration
@@ -122,7 +123,9 @@ def load_images(
             _require_few(job, missing)  # before anything is decoded
         unread = _unread_of_unchanged(job)
         if cache is None or unread is None:
-            cache, unread = _rebuild(folder, job, advance)
+            unread = []
+            with closing(_readable(job, unread, advance)) as images:  # ends its threads where the disk is full
+                cache = _write(folder, image_size, len(sources), images)
         else:
             _require_few(job, unread)
             if advance:
@@ -156,13 +159,8 @@ def forget_images(folder: Path, names: Collection[str]) -> int:
             (folder / INDEX).unlink(missing_ok=True)
             _clean(folder, "")
         elif len(kept) < len(entries):
-            path, size = folder / f"images-{secrets.token_hex(8)}.npy", cache.index.image_size
-            with atomic_writer(path, 0o600) as file:
-                file.write(_header(len(kept), size))
-                for row in kept:
-                    file.write(cache.images_NHW[row].data)
-            _write_index(folder, path, size, [entries[row] for row in kept])
-            _clean(folder, path.name)
+            pairs = ((entries[row], cache.images_NHW[row]) for row in kept)
+            _clean(folder, _write(folder, cache.index.image_size, len(kept), pairs).index.file)
     return len(entries) - len(kept)
 
 
@@ -202,35 +200,38 @@ def _require_few(job: _Job, unread: Sequence[Unread]) -> None:
     require_few(unread, len(job.sources), job.tolerance, partial(_read_one, job))
 
 
-def _rebuild(folder: Path, job: _Job, advance: Advance | None) -> tuple[_Cache, list[Unread]]:
-    """Writes the pixels and then the index, each atomically; and what could not be read."""
+def _readable(job: _Job, unread: list[Unread], advance: Advance | None) -> Generator[tuple[_Entry, np.ndarray], None, None]:
+    """Entry and pixels of each image that can be read; the others are added to `unread`, and stop it where they are too many."""
+    for done, result in enumerate(_read_all(job), 1):
+        if isinstance(result, Unread):
+            unread.append(result)
+        else:
+            yield result
+        if advance:
+            advance(done, len(job.sources))
+    _require_few(job, unread)
+
+
+def _write(folder: Path, image_size: int, most: int, images: Iterable[tuple[_Entry, np.ndarray]]) -> _Cache:
+    """Writes the pixels of `images`, at most `most`, and then the index, each atomically."""
     path = folder / f"images-{secrets.token_hex(8)}.npy"
     entries: list[_Entry] = []
-    unread: list[Unread] = []
     with atomic_writer(path, 0o600) as file:
-        file.write(_header(len(job.sources), job.image_size))
-        for done, result in enumerate(_read_all(job), 1):
-            if isinstance(result, Unread):
-                unread.append(result)
-            else:
-                entry, pixels_HW = result
-                entries.append(entry)
-                file.write(pixels_HW.data)
-            if advance:
-                advance(done, len(job.sources))
-        _require_few(job, unread)
+        file.write(_header(most, image_size))
+        for entry, pixels_HW in images:
+            entries.append(entry)
+            file.write(pixels_HW.data)
         file.seek(0)
-        file.write(_header(len(entries), job.image_size))
-    return _Cache(_write_index(folder, path, job.image_size, entries), np.load(path, mmap_mode="r")), unread
-
-
-def _write_index(folder: Path, path: Path, image_size: int, entries: Sequence[_Entry]) -> _Index:
-    sha256 = file_sha256(path)
+        file.write(_header(len(entries), image_size))
     index = _Index(
-        preprocessing=PREPROCESSING_VERSION, image_size=image_size, file=path.name, sha256=sha256, entries=tuple(entries)
+        preprocessing=PREPROCESSING_VERSION,
+        image_size=image_size,
+        file=path.name,
+        sha256=file_sha256(path),
+        entries=tuple(entries),
     )
     write_json(folder / INDEX, index.model_dump(mode="json"), 0o600)
-    return index
+    return _Cache(index, np.load(path, mmap_mode="r"))
 
 
 def _header(num_images: int, size: int) -> bytes:

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from csasn.data.cache import Advance, Images, Source, load_images
+from csasn.data.faults import MAX_FAULTS, Fault, data_error
 from csasn.data.image_files import find_images
 from csasn.data.images import require_size
 from csasn.data.left_out import Tolerance, describe_left_out, keep_rows, leave_out
-from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, Row, data_error, read_manifest
+from csasn.data.manifest import Manifest, Row, read_manifest
 from csasn.data.share import manifest_stamp
 from csasn.data.split import SPLITS, TEST, TRAIN, VALIDATION, split_patients
 from csasn.data.withdrawals import Withdrawal, Withdrawn
@@ -113,13 +114,12 @@ def load_records(study: Study, site: Site, image_size: int, advance: Advance | N
     root = Path(site.images)
     manifest_stamp(Path(site.manifest))
     listed = _list_cases(study, site)
-    manifest, splits = listed.manifest, listed.splits
-    paths, misnamed, notes = find_images(root, manifest.rows)
-    rows = zip(manifest.rows, paths, misnamed, strict=True)
+    paths, misnamed, notes = find_images(root, listed.manifest.rows)
+    rows = zip(listed.manifest.rows, paths, misnamed, strict=True)
     sources = [Source(row.number, path, row.frame, row.name, fault) for row, path, fault in rows]
     tolerance = Tolerance(site.policy.max_unreadable_share, root)
     images = load_images(Path(site.state) / "cache", sources, image_size, tolerance, advance)
-    manifest, splits, left_out_32 = leave_out(manifest, splits, images.readable)
+    manifest, splits, left_out_32 = leave_out(listed.manifest, listed.splits, images.readable)
     _require_sizes(manifest, images, site.policy.min_image_px)
     _require_cases(manifest, splits, site, " with a readable image" if images.faults else "")
     return Records(manifest, splits, images, left_out_32, notes, listed.withdrawals, listed.withdrew)
@@ -239,26 +239,30 @@ def _split_notes(study: Study, manifest: Manifest, splits: Mapping[str, str]) ->
         yield f"cases without a split, where others name one, so that they train: {unnamed}"
 
 
+def same_pictures(rows: Sequence[Row], digests: Sequence[str]) -> Iterator[tuple[Row, Row]]:
+    """Each row that shows the same picture as an earlier one, and the first that does."""
+    first: dict[str, Row] = {}
+    for row, digest in sorted(zip(rows, digests, strict=True), key=lambda pair: pair[0].number):
+        if (other := first.setdefault(digest, row)) is not row:
+            yield row, other
+
+
 def _duplicate_notes(manifest: Manifest, splits: Mapping[str, str], images: Images) -> list[str]:
     """Notes on rows that hold the same picture.
 
     Raises:
         DataError: two cases of different splits, or with different labels, hold the same picture.
     """
-    first: dict[str, Row] = {}
     notes: list[str] = []
     faults: list[Fault] = []
-    for row, digest in sorted(zip(manifest.rows, images.digests, strict=True), key=lambda pair: pair[0].number):
-        if (other := first.setdefault(digest, row)) is row:
-            continue
+    for row, other in same_pictures(manifest.rows, images.digests):
+        same = f"shows the same picture as row {other.number}"
         if problem := _conflict(row, other, manifest, splits):
-            faults.append(
-                Fault(row.number, "image", f"shows the same picture as row {other.number}, {problem}", "remove one of them")
-            )
+            faults.append(Fault(row.number, "image", f"{same}, {problem}", "remove one of them"))
         else:
             whose = "the same case" if row.case == other.case else "another case"
             whose = "another patient" if manifest.has_patients and row.patient != other.patient else whose
-            notes.append(f"row {row.number} shows the same picture as row {other.number} of {whose}")
+            notes.append(f"row {row.number} {same} of {whose}")
     if faults:
         raise data_error(faults)
     more = len(notes) - MAX_FAULTS

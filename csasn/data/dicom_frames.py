@@ -8,7 +8,7 @@ Axes: H rows, W columns.
 
 import io
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -18,8 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, RLELossless
 from csasn.data.codecs import Decoded, SizeError, decode_rle, decode_stream
 from csasn.data.dicom_header import AGAIN, NATIVE, UNCOMPRESSED, Object, wrong
 from csasn.data.jpeg import CODESTREAM, JP2
-from csasn.data.notes import MORE_FRAMES
-from csasn.data.picture import CONVERT, UNREADABLE
+from csasn.data.picture import CONVERT, MORE_FRAMES, UNREADABLE
 from csasn.errors import DataError
 
 UNDEFINED = 0xFFFFFFFF
@@ -60,11 +59,6 @@ class Layout:
     bits_allocated: int
     num_frames: int
     label: str
-
-    @property
-    def subsampled(self) -> bool:
-        """Whether native pixels share their colours by pairs."""
-        return self.label == "YBR_FULL_422"
 
 
 def read_layout(found: Object) -> Layout:
@@ -144,7 +138,8 @@ def _read_native(found: Object, layout: Layout, index: int, length: int, is_word
         raise wrong("SamplesPerPixel", f"is {layout.samples}, which does not go with PhotometricInterpretation {layout.label}")
     item = layout.bits_allocated // 8
     pixels = layout.height * layout.width
-    subsampled = layout.subsampled and item == 1 and layout.width % 2 == 0 and length < 3 * pixels * layout.num_frames
+    by_pairs = layout.label == "YBR_FULL_422" and item == 1 and layout.width % 2 == 0
+    subsampled = by_pairs and length < 3 * pixels * layout.num_frames  # many files of this label hold all colours
     size = pixels * (2 if subsampled else layout.samples) * item
     if size * layout.num_frames > length and layout.num_frames > 1:
         problem = f"is {layout.num_frames}, but PixelData holds {length // size} frames of {size} bytes"
@@ -179,7 +174,7 @@ def _arrange(values: np.ndarray, layout: Layout, planar: int, subsampled: bool) 
 
 def _read_coded(found: Object, layout: Layout, index: int, length: int) -> Frame:
     frames = _find_frames(found, layout, length)
-    code = b"".join(_pieces(found.file, frames[index]))
+    code = b"".join(_read_at(found.file, *fragment) for fragment in frames[index])
     notes = (MORE_FRAMES,) if len(frames) > layout.num_frames else ()
     size = layout.height, layout.width
     if found.syntax == RLELossless and not code.startswith(_STARTS):
@@ -255,13 +250,12 @@ def _begins_picture(file: BinaryIO, fragment: Fragment) -> bool:
     return file.read(8).startswith(_STARTS)
 
 
-def _pieces(file: BinaryIO, fragments: Sequence[Fragment]) -> Iterator[bytes]:
-    for start, length in fragments:
-        file.seek(start)
-        piece = file.read(length)
-        if len(piece) < length:
-            raise ValueError
-        yield piece
+def _read_at(file: BinaryIO, place: int, size: int) -> bytes:
+    file.seek(place)
+    piece = file.read(size)
+    if len(piece) < size:
+        raise ValueError
+    return piece
 
 
 def _read_fragments(file: BinaryIO, length: int) -> tuple[list[int], list[Fragment]]:

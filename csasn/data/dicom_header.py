@@ -12,6 +12,7 @@ from typing import BinaryIO
 import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
+from pydicom.filereader import read_dataset
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -25,8 +26,10 @@ from pydicom.uid import (
 )
 
 from csasn.data.picture import CONVERT
+from csasn.data.quiet import silence_logs
 from csasn.errors import DataError
 
+silence_logs("pydicom")
 MAX_INFLATED_BYTES = 256 << 20
 MAX_HEADER_READS = 100_000  # about 3 an element; a real header has a few thousand elements
 MAX_FILE_HEADER_BYTES = 256 << 10  # a real one has a few hundred
@@ -140,7 +143,7 @@ def _syntax(file: BinaryIO) -> UID | None:
     file.seek(132)
     start = io.BytesIO(file.read(MAX_FILE_HEADER_BYTES))
     file.seek(0)
-    meta = pydicom.filereader._read_file_meta_info(start)  # the public one opens a path, and reads to whatever end
+    meta = read_dataset(start, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2)
     if start.tell() == MAX_FILE_HEADER_BYTES:
         raise ValueError
     return UID(str(meta.get("TransferSyntaxUID") or "")) or None

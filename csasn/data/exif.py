@@ -3,19 +3,14 @@
 import struct
 
 import numpy as np
+from PIL import Image
 
 _ORIENTATION = 0x0112
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # struct's letters by EXIF's kinds
 _MAX_ENTRIES = 1000
-_TURNS = {  # (transposed first, rows reversed, columns reversed)
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
+_How = Image.Transpose
+_TURNS = {2: _How.FLIP_LEFT_RIGHT, 3: _How.ROTATE_180, 4: _How.FLIP_TOP_BOTTOM, 5: _How.TRANSPOSE}
+_TURNS |= {6: _How.ROTATE_270, 7: _How.TRANSVERSE, 8: _How.ROTATE_90}
 
 
 def orientation(exif: bytes) -> int:
@@ -39,10 +34,6 @@ def orientation(exif: bytes) -> int:
     return 1
 
 
-def turned(pixels: np.ndarray, how: int) -> np.ndarray:
-    """Pixels (H, W, ...) as they look by an orientation."""
-    if how not in _TURNS:
-        return pixels
-    transposed, rows, columns = _TURNS[how]
-    result = pixels.swapaxes(0, 1) if transposed else pixels
-    return np.ascontiguousarray(result[:: -1 if rows else 1, :: -1 if columns else 1])
+def turned(pixels_HW: np.ndarray, how: int) -> np.ndarray:
+    """Grey pixels as they look by an orientation."""
+    return np.asarray(Image.fromarray(pixels_HW).transpose(_TURNS[how])) if how in _TURNS else pixels_HW

@@ -32,9 +32,11 @@ def data_error(faults: Sequence[Fault]) -> DataError:
     return DataError(f"manifest.csv {text}{more}", hint)
 
 
-def in_rows(rows: Sequence[int]) -> str:
-    """`row 7`, or `rows 7, 9` up to ten of them and how many more; `rows` holds at least one."""
-    if len(rows) == 1:
-        return f"row {rows[0]}"
-    more = f" and {len(rows) - MAX_FAULTS} more" if len(rows) > MAX_FAULTS else ""
-    return f"rows {', '.join(map(str, rows[:MAX_FAULTS]))}{more}"
+def in_rows(rows: Sequence[int], most: int = MAX_FAULTS) -> str:
+    """`row 7`, or `rows 7, 9` up to `most` of them and how many more; `rows` holds at least one."""
+    return f"row {rows[0]}" if len(rows) == 1 else f"rows {listed(rows, most)}"
+
+
+def listed(numbers: Sequence[int], most: int = MAX_FAULTS) -> str:
+    """`7, 9` up to `most` of them and how many more."""
+    return ", ".join(map(str, numbers[:most])) + (f" and {len(numbers) - most} more" if len(numbers) > most else "")

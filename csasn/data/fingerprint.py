@@ -4,12 +4,12 @@ Rows are those of manifest.csv as a spreadsheet shows them; no case and no image
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.special import chdtrc
 
-from csasn.data.cases import SPLITS, Records
+from csasn.data.cases import SPLITS, Records, same_pictures
 from csasn.data.manifest import Row
 from csasn.data.picture_facts import ImageFacts
 from csasn.data.suspects import find_suspects
@@ -111,7 +111,9 @@ def take_fingerprint(study: Study, site: str, records: Records) -> Fingerprint:
         scanners=_group([scanner_of(row, image) for row, image in zip(rows, facts, strict=True)], facts),
         spacing_mm=_spread(spacings) if spacings else None,
         num_without_spacing=len(facts) - len(spacings),
-        duplicates=tuple(_duplicates(rows, records.images.digests)),
+        duplicates=tuple(
+            Duplicate(row=row.number, same_as=other.number) for row, other in same_pictures(rows, records.images.digests)
+        ),
         rows_with_text=_numbers(rows, marked["text"]),
         rows_with_calipers=_numbers(rows, marked["caliper"]),
         caliper_share=shares["caliper"],
@@ -154,25 +156,10 @@ def _group(scanners: Sequence[str], facts: Sequence[ImageFacts]) -> dict[str, Gr
     groups = {}
     for scanner, number in Counter(scanners).most_common():
         images = [image for name, image in zip(scanners, facts, strict=True) if name == scanner]
-
-        def over(value: Callable[[ImageFacts], float], images: Sequence[ImageFacts] = images) -> float:
-            return round(float(np.mean([value(image) for image in images])), 3)
-
-        low, middle, high = (over(lambda image, place=place: image.percentiles[place]) for place in range(3))  # type: ignore[misc]
-        groups[scanner] = Group(
-            num_images=number,
-            mean=over(lambda image: image.mean),
-            deviation=over(lambda image: image.deviation),
-            percentiles=(low, middle, high),
-        )
+        values = zip(*((image.mean, image.deviation, *image.percentiles) for image in images), strict=True)
+        mean, deviation, low, middle, high = (round(float(np.mean(value)), 3) for value in values)
+        groups[scanner] = Group(num_images=number, mean=mean, deviation=deviation, percentiles=(low, middle, high))
     return groups
-
-
-def _duplicates(rows: Sequence[Row], digests: Sequence[str]) -> Iterator[Duplicate]:
-    first: dict[str, int] = {}
-    for number, digest in sorted(zip((row.number for row in rows), digests, strict=True)):
-        if (other := first.setdefault(digest, number)) != number:
-            yield Duplicate(row=number, same_as=other)
 
 
 def _numbers(rows: Sequence[Row], marked: Sequence[bool]) -> tuple[int, ...]:

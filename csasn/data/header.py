@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from csasn.data.faults import Fault, data_error
+from csasn.data.faults import Fault, data_error, listed
 from csasn.data.sheet import squeeze
 from csasn.errors import DataError
 from csasn.study import Study
@@ -33,6 +33,11 @@ def known_columns(study: Study) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*REQUIRED, *OPTIONAL, *study.descriptors)))
 
 
+def used_columns(study: Study) -> frozenset[str]:
+    """Names of the columns whose cells are read."""
+    return frozenset((*REQUIRED, "patient_id", "split", "scanner", *study.descriptors))
+
+
 def read_columns(number: int, header: Sequence[str], study: Study) -> Columns:
     """The columns that `header`, which is row `number`, names. Columns are told by their numbers: a name may be a case's.
 
@@ -55,8 +60,8 @@ def read_columns(number: int, header: Sequence[str], study: Study) -> Columns:
         num_columns=len(header),
         nameless=nameless,
         said=((f"columns are read by their meaning: {', '.join(otherwise)}",) if otherwise else ())
-        + ((f"columns without a name are left out: {_numbers([place + 1 for place in nameless])}",) if nameless else ()),
-        notes=(f"columns that are not known are left out: {_numbers(extra)}",) if extra else (),
+        + ((f"columns without a name are left out: {listed([place + 1 for place in nameless])}",) if nameless else ()),
+        notes=(f"columns that are not known are left out: {listed(extra)}",) if extra else (),
     )
 
 
@@ -77,8 +82,7 @@ def _near_misses(header: Sequence[str], names: Sequence[str], known: Collection[
 
 def _refuse(number: int, missing: Sequence[str], near: Mapping[int, str], study: Study) -> None:
     """Raises where a required column is missing, or one that would be used has another name by mistake."""
-    used = {*REQUIRED, "patient_id", "split", "scanner", *study.descriptors}
-    wrong = {column: name for column, name in near.items() if name in used}
+    wrong = {column: name for column, name in near.items() if name in used_columns(study)}
     hint = "; ".join(f"is column {column} the {name}? then name it so" for column, name in wrong.items())
     if missing:
         first = f"the first row names the columns: {','.join(REQUIRED)}"
@@ -86,7 +90,3 @@ def _refuse(number: int, missing: Sequence[str], near: Mapping[int, str], study:
     if wrong:
         hint += ", else name it clearly otherwise"
         raise data_error([Fault(number, str(column), f"is nearly {name}", hint) for column, name in wrong.items()])
-
-
-def _numbers(columns: Sequence[int]) -> str:
-    return ", ".join(map(str, columns[:10])) + (f" and {len(columns) - 10} more" if len(columns) > 10 else "")

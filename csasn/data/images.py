@@ -7,7 +7,6 @@ file, and so are neither passed on nor shown.
 Axes: H rows, W columns.
 """
 
-import hashlib
 import os
 import stat
 from pathlib import Path
@@ -18,13 +17,15 @@ from PIL import Image
 from csasn.data.formats import HEAD_BYTES, tell_format
 from csasn.data.photos import read_photo
 from csasn.data.picture import Picture, no_memory
-from csasn.data.quiet import QUIET
+from csasn.data.quiet import QUIET, silence_logs
 from csasn.data.share import found_away, unreadable
 from csasn.errors import DataError
+from csasn.platform.storage import file_sha256
 
-__all__ = ["PREPROCESSING_VERSION", "Picture", "check_file", "hash_file", "letterbox", "no_memory", "read_image", "require_size"]
+__all__ = ["PREPROCESSING_VERSION", "Picture", "check_file", "hash_file", "letterbox", "read_image", "require_size"]
 
 MAX_IMAGE_BYTES = 4 << 30
+silence_logs("PIL", "imagecodecs")
 
 PREPROCESSING_VERSION = 6  # of everything from file to square and facts; a new one rebuilds the caches
 
@@ -86,9 +87,7 @@ def letterbox(pixels_HW: np.ndarray, size: int) -> np.ndarray:
     height, width = pixels_HW.shape
     scale = size / max(height, width)
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    resized = Image.fromarray(pixels_HW).resize(
-        (new_width, new_height), Image.Resampling.BILINEAR
-    )  # a triangle as wide as the step
+    resized = Image.fromarray(pixels_HW).resize((new_width, new_height), Image.Resampling.BILINEAR)  # a triangle as wide as a step
     square = np.zeros((size, size), np.uint8)
     top, left = (size - new_height) // 2, (size - new_width) // 2
     square[top : top + new_height, left : left + new_width] = np.asarray(resized)
@@ -121,7 +120,6 @@ def hash_file(path: Path) -> str:
         DataError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise unreadable(error, "the image") from None

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.data.manifest import MAX_FAULTS, Fault, Manifest, Row, data_error
+from csasn.data.faults import MAX_FAULTS, Fault, data_error, in_rows
+from csasn.data.manifest import Manifest, Row
 from csasn.data.share import require_folder
 from csasn.data.split import SPLITS
 from csasn.errors import AwayError, DataError
@@ -117,14 +118,9 @@ def describe_left_out(faults: Sequence[Fault], left_out_32: NDArray[np.int64]) -
     for fault in sorted(faults, key=lambda fault: fault.row):
         rows_of.setdefault(fault.problem, []).append(fault.row)
     cases, images = left_out_32.sum(axis=0).tolist()
-    listed = "; ".join(f"{_rows(rows)}: {problem}" for problem, rows in rows_of.items())
+    listed = "; ".join(f"{in_rows(rows, MAX_ROWS)}: {problem}" for problem, rows in rows_of.items())
     return (f"left out: {images} {'image' if images == 1 else 'images'} that cannot be read, with {_number(cases)} ({listed})",)
 
 
 def _number(cases: int) -> str:
     return "no case" if not cases else "1 case, which has no other" if cases == 1 else f"{cases} cases, which have no others"
-
-
-def _rows(rows: Sequence[int]) -> str:
-    more = f" and {len(rows) - MAX_ROWS} more" if len(rows) > MAX_ROWS else ""
-    return f"row {rows[0]}" if len(rows) == 1 else f"rows {', '.join(map(str, rows[:MAX_ROWS]))}{more}"

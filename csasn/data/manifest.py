@@ -17,12 +17,12 @@ from pathlib import Path
 from csasn.data.faults import ENOUGH_FAULTS, MAX_FAULTS, Fault, data_error, in_rows
 from csasn.data.header import known_columns, read_columns
 from csasn.data.patients import gather_cases
-from csasn.data.rows import Row, RowReader, plain_word, split_frame
-from csasn.data.sheet import MAX_MANIFEST_BYTES, open_sheet
+from csasn.data.rows import Row, RowReader, plain_word
+from csasn.data.sheet import open_sheet
 from csasn.errors import ConfigurationError, DataError
 from csasn.study import Study
 
-__all__ = ["MAX_FAULTS", "MAX_MANIFEST_BYTES", "Fault", "Manifest", "Row", "data_error", "read_manifest", "split_frame"]
+__all__ = ["MAX_FAULTS", "Manifest", "Row", "read_manifest"]
 MAX_ROWS = 1_000_000
 
 

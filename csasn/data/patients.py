@@ -52,17 +52,13 @@ def gather_cases(rows: Sequence[Row], has_patients: bool, faults: list[Fault]) -
 
 def _alike(column: str, first: Mapping[str, Row]) -> Iterator[str]:
     """Notes on ids that differ from another by zeros before them, by capitals, or by how accents are coded, alone."""
-    zeros: list[tuple[int, int]] = []
-    letters: list[tuple[int, int]] = []
+    pairs: dict[str, list[tuple[int, int]]] = {"zeros before it": [], "capitals or coded accents": []}
     for name, row in first.items():
-        if other := next((first[short] for short in _with_fewer_zeros(name) if short in first), None):
-            zeros.append((row.number, other.number))
-        elif other := next((first[like] for like in _written_otherwise(name) if like != name and like in first), None):
-            letters.append((row.number, other.number))
-    if zeros:
-        yield f"column {column} differs by zeros before it alone in {_in_pairs(zeros)}"
-    if letters:
-        yield f"column {column} differs by capitals or coded accents alone in {_in_pairs(letters)}"
+        for by, written in zip(pairs, (_with_fewer_zeros(name), _written_otherwise(name)), strict=True):
+            if other := next((first[like] for like in written if like != name and like in first), None):
+                pairs[by].append((row.number, other.number))
+                break
+    yield from (f"column {column} differs by {by} alone in {_in_pairs(found)}" for by, found in pairs.items() if found)
 
 
 def _with_fewer_zeros(name: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ Axes: H rows, W columns.
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import imagecodecs
@@ -20,7 +20,6 @@ from csasn.data.codecs import SizeError, decode_stream
 from csasn.data.exif import orientation, turned
 from csasn.data.formats import Format
 from csasn.data.levels import depth, luminance, over_black, share_of_colour, to_uint8
-from csasn.data.notes import own_range
 from csasn.data.picture import (
     CONVERT,
     MAX_FRAMES,
@@ -28,6 +27,7 @@ from csasn.data.picture import (
     UNREADABLE,
     Picture,
     frame_index,
+    own_range,
     require_bounds,
     require_frame,
 )
@@ -109,18 +109,12 @@ def _read_jpeg(data: bytes) -> _Samples:
 
 def _read_png(data: bytes) -> _Samples:
     head = png.read_png(data)
-    deep = head.bits == 16 and head.kind != png.GREY
-    if deep:
+    turn = orientation(head.exif)
+    if head.bits == 16 and head.kind != png.GREY:
         require_bounds(head.height, head.width, 1, 2 * png.SAMPLES[head.kind])
-        turn = orientation(head.exif)
-        if head.kind == png.GREY_ALPHA:
-            with Image.open(io.BytesIO(head.as_bytes_of_colour()), formats=("PNG",)) as image:
-                bytes_HW4 = np.asarray(image)
-            return _Samples(np.ascontiguousarray(bytes_HW4).view(">u2").astype(np.uint16), 16, turn)
         return _Samples(imagecodecs.png_decode(head.recoded()), 16, turn)
     with Image.open(io.BytesIO(head.code), formats=("PNG",)) as image:
-        samples = _read_open(image, "PNG")
-    return _Samples(samples.pixels, samples.bits, orientation(head.exif))
+        return replace(_read_open(image, "PNG"), turn=turn)
 
 
 def _read_open(image: Image.Image, kind: Format) -> _Samples:

@@ -1,4 +1,4 @@
-"""A picture as the rest of the program sees it, the limits that keep decoders within memory, and what decoders may raise."""
+"""A picture as the rest of the program sees it, what may be said of it, and the limits that keep decoders within memory."""
 
 import struct
 import zlib
@@ -18,6 +18,14 @@ _OWN = (struct.error, zlib.error, Image.DecompressionBombError)
 UNREADABLE = _ORDINARY + _OWN  # what decoders raise on damaged files, as random damage has shown
 READ = "PNG, JPEG, BMP, TIFF, WebP, JPEG 2000 or DICOM"
 CONVERT = "save it as PNG, JPEG or uncompressed DICOM"
+
+# what may be said of a picture that is read otherwise than its file asks for; it names nothing of the file
+SLIVER = "its ultrasound region is a sliver, the whole picture is shown"
+BEYOND = "its ultrasound region lies beyond the picture, the whole picture is shown"
+SQUARED = "its pixels were not square, it is resampled"
+UNLIKELY = "its pixels would be more than four times as long as wide, which is not believed"
+FLOW = "colour flow lies over its B-mode"
+MORE_FRAMES = "it holds more frames than NumberOfFrames says, the first ones are counted"
 
 
 @dataclass(frozen=True)
@@ -67,3 +75,8 @@ def require_bounds(height: int, width: int, num_frames: int, pixel_bytes: int) -
 def no_memory() -> DataError:
     """What to say where memory ends."""
     return DataError("the image needs more memory than there is", "end other programs, or export it again if it alone is refused")
+
+
+def own_range(used: int, bits: int) -> tuple[str, ...]:
+    """What to say where a picture whose values use `used` of `bits` bits is shown by its own range; nothing where it uses all."""
+    return (f"its values use {used} of {bits} bits, it is shown by their own range",) if used < bits else ()

@@ -5,8 +5,8 @@ import zlib
 from dataclasses import dataclass, field
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
-GREY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
-SAMPLES = {GREY: 1, COLOUR: 3, PALETTE: 1, GREY_ALPHA: 2, COLOUR_ALPHA: 4}
+GREY, COLOUR = 0, 2
+SAMPLES = {GREY: 1, COLOUR: 3, 3: 1, 4: 2, 6: 4}  # of grey, colour, palette, grey and alpha, colour and alpha
 _PASSES = {  # first column and row, and steps, of each pass: all at once, or by Adam7
     False: ((0, 0, 1, 1),),
     True: ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
@@ -33,11 +33,6 @@ class Png:
     def code(self) -> bytes:
         """The file without side chunks."""
         return MAGIC + chunk(b"IHDR", self.header) + self.body + _END
-
-    def as_bytes_of_colour(self) -> bytes:
-        """The file with its 16-bit grey and alpha called red, green, blue and alpha: high and low bytes, in this order."""
-        header = self.header[:8] + bytes([8, COLOUR_ALPHA]) + self.header[10:]
-        return MAGIC + chunk(b"IHDR", header) + self.body + _END
 
     def recoded(self) -> bytes:
         """The file with its pixels coded anew, so that there is nothing in it that libpng would print a warning of.

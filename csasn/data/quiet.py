@@ -5,41 +5,36 @@ import threading
 import warnings
 
 
+def silence_logs(*names: str) -> None:
+    """Silences the loggers of packages for good; to be called after these were imported, since pydicom then sets its own level."""
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
 class Quiet:
-    """Silences warnings and log lines of the decoders while any thread is inside.
+    """Silences warnings of the decoders while any thread is inside.
 
-    Filters and levels belong to the process: the first thread to enter sets them, the last one to leave puts them back.
+    Filters belong to the process: the first thread to enter sets them, the last one to leave puts them back.
     """
-
-    _NAMES = ("PIL", "pydicom", "imagecodecs")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._num_inside = 0
-        self._warnings = warnings.catch_warnings()
-        self._levels: list[int] = []
+        self._filters = warnings.catch_warnings()
 
     def __enter__(self) -> None:
         with self._lock:
             self._num_inside += 1
-            if self._num_inside > 1:
-                return
-            self._warnings = warnings.catch_warnings()
-            self._warnings.__enter__()
-            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|imagecodecs|csasn\.data)\b")
-            loggers = [logging.getLogger(name) for name in self._NAMES]
-            self._levels = [logger.level for logger in loggers]
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL + 1)
+            if self._num_inside == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"(PIL|pydicom|imagecodecs|csasn\.data)\b")
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._num_inside -= 1
-            if self._num_inside:
-                return
-            self._warnings.__exit__(None, None, None)
-            for name, level in zip(self._NAMES, self._levels, strict=True):
-                logging.getLogger(name).setLevel(level)
+            if not self._num_inside:
+                self._filters.__exit__(None, None, None)
 
 
 QUIET = Quiet()

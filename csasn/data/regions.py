@@ -6,15 +6,14 @@ Axes: H rows, W columns.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pydicom
 from PIL import Image
 
 from csasn.data.dicom_header import Object, name_of
-from csasn.data.notes import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY
-from csasn.data.picture import require_bounds
+from csasn.data.picture import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY, require_bounds
 from csasn.errors import DataError
 
 CLEARLY_LARGER = 1.5  # of two views by area: the larger one is the picture, the other one a detail
@@ -37,22 +36,49 @@ class View:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Region:
+    """An item of the sequence of regions, and its inclusive corners (x, y)."""
+
+    item: pydicom.Dataset
+    start: tuple[int, int]
+    end: tuple[int, int]
+
+    @property
+    def form(self) -> tuple[int, int]:
+        """Its spatial format and its data type."""
+        return int(self.item.get("RegionSpatialFormat") or 0), int(self.item.get("RegionDataType") or 0)
+
+    @property
+    def area(self) -> int:
+        """Its pixels."""
+        return self.shared(self)
+
+    def shared(self, other: "_Region") -> int:
+        """Pixels that are of both."""
+        width, height = (
+            max(0, min(self.end[axis], other.end[axis]) - max(self.start[axis], other.start[axis]) + 1) for axis in (0, 1)
+        )
+        return width * height
+
+
 def find_view(found: Object, height: int, width: int) -> View:
     """The B-mode region, or all where none says what it shows or it cannot be right; and the spacing of its pixels.
 
     Raises:
         DataError: there is no B-mode, two views of which either may be the labelled one, or a region without a place.
     """
-    regions = [region for region in found.elements.get("SequenceOfUltrasoundRegions") or () if _area(region) > 1]
+    regions = [_read_region(item) for item in found.elements.get("SequenceOfUltrasoundRegions") or ()]
+    regions = [region for region in regions if region.area > 1]
     best = _best(regions)
-    view = View() if best is None else _place(best, height, width)
-    flow = best is not None and any(_form(region) == (_SPACE_2D, _FLOW) and _overlap(region, best) for region in regions)
-    spacing, aspect = _spacing(best) if best is not None else (None, None)
-    if aspect is None:
-        spacing, aspect = _spacing_of_object(found)
+    spacing, aspect = (_spacing(best.item) if best else None) or _spacing_of_object(found)
+    if best is None:
+        return View(spacing_mm=spacing, aspect=aspect)
+    view = _place(best, height, width)
+    flow = any(region.form == (_SPACE_2D, _FLOW) and region.shared(best) for region in regions)
     if BEYOND in view.notes:
         spacing = None  # of a picture of another size
-    return View(view.rows, view.columns, spacing, aspect, (*view.notes, *([FLOW] if flow else [])))
+    return replace(view, spacing_mm=spacing, aspect=aspect, notes=(*view.notes, *([FLOW] if flow else [])))
 
 
 def squared(pixels_HW: np.ndarray, view: View) -> tuple[np.ndarray, View]:
@@ -64,7 +90,7 @@ def squared(pixels_HW: np.ndarray, view: View) -> tuple[np.ndarray, View]:
     if stretch < MIN_STRETCH:
         return pixels_HW, view
     if stretch > MAX_STRETCH:
-        return pixels_HW, View(view.rows, view.columns, None, 1.0, (*view.notes, UNLIKELY))
+        return pixels_HW, replace(view, spacing_mm=None, aspect=1.0, notes=(*view.notes, UNLIKELY))
     height, width = pixels_HW.shape
     if view.aspect > 1:
         height = round(height * view.aspect)
@@ -74,28 +100,29 @@ def squared(pixels_HW: np.ndarray, view: View) -> tuple[np.ndarray, View]:
     pixels = np.asarray(Image.fromarray(pixels_HW).resize((width, height), Image.Resampling.BILINEAR))
     finer = min(view.spacing_mm) if view.spacing_mm else None
     spacing = (finer, finer) if finer else None
-    return pixels, View(view.rows, view.columns, spacing, 1.0, (*view.notes, SQUARED))
+    return pixels, replace(view, spacing_mm=spacing, aspect=1.0, notes=(*view.notes, SQUARED))
 
 
-def _best(regions: Sequence[pydicom.Dataset]) -> pydicom.Dataset | None:
+def _best(regions: Sequence[_Region]) -> _Region | None:
     """The largest 2D tissue region; None where no region says what it shows."""
-    tissue = [region for region in regions if _form(region) == (_SPACE_2D, _TISSUE)]
+    tissue = [region for region in regions if region.form == (_SPACE_2D, _TISSUE)]
     if not tissue:
-        keys = [key for pair in map(_form, regions) for key in (pair, pair[0])]
+        keys = [key for region in regions for key in (region.form, region.form[0])]
         if others := sorted({_NO_B_MODE[key] for key in keys if key in _NO_B_MODE}):
             problem = f"the image shows only {' and '.join(others)}, expected a 2D B-mode region"
             raise DataError(problem, "name a B-mode image of this case instead")
         return None
-    best = max(tissue, key=_area)
-    similar = [region for region in tissue if _area(region) * CLEARLY_LARGER > _area(best) and not _share(region, best)]
-    if similar:
+    best = max(tissue, key=lambda region: region.area)
+    # those that share more than half of the smaller one are one view, described twice
+    apart = [region for region in tissue if 2 * region.shared(best) <= min(region.area, best.area)]
+    if similar := [region for region in apart if region.area * CLEARLY_LARGER > best.area]:
         problem = f"the image shows {1 + len(similar)} B-mode views of similar size, expected one"
         raise DataError(problem, "crop it to the view that was labelled, or export that view alone")
     return best
 
 
-def _place(region: pydicom.Dataset, height: int, width: int) -> View:
-    left, top, right, bottom = _corners(region)
+def _place(region: _Region, height: int, width: int) -> View:
+    (left, top), (right, bottom) = region.start, region.end
     beyond = max((right + 1 - width) / width, (bottom + 1 - height) / height)
     if beyond > MAX_BEYOND and max(right - width, bottom - height) > 0:
         return View(notes=(BEYOND,))
@@ -107,56 +134,29 @@ def _place(region: pydicom.Dataset, height: int, width: int) -> View:
     return View(slice(top, bottom + 1), slice(left, right + 1))
 
 
-def _form(region: pydicom.Dataset) -> tuple[int, int]:
-    return int(region.get("RegionSpatialFormat") or 0), int(region.get("RegionDataType") or 0)
-
-
-def _corners(region: pydicom.Dataset) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom.
+def _read_region(item: pydicom.Dataset) -> _Region:
+    """An item with its corners.
 
     Raises:
-        DataError: one is missing or negative.
+        DataError: one is missing.
     """
     try:
-        left, top, right, bottom = (int(region[name].value) for name in _CORNERS)
+        left, top, right, bottom = (int(item[name].value) for name in _CORNERS)
     except (KeyError, TypeError, ValueError):
         problem = f"the image is DICOM whose {name_of('SequenceOfUltrasoundRegions')} has a region without a place"
         raise DataError(problem, "export it again, or as PNG") from None
-    return max(0, left), max(0, top), right, bottom
+    return _Region(item, (max(0, left), max(0, top)), (right, bottom))
 
 
-def _area(region: pydicom.Dataset) -> int:
-    left, top, right, bottom = _corners(region)
-    return max(0, right - left + 1) * max(0, bottom - top + 1)
-
-
-def _share(one: pydicom.Dataset, other: pydicom.Dataset) -> bool:
-    """Whether two regions share more than half of the smaller one: they are one view, described twice."""
-    return 2 * _common(one, other) > min(_area(one), _area(other))
-
-
-def _overlap(one: pydicom.Dataset, other: pydicom.Dataset) -> bool:
-    return _common(one, other) > 0
-
-
-def _common(one: pydicom.Dataset, other: pydicom.Dataset) -> int:
-    """Pixels that two regions share."""
-    starts = np.maximum(_corners(one)[:2], _corners(other)[:2])
-    ends = np.minimum(_corners(one)[2:], _corners(other)[2:])
-    width, height = np.maximum(ends - starts + 1, 0)
-    return int(width * height)
-
-
-def _spacing(region: pydicom.Dataset) -> tuple[tuple[float, float] | None, float | None]:
-    """Spacing (down, across) in mm a pixel where both axes are in centimetres, and the ratio where they have one unit."""
+def _spacing(region: pydicom.Dataset) -> tuple[tuple[float, float], float] | None:
+    """Spacing (down, across) in mm a pixel and its ratio, where both axes are in centimetres."""
     units = [region.get(f"PhysicalUnits{axis}Direction") for axis in "YX"]
     try:
         down, across = (abs(float(region.get(f"PhysicalDelta{axis}") or 0)) * 10 for axis in "YX")
     except (TypeError, ValueError):
-        return None, None
-    if units[0] != units[1] or not (0 < down < np.inf and 0 < across < np.inf) or units[0] != _CENTIMETRE:
-        return None, None
-    return (down, across), down / across
+        return None
+    known = units == [_CENTIMETRE] * 2 and 0 < down < np.inf and 0 < across < np.inf
+    return ((down, across), down / across) if known else None
 
 
 def _spacing_of_object(found: Object) -> tuple[tuple[float, float] | None, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from csasn.data.faults import Fault, in_rows
-from csasn.data.header import Columns
+from csasn.data.header import Columns, used_columns
 from csasn.data.split import SPLITS
 from csasn.study import Study
 
@@ -17,6 +17,10 @@ _FORMULA_ERROR = re.compile(r"#(?:N/[AD]|NV|[^\W\d_][\w/]{1,15}[!?])")  # in a s
 _SCIENTIFIC = re.compile(r"[0-9](?:[.,][0-9]+)?[eE][+-][0-9]{2,3}")
 _FLOAT = re.compile(r"[0-9]+[.,]0")
 _NO_LABELS: Mapping[str, int] = {}
+_IDS = {  # and what to do about an empty one
+    "case_id": "every image belongs to a case",
+    "patient_id": "fill it in for every row, or leave the column out: then a case is a patient",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +55,10 @@ class RowReader:
     def __init__(self, columns: Columns, study: Study, meant: Mapping[str, int]) -> None:
         self.faults: list[Fault] = []
         self._columns, self._meant, self._classes = columns, meant, study.classes
-        places = columns.places
-        self._case, self._image, self._label = (places[name] for name in ("case_id", "image", "label"))
-        self._patient, self._split, self._scanner = (places.get(name) for name in ("patient_id", "split", "scanner"))
-        self._ids = [(name, places[name]) for name in ("case_id", "patient_id") if name in places]
-        self._labels = {name: index for index, name in enumerate(study.classes)}
-        self._descriptors = [
-            (name, places[name], {value: index for index, value in enumerate(values)})
-            for name, values in study.descriptors.items()
-            if name in places
-        ]
-        used = {"case_id", "image", "label", "patient_id", "split", "scanner", *study.descriptors}
-        self._used = {place: name for name, place in places.items() if name in used}
+        used = used_columns(study)
+        self._used = {name: place for name, place in columns.places.items() if name in used}
+        self._labels = _indices(study.classes)
+        self._descriptors = {name: _indices(values) for name, values in study.descriptors.items() if name in self._used}
         self._seen: dict[tuple[tuple[str, int], ...], Mapping[str, int]] = {(): _NO_LABELS}
         self._backslashes: list[int] = []
         self._floats: list[int] = []
@@ -75,20 +71,19 @@ class RowReader:
         before = len(self.faults)
         if not self._check_shape(number, cells):
             return None
-        case = self._last_case = self._same(cells[self._case], self._last_case)
-        patient = case if self._patient is None else self._same(cells[self._patient], self._last_patient)
-        self._last_patient = patient
-        self._check_ids(number, cells)
-        image, frame = self._read_image(number, cells[self._image])
-        label = self._read_label(number, cells[self._label])
-        split = "" if self._split is None else cells[self._split]
+        of = {name: cells[place] for name, place in self._used.items()}
+        case = self._last_case = self._same(of["case_id"], self._last_case)
+        patient = self._last_patient = self._same(of.get("patient_id", case), self._last_patient)
+        self._check_ids(number, of)
+        image, frame = self._read_image(number, of["image"])
+        label = self._read_label(number, of["label"])
+        split = of.get("split", "")
         if split and split not in SPLITS:
             self._unknown(number, "split", split, SPLITS)
-        labels = self._read_descriptors(number, cells) if self._descriptors else _NO_LABELS
+        labels = self._read_descriptors(number, of)
         if len(self.faults) > before:
             return None
-        scanner = "" if self._scanner is None else cells[self._scanner]
-        return Row(number, case, image, frame, label, sys.intern(split), labels, sys.intern(scanner), patient)
+        return Row(number, case, image, frame, label, sys.intern(split), labels, sys.intern(of.get("scanner", "")), patient)
 
     def said(self) -> list[str]:
         """How rows were read."""
@@ -112,37 +107,32 @@ class RowReader:
     def _same(text: str, last: str) -> str:
         return last if text == last else text  # one object for the rows of a case, which stand together: less memory
 
+    def _fault(self, number: int, column: str, problem: str, hint: str) -> None:
+        self.faults.append(Fault(number, column, problem, hint))
+
     def _check_shape(self, number: int, cells: Sequence[str]) -> bool:
         expected = self._columns.num_columns
         if len(cells) != expected and (len(cells) < expected or any(cells[expected:])):
-            self.faults.append(
-                Fault(number, "", f"has {len(cells)} cells, expected {expected}", "quote cells that hold what separates cells")
-            )
+            self._fault(number, "", f"has {len(cells)} cells, expected {expected}", "quote cells that hold what separates cells")
             return False
-        if any(cell[:1] == "#" for cell in cells):
-            for place, name in self._used.items():
-                if _FORMULA_ERROR.fullmatch(cells[place]):
-                    hint = "mend the formula in the spreadsheet, or leave the cell empty, and export again"
-                    self.faults.append(Fault(number, name, "holds an error of a spreadsheet's formula", hint))
-                    return False
+        for name, place in self._used.items():
+            if cells[place][:1] == "#" and _FORMULA_ERROR.fullmatch(cells[place]):
+                hint = "mend the formula in the spreadsheet, or leave the cell empty, and export again"
+                self._fault(number, name, "holds an error of a spreadsheet's formula", hint)
+                return False
         if any(cells[place] for place in self._columns.nameless):
             self._filled.append(number)
         return True
 
-    def _check_ids(self, number: int, cells: Sequence[str]) -> None:
-        for name, place in self._ids:
-            text = cells[place]
-            if not text:
-                hints = {
-                    "case_id": "every image belongs to a case",
-                    "patient_id": "fill it in for every row, or leave the column out: then a case is a patient",
-                }
-                self.faults.append(Fault(number, name, "is empty", hints[name]))
+    def _check_ids(self, number: int, of: Mapping[str, str]) -> None:
+        for name, hint in _IDS.items():
+            if not (text := of.get(name, "-")):
+                self._fault(number, name, "is empty", hint)
             elif text[-1] == "0" and _FLOAT.fullmatch(text):
                 self._floats.append(number)
             elif _SCIENTIFIC.fullmatch(text):
-                hint = "make the column text in the spreadsheet, fill it in anew, and export again: different ids may look the same"
-                self.faults.append(Fault(number, name, "is a number in scientific notation, whose digits are lost", hint))
+                mend = "make the column text in the spreadsheet, fill it in anew, and export again: different ids may look the same"
+                self._fault(number, name, "is a number in scientific notation, whose digits are lost", mend)
 
     def _read_image(self, number: int, cell: str) -> tuple[str, int | None]:
         if "\\" in cell:
@@ -150,10 +140,9 @@ class RowReader:
             cell = cell.replace("\\", "/")
         image, frame = split_frame(cell)
         if problem := _path_problem(image):
-            hint = "name images relative to the image root, with / between folders"
-            self.faults.append(Fault(number, "image", problem, hint))
+            self._fault(number, "image", problem, "name images relative to the image root, with / between folders")
         if frame == 0:
-            self.faults.append(Fault(number, "image", "names frame 0, expected 1 or more", "frames count from 1"))
+            self._fault(number, "image", "names frame 0, expected 1 or more", "frames count from 1")
         return image, frame
 
     def _read_label(self, number: int, cell: str) -> int:
@@ -164,15 +153,11 @@ class RowReader:
         self._num_mapped += 1
         return label
 
-    def _read_descriptors(self, number: int, cells: Sequence[str]) -> Mapping[str, int]:
-        found = []
-        for name, place, values in self._descriptors:
-            if cell := cells[place]:
-                if cell in values:
-                    found.append((name, values[cell]))
-                else:
-                    self._unknown(number, name, cell, tuple(values))
-        key = tuple(found)
+    def _read_descriptors(self, number: int, of: Mapping[str, str]) -> Mapping[str, int]:
+        for name, values in self._descriptors.items():
+            if of[name] and of[name] not in values:
+                self._unknown(number, name, of[name], tuple(values))
+        key = tuple((name, values[of[name]]) for name, values in self._descriptors.items() if of[name] in values)
         return self._seen.setdefault(key, dict(key))
 
     def _unknown(self, number: int, column: str, cell: str, values: Sequence[str]) -> None:
@@ -186,7 +171,11 @@ class RowReader:
             hint = f"write {meant[0]} as the study does"
         if column == "label":
             hint += ", or map it by the key labels of the site file"
-        self.faults.append(Fault(number, column, f"is not {what}, expected {expected}", hint))
+        self._fault(number, column, f"is not {what}, expected {expected}", hint)
+
+
+def _indices(names: Sequence[str]) -> dict[str, int]:
+    return {name: index for index, name in enumerate(names)}
 
 
 def plain_word(text: str) -> str:

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from csasn.data import survey_tables as t
 from csasn.data.cases import SPLITS, Records
-from csasn.data.makers import MAKERS, SEVERAL, UNKNOWN, maker_of
 from csasn.data.manifest import Row
 from csasn.data.picture_facts import ImageFacts
-from csasn.data.survey_tables import CASES, CLASSES, IMAGE_EDGES, IMAGES, LABELS, PATIENTS, SCANNERS, SIZE_EDGES_PX, SIZES
 from csasn.measures.counts import Integers
 from csasn.study import Study
 
@@ -21,15 +20,15 @@ def count_survey(study: Study, records: Records) -> dict[str, Integers]:
     images_C = _images_of_cases(records)
     num_cases, num_patients = len(images_C), records.manifest.num_patients
     tables = {
-        CASES: np.array([num_cases]),
-        PATIENTS: np.array([num_patients, num_cases - num_patients]),
-        CLASSES: _classes(study, records),
-        SCANNERS: _count((MAKERS.index(_maker(images)) for images in images_C), len(MAKERS)),
-        SIZES: _count_bins([min(max(facts.height, facts.width) for _, facts in images) for images in images_C], SIZE_EDGES_PX),
-        IMAGES: _count_bins([len(images) for images in images_C], IMAGE_EDGES),
+        t.CASES: np.array([num_cases]),
+        t.PATIENTS: np.array([num_patients, num_cases - num_patients]),
+        t.CLASSES: _classes(study, records),
+        t.SCANNERS: _count((t.MAKERS.index(_maker(images)) for images in images_C), len(t.MAKERS)),
+        t.SIZES: _count_bins([min(max(facts.height, facts.width) for _, facts in images) for images in images_C], t.SIZE_EDGES_PX),
+        t.IMAGES: _count_bins([len(images) for images in images_C], t.IMAGE_EDGES),
     }
     if study.descriptors:
-        tables[LABELS] = np.stack([_labels(task, images_C) for task in study.descriptors])
+        tables[t.LABELS] = np.stack([_labels(task, images_C) for task in study.descriptors])
     return {name: counts.astype(np.int64) for name, counts in tables.items()}
 
 
@@ -55,8 +54,8 @@ def _labels(task: str, images_C: Sequence[Sequence[Image]]) -> Integers:
 
 def _maker(images: Sequence[Image]) -> str:
     """The maker of a case's images, as far as it is known: by the manifest's word for the scanner, else by DICOM's."""
-    makers = {maker_of(row.scanner or facts.device) for row, facts in images} - {UNKNOWN}
-    return SEVERAL if len(makers) > 1 else makers.pop() if makers else UNKNOWN
+    makers = {t.maker_of(row.scanner or facts.device) for row, facts in images} - {t.UNKNOWN}
+    return t.SEVERAL if len(makers) > 1 else makers.pop() if makers else t.UNKNOWN
 
 
 def _count_bins(values: Sequence[int], edges: Sequence[int]) -> Integers:

@@ -3,13 +3,13 @@
 Every table parts the same cases, so that all that two of them have in common is the number of cases. C cells of a table, S splits.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.data.makers import MAKERS
 from csasn.data.split import SPLITS
 from csasn.measures.counts import Integers, Layout
 from csasn.study import Study
@@ -24,6 +24,23 @@ SMALLEST_SUM = 10  # over all sites; what is below is not shown
 SIZE_EDGES_PX = (256, 384, 512, 768, 1024)
 IMAGE_EDGES = (2, 3, 4, 6, 11)
 WITHOUT_CLASS = "without a class"
+
+# the makers of scanners are a fixed list, so that no text of a site or a device goes any further;
+# words that stand alone, or begin a word; brands that changed hands are of who sells them today
+_BRANDS = {
+    "GE": r"ge|gems|gehc|general electric|logiq\w*|voluson\w*|vivid\w*|vscan\w*",
+    "Philips": r"philips\w*|atl|epiq\w*|affiniti\w*|iu22|hdi|clearvue\w*|lumify\w*",
+    "Siemens": r"siemens\w*|acuson\w*",
+    "Samsung Medison": r"samsung\w*|medison\w*|sonoace\w*|accuvix\w*",
+    "Canon Toshiba": r"canon\w*|toshiba\w*|aplio\w*|xario\w*",
+    "Mindray": r"mindray\w*|resona\w*|zonare\w*",
+    "Fujifilm Hitachi Aloka": r"fujifilm\w*|hitachi\w*|aloka\w*|arietta\w*|prosound\w*|sonosite\w*",
+    "Esaote": r"esaote\w*|mylab\w*",
+    "SuperSonic Hologic": r"supersonic\w*|hologic\w*|aixplorer\w*",
+}
+_PATTERNS = {maker: re.compile(rf"\b(?:{words})\b") for maker, words in _BRANDS.items()}
+OTHER, SEVERAL, UNKNOWN = "another maker", "several makers", "unknown maker"
+MAKERS = (*_BRANDS, OTHER, SEVERAL, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -83,21 +100,18 @@ def hidden_cells(counts_C: Integers, smallest: int) -> Mask:
     return np.ones_like(hidden_C) if (hidden_C | (counts_C == 0)).all() else hidden_C
 
 
-def _hidden_splits(counts_SC: Integers, smallest: int) -> Mask:
-    """The same of the classes in each split, where the cases of a split are a table themselves."""
-    whole_S = hidden_cells(counts_SC.sum(axis=1), smallest)
-    return np.stack([hidden_cells(row, smallest) | whole for row, whole in zip(counts_SC, whole_S, strict=True)])
-
-
 def hidden_of(tables: Tables, smallest: int) -> dict[str, Mask]:
-    """Which cells of each table hide; where there are fewer cases than `smallest`, all that hold any."""
+    """Which cells of each table hide; where there are fewer cases than `smallest`, all that hold any.
+
+    The cases of each split are a table themselves, beside those of its classes.
+    """
     hidden = {}
     for name, counts in tables.items():
+        rows = np.atleast_2d(counts)
+        cells = np.stack([hidden_cells(row, smallest) for row in rows])
         if name == CLASSES:
-            hidden[name] = _hidden_splits(counts, smallest)
-        else:
-            rows = [hidden_cells(row, smallest) for row in np.atleast_2d(counts)]
-            hidden[name] = np.stack(rows).reshape(counts.shape)
+            cells |= hidden_cells(rows.sum(axis=1), smallest)[:, None]
+        hidden[name] = cells.reshape(counts.shape)
     return hidden
 
 
@@ -142,3 +156,11 @@ def _bins(edges: tuple[int, ...], least: int) -> tuple[str, ...]:
     starts = (least, *edges)
     names = [f"{start}" if end == start + 1 else f"{start} to {end - 1}" for start, end in zip(starts, edges, strict=False)]
     return (*names, f"{edges[-1]} or more")
+
+
+def maker_of(text: str) -> str:
+    """The maker that a text names, one of `MAKERS`; the first of them where it names two."""
+    words = re.sub(r"[\W_]+", " ", text.casefold()).strip()
+    if not words:
+        return UNKNOWN
+    return next((maker for maker, pattern in _PATTERNS.items() if pattern.search(words)), OTHER)

@@ -16,7 +16,7 @@ from pydicom.pixels.processing import apply_color_lut
 from csasn.data.dicom_frames import Frame
 from csasn.data.dicom_header import AGAIN, Object, wrong
 from csasn.data.levels import depth, rgb_of_ybr, to_uint8
-from csasn.data.notes import own_range
+from csasn.data.picture import own_range
 from csasn.errors import DataError
 
 MAX_GREY_BITS = 16

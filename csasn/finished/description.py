@@ -9,18 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from csasn import __version__
+from csasn import NOTICE, __version__
 from csasn.data.images import PREPROCESSING_VERSION
 from csasn.errors import ConfigurationError, ModelError
 from csasn.measures.counts import Floats
 from csasn.model.network import image_size
 from csasn.platform.configuration import Configuration, validate
-from csasn.platform.storage import write_atomically
+from csasn.platform.storage import file_sha256, write_atomically
 from csasn.study import MALIGNANCY, SUBTYPE, Name, Sha256, Study
 
 DESCRIPTION, WEIGHTS, GRAPH, GRAPH_WEIGHTS = "model.json", "model.safetensors", "model.onnx", "model.onnx.data"
 FILES = {"safetensors": (WEIGHTS,), "onnx": (GRAPH, GRAPH_WEIGHTS)}
-NOTICE = "for research only: not a medical device, not for diagnosis"
 PREPROCESSING = (
     "grey (ITU-R 601), 8 bits; longer side to image_size, aspect kept, bilinear with antialiasing, centred on zeros; "
     "divided by 255; mean and standard deviation of pretraining are applied inside the network"
@@ -149,17 +148,11 @@ def verify_files(folder: Path, files: Mapping[str, str]) -> None:
     """
     for name, expected in files.items():
         try:
-            found = hash_of(folder / name)
+            found = file_sha256(folder / name)
         except OSError as error:
             raise ModelError(f"cannot read {name}: {error.strerror}", f"it belongs beside {DESCRIPTION}") from error
         if found != expected:
             raise ModelError(f"{name} and {DESCRIPTION} do not belong together, or one was changed", "copy all files again")
-
-
-def hash_of(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bytes(info: ModelInfo) -> bytes:

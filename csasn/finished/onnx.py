@@ -8,10 +8,8 @@ the mean of their logits. The packages of the extra `export` are imported where 
 
 import importlib.util
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import cycle, islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +19,12 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor, nn
 
-from csasn.data.images import letterbox
 from csasn.errors import ConfigurationError, ModelError
 from csasn.finished.description import (
     DESCRIPTION,
     FILES,
     GRAPH,
     ModelInfo,
-    hash_of,
     model_folder,
     read_description,
     verify_files,
@@ -36,7 +32,7 @@ from csasn.finished.description import (
 )
 from csasn.measures.counts import Floats
 from csasn.model.network import Csasn
-from csasn.phantom import CLASSES, SCANNERS, draw, draw_nodule
+from csasn.platform.storage import file_sha256
 from csasn.study import SUBTYPE
 
 if TYPE_CHECKING:
@@ -44,7 +40,6 @@ if TYPE_CHECKING:
 
 INPUT, PROBABILITIES, LOGITS = "image", "probabilities", "logits_"
 MOST_PROBABILITY, MOST_LOGIT = 1e-5, 1e-4
-PROBE_BATCHES, PROBE_PX = (1, 3, 8), 96
 
 
 @dataclass(frozen=True)
@@ -85,8 +80,8 @@ class _Graph(nn.Module):
         return torch.softmax(logits[SUBTYPE] + self.get_buffer("adjustment_K"), dim=1), *logits.values()
 
 
-def export_onnx(folder: Path, network: Csasn, info: ModelInfo) -> Parity:
-    """Writes the model and its model.json to `folder`, and compares what both forms answer.
+def export_onnx(folder: Path, network: Csasn, info: ModelInfo, batches: Iterable[NDArray[np.uint8]]) -> Parity:
+    """Writes the model and its model.json to `folder`, and compares what both forms answer to `batches` of letterboxed images.
 
     Raises:
         ConfigurationError: the packages of the extra `export` are not installed.
@@ -94,9 +89,9 @@ def export_onnx(folder: Path, network: Csasn, info: ModelInfo) -> Parity:
     """
     _require_packages("onnx", "onnxscript", "onnxruntime")
     _write_graph(folder / GRAPH, network, info)
-    files = {name: hash_of(folder / name) for name in FILES["onnx"]}
+    files = {name: file_sha256(folder / name) for name in FILES["onnx"]}
     write_description(folder, info.model_copy(update={"format": "onnx", "files": files}))
-    parity = measure_parity(network, load_onnx(folder)[0], info)
+    parity = measure_parity(network, load_onnx(folder)[0], info, batches)
     if not (parity.probability < MOST_PROBABILITY and parity.logit < MOST_LOGIT):
         found = f"probabilities differ by {parity.probability:.1e} and logits by {parity.logit:.1e}"
         problem = f"onnxruntime does not answer as torch does: {found}, expected below {MOST_PROBABILITY} and {MOST_LOGIT}"
@@ -133,17 +128,15 @@ def load_onnx(path: Path) -> tuple[OnnxModel, ModelInfo]:
     return OnnxModel(session), info
 
 
-def measure_parity(network: Csasn, model: OnnxModel, info: ModelInfo) -> Parity:
-    """How far both forms are apart on pictures of the phantom, in batches of several sizes."""
-    random = np.random.default_rng(0)
+def measure_parity(network: Csasn, model: OnnxModel, info: ModelInfo, batches: Iterable[NDArray[np.uint8]]) -> Parity:
+    """How far both forms are apart on batches of letterboxed images (N, S, S): of several sizes, and ultrasound at best, since
+    rounding may grow on what is none."""
     probability = logit = 0.0
-    for size in PROBE_BATCHES:
-        images_NSS = draw_probes(random, size, info.image_size)
+    for images_NSS in batches:
         found = model.run(images_NSS)
         with torch.no_grad():
-            expected = {
-                task: f.double().numpy() for task, f in network(torch.from_numpy(images_NSS)[:, None].float() / 255).items()
-            }
+            answers = network(torch.from_numpy(images_NSS)[:, None].float() / 255)
+        expected = {task: logits.double().numpy() for task, logits in answers.items()}
         probabilities_NK = softmax(expected[SUBTYPE] + np.array(info.adjustment), axis=1)
         probability = max(probability, float(np.abs(found[PROBABILITIES] - probabilities_NK).max()))
         for task, logits in expected.items():
@@ -152,19 +145,12 @@ def measure_parity(network: Csasn, model: OnnxModel, info: ModelInfo) -> Parity:
     return Parity(probability, logit)
 
 
-def draw_probes(random: np.random.Generator, count: int, size: int) -> NDArray[np.uint8]:
-    """Pictures of the phantom (N, S, S), of classes and scanners in turn: on what is no ultrasound, rounding may grow."""
-    kinds = islice(cycle(product(SCANNERS, CLASSES)), count)
-    nodules = [(draw_nodule(random, label), SCANNERS[site]) for site, label in kinds]
-    drawings = [draw(random, nodule, scanner, "transverse", size_px=max(size, PROBE_PX)) for nodule, scanner in nodules]
-    return np.stack([letterbox(drawing.image, size) for drawing in drawings])
-
-
 def _write_graph(path: Path, network: Csasn, info: ModelInfo) -> None:
     """Writes the graph, for any batch size. File names of this machine, which the exporter leaves at each node, go out."""
     image = torch.zeros((2, 1, info.image_size, info.image_size))
     try:
-        with _quiet():
+        with warnings.catch_warnings():  # nothing that the exporter says about itself is for who exports a model
+            warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 _Graph(network, info.adjustment).eval(),
                 (image,),
@@ -198,11 +184,3 @@ def _identity(info: ModelInfo) -> dict[str, str]:
 def _require_packages(*names: str) -> None:
     if missing := [name for name in names if importlib.util.find_spec(name) is None]:
         raise ConfigurationError(f"not installed: {', '.join(missing)}", "pip install 'csasn-federated[export]'")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back what the exporter says about itself: nothing in it is for a person who exports a model."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -6,10 +6,9 @@ at the picture: neither proves what a decision came from, and a rollout is the s
 Legend: S side of the image, C channels and h x w positions of a map, T tokens and E heads of the ViT, D numbers a head.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,18 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from csasn.data.cases import SPLITS, TEST, load_records
-from csasn.data.images import letterbox
-from csasn.data.manifest import Fault, Row, data_error
-from csasn.errors import ConfigurationError, DataError, ModelError
-from csasn.finished.weights import ModelInfo
+from csasn.errors import ModelError
 from csasn.model.network import Csasn
-from csasn.phantom import Drawing, PhantomSettings, read_settings, redraw_case
-from csasn.site import Site
 from csasn.study import SUBTYPE
 
 Floats = NDArray[np.float64]
-SAME_PICTURE = 2.0  # grey levels, mean: what rounding on another processor may differ by, and no other picture does
 
 
 @dataclass(frozen=True)
@@ -130,91 +122,6 @@ def attention_layers(network: Csasn, image_11SS: Tensor) -> list[Tensor]:
         for hook in hooks:
             hook.remove()
     return layers
-
-
-def saliency_in_nodule(
-    network: Csasn,
-    info: ModelInfo,
-    phantom: Path,
-    sites: Mapping[str, Site],
-    max_images: int = 200,
-    advance: Callable[[int, int], None] | None = None,
-) -> SaliencyShares:
-    """How much of the saliency on a phantom's test images lies inside the nodule, whose mask is drawn again.
-
-    Of more than `max_images` images, so many are taken at even distances; `advance(done, total)` is called after each.
-
-    Raises:
-        StorageError: `phantom` is no folder that `csasn phantom` wrote.
-        DataError: images are at fault, are not those of the phantom, or none is a test image.
-    """
-    rows = _test_rows(info, sites)
-    chosen = sorted({int(index) for index in np.linspace(0, len(rows) - 1, min(max_images, len(rows)))})
-    settings = read_settings(phantom)
-    gradcams, rollouts, areas = [], [], []
-    for done, index in enumerate(chosen, 1):
-        site, row, square = rows[index]
-        nodule = _nodule(settings, site, row, square)
-        saliency = explain_square(network, square)
-        gradcams.append(_share_inside(saliency.gradcam, nodule))
-        rollouts.append(_share_inside(saliency.rollout, nodule))
-        areas.append(float(nodule.mean()))
-        if advance:
-            advance(done, len(chosen))
-    num_blank = sum(share is None for share in gradcams) if network.efficientnet is not None else 0
-    return SaliencyShares(_mean(gradcams), _mean(rollouts), float(np.mean(areas)), len(chosen), num_blank)
-
-
-def _test_rows(info: ModelInfo, sites: Mapping[str, Site]) -> list[tuple[str, Row, NDArray[np.uint8]]]:
-    """Site, row of the manifest and square of each test image, in the order of sites and cases."""
-    found = []
-    for name, site in sites.items():
-        records = load_records(info.study, site, info.image_size)
-        for row, square in zip(records.manifest.rows, records.images.images_NHW, strict=True):
-            if records.splits[row.case] == SPLITS[TEST]:
-                found.append((name, row, square))
-    if not found:
-        raise DataError("manifest.csv has no test image", "saliency is measured on test images: see the key split of the study")
-    return found
-
-
-def _nodule(settings: PhantomSettings, site: str, row: Row, square: NDArray[np.uint8]) -> Floats:
-    """The share of each pixel of `square` that is nodule.
-
-    Raises:
-        DataError: `square` is no picture of the phantom.
-    """
-    drawing = _drawing(settings, site, row)
-    size = len(square)
-    if drawing is None or min(_difference(square, letterbox(frame, size)) for frame in drawing.frames) > SAME_PICTURE:
-        problem = "is not the picture that the phantom's record draws"
-        raise data_error([Fault(row.number, "image", problem, "name the folder that csasn phantom wrote, and its own sites")])
-    return np.asarray(letterbox(drawing.mask.astype(np.uint8) * 255, size) / 255, np.float64)
-
-
-def _drawing(settings: PhantomSettings, site: str, row: Row) -> Drawing | None:
-    """The drawing behind a row, or None where the phantom has none."""
-    view = Path(row.image).stem.rpartition("-")[2]
-    try:
-        views = redraw_case(settings, site, row.case).views
-    except ConfigurationError:
-        return None
-    return views[int(view) - 1].drawing if view.isdecimal() and 1 <= int(view) <= len(views) else None
-
-
-def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    return float(np.abs(one.astype(np.int16) - other).mean())
-
-
-def _share_inside(saliency: Floats | None, nodule: Floats) -> float | None:
-    if saliency is None or not saliency.any():
-        return None
-    return float((saliency * nodule).sum() / saliency.sum())
-
-
-def _mean(shares: list[float | None]) -> float | None:
-    known = [share for share in shares if share is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _keep_attention(attention: nn.Module, layers: list[Tensor]) -> Callable[[nn.Module, object, Tensor], None]:

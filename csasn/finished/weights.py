@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from csasn import NOTICE
 from csasn.errors import ModelError
 from csasn.finished.description import (
     DESCRIPTION,
-    NOTICE,
     WEIGHTS,
     ModelInfo,
     describe,

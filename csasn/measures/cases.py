@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.measures.counts import one_against_rest
+from csasn.measures.counts import auroc_of_groups, one_against_rest, ratio, value_or_none
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -90,8 +90,7 @@ def auroc(scores_N: Floats, positive_N: Flags, weights_BN: Floats) -> Floats:
     sorted_BN = weights_BN[:, order]
     positives_BG = np.add.reduceat(np.where(positive_N[order], sorted_BN, 0.0), starts, axis=1)
     negatives_BG = np.add.reduceat(np.where(positive_N[order], 0.0, sorted_BN), starts, axis=1)
-    below_BG = np.cumsum(negatives_BG, axis=1) - negatives_BG / 2
-    return _ratio((positives_BG * below_BG).sum(axis=1), positives_BG.sum(axis=1) * negatives_BG.sum(axis=1))
+    return auroc_of_groups(negatives_BG, positives_BG)
 
 
 def measures(cases: Cases, classes: Classes, weights_BN: Floats) -> dict[str, Floats]:
@@ -117,18 +116,18 @@ def decision_measures(confusion_BKK: Floats, classes: Classes) -> dict[str, Floa
     """
     hits_BK = np.diagonal(confusion_BKK, axis1=1, axis2=2)
     support_BK, decided_BK = confusion_BKK.sum(axis=2), confusion_BKK.sum(axis=1)
-    recall_BK, precision_BK = _ratio(hits_BK, support_BK), _ratio(hits_BK, decided_BK)
-    f1_BK = _ratio(2 * hits_BK, support_BK + decided_BK)
+    recall_BK, precision_BK = ratio(hits_BK, support_BK), ratio(hits_BK, decided_BK)
+    f1_BK = ratio(2 * hits_BK, support_BK + decided_BK)
     found = {"balanced_accuracy": _mean(recall_BK), "macro_f1": _mean(np.where(support_BK > 0, f1_BK, np.nan))}
     if classes.benign:
         benign = list(classes.benign)
-        found["benign_specificity"] = _ratio(
+        found["benign_specificity"] = ratio(
             confusion_BKK[:, benign][:, :, benign].sum(axis=(1, 2)), support_BK[:, benign].sum(axis=1)
         )
     if classes.rare:
         rare = list(classes.rare)
         found["rare_recall"] = _mean(recall_BK[:, rare])
-        found["rare_precision"] = _ratio(hits_BK[:, rare].sum(axis=1), decided_BK[:, rare].sum(axis=1))
+        found["rare_precision"] = ratio(hits_BK[:, rare].sum(axis=1), decided_BK[:, rare].sum(axis=1))
     for kind, rate_BK in (("recall", recall_BK), ("precision", precision_BK), ("f1", f1_BK)):
         found |= {f"{kind}.{name}": rate_BK[:, c] for c, name in enumerate(classes.names)}
     return found
@@ -137,7 +136,7 @@ def decision_measures(confusion_BKK: Floats, classes: Classes) -> dict[str, Floa
 def brier(cases: Cases, weights_BN: Floats) -> Floats:
     """Mean over cases of Σ_k (p_k - y_k)², 0..2."""
     wrong_NK = np.exp(cases.log_probability_NK) - np.eye(cases.log_probability_NK.shape[1])[cases.class_N]
-    return _ratio(weights_BN @ (wrong_NK**2).sum(axis=1), weights_BN.sum(axis=1))
+    return ratio(weights_BN @ (wrong_NK**2).sum(axis=1), weights_BN.sum(axis=1))
 
 
 def calibration_error(cases: Cases, weights_BN: Floats) -> Floats:
@@ -147,7 +146,7 @@ def calibration_error(cases: Cases, weights_BN: Floats) -> Floats:
         probability_N = np.exp(cases.log_probability_NK[:, c])
         bin_N = np.minimum(probability_N * NUM_PROBABILITY_BINS, NUM_PROBABILITY_BINS - 1).astype(np.int64)
         excess_NJ = np.eye(NUM_PROBABILITY_BINS)[bin_N] * (probability_N - (cases.class_N == c))[:, None]
-        errors.append(_ratio(np.abs(weights_BN @ excess_NJ).sum(axis=1), weights_BN.sum(axis=1)))
+        errors.append(ratio(np.abs(weights_BN @ excess_NJ).sum(axis=1), weights_BN.sum(axis=1)))
     return np.asarray(np.mean(errors, axis=0), np.float64)
 
 
@@ -164,7 +163,7 @@ def confusion_at_recall(cases: Cases, rare: Sequence[int], recall_B: Floats, wei
     rare_N, common_N = _best(logits_NK, list(rare)), _best(logits_NK, common)
     support_BK = weights_BN @ np.eye(num_classes)[class_N]
     num_rare_B1 = (support_BK[:, list(rare)] > 0).sum(axis=1, keepdims=True)
-    gain_BN = np.where((rare_N == class_N) & (weights_BN > 0), weights_BN * _ratio(1.0, support_BK * num_rare_B1)[:, class_N], 0.0)
+    gain_BN = np.where((rare_N == class_N) & (weights_BN > 0), weights_BN * ratio(1.0, support_BK * num_rare_B1)[:, class_N], 0.0)
     share_BN = _shares_shifted(gain_BN, recall_B[:, None])
     found_BKK = confusion(class_N, rare_N, num_classes, weights_BN * share_BN)
     found_BKK += confusion(class_N, common_N, num_classes, weights_BN * (1 - share_BN))
@@ -184,11 +183,11 @@ def _shares_shifted(gain_BN: Floats, recall_B1: Floats) -> Floats:
     lower_BN = np.maximum.accumulate(np.where(gaining_BN, before_BN, 0.0), axis=1)
     upper_BN = np.minimum.accumulate(np.where(gaining_BN, after_BN, np.inf)[:, ::-1], axis=1)[:, ::-1]
     first_BN, last_BN = after_BN <= 0, np.isinf(upper_BN)
-    to_middle_BN = np.where(first_BN, 0.0, 0.5) * np.clip(np.nan_to_num(_ratio(recall_B1 - lower_BN, before_BN - lower_BN)), 0, 1)
-    beyond_BN = np.where(first_BN, 1.0, 0.5) * np.clip(np.nan_to_num(_ratio(recall_B1 - before_BN, upper_BN - before_BN)), 0, 1)
+    to_middle_BN = np.where(first_BN, 0.0, 0.5) * np.clip(np.nan_to_num(ratio(recall_B1 - lower_BN, before_BN - lower_BN)), 0, 1)
+    beyond_BN = np.where(first_BN, 1.0, 0.5) * np.clip(np.nan_to_num(ratio(recall_B1 - before_BN, upper_BN - before_BN)), 0, 1)
     passed_BN = np.where(last_BN, 0.0, to_middle_BN + beyond_BN)
     return np.asarray(
-        np.where(gaining_BN, np.clip(np.nan_to_num(_ratio(recall_B1 - before_BN, gain_BN)), 0, 1), passed_BN), np.float64
+        np.where(gaining_BN, np.clip(np.nan_to_num(ratio(recall_B1 - before_BN, gain_BN)), 0, 1), passed_BN), np.float64
     )
 
 
@@ -220,19 +219,14 @@ def measure_names(classes: Classes) -> tuple[str, ...]:
 
 def values_of(found: Mapping[str, Floats]) -> dict[str, float | None]:
     """Measures of one set of weights (B = 1) as numbers, None where undefined."""
-    return {name: float(values_B[0]) if np.isfinite(values_B[0]) else None for name, values_B in found.items()}
+    return {name: value_or_none(values_B[0]) for name, values_B in found.items()}
 
 
 def _best(logits_NK: Floats, among: list[int]) -> Integers:
     return np.asarray(np.array(among)[logits_NK[:, among].argmax(axis=1)], np.int64)
 
 
-def _ratio(above: Floats | float, below: Floats) -> Floats:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(below > 0, above / below, np.nan), np.float64)
-
-
 def _mean(values_BK: Floats) -> Floats:
     """Over the classes for which the value is defined."""
     known_BK = np.isfinite(values_BK)
-    return _ratio(np.where(known_BK, values_BK, 0.0).sum(axis=1), known_BK.sum(axis=1).astype(np.float64))
+    return ratio(np.where(known_BK, values_BK, 0.0).sum(axis=1), known_BK.sum(axis=1).astype(np.float64))

@@ -108,11 +108,27 @@ def count_cases(decision_NK: Floats, adjusted_NK: Floats, classes_N: Integers, m
 
 def auroc(histogram_2B: Integers) -> float | None:
     """P(positive above negative) + ½ P(tie), from a (2, B) histogram; None where a side is empty."""
-    negatives, positives = histogram_2B.astype(np.float64)
-    if not (negatives.sum() and positives.sum()):
-        return None
-    below = np.cumsum(negatives) - negatives / 2
-    return float(positives @ below / (positives.sum() * negatives.sum()))
+    return value_or_none(auroc_of_groups(*histogram_2B.astype(np.float64)))
+
+
+def auroc_of_groups(negatives_G: Floats, positives_G: Floats) -> Floats:
+    """P(positive above negative) + ½ P(tie) from weights of groups of equal scores, the lowest first; axes before G stay.
+
+    NaN where a side has no weight.
+    """
+    below_G = np.cumsum(negatives_G, axis=-1) - negatives_G / 2
+    return ratio((positives_G * below_G).sum(axis=-1), positives_G.sum(axis=-1) * negatives_G.sum(axis=-1))
+
+
+def ratio(above: Floats | float, below: Floats) -> Floats:
+    """above / below, NaN where `below` is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(below > 0, above / below, np.nan), np.float64)
+
+
+def value_or_none(value: Floats) -> float | None:
+    """A measure as a number, None where it is not defined."""
+    return float(value) if np.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -179,8 +195,8 @@ def macro_auroc_interval(scores_K2B: Integers, resampled: Sequence[Floats | None
 
 def _resampled(histogram_2B: Integers, random: np.random.Generator, num_samples: int) -> Floats:
     filled = histogram_2B[:, histogram_2B.any(axis=0)]
-    drawn = [random.multinomial(int(side.sum()), side / side.sum(), size=num_samples) for side in filled]
-    return np.asarray([auroc(pair) for pair in np.stack(drawn, axis=1)], dtype=np.float64)
+    drawn = (random.multinomial(int(side.sum()), side / side.sum(), size=num_samples) for side in filled)
+    return auroc_of_groups(*(side.astype(np.float64) for side in drawn))
 
 
 def _class_metrics(confusion_KK: Integers, histogram_2B: Integers, c: int) -> ClassMetrics:

@@ -18,25 +18,6 @@ BENCHMARK_MIXES = (  # train, validation, test: benign, PTC, FTC, MTC
     SiteMix("centerD", splits=((30, 60, 6, 7), (9, 17, 2, 2), TEST)),
 )
 
-WORTH = """## What this benchmark is good for, and what it can never prove
-
-Good for ranking ways to train on the same cases: federated against single sites and pooled, one class weighting against another,
-a module switched on or off. The manifests name the splits, so that every method, whatever its seed, sees the same cases; with equal
-numbers of test cases in every class and at every site, a rare class is measured as well as a common one.
-
-- Test cases are not in their natural proportions. Recall, balanced accuracy and the AUROC of a pair of classes do not mind;
-  precision, F1, accuracy and one-against-rest AUROC do: weight the cases to a stated prevalence, such as that of training cases.
-- How hard it is: an observer who is told every attribute, but not the class, reaches an AUROC of about .92 for FTC and .85 for MTC
-  against the rest (.95 and .85 weighted to the training cases), so no picture can give much more. Logistic regression on frozen
-  features of EfficientNet-lite0 (ImageNet weights), fitted to the training cases of all sites, reached .72 and .56.
-- By its prevalence that observer would decide for MTC in 4 % of the MTC cases: what is gained in their recall is paid elsewhere.
-- Choose on validation cases. Those of MTC are 8: mostly noise. Another draw (`--seed 2`) has 300, and the recipe was chosen there.
-
-It can never prove that a model finds carcinoma, that its rates hold in a hospital, that a class weighting suits patients, or that a
-federation of hospitals gains as much: the nodules are drawn from a table of rates, attributes are independent within a class, the
-scanners are four formulas, and no label is wrong. A difference that is not seen here may exist in patients, and the
-other way round. Figures of other seeds are of other cases."""
-
 
 def phantom_settings(
     seed: int, num_cases: int | None, *, benchmark: bool, num_workers: int = 0, replace: bool = False

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_erosion
 
 from csasn.phantom.case import Drawing, draw
 from csasn.phantom.nodule import CLASSES, Nodule, draw_nodule
-from csasn.phantom.plane import Mask
 from csasn.phantom.scanner import SCANNERS
 from csasn.platform.randomness import generator
 from csasn.platform.storage import write_atomically
@@ -88,15 +88,8 @@ def _caption(nodule: Nodule) -> str:
 
 def _outlined(drawing: Drawing) -> Image.Image:
     colours = np.repeat(drawing.image[:, :, None], 3, axis=2)
-    colours[_edge(drawing.mask)] = OUTLINE
+    colours[drawing.mask & ~binary_erosion(drawing.mask)] = OUTLINE
     return Image.fromarray(colours)
-
-
-def _edge(mask: Mask) -> Mask:
-    """Pixels of the mask with a neighbour outside it."""
-    padded = np.pad(mask, 1)
-    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return np.asarray(mask & ~inner, np.bool_)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -14,7 +14,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 
 from PIL import Image
@@ -29,9 +28,8 @@ from csasn.phantom.settings import DICOM_SITES, STUDY, CasePlan, PhantomSettings
 RECORD, CARD, SITES = "phantom.json", "CARD.md", "sites"
 MANIFEST, IMAGES, STATE = "manifest.csv", "images", "state"
 COLUMNS = ("case_id", "image", "label", "split", "view", *DESCRIPTORS, "scanner")
-SPLIT_COLUMN = COLUMNS.index("split")  # left out where no case names one
 CASES_A_TASK = 8
-Row = tuple[str, ...]
+Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class PhantomSummary:
     @property
     def num_images(self) -> int:
         """Pictures of all sites."""
-        return sum(sum(site.images.values()) for site in self.sites)
+        return sum(site.num_images for site in self.sites)
 
 
 @dataclass(frozen=True)
@@ -129,15 +127,13 @@ def _already_there(out: Path, settings: PhantomSettings) -> bool:
     if not settings.replace:
         problem = f"{out} holds a phantom of other settings or another version"
         raise ConfigurationError(problem, "choose another --out, or replace it with --replace")
-    sites = {mix.site for mix in read_settings(out).mixes}
-    ours = {RECORD, STUDY, CARD, SITES, *sites}
-    foreign = [path for path in out.iterdir() if path.name not in ours]
-    foreign += [path for site in sites for path in _children(out / site) if path.name not in (MANIFEST, IMAGES, STATE)]
-    foreign += [path for path in _children(out / SITES) if path.name not in {f"{site}.yaml" for site in sites}]
-    if foreign:
-        raise StorageError(
-            f"{out} also holds {foreign[0].name}, which is not the phantom's", "move it away, or choose another --out"
-        )
+    sites = [mix.site for mix in read_settings(out).mixes]
+    ours = {Path(name) for name in (RECORD, STUDY, CARD, SITES, *sites)}
+    ours |= {Path(SITES, f"{site}.yaml") for site in sites}
+    ours |= {Path(site, name) for site in sites for name in (MANIFEST, IMAGES, STATE)}
+    for path in (*out.glob("*"), *out.glob("*/*")):
+        if path.relative_to(out) not in ours:
+            raise StorageError(f"{out} also holds {path.name}, which is not the phantom's", "move it away, or choose another --out")
     return False
 
 
@@ -148,10 +144,6 @@ def _study(settings: PhantomSettings) -> bytes:
 def _record(settings: PhantomSettings) -> str:
     """Text of all that decides the bytes in the folder."""
     return json.dumps({**settings.bits(), "study_sha256": hashlib.sha256(_study(settings)).hexdigest()}, sort_keys=True) + "\n"
-
-
-def _children(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _write_all(root: Path, settings: PhantomSettings, advance: Callable[[int], None]) -> None:
@@ -169,17 +161,16 @@ def _write_all(root: Path, settings: PhantomSettings, advance: Callable[[int], N
         cases = list(enumerate(case_plans(settings, site), start=1))
         tasks += [_Task(images, settings, site, tuple(cases[i : i + CASES_A_TASK])) for i in range(0, len(cases), CASES_A_TASK)]
     rows: dict[str, list[Row]] = {mix.site: [] for mix in settings.mixes}
+    columns = [name for name in COLUMNS if name != "split" or settings.names_splits]
     with closing(_run(tasks, settings.workers)) as results:
         for task, done in zip(tasks, results, strict=True):
             rows[task.site] += done
             advance(len(task.cases))
     for site, site_rows in rows.items():
         with (root / site / MANIFEST).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(_shown(row, settings) for row in chain([COLUMNS], site_rows))
-
-
-def _shown(row: Row, settings: PhantomSettings) -> Row:
-    return row if settings.names_splits else (*row[:SPLIT_COLUMN], *row[SPLIT_COLUMN + 1 :])
+            writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(site_rows)
 
 
 def _run(tasks: list[_Task], workers: int) -> Generator[list[Row], None, None]:
@@ -213,8 +204,8 @@ def _write_cases(task: _Task) -> list[Row]:
             else:
                 file = f"{name}.png"
                 Image.fromarray(view.drawing.image).save(task.images / file, compress_level=4)
-            descriptors = (view.descriptors[column] for column in DESCRIPTORS)
-            rows.append((case_id, file, label, split, view.view, *descriptors, scanner))
+            of_case = {"case_id": case_id, "label": label, "split": split, "scanner": scanner}
+            rows.append({**of_case, "image": file, "view": view.view, **view.descriptors})
     return rows
 
 

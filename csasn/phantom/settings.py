@@ -158,8 +158,3 @@ def case_plans(settings: PhantomSettings, site: str) -> tuple[CasePlan, ...]:
     ordered = [CasePlan(label, split) for split, counts in parts for label, count in counts.items() for _ in range(count)]
     order = generator(settings.seed, "phantom", site, "order").permutation(len(ordered))
     return tuple(ordered[index] for index in order)
-
-
-def case_labels(settings: PhantomSettings, site: str) -> tuple[str, ...]:
-    """The class of case 1, 2, ... of `site`."""
-    return tuple(plan.label for plan in case_plans(settings, site))

@@ -1,12 +1,9 @@
 """A site's fingerprint as a page of pictures, for the site's own eyes: it shows images of patients."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -16,9 +13,7 @@ from csasn.data.cases import Records
 from csasn.data.fingerprint import Fingerprint, scanner_of
 from csasn.data.overlay import Mark
 from csasn.data.picture_facts import ImageFacts
-from csasn.platform.storage import write_atomically
-from csasn.report.curves import COLOURS
-from csasn.report.rates import plain
+from csasn.report.picture import COLOURS, plain, plot_style, write_figure
 
 COLUMNS, MAX_SAMPLES = 4, 12
 MAX_SCANNERS = 8  # with a histogram of their own
@@ -40,7 +35,7 @@ def draw_fingerprint(fingerprint: Fingerprint, records: Records, samples: Sequen
     """Writes the page as PNG that only its owner may read: three diagrams, and up to twelve pictures below them."""
     samples = samples[:MAX_SAMPLES]
     num_rows = -(-len(samples) // COLUMNS)
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+    with plot_style():
         figure = Figure(figsize=(15, 4.9 + 3.4 * num_rows), layout="constrained")
         parts: Sequence[SubFigure] = figure.subfigures(2, 1, height_ratios=(4.3, 3.4 * num_rows))  # type: ignore[assignment]
         upper, lower = parts
@@ -58,11 +53,7 @@ def draw_fingerprint(fingerprint: Fingerprint, records: Records, samples: Sequen
             f"for study {plain(fingerprint.study)}. Shows patients' images: not to leave this site.",
             fontsize=12,
         )
-        buffer = BytesIO()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # of scanners named in other scripts than the font's
-            figure.savefig(buffer, format="png", dpi=100)
-    write_atomically(path, buffer.getvalue(), 0o600)
+        write_figure(figure, path, dpi=100)
 
 
 def _padded(samples: Sequence[Sample]) -> list[Sample | None]:

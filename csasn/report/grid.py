@@ -1,14 +1,12 @@
 """A picture of the images that a model is most and least certain of, for people who would rather look than read."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 from matplotlib.figure import Figure, SubFigure
 
 from csasn.finished.prediction import ImagePrediction
-from csasn.platform.storage import write_atomically
-from csasn.report.rates import plain
+from csasn.report.picture import plain, write_figure
 
 COLUMNS = 6
 
@@ -31,9 +29,7 @@ def draw_grid(predictions: Sequence[ImagePrediction], path: Path, notice: str) -
                 axes.imshow(item.square, cmap="gray", vmin=0, vmax=255)
                 axes.set_title(f"{plain(item.prediction.decision)}, highest p {_certainty(item):.2f}", fontsize=9)
     figure.text(0.99, 0.995, notice, ha="right", va="top", fontsize=8, color="0.4")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_atomically(path, buffer.getvalue(), 0o600)
+    write_figure(figure, path)
 
 
 def _certainty(item: ImagePrediction) -> float:

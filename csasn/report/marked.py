@@ -8,16 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
-Report = Mapping[str, object]
 Part = str | int
 DASH = "–"
 MIB = 1 << 20
 
 
+def key_of(*path: Part) -> str:
+    """A path as one text."""
+    return ".".join(str(part).replace("\\", "\\\\").replace(".", "\\.") for part in path)
+
+
 class Marked:
     """A report, its events among it, read by path; `base` is the path of the part that is looked at."""
 
-    def __init__(self, report: Report, base: tuple[Part, ...] = ()) -> None:
+    def __init__(self, report: Mapping[str, object], base: tuple[Part, ...] = ()) -> None:
         self._report, self._base = report, base
 
     def at(self, *path: Part) -> "Marked":
@@ -26,7 +30,7 @@ class Marked:
 
     def key(self, *path: Part) -> str:
         """The whole path as one text."""
-        return ".".join(str(part).replace("\\", "\\\\").replace(".", "\\.") for part in (*self._base, *path))
+        return key_of(*self._base, *path)
 
     def find(self, *path: Part) -> object:
         """What is there, None where nothing is."""
@@ -103,8 +107,3 @@ def listed(names: Sequence[str]) -> Markup:
     """Names as a list in a sentence: a, b and c."""
     head = Markup(", ").join(names[:-1])
     return Markup("{} and {}").format(head, names[-1]) if head else Markup().join(names)
-
-
-def constant(text: str) -> Markup:
-    """A number that is no result, such as the end of a scale, marked as one."""
-    return Markup("<span data-constant>{}</span>").format(text)

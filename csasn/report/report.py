@@ -1,169 +1,204 @@
 """report.json: what came of a run, for programs and people. Documented in csasn/SPEC.md; keys may be added, none changes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from csasn import __version__
-from csasn.finished.weights import NOTICE
+from csasn import NOTICE, __version__
+from csasn.data.split import SPLITS, TRAIN
 from csasn.measures.counts import ClassMetrics, Floats, Integers, macro_auroc_interval, metrics_from_counts, resample_aurocs
-from csasn.measures.curves import CalibrationBin, calibration_error, precision_recall_curve, reliability, roc_curve
+from csasn.measures.curves import calibration_error, precision_recall_curve, reliability, roc_curve
 from csasn.measures.intervals import METHODS, auroc_interval, balanced_accuracy_interval, wilson
 from csasn.platform.randomness import generator
-from csasn.report.used import used_data
+from csasn.report.events import (
+    BaselineTrained,
+    Evaluated,
+    EvaluationWithheld,
+    Event,
+    Failed,
+    Finish,
+    Hello,
+    Outcome,
+    Repeated,
+    RoundFinished,
+    Started,
+    finished_rounds,
+    last,
+    of_kind,
+)
+from csasn.report.types import ClassResult, Engine, Report, Result, RoundResult, SiteWeight, Status, Totals, Used
 from csasn.study import Study
 from csasn.trust.membership import Membership
 
-Event = Mapping[str, object]
 SEEN_PLAIN = "each site's update and counts (secure aggregation is off)"
 SEEN_MASKED = "sums over all sites alone, of updates and of counts; who answered, and when"
-ROUND_KEYS = ("absent", "participants", "attempts", "clipped_share", "bytes_up", "bytes_down", "seconds", "class_weights")
-METRIC_KEYS = ("loss", "macro_auroc", "balanced_accuracy", "recall")
 CONCLUSIVE_CASES = 10  # test cases of a class; of fewer nothing is to be concluded
 SHOWN_CASES = 5  # training cases of a class; fewer are not shown
 
 
-def final_metrics(study: Study, counts: Mapping[str, Integers], current_round: int) -> dict[str, object]:
+def final_metrics(study: Study, counts: Mapping[str, Integers], current_round: int) -> Result:
     """Metrics of summed test counts, with intervals, curves and calibration."""
     metrics = metrics_from_counts(counts)
     resampled = resample_aurocs(counts["scores"], generator(study.seed, "interval"))
-    reliabilities = [reliability(histogram_2B) for histogram_2B in counts["scores"]]
-    errors = [error for bins in reliabilities if (error := calibration_error(bins)) is not None]
-    return {
-        "macro_auroc": metrics.macro_auroc,
-        "macro_auroc_ci95": _pair(macro_auroc_interval(counts["scores"], resampled)),
-        "balanced_accuracy": metrics.balanced_accuracy,
-        "balanced_accuracy_ci95": _pair(balanced_accuracy_interval(counts["confusion"])),
-        "macro_f1": metrics.macro_f1,
-        "ece": sum(errors) / len(errors) if errors else None,
-        "intervals": METHODS,
-        "per_class": {
-            name: _rates(item) | _intervals(counts, c, resampled[c]) | _curves(counts["scores"][c], reliabilities[c])
-            for c, (name, item) in enumerate(zip(study.classes, metrics.per_class, strict=True))
-        },
-        "malignancy_auroc": metrics.malignancy_auroc,
-        "confusion": [list(row) for row in metrics.confusion],
-        "round": current_round,
+    per_class = {
+        name: _class_result(rates, counts, c, resampled[c])
+        for c, (name, rates) in enumerate(zip(study.classes, metrics.per_class, strict=True))
     }
+    errors = [row.ece for row in per_class.values() if row.ece is not None]
+    return Result(
+        macro_auroc=metrics.macro_auroc,
+        macro_auroc_ci95=macro_auroc_interval(counts["scores"], resampled),
+        balanced_accuracy=metrics.balanced_accuracy,
+        balanced_accuracy_ci95=balanced_accuracy_interval(counts["confusion"]),
+        macro_f1=metrics.macro_f1,
+        ece=sum(errors) / len(errors) if errors else None,
+        intervals=METHODS,
+        per_class=per_class,
+        malignancy_auroc=metrics.malignancy_auroc,
+        confusion=metrics.confusion,
+        round=current_round,
+    )
 
 
-def _rates(item: ClassMetrics) -> dict[str, object]:
-    rates: dict[str, object] = {"recall": item.recall, "precision": item.precision, "f1": item.f1, "auroc": item.auroc}
-    return rates | {"support": item.support, "conclusive": item.support >= CONCLUSIVE_CASES}
+def _class_result(rates: ClassMetrics, counts: Mapping[str, Integers], c: int, resampled_S: Floats | None) -> ClassResult:
+    """Rates of a class with their intervals; curves and calibration, for drawing, to six decimals."""
+    histogram_2B, confusion_KK = counts["scores"][c], counts["confusion"]
+    hits, decided = int(confusion_KK[c, c]), int(confusion_KK[:, c].sum())
+    bins = reliability(histogram_2B)
+    return ClassResult(
+        recall=rates.recall,
+        precision=rates.precision,
+        f1=rates.f1,
+        auroc=rates.auroc,
+        support=rates.support,
+        conclusive=rates.support >= CONCLUSIVE_CASES,
+        recall_ci95=wilson(hits, rates.support),
+        precision_ci95=wilson(hits, decided),
+        auroc_ci95=auroc_interval(histogram_2B, resampled_S),
+        roc=_rounded(roc_curve(histogram_2B)),
+        precision_recall=_rounded(precision_recall_curve(histogram_2B)),
+        ece=calibration_error(bins),
+        reliability=tuple((round(item.probability, 6), round(item.share, 6), item.num_cases) for item in bins) or None,
+    )
 
 
-def _intervals(counts: Mapping[str, Integers], c: int, resampled_S: Floats | None) -> dict[str, object]:
-    confusion_KK = counts["confusion"]
-    hits, support, decided = int(confusion_KK[c, c]), int(confusion_KK[c].sum()), int(confusion_KK[:, c].sum())
-    return {
-        "recall_ci95": _pair(wilson(hits, support)),
-        "precision_ci95": _pair(wilson(hits, decided)),
-        "auroc_ci95": _pair(auroc_interval(counts["scores"][c], resampled_S)),
-    }
+def _rounded(points: Sequence[tuple[float, float]] | None) -> tuple[tuple[float, float], ...] | None:
+    return None if points is None else tuple((round(x, 6), round(y, 6)) for x, y in points)
 
 
-def _curves(histogram_2B: Integers, bins: tuple[CalibrationBin, ...]) -> dict[str, object]:
-    """Curves and calibration of a class; for drawing, so to six decimals."""
-    return {
-        "roc": _rounded(roc_curve(histogram_2B)),
-        "precision_recall": _rounded(precision_recall_curve(histogram_2B)),
-        "ece": calibration_error(bins),
-        "reliability": _rounded([(item.probability, item.share, item.num_cases) for item in bins] or None),
-    }
+def build_report(study: Study, membership: Membership, engine: Engine, events: Sequence[Event], status: Status) -> Report:
+    """The report of a run from its events, oldest first; of a round told twice, after a crash, the last counts."""
+    outcome, finish, hello = last(events, Outcome), last(events, Finish), last(events, Hello)
+    trained = {event.name: event.final for event in of_kind(events, BaselineTrained)}
+    rounds = _rounds(events)
+    return Report(
+        schema_version=1,
+        notice=NOTICE,
+        study=study.name,
+        study_hash=study.study_hash,
+        membership_hash=membership.membership_hash,
+        code_version=__version__,
+        engine=engine,
+        seed=study.seed,
+        profile=study.model.profile,
+        about=study.about.model_dump(mode="json") if study.about else None,
+        classes=study.classes,
+        secure_aggregation=study.federation.secure_aggregation,
+        coordinator_saw=seen_by_coordinator(study),
+        sites={member.site: SiteWeight(weight=member.weight_units / 64) for member in membership.members},
+        training_cases=_training_cases(study, hello),
+        data=_used_data(hello),
+        withdrawn=finish.withdrawn if finish else None,
+        rounds=rounds,
+        totals=_totals(rounds, events),
+        absent_at_finish=finish.absent if finish else None,
+        final=outcome.final if outcome else None,
+        state_hash=outcome.state_hash if outcome else None,
+        weights_sha256=outcome.weights_sha256 if outcome else None,
+        adjustment=outcome.adjustment if outcome else None,
+        baselines={name: trained[name] for name in sorted(trained, key=lambda name: (name != "pooled", name))},
+        status=status,
+    )
 
 
-def _pair(interval: tuple[float, float] | None) -> list[float] | None:
-    return list(interval) if interval else None
+def seen_by_coordinator(study: Study) -> str:
+    """What the coordinator could see of the sites, in words."""
+    return SEEN_MASKED if study.federation.secure_aggregation else SEEN_PLAIN
 
 
-def _rounded(rows: Sequence[tuple[float, ...]] | None) -> list[list[float]] | None:
-    return None if rows is None else [[round(value, 6) for value in row] for row in rows]
-
-
-def build_report(study: Study, membership: Membership, engine: str, events: Sequence[Event], status: str) -> dict[str, object]:
-    """The report of a run from its events.
-
-    Args:
-        study: the run's study.
-        membership: its roster.
-        engine: local, flower or deployment.
-        events: the run's events, oldest first; of a round told twice, after a crash, the last counts.
-        status: complete, degraded, incomplete, stopped or failed.
-    """
-    outcome, finish = _last(events, "outcome"), _last(events, "finish")
-    trained = {str(event["name"]): event["final"] for event in events if event["event"] == "baseline"}
-    baselines = {name: trained[name] for name in sorted(trained, key=lambda name: (name != "pooled", name))}
-    rounds = [_round(number, events) for number in _rounds(events)]
-    return {
-        "schema_version": 1,
-        "notice": NOTICE,
-        "study": study.name,
-        "study_hash": study.study_hash,
-        "membership_hash": membership.membership_hash,
-        "code_version": __version__,
-        "engine": engine,
-        "seed": study.seed,
-        "profile": study.model.profile,
-        "about": study.about.model_dump(mode="json") if study.about else None,
-        "classes": list(study.classes),
-        "secure_aggregation": study.federation.secure_aggregation,
-        "coordinator_saw": SEEN_MASKED if study.federation.secure_aggregation else SEEN_PLAIN,
-        "sites": {member.site: {"weight": member.weight_units / 64} for member in membership.members},
-        "training_cases": _training_cases(study, events),
-        "data": used_data(_last(events, "hello"), SHOWN_CASES),
-        "withdrawn": finish.get("withdrawn") if finish else None,
-        "rounds": rounds,
-        "totals": _totals(rounds, events),
-        "absent_at_finish": finish["absent"] if finish else None,
-        "final": outcome["final"] if outcome else None,
-        "state_hash": outcome["state_hash"] if outcome else None,
-        "weights_sha256": outcome.get("weights_sha256") if outcome else None,
-        "adjustment": outcome.get("adjustment") if outcome else None,
-        "baselines": baselines,
-        "status": status,
-    }
-
-
-def run_status(events: Sequence[Event]) -> str:
+def run_status(events: Sequence[Event]) -> Status:
     """complete; degraded if a round or the end lacked a site; incomplete if metrics were withheld; stopped before the outcome."""
-    outcome = _last(events, "outcome")
+    outcome, finish = last(events, Outcome), last(events, Finish)
     if outcome is None:
-        return "failed" if events and events[-1]["event"] == "failed" else "stopped"  # a failed run may have gone on
-    if outcome["final"] is None or any(event["event"] == "evaluation-withheld" for event in events):
+        return "failed" if events and isinstance(events[-1], Failed) else "stopped"  # a failed run may have gone on
+    if outcome.final is None or of_kind(events, EvaluationWithheld):
         return "incomplete"
-    finish = _last(events, "finish")
-    partial = any((_last(events, "round-finished", number) or {}).get("absent") for number in _rounds(events))
-    return "degraded" if partial or (finish and finish["absent"]) else "complete"
+    partial = any(finished.absent for finished in finished_rounds(events))
+    return "degraded" if partial or (finish and finish.absent) else "complete"
 
 
-def _training_cases(study: Study, events: Sequence[Event]) -> dict[str, int | None]:
+def _training_cases(study: Study, hello: Hello | None) -> dict[str, int | None]:
     """Training cases of each class over all sites; None where they are too few to show, or were not counted yet."""
-    counted = _last(events, "hello")
-    histogram = counted["histogram"] if counted else [0] * len(study.classes)
-    assert isinstance(histogram, list)
-    return {name: int(n) if int(n) >= SHOWN_CASES else None for name, n in zip(study.classes, histogram, strict=True)}
+    histogram = hello.histogram if hello else [0] * len(study.classes)
+    return {name: number if number >= SHOWN_CASES else None for name, number in zip(study.classes, histogram, strict=True)}
 
 
-def _totals(rounds: Sequence[Event], events: Iterable[Event]) -> dict[str, object]:
-    """Sums over the accepted rounds; in how many an attempt failed, in how many a site is missing."""
-    repeated = {event["round"] for event in events if event["event"] == "round-repeated"}
-    facts: dict[str, object] = {"rounds": len(rounds), "repeated_rounds": len(repeated)}
-    facts["partial_rounds"] = sum(bool(row["absent"]) for row in rounds)
-    sizes = {key: sum(int(str(row[key])) for row in rounds) for key in ("bytes_up", "bytes_down")}
-    return facts | sizes | {"seconds": round(sum(float(str(row["seconds"])) for row in rounds), 3)}
+def _used_data(hello: Hello | None) -> dict[str, Used] | None:
+    """Cases and images by split; None before they were counted.
+
+    Where a class has too few training cases to show, they are in no number here: beside those of the other classes, sums with them
+    would tell how many they are.
+    """
+    if hello is None or hello.used is None:
+        return None
+    few = [number for number in hello.histogram if number < SHOWN_CASES]
+    data = {}
+    for number, (split, (cases, images), (lost, unread)) in enumerate(zip(SPLITS, hello.used, hello.left_out, strict=True)):
+        hides = number == TRAIN and bool(few)
+        shown = cases - sum(few) * hides
+        data[split] = Used(
+            cases=shown + lost,
+            cases_used=shown,
+            images=None if hides else images + unread,
+            images_used=None if hides else images,
+            images_left_out=unread,
+        )
+    return data
 
 
-def _rounds(events: Iterable[Event]) -> list[int]:
-    return sorted({int(str(event["round"])) for event in events if event["event"] == "round-finished"})
+def _totals(rounds: Sequence[RoundResult], events: Sequence[Event]) -> Totals:
+    repeated = {event.round for event in of_kind(events, Repeated) if event.event == "round-repeated"}
+    return Totals(
+        rounds=len(rounds),
+        repeated_rounds=len(repeated),
+        partial_rounds=sum(bool(row.absent) for row in rounds),
+        bytes_up=sum(row.bytes_up for row in rounds),
+        bytes_down=sum(row.bytes_down for row in rounds),
+        seconds=round(sum(row.seconds for row in rounds), 3),
+    )
 
 
-def _round(number: int, events: Sequence[Event]) -> dict[str, object]:
-    """One round; its metrics are those of the model that came of it, counted at the start of the next exchange."""
-    finished = _last(events, "round-finished", number) or {}
-    evaluated = _last(events, "evaluated", number) or {}
-    started = _last(events, "train-started", number) or {}
-    facts = {key: finished.get(key) for key in ROUND_KEYS} | {key: evaluated.get(key) for key in METRIC_KEYS}
-    return {"round": number, **facts, "class_weights": started.get("class_weights")}
+def _rounds(events: Sequence[Event]) -> tuple[RoundResult, ...]:
+    """The rounds in order; metrics are those of the model that came of each, counted at the start of the next exchange."""
+    weights = {event.round: event.class_weights for event in of_kind(events, Started) if event.event == "train-started"}
+    evaluated = {event.round: event for event in of_kind(events, Evaluated)}
+    return tuple(
+        _round(finished, weights.get(finished.round), evaluated.get(finished.round))
+        for finished in sorted(finished_rounds(events), key=lambda event: event.round)
+    )
 
 
-def _last(events: Sequence[Event], kind: str, number: int | None = None) -> Event | None:
-    found = [event for event in events if event["event"] == kind and (number is None or event["round"] == number)]
-    return found[-1] if found else None
+def _round(finished: RoundFinished, class_weights: tuple[float, ...] | None, evaluated: Evaluated | None) -> RoundResult:
+    return RoundResult(
+        round=finished.round,
+        absent=finished.absent,
+        participants=finished.participants,
+        attempts=finished.attempts,
+        clipped_share=finished.clipped_share,
+        bytes_up=finished.bytes_up,
+        bytes_down=finished.bytes_down,
+        seconds=finished.seconds,
+        class_weights=class_weights,
+        loss=evaluated.loss if evaluated else None,
+        macro_auroc=evaluated.macro_auroc if evaluated else None,
+        balanced_accuracy=evaluated.balanced_accuracy if evaluated else None,
+        recall=evaluated.recall if evaluated else None,
+    )

@@ -1,6 +1,5 @@
 """A picture of one prediction: the image, where the model looked, and how probable it holds each class."""
 
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,12 @@ from numpy.typing import NDArray
 
 from csasn.finished.saliency import Floats, Saliency
 from csasn.finished.weights import Prediction
-from csasn.platform.storage import write_atomically
-from csasn.report.rates import plain
+from csasn.report.picture import plain, write_figure
 
 DECIDED, OTHER = "#1f5fa8", "0.72"
 HEAT, MOST_OPAQUE = "inferno", 0.75
 EFFICIENTNET, VIT = ("EfficientNet", 32), ("ViT", 16)  # branches, and the pixels that a cell of their map stands for
 MAX_CLASSES, MAX_NAME = 12, 22  # bars, and characters of a name; more would not be read
-DPI = 110
 
 
 def draw_saliency(square: NDArray[np.uint8], saliency: Saliency, prediction: Prediction, path: Path, notice: str) -> None:
@@ -31,9 +28,7 @@ def draw_saliency(square: NDArray[np.uint8], saliency: Saliency, prediction: Pre
     _draw_probabilities(bars, prediction)
     figure.suptitle(f"decided for {_name(prediction.decision)}", x=0.01, ha="left", fontsize=13)
     figure.text(0.99, 0.985, notice, ha="right", va="top", fontsize=9, color="0.35")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    write_atomically(path, buffer.getvalue(), mode=0o600)
+    write_figure(figure, path)
 
 
 def _draw_image(axes: Axes, square: NDArray[np.uint8], title: str) -> None:

@@ -1,6 +1,6 @@
 """survey.json: what a survey counted, for programs and people. Documented in csasn/SPEC.md; keys may be added, none changes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group
 from rich.table import Table as Grid
@@ -9,11 +9,12 @@ from rich.text import Text
 from csasn import __version__
 from csasn.data.survey_tables import SMALLEST_SUM
 from csasn.platform.plain_text import plain
-from csasn.report.report import SEEN_MASKED, SEEN_PLAIN
+from csasn.report.events import Event, Failed, Outcome, last
+from csasn.report.report import seen_by_coordinator
+from csasn.report.types import Engine, Status, SurveyReport
 from csasn.study import Study
 from csasn.trust.membership import Membership
 
-Event = Mapping[str, object]
 HIDDEN = "hidden"
 MEANING = (
     f"{HIDDEN}: fewer than {SMALLEST_SUM} cases over all sites, or none, or a count that would give such a number away; "
@@ -21,56 +22,46 @@ MEANING = (
 )
 
 
-def survey_status(events: Sequence[Event]) -> str:
+def survey_status(events: Sequence[Event]) -> Status:
     """complete; else stopped or failed before the sums were there."""
-    if any(event["event"] == "outcome" for event in events):
+    if last(events, Outcome):
         return "complete"
-    return "failed" if events and events[-1]["event"] == "failed" else "stopped"
+    return "failed" if events and isinstance(events[-1], Failed) else "stopped"
 
 
-def build_survey(study: Study, membership: Membership, engine: str, events: Sequence[Event]) -> dict[str, object]:
-    """What came of a survey, from its events.
-
-    Args:
-        study: the survey.
-        membership: its roster.
-        engine: local, flower or deployment.
-        events: those of the run directory, oldest first.
-    """
-    outcome = next((event for event in reversed(events) if event["event"] == "outcome"), None)
-    secure = study.federation.secure_aggregation
-    return {
-        "schema_version": 1,
-        "study": study.name,
-        "study_hash": study.study_hash,
-        "membership_hash": membership.membership_hash,
-        "code_version": __version__,
-        "engine": engine,
-        "secure_aggregation": secure,
-        "coordinator_saw": SEEN_MASKED if secure else SEEN_PLAIN,
-        "classes": list(study.classes),
-        "sites": list(membership.sites),
-        "smallest_sum": SMALLEST_SUM,
-        "tables": outcome["tables"] if outcome else [],
-        "status": survey_status(events),
-    }
+def build_survey(study: Study, membership: Membership, engine: Engine, events: Sequence[Event]) -> SurveyReport:
+    """What came of a survey, from its events, oldest first."""
+    outcome = last(events, Outcome)
+    return SurveyReport(
+        schema_version=1,
+        study=study.name,
+        study_hash=study.study_hash,
+        membership_hash=membership.membership_hash,
+        code_version=__version__,
+        engine=engine,
+        secure_aggregation=study.federation.secure_aggregation,
+        coordinator_saw=seen_by_coordinator(study),
+        classes=study.classes,
+        sites=membership.sites,
+        smallest_sum=SMALLEST_SUM,
+        tables=outcome.tables if outcome else (),
+        status=survey_status(events),
+    )
 
 
-def survey_tables(survey: Mapping[str, object]) -> Group:
+def survey_tables(survey: SurveyReport) -> Group:
     """For a terminal: the tables of a survey, one below the other."""
-    tables = survey["tables"]
-    assert isinstance(tables, list)
-    if not tables:
+    if not survey.tables:
         return Group(Text("nothing is counted yet"))
     grid = Grid(box=None, padding=(0, 2, 0, 0))
     grid.add_column("", overflow="fold")
     grid.add_column("cases", justify="right", no_wrap=True)
     grid.add_column("sites that\nhide theirs", justify="right", no_wrap=True)
-    for table in tables:
-        if len(table["rows"]) > 1:
-            grid.add_row(Text(f"\n{table['title']}", style="bold"))
-        for row in table["rows"]:
-            more = " or more" if row["hiding_sites"] else ""
-            count = HIDDEN if row["count"] is None else f"{row['count']}{more}"
-            grid.add_row(Text(f"  {plain(row['name'])}"), count, str(row["hiding_sites"] or ""))
+    for table in survey.tables:
+        if len(table.rows) > 1:
+            grid.add_row(Text(f"\n{table.title}", style="bold"))
+        for row in table.rows:
+            more = " or more" if row.hiding_sites else ""
+            count = HIDDEN if row.count is None else f"{row.count}{more}"
+            grid.add_row(Text(f"  {plain(row.name)}"), count, str(row.hiding_sites or ""))
     return Group(grid, Text(f"\n{MEANING}"))

@@ -79,6 +79,6 @@ def _simulate(arguments: argparse.Namespace) -> None:
     with Progress(console) as progress:
         report, path = simulate(simulation, progress)
     if arguments.json:
-        sys.stdout.write(json.dumps(report, indent=1) + "\n")
+        sys.stdout.write(json.dumps(report.as_json(), indent=1) + "\n")
     else:
         show_report(report, path, console)

@@ -160,7 +160,7 @@ def _stop(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from server.commands.terminal import show_report
+    from server.commands.terminal import read_report, show_report
     from server.office.desk import Desk
     from server.office.enrolment import Enrolments
     from server.run.run_directory import report_name
@@ -173,7 +173,7 @@ def _report(arguments: argparse.Namespace) -> None:
     if arguments.json:
         sys.stdout.write(json.dumps(report, indent=1) + "\n")
     else:
-        show_report(report, path.parent, Console())
+        show_report(read_report(report), path.parent, Console())
 
 
 def _receipts(arguments: argparse.Namespace) -> None:

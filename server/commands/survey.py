@@ -65,6 +65,6 @@ def _count_here(arguments: argparse.Namespace) -> None:
     with Progress(console) as progress:
         survey, path = simulate(Simulation(arguments.study, arguments.sites, out, (ON,), anew=arguments.anew), progress)
     if arguments.json:
-        sys.stdout.write(json.dumps(survey, indent=1) + "\n")
+        sys.stdout.write(json.dumps(survey.as_json(), indent=1) + "\n")
     else:
         show_report(survey, path, console)

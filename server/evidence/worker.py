@@ -13,19 +13,20 @@ from scipy.special import log_softmax
 
 from csasn.data.cases import TEST, load_site_data
 from csasn.errors import DataError
-from csasn.finished.saliency import saliency_in_nodule
 from csasn.finished.weights import ModelInfo, load_model, save_model
 from csasn.learning.central import federation_steps, pool, train_centrally
 from csasn.learning.evaluation import case_logits
 from csasn.learning.normalisation import apply_moments, measure_moments
 from csasn.measures.cases import Cases
 from csasn.model.network import Csasn, image_size
+from csasn.phantom.saliency import saliency_in_nodule
 from csasn.platform.configuration import write_yaml
 from csasn.platform.storage import write_atomically
+from csasn.report.events import Event, RoundFinished
 from server.evidence.cells import Cell, Outcome, Workshop
 from server.evidence.grid import POOLED
 from server.evidence.predictions import Predictions
-from server.simulation.progress import Event, Progress
+from server.simulation.progress import Progress
 from server.simulation.simulate import Simulation, simulate
 
 NUM_THREADS = 1  # of each process: threads that wait for each other crawl where several cells share the cores
@@ -66,8 +67,8 @@ class _Rounds(Progress):
         self._num_rounds, self._tell = num_rounds, tell
 
     def on_event(self, event: Event) -> None:
-        if event["event"] == "round-finished":
-            self._tell(int(str(event["round"])) / self._num_rounds)
+        if isinstance(event, RoundFinished):
+            self._tell(event.round / self._num_rounds)
 
 
 def _federate(cell: Cell, workshop: Workshop, folder: Path, tell: Callable[[float], None]) -> None:

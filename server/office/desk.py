@@ -6,7 +6,6 @@ processes of their own and agree.
 
 import json
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,12 +18,13 @@ from csasn import __version__
 from csasn.errors import ProtocolError, TrustError
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import private_folder, write_json
+from csasn.report.events import Event, finished_rounds
 from csasn.study import Name
 from csasn.trust.certificates import days_left
 from csasn.trust.facts import CoordinatorFacts, Phase, SiteFacts
 from server.front.site_signature import Signer
 from server.office.enrolment import SERVER_CERTIFICATE, Enrolments
-from server.run.run_directory import finished_rounds, read_events, report_name
+from server.run.run_directory import read_events, report_name
 
 
 class Seen(Configuration):
@@ -122,22 +122,17 @@ class Desk:
 
     def _run_status(self) -> tuple[str, int]:
         """Status of the report, empty where there is none, as before a finished run wrote it; and the number of rounds done."""
-        current = max((_round(event) for event in finished_rounds(self.events())), default=0)
+        current = max((event.round for event in finished_rounds(self.events())), default=0)
         with suppress(FileNotFoundError):
             return str(json.loads((self.run_path / report_name(self.enrolments.study)).read_text())["status"]), current
         return "", current
 
-    def events(self) -> list[dict[str, object]]:
+    def events(self) -> list[Event]:
         """The events of the run, read again only when there are more."""
         path = self.run_path / "events.jsonl"
         return list(_events(self.run_path, os.stat(path).st_size)) if path.exists() else []
 
 
 @lru_cache(maxsize=1)
-def _events(path: Path, size_bytes: int) -> tuple[dict[str, object], ...]:  # noqa: ARG001 - what tells old from new
+def _events(path: Path, size_bytes: int) -> tuple[Event, ...]:  # noqa: ARG001 - what tells old from new
     return tuple(read_events(path))
-
-
-def _round(event: Mapping[str, object]) -> int:
-    value = event.get("round", 0)
-    return value if isinstance(value, int) else 0

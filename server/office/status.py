@@ -10,14 +10,13 @@ from rich.text import Text
 
 from csasn import __version__
 from csasn.platform.plain_text import plain
+from csasn.report.events import Event, Failed, LedgerMarked, finished_rounds, last, of_kind
 from csasn.trust.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
 from server.flower.superlink import LinkLostError, nodes_online
 from server.office.desk import Desk
 from server.office.service_file import find_service
-from server.run.run_directory import finished_rounds
 from server.run.waits import find_waits
 
-Event = Mapping[str, object]
 PATIENCE_S = 60.0  # with a site that keeps the run waiting, before a person is told
 
 
@@ -53,8 +52,8 @@ def find_troubles(desk: Desk) -> list[str]:
         found += _wait_troubles(desk)
     found += [f"{site}: {how}" for site, how in _marked_ledgers(events).items()]
     if facts.phase == "failed":
-        last = next((event for event in reversed(events) if event["event"] == "failed"), {})
-        found.append(f"the run failed: {last.get('error', 'see run.log')}")
+        failed = last(events, Failed)
+        found.append(f"the run failed: {failed.error if failed and failed.error else 'see run.log'}")
     return [plain(trouble) for trouble in found] + list(find_version_troubles(desk).values())
 
 
@@ -76,14 +75,14 @@ def _wait_troubles(desk: Desk) -> list[str]:
     return found
 
 
-def _marked_ledgers(events: Sequence[Event]) -> dict[str, object]:
+def _marked_ledgers(events: Sequence[Event]) -> dict[str, str]:
     """How the ledger of a site does not go on from what was seen of it, by the last word on each."""
-    return {str(event["site"]): event["how"] for event in events if event["event"] == "ledger-marked"}
+    return {event.site: event.how for event in of_kind(events, LedgerMarked)}
 
 
 def seconds_left(facts: CoordinatorFacts, events: Sequence[Event]) -> float | None:
     """By the mean of the rounds so far; None before the first."""
-    taken = [float(str(event["seconds"])) for event in finished_rounds(events)]
+    taken = [event.seconds for event in finished_rounds(events)]
     if not taken or facts.phase != "running":
         return None
     return round(sum(taken) / len(taken) * (facts.num_rounds - facts.round), 1)
@@ -124,8 +123,7 @@ def _sites(desk: Desk, facts: CoordinatorFacts, events: Sequence[Event]) -> dict
     waits = find_waits(desk.enrolments.study.federation.sites, events)
     rows: dict[str, dict[str, object]] = {}
     for site in desk.enrolments.study.federation.sites:
-        took = [event for event in finished if site in _list(event, "participants")]
-        absent = finished[-1].get("absent", {}) if finished else {}
+        took = [event for event in finished if site in event.participants]
         rows[site] = {
             "enrolled": site in enrolled,
             "approved": site in approved,
@@ -134,14 +132,14 @@ def _sites(desk: Desk, facts: CoordinatorFacts, events: Sequence[Event]) -> dict
             "software_version": seen[site].software_version if site in seen else None,
             "waiting": str(waits[site]) if site in waits else None,
             "rounds_trained": len(took),
-            "last_round": (absent.get(site, "aggregated") if isinstance(absent, dict) else None) if finished else None,
+            "last_round": finished[-1].absent.get(site, "aggregated") if finished else None,
         }
     return rows
 
 
 def _rounds(events: Sequence[Event]) -> list[dict[str, object]]:
-    keys = ("round", "attempts", "participants", "absent", "seconds")
-    return [{key: event.get(key) for key in keys} for event in finished_rounds(events)]
+    keys = {"round", "attempts", "participants", "absent", "seconds"}
+    return [event.model_dump(mode="json", include=keys) for event in finished_rounds(events)]
 
 
 def _online(desk: Desk) -> dict[str, str]:
@@ -150,8 +148,3 @@ def _online(desk: Desk) -> dict[str, str]:
         with suppress(LinkLostError):
             return nodes_online(service.superlink_port)
     return {}
-
-
-def _list(event: Event, key: str) -> list[str]:
-    value = event.get(key)
-    return [str(item) for item in value] if isinstance(value, list) else []

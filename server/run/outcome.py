@@ -10,6 +10,7 @@ from csasn.platform.storage import write_atomically, write_json
 from csasn.privacy.contract import Contract
 from csasn.report.card import model_card
 from csasn.report.report import build_report, final_metrics, run_status
+from csasn.report.types import Engine, Report, SurveyReport
 from server.run.rounds import Finished
 from server.run.run_directory import REPORT, RunDirectory, read_events
 from server.run.survey import write_survey
@@ -45,14 +46,14 @@ def _after_the_last_round(directory: RunDirectory) -> tuple[ClassWeights, str]:
     return class_weights(directory.study.class_weighting, state.histogram_K, state.history), state.model_hash
 
 
-def write_report(directory: RunDirectory, engine: str) -> dict[str, object]:
+def write_report(directory: RunDirectory, engine: Engine) -> Report | SurveyReport:
     """Writes report.json, MODEL_CARD.md, report.html and curves.png from the events so far, or survey.json and survey.html; the
     report."""
     events = read_events(directory.path)
     if directory.study.survey:
         return write_survey(directory, engine, events)
     report = build_report(directory.study, directory.membership, engine, events, run_status(events))
-    write_json(directory.path / REPORT, report)
+    write_json(directory.path / REPORT, report.as_json())
     write_atomically(directory.path / "MODEL_CARD.md", model_card(report).encode())
     from csasn.report.curves import draw_curves  # matplotlib, not before there is something to draw: no model is held any more
     from csasn.report.page import write_page

@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from csasn.errors import ModelError, RunError
 from csasn.federated.quantise import Floats32, Floats64
@@ -23,11 +24,12 @@ from csasn.measures.counts import Integers
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.configuration import write_yaml
 from csasn.platform.storage import TEMPORARY, append_line, link_atomically, write_atomically, write_json
+from csasn.report.events import EVENT, Event, Outcome, finished_rounds, of_kind
 from csasn.study import Study, read_study
 from csasn.trust.identity import KEYS_FOLDER, write_identity
 from csasn.trust.membership import Membership, read_membership
+from server.run.sinks import Sinks, chosen_sinks
 
-Event = Mapping[str, object]
 LATEST, BEST, BEFORE = (f"checkpoints/{name}.safetensors" for name in ("latest", "best", "before"))
 ATTEMPT = "checkpoints/attempt.json"
 RUN, REPORT, SURVEY = "run.json", "report.json", "survey.json"
@@ -63,11 +65,12 @@ class RunState:
 
 
 class RunDirectory:
-    """The files of one run; `listener` sees each event after it is on disk."""
+    """The files of one run; `listener`, and the sinks that the operator chose, see each event after it is on disk."""
 
-    def __init__(self, path: Path, listener: Callable[[Event], None] | None = None) -> None:
+    def __init__(self, path: Path, listener: Callable[[Event], None] | None = None, sinks: Sequence[str] | None = None) -> None:
         self.path = path
         self._listener = listener
+        self._sinks = Sinks(path, chosen_sinks() if sinks is None else sinks)
         self._lock = _lock(path)
         self.study: Study = read_study(path / "study.yaml")
         self.membership: Membership = read_membership(path / "membership.json")
@@ -99,14 +102,20 @@ class RunDirectory:
         os.close(self._lock)
 
     def event(self, event: str, /, **facts: object) -> None:
-        """Appends an event with its time (UTC)."""
-        line = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
-        append_line(self.path / "events.jsonl", json.dumps(line, allow_nan=False))
-        if self._listener:
-            self._listener(line)
+        """Appends an event of the kind `event`, with its time (UTC).
 
-    def events(self) -> list[dict[str, object]]:
-        """All events so far; a last line that a crash cut off is left out."""
+        Raises:
+            ValidationError: there is no such kind, or these are not its facts (csasn/report/events.py).
+        """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        told = EVENT.validate_python({"event": event, "time": now, **facts})
+        append_line(self.path / "events.jsonl", json.dumps(told.as_json(), allow_nan=False))
+        if self._listener:
+            self._listener(told)
+        self._sinks.tell(told)
+
+    def events(self) -> list[Event]:
+        """All events so far."""
         return read_events(self.path)
 
     def drop_report(self) -> None:
@@ -177,32 +186,27 @@ def report_name(study: Study) -> str:
     return SURVEY if study.survey else REPORT
 
 
-def read_events(path: Path) -> list[dict[str, object]]:
-    """The events of a run directory; a line that a crash cut off is left out."""
+def read_events(path: Path) -> list[Event]:
+    """The events of a run directory; a line that a crash cut off is left out, and one of a kind that this version does not know."""
     file = path / "events.jsonl"
     events = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
         try:
-            events.append(json.loads(line))
-        except ValueError:
+            events.append(EVENT.validate_json(line))
+        except ValidationError:
             continue
     return events
 
 
-def finished_rounds(events: Iterable[Event]) -> list[Event]:
-    """The last word on each round, in order. A coordinator that is killed between this event and the checkpoint repeats the round,
-    and tells of it again."""
-    return list({event["round"]: event for event in events if event["event"] == "round-finished"}.values())
-
-
 def has_outcome(path: Path) -> bool:
     """Whether the federation of the run in `path` came to its end, and what is left needs no site."""
-    return _has_event(path, "outcome")
+    return bool(of_kind(read_events(path), Outcome))
 
 
 def is_finished(path: Path) -> bool:
     """Whether the run in `path` came to its report."""
-    return _has_event(path, "run-finished") and any((path / name).exists() for name in (REPORT, SURVEY))
+    ended = any(event.event == "run-finished" for event in read_events(path))
+    return ended and any((path / name).exists() for name in (REPORT, SURVEY))
 
 
 def describe(path: Path) -> str:
@@ -222,10 +226,6 @@ def set_aside(path: Path) -> Path | None:
     aside = path.with_name(f"{path.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     path.rename(aside)
     return aside
-
-
-def _has_event(path: Path, name: str) -> bool:
-    return any(event.get("event") == name for event in read_events(path))
 
 
 def _lock(path: Path) -> int:

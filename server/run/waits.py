@@ -1,12 +1,12 @@
 """Who the run waits for, and since when: read from its events, so that it is the same for the status, a hook and the page."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-Event = Mapping[str, object]
+from csasn.report.events import Ended, Event, Failed, Outcome, Reply, RoundFinished, Started, Waiting
+
 READY, ANSWERED = "ready", "answered"  # what a site said, in events
-STARTED = "-started"  # how the name of an event ends that begins a question
 
 
 @dataclass(frozen=True)
@@ -29,24 +29,24 @@ def find_waits(sites: Collection[str], events: Sequence[Event]) -> dict[str, Wai
     """The sites of which an answer is awaited now; none where nothing is asked."""
     waits: dict[str, Wait] = {}
     for event in events:
-        name, site = str(event["event"]), str(event.get("site"))
-        if name.endswith(STARTED):
-            waits = {site: Wait(_time(event)) for site in sites}
-        elif name == "reply" and event["said"] == READY:
-            waits.pop(site, None)
-            if not waits:  # all are ready: now each is asked for its answer
+        match event:
+            case Started():
                 waits = {site: Wait(_time(event)) for site in sites}
-        elif name == "reply" and event["said"] == ANSWERED:
-            waits.pop(site, None)
-        elif name == "waiting" and isinstance(absent := event["sites"], dict):
-            for other in sites:
-                why = str(absent.get(other, ""))
-                if why and (other not in waits or waits[other].why != why):
-                    waits[other] = Wait(waits[other].since if other in waits and waits[other].why else _time(event), why)
-        elif name in ("round-finished", "failed", "outcome", "run-finished"):
-            waits = {}
+            case Reply(said="ready" | "answered"):
+                waits.pop(event.site, None)
+                if not waits and event.said == READY:  # all are ready: now each is asked for its answer
+                    waits = {site: Wait(_time(event)) for site in sites}
+            case Waiting():
+                waits |= {site: _wait(waits.get(site), event, why) for site in sites if (why := event.sites.get(site))}
+            case RoundFinished() | Failed() | Outcome() | Ended(event="run-finished"):
+                waits = {}
     return waits
 
 
+def _wait(before: Wait | None, event: Waiting, why: str) -> Wait:
+    """For a site that is said to be missing: since when for that reason, or since when for any."""
+    return before if before and before.why == why else Wait(before.since if before and before.why else _time(event), why)
+
+
 def _time(event: Event) -> datetime:
-    return datetime.fromisoformat(str(event["time"]))
+    return datetime.fromisoformat(event.time)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from csasn.report.types import Result
 from csasn.site import Site
 from csasn.study import Study
 
@@ -42,7 +43,7 @@ def run_baselines(
     sites: Mapping[str, Site],
     baselines: Sequence[Baseline],
     num_processes: int,
-    done: Callable[[str, dict[str, object]], None],
+    done: Callable[[str, Result], None],
     advance: Callable[[int], None],
 ) -> None:
     """Trains and scores baselines; `done(name, final)` as each ends, `advance(number of steps taken)` meanwhile."""
@@ -93,7 +94,7 @@ def _begin(steps: "Queue[int]", num_threads: int) -> None:
     torch.set_num_threads(num_threads)
 
 
-def _train(study: Study, sites: dict[str, Site], baseline: Baseline) -> dict[str, object]:
+def _train(study: Study, sites: dict[str, Site], baseline: Baseline) -> Result:
     from csasn.data.cases import load_site_data
     from csasn.learning.central import count_tests, federation_steps, pool, train_centrally
     from csasn.model.network import image_size

@@ -1,6 +1,6 @@
 """What a person sees of a run, from its events: a bar with time left, a line a round."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -9,10 +9,24 @@ from rich.text import Text
 
 from csasn.federated.messages import Kind
 from csasn.platform.plain_text import plain
+from csasn.report.events import (
+    BaselineTrained,
+    Evaluated,
+    EvaluationWithheld,
+    Event,
+    LedgerMarked,
+    Outcome,
+    Repeated,
+    Reply,
+    RoundFinished,
+    RoundUndone,
+    Started,
+    TotalsChanged,
+    Waiting,
+)
+from csasn.report.types import Reasons
 from csasn.study import Study
 from server.run.waits import ANSWERED, READY
-
-Event = Mapping[str, object]
 
 
 class Progress:
@@ -54,35 +68,50 @@ class Progress:
 
     def on_event(self, event: Event) -> None:
         """Shows an event."""
-        show = {
-            "train-started": self._train_started,
-            "reply": self._reply,
-            "evaluated": self._evaluated,
-            "round-finished": self._round_finished,
-            "round-repeated": self._repeated,
-            "exchange-repeated": self._repeated,
-            "evaluation-withheld": self._withheld,
-            "round-undone": self._undone,
-            "totals-changed": self._changed,
-            "ledger-marked": self._marked,
-            "waiting": self._waiting,
-            "outcome": lambda _: self._close(),
-            "baseline": self._baseline,
-        }.get(str(event["event"]))
-        if show:
-            show(event)
+        match event:
+            case Started(event="train-started"):
+                self._train_started(event)
+            case Reply():
+                self._reply(event)
+            case Evaluated():
+                rates = f"macro AUROC {_show(event.macro_auroc)}, balanced accuracy {_show(event.balanced_accuracy)}"
+                self.say(f"  model of round {event.round}: {rates} (validation cases)")
+            case RoundFinished():
+                self._round_finished(event)
+            case Repeated():
+                self.say(f"  attempt {event.attempt} is repeated: {_reasons(event.absent)}")
+                self._answered = set()
+                self._show_bar()
+            case EvaluationWithheld():
+                self.say(f"  metrics of the model of round {event.round} are withheld: a site is missing")
+            case RoundUndone():
+                self.say(f"  round {event.round} is undone, and trained once more: {event.why}")
+                self._answered = set()
+            case TotalsChanged():
+                before, now = (" ".join(map(str, numbers)) for numbers in (event.before, event.now))
+                self.say(f"  validation cases of each class were {before}, and are {now}: did a site change its manifest?")
+            case LedgerMarked():
+                self.say(f"  {event.site}: {event.how}")
+            case Waiting() if event.sites:
+                self.say(f"  waiting for {_reasons(event.sites)}")
+            case Outcome():
+                self._close()
+            case BaselineTrained():
+                rates = f"macro AUROC {_show(event.final.macro_auroc)}, balanced accuracy {_show(event.final.balanced_accuracy)}"
+                self.say(f"baseline {event.name}: {rates} (test cases of all sites)")
 
-    def _train_started(self, event: Event) -> None:
-        weights = event["class_weights"]
-        if self._study and isinstance(weights, list):
-            self._weights = " ".join(f"{name} {value:.2f}" for name, value in zip(self._study.classes, weights, strict=True))
-        self._describe(event["round"])
+    def _train_started(self, event: Started) -> None:
+        if self._study and event.class_weights:
+            named = zip(self._study.classes, event.class_weights, strict=True)
+            self._weights = " ".join(f"{name} {value:.2f}" for name, value in named)
+        if self._task is not None and self._study:
+            self._bars.update(self._task, description=f"round {event.round}/{self._study.federation.rounds}")
 
-    def _reply(self, event: Event) -> None:
-        if event["said"] not in (READY, ANSWERED):
-            self.say(f"  {event['site']}: {event['said']}")
-        elif self._task is not None and (exchange := self._place(str(event["kind"]), int(str(event["round"])))) is not None:
-            self._answered = {str(event["site"])} | (self._answered if exchange == self._exchange else set())
+    def _reply(self, event: Reply) -> None:
+        if event.said not in (READY, ANSWERED):
+            self.say(f"  {event.site}: {event.said}")
+        elif self._task is not None and (exchange := self._place(event.kind, event.round)) is not None:
+            self._answered = {event.site} | (self._answered if exchange == self._exchange else set())
             self._exchange = exchange
             self._show_bar()
 
@@ -98,57 +127,11 @@ class Progress:
             done = self._exchange * len(self._study.federation.sites) + len(self._answered)
             self._bars.update(self._task, completed=done)
 
-    def _describe(self, current: object) -> None:
-        if self._task is not None and self._study:
-            self._bars.update(self._task, description=f"round {current}/{self._study.federation.rounds}")
-
-    def _evaluated(self, event: Event) -> None:
-        auroc, accuracy = (_show(event[key]) for key in ("macro_auroc", "balanced_accuracy"))
-        self.say(f"  model of round {event['round']}: macro AUROC {auroc}, balanced accuracy {accuracy} (validation cases)")
-
-    def _round_finished(self, event: Event) -> None:
-        participants, absent = event["participants"], event["absent"]
-        assert isinstance(participants, list)
-        assert isinstance(absent, dict)
-        missing = f", without {', '.join(absent)}" if absent else ""
-        loss = f", training loss {_show(event['train_loss'])}" if "train_loss" in event else ""
-        self.say(f"round {event['round']}: {len(participants)} sites{missing}, {event['seconds']} s{loss}; ω {self._weights}")
-
-    def _repeated(self, event: Event) -> None:
-        absent = event["absent"]
-        assert isinstance(absent, dict)
-        reasons = "; ".join(f"{site}: {reason}" for site, reason in absent.items())
-        self.say(f"  attempt {event['attempt']} is repeated: {reasons}")
-        self._answered = set()
-        self._show_bar()
-
-    def _withheld(self, event: Event) -> None:
-        self.say(f"  metrics of the model of round {event['round']} are withheld: a site is missing")
-
-    def _undone(self, event: Event) -> None:
-        self.say(f"  round {event['round']} is undone, and trained once more: {event['why']}")
-        self._answered = set()
-
-    def _changed(self, event: Event) -> None:
-        self.say(
-            f"  validation cases of each class were {_listed(event['before'])}, and are {_listed(event['now'])}: did a site change "
-            "its manifest?"
-        )
-
-    def _marked(self, event: Event) -> None:
-        self.say(f"  {event['site']}: {event['how']}")
-
-    def _waiting(self, event: Event) -> None:
-        sites = event["sites"]
-        assert isinstance(sites, dict)
-        if sites:
-            self.say(f"  waiting for {'; '.join(f'{site}: {why}' for site, why in sites.items())}")
-
-    def _baseline(self, event: Event) -> None:
-        final = event["final"]
-        assert isinstance(final, dict)
-        auroc, accuracy = _show(final["macro_auroc"]), _show(final["balanced_accuracy"])
-        self.say(f"baseline {event['name']}: macro AUROC {auroc}, balanced accuracy {accuracy} (test cases of all sites)")
+    def _round_finished(self, event: RoundFinished) -> None:
+        missing = f", without {', '.join(event.absent)}" if event.absent else ""
+        loss = "" if event.train_loss is None else f", training loss {_show(event.train_loss)}"
+        sites = f"{len(event.participants)} sites{missing}"
+        self.say(f"round {event.round}: {sites}, {event.seconds} s{loss}; ω {self._weights}")
 
     def _close(self) -> None:
         if self._task is not None:
@@ -156,9 +139,9 @@ class Progress:
             self._task = None
 
 
-def _listed(numbers: object) -> str:
-    return " ".join(map(str, numbers)) if isinstance(numbers, list) else str(numbers)
+def _reasons(sites: Reasons) -> str:
+    return "; ".join(f"{site}: {why}" for site, why in sites.items())
 
 
-def _show(value: object) -> str:
-    return "-" if value is None else f"{float(str(value)):.3f}"
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -10,13 +10,15 @@ from flwr.serverapp import Grid
 
 from csasn.errors import ConfigurationError, CsasnError, Stopped
 from csasn.platform.heap import keep_freed_memory
+from csasn.report.events import BaselineTrained, finished_rounds, of_kind
+from csasn.report.types import Report, SurveyReport
 from csasn.site import Site, find_site
 from csasn.study import Study, read_study
 from server.flower.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate
 from server.flower.runtime import LocalGrid, require_ray, run_on_ray
 from server.run.outcome import write_report
 from server.run.preparation import begin, check_resumable
-from server.run.run_directory import RunDirectory, describe, finished_rounds, has_outcome, set_aside
+from server.run.run_directory import RunDirectory, describe, has_outcome, set_aside
 from server.simulation.baselines import baselines_of, run_baselines
 from server.simulation.progress import Progress
 
@@ -38,7 +40,7 @@ class Simulation:
     engine: Literal["local", "flower"] = "local"
 
 
-def simulate(simulation: Simulation, progress: Progress) -> tuple[dict[str, object], Path]:
+def simulate(simulation: Simulation, progress: Progress) -> tuple[Report | SurveyReport, Path]:
     """Runs or resumes a simulation; its report and run directory.
 
     Raises:
@@ -122,9 +124,9 @@ def _federate_on_ray(directory: RunDirectory, sites: Mapping[str, Site], sites_f
 def _add_baselines(directory: RunDirectory, sites: Mapping[str, Site], progress: Progress) -> None:
     """The baselines that the run does not hold yet."""
     events = directory.events()
-    done = {event["name"] for event in events if event["event"] == "baseline"}
+    done = {event.name for event in of_kind(events, BaselineTrained)}
     missing = [baseline for baseline in baselines_of(directory.study) if baseline.name not in done]
-    steps = sum(int(str(event.get("steps", 0))) for event in finished_rounds(events))
+    steps = sum(event.steps for event in finished_rounds(events))
     advance = progress.baselines(len(missing), steps * len(missing))
     run_baselines(
         directory.study,

@@ -83,7 +83,7 @@ def _nothing_binds_a_key_to_its_question(monkeypatch):
     """Neither is T signed with the key, nor are V and so T in the seeds."""
     check, sign = keys.check_keys, keys.sign_key
     monkeypatch.setattr(sealing, "check_keys", lambda given, _, roster: check(given, b"", roster))
-    for module in (client.worker, adversary.symbols):
+    for module in (client.worker.worker, adversary.symbols):
         monkeypatch.setattr(module, "sign_key", lambda private, _, signer: sign(private, b"", signer))
     monkeypatch.setattr(sealing, "view_of", lambda *_: b"one view".ljust(32))
 

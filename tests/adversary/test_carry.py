@@ -11,6 +11,7 @@ from client.worker.kept import LeftOver
 from client.worker.learner import Learner
 from csasn.errors import TrainingError
 from csasn.federated.messages import Absence, Answer, Ready, Reason
+from reports import read_lines
 
 NUM = 4
 ALONE = "alpha"
@@ -205,6 +206,6 @@ def test_a_run_in_which_one_site_cannot_train_stops_and_names_nobody(federate, m
     monkeypatch.setattr(Learner, "work", work)
     with pytest.raises(TrainingError, match=r"^1 site could not train; each site's own log says which$") as stopped:
         federation.run()
-    said = f"{stopped.value.message} {stopped.value.hint} {federation.directory.events()[-1]}"
+    said = f"{stopped.value.message} {stopped.value.hint} {read_lines(federation.path)[-1]}"
     assert not any(site in said for site in federation.sites)
     assert len(federation.events("round-finished")) == 1

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from csasn.platform.supervision import free_port
+from csasn.report.events import RoundFinished, of_kind
 from server.run.run_directory import read_events
 
 sys.path.append(str(Path(__file__).parent.parent))  # of the tests: what they start real processes with
@@ -103,7 +104,7 @@ def _deployment(
 
 
 def _round_seconds(path: Path) -> list[float]:
-    return [float(str(event["seconds"])) for event in read_events(path) if event["event"] == "round-finished"]
+    return [event.seconds for event in of_kind(read_events(path), RoundFinished)]
 
 
 class _Peak:

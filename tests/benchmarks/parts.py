@@ -22,8 +22,10 @@ from csasn.learning.normalisation import renew_statistics
 from csasn.learning.training import LocalPlan, add_proximal_gradient, epoch_batches, load_images, load_labels, train_locally
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network, image_size
-from csasn.phantom import PhantomSettings, write_phantom
+from csasn.phantom.dataset import write_phantom
+from csasn.phantom.settings import PhantomSettings
 from csasn.platform.randomness import generator
+from csasn.report.events import RoundFinished, of_kind
 from csasn.site import find_site
 from csasn.study import Federation, Model, Study, read_study
 from server.run.run_directory import read_events
@@ -112,7 +114,7 @@ def simulation_vs_bare_loop() -> Line:
             out = Path(folder) / f"run{turn}"
             command = [COMMAND / "server", "simulate", hospitals / "study.yaml", "--out", out]
             subprocess.run(command, check=True, capture_output=True)
-            finished = [float(str(event["seconds"])) for event in read_events(out) if event["event"] == "round-finished"]
+            finished = [event.seconds for event in of_kind(read_events(out), RoundFinished)]
             pairs.append((sum(finished), _bare_rounds(hospitals)))
     ours, rival = (statistics.median(part) for part in zip(*pairs, strict=True))
     return {"ours": ours, "rival": rival, "ratio": statistics.median(a / b for a, b in pairs), "unit": f"s for {ROUNDS} rounds"}

@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
 from csasn.data.images import read_image
-from csasn.data.notes import MORE_FRAMES
+from csasn.data.picture import MORE_FRAMES
 from dicom_objects import CLIP, DAMAGED, NAME, PIXELS, ULTRASOUND, dicom, ramp, write
 from image_faults import fault
 

@@ -7,8 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from csasn.data.images import read_image
-from csasn.data.notes import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY
-from csasn.data.picture import Picture
+from csasn.data.picture import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY, Picture
 from dicom_objects import dicom, ramp, region, write
 
 

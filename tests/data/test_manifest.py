@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from csasn.data.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
+from csasn.data.manifest import Manifest, read_manifest
+from csasn.data.sheet import MAX_MANIFEST_BYTES
 from csasn.errors import DataError
 from csasn.study import Federation, Study, Task
 

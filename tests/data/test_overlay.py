@@ -14,8 +14,9 @@ from pydicom.data import get_testdata_file
 from csasn.data import overlay
 from csasn.data.images import read_image
 from csasn.data.overlay import Mark, find_marks
-from csasn.phantom import CLASSES, SCANNERS, draw, draw_nodule
-from csasn.phantom.scanner import burn_calipers
+from csasn.phantom.case import draw
+from csasn.phantom.nodule import CLASSES, draw_nodule
+from csasn.phantom.scanner import SCANNERS, burn_calipers
 
 TEXTS = ("RT LOBE TRV", "Dist 1.24 cm", "A. Example 03.04.1961", "LEFT", "ID 493022")
 MARGIN = 24

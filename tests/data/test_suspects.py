@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from client.doctor import checks_data
-from csasn.data.notes import FLOW, SLIVER, SQUARED
-from csasn.data.picture import Picture
+from csasn.data.picture import FLOW, SLIVER, SQUARED, Picture
 from csasn.data.picture_facts import measure
 from csasn.data.suspects import KINDS, find_suspects
 from csasn.site import Policy

@@ -17,13 +17,12 @@ from csasn.platform.command import run_command
 from csasn.platform.storage import private_folder
 from csasn.privacy.contract import USED
 from csasn.privacy.ledger import EMPTY_SHA256, LEDGER_FILE, Contents, Ledger, Occasion
-from csasn.report.card import card_sections
-from csasn.report.page import render_page
 from csasn.site import Site
 from csasn.study import Study, read_study
 from csasn.trust.pseudonyms import KEY, load_pseudonyms
 from page_reader import check_page
-from server.run.outcome import write_outcome, write_report
+from reports import card_sections, read_lines, render_page, write_report
+from server.run.outcome import write_outcome
 
 SIZE = 64
 WHY = "consent withdrawn by letter"
@@ -230,7 +229,7 @@ def test_from_the_next_question_on_a_patient_is_in_nothing_and_audit_report_and_
     assert "in nothing from round 3 on; models of rounds 1 to 2 were trained with the patient" in lines
     (counted,) = federation.events("hello")
     assert sum(cases for cases, _ in counted[USED[0]]) == 30 + 33 + 36
-    events = federation.directory.events()
+    events = read_lines(federation.path)
     card = {name: said for section in card_sections(report) for name, said in section.rows}
     assert card["patients who withdrew while it was trained"].startswith("1; rounds before")
     page = check_page(render_page(report, events), report, events)

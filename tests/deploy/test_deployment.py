@@ -63,6 +63,16 @@ def running(enrolled, local, tmp_path_factory):
         deployment.close()
 
 
+@pytest.fixture(autouse=True)
+def held_still(request):
+    """Between tests the run stands still."""
+    if "running" not in request.fixturenames:
+        yield
+        return
+    with request.getfixturevalue("running").going_on("centerA"):
+        yield
+
+
 def test_probes_are_told_once_coordinator_and_site_do_what_they_are_for(running):
     for address in running.health.values():
         running.wait_for(lambda address=address: probe(address) == "SERVING", f"{address} is serving")

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -23,7 +23,7 @@ import yaml
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from server.run.run_directory import read_events
+from reports import read_lines
 
 BIN = Path(sys.prefix) / "bin"
 MARK = "CSASN_TEST_MARK"
@@ -46,6 +46,7 @@ class Deployment:
         self.sites = list(self.study["federation"]["sites"])
         self.mark = uuid.uuid4().hex
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._held: list[int] = []  # processes that stand still
         self.health: dict[str, str] = {}  # owner -> where it answers probes
 
     # enrolment
@@ -141,6 +142,23 @@ class Deployment:
             self.processes[owner].wait()
         return pid
 
+    @contextmanager
+    def going_on(self, site: str) -> Iterator[None]:
+        """Lets the run go on for this block alone: after it the worker of `site`, which every masked round waits for, stands still,
+        so that no slow test finds the run at its end."""
+        self._let_go()
+        try:
+            yield
+        finally:
+            if (pid := self.pid(site, "worker")) is not None:
+                os.kill(pid, signal.SIGSTOP)
+                self._held.append(pid)
+
+    def _let_go(self) -> None:
+        while self._held:
+            with suppress(ProcessLookupError):
+                os.kill(self._held.pop(), signal.SIGCONT)
+
     def end(self, owner: str) -> int:
         """Ends `server start` or `client --site` as a service manager would; its exit code."""
         process = self.processes.pop(owner)
@@ -154,6 +172,7 @@ class Deployment:
 
     def close(self) -> None:
         """Ends everything; nothing may be left."""
+        self._let_go()
         for owner in list(reversed(self.processes)):
             self.end(owner)
         try:
@@ -196,7 +215,7 @@ class Deployment:
 
     def events(self, kind: str) -> list[Event]:
         """The events of this kind so far."""
-        return [event for event in read_events(self.run_path) if event["event"] == kind]
+        return [event for event in read_lines(self.run_path) if event["event"] == kind]
 
     def round(self) -> int:
         """The newest round that was begun."""
@@ -251,7 +270,7 @@ class Deployment:
         """The ends of all logs, for a test that fails."""
         files = [*self.folder.glob("*.log"), *self.folder.glob("coordinator/logs/*.log"), *self.folder.glob("*/state/logs/*.log")]
         texts = [f"== {file.relative_to(self.folder)}\n{file.read_text(errors='replace')[-1500:]}" for file in files]
-        events = "\n".join(str(event)[:300] for event in read_events(self.run_path)[-25:])
+        events = "\n".join(str(event)[:300] for event in read_lines(self.run_path)[-25:])
         return "\n".join([*texts, f"== events\n{events}"])
 
 
@@ -261,7 +280,7 @@ def simulate(folder: Path) -> dict[str, object]:
     words = [BIN / "server", "simulate", folder / "study.yaml", "--out", folder / "local"]
     subprocess.run(words, cwd=folder, env=environment, stdin=-3, stdout=-3, check=True, timeout=300)
     report = json.loads((folder / "local/report.json").read_text())
-    rounds = [event for event in read_events(folder / "local") if event["event"] == "round-finished"]
+    rounds = [event for event in read_lines(folder / "local") if event["event"] == "round-finished"]
     return report | {"hashes": {event["round"]: event["state_hash"] for event in rounds}}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from server.run.run_directory import read_events
+from reports import read_lines
 
 COMMAND = Path(sys.prefix) / "bin"
 MARK = "CSASN_TEST_MARK"
@@ -88,7 +88,7 @@ def test_stopped_on_flowers_runtime_a_run_goes_on_with_either_engine(reference, 
     out = tmp_path / "run"
     simulation = Simulation(small, out, "--engine", "flower")
     deadline = time.monotonic() + 240
-    while not any(event["event"] == "train-started" and event["round"] == 2 for event in read_events(out)):
+    while not any(event["event"] == "train-started" and event["round"] == 2 for event in read_lines(out)):
         assert simulation.process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)

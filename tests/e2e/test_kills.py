@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.run.run_directory import read_events
+from reports import read_lines
 
 SERVER = Path(sys.prefix) / "bin" / "server"
 KILLS, ROUNDS = 12, 24
@@ -24,12 +24,12 @@ def begin(hospitals, out):
 
 
 def seconds_of_a_round(out):
-    times = [datetime.fromisoformat(event["time"]) for event in read_events(out) if event["event"] == "round-finished"]
+    times = [datetime.fromisoformat(event["time"]) for event in read_lines(out) if event["event"] == "round-finished"]
     return (times[-1] - times[0]).total_seconds() / (len(times) - 1)
 
 
 def num_replies(out):
-    return sum(event["event"] == "reply" for event in read_events(out))
+    return sum(event["event"] == "reply" for event in read_lines(out))
 
 
 def test_twelve_kills_at_random_instants_lose_nothing(tmp_path, write_small_hospitals):
@@ -47,7 +47,7 @@ def test_twelve_kills_at_random_instants_lose_nothing(tmp_path, write_small_hosp
         time.sleep(chance.uniform(0, longest_s))
         process.send_signal(signal.SIGKILL)
         assert process.wait(60) == -signal.SIGKILL
-    assert any(event["event"] == "round-finished" for event in read_events(out))
+    assert any(event["event"] == "round-finished" for event in read_lines(out))
     assert begin(hospitals, out).wait(600) == 0
     reports = [json.loads((path / "report.json").read_text()) for path in (undisturbed, out)]
     assert reports[0]["state_hash"] == reports[1]["state_hash"]

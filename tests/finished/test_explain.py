@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csasn.finished.saliency import Saliency, saliency_in_nodule
+from csasn.finished.saliency import Saliency
 from csasn.finished.weights import NOTICE, Prediction, load_model, save_model
 from csasn.model.network import build_network
-from csasn.phantom import PhantomSettings, SiteMix, write_phantom
+from csasn.phantom.dataset import write_phantom
+from csasn.phantom.saliency import saliency_in_nodule
+from csasn.phantom.settings import PhantomSettings, SiteMix
 from csasn.platform.configuration import validate
 from csasn.report.saliency import draw_saliency
 from csasn.site import find_site

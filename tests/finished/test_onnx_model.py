@@ -16,13 +16,15 @@ from PIL import Image
 from scipy.special import softmax
 
 from csasn.errors import ConfigurationError, ModelError
-from csasn.finished.description import DESCRIPTION, FILES, GRAPH, GRAPH_WEIGHTS, hash_of, read_description, write_description
-from csasn.finished.onnx import OnnxModel, draw_probes, export_onnx, load_onnx, measure_parity
+from csasn.finished.description import DESCRIPTION, FILES, GRAPH, GRAPH_WEIGHTS, read_description, write_description
+from csasn.finished.onnx import OnnxModel, export_onnx, load_onnx, measure_parity
 from csasn.finished.prediction import load_classifier
 from csasn.finished.weights import load_model, predict_case, save_model
 from csasn.model.network import build_network, image_size
 from csasn.model.state import normalisation_layers
+from csasn.phantom.probes import draw_probes, probe_batches
 from csasn.platform.configuration import validate
+from csasn.platform.storage import file_sha256
 from csasn.study import Study
 
 CLASSES = ("benign", "PTC", "FTC")
@@ -73,7 +75,7 @@ def export(folder, study):
     save_model(folder / "torch", study, network_of(study), 7, ADJUSTMENT, "averaged over rounds")
     network, info = load_model(folder / "torch")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    parity = export_onnx(folder / "onnx", network, info)
+    parity = export_onnx(folder / "onnx", network, info, probe_batches(info.image_size))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert not network.training
     return parity
@@ -168,7 +170,7 @@ def test_an_export_that_answers_otherwise_is_refused(exported, tmp_path, monkeyp
     network, info = load_model(exported / "torch")
     monkeypatch.setattr("csasn.finished.onnx._write_graph", lambda path, *_: copy_graph(exported, path, network))
     with pytest.raises(ModelError, match="does not answer as torch does"):
-        export_onnx(tmp_path, network, info)
+        export_onnx(tmp_path, network, info, probe_batches(info.image_size))
 
 
 def copy_graph(exported, path, network):
@@ -181,10 +183,10 @@ def copy_graph(exported, path, network):
 def test_parity_is_of_the_worst_output(exported):
     network, info = load_model(exported / "torch")
     model, _ = load_onnx(exported / "onnx")
-    before = measure_parity(network, model, info)
+    before = measure_parity(network, model, info, probe_batches(info.image_size))
     with torch.no_grad():
         network.heads.heads["margin"].bias[3] += 0.5
-    after = measure_parity(network, model, info)
+    after = measure_parity(network, model, info, probe_batches(info.image_size))
     assert after.probability == before.probability < 1e-5
     assert 0.01 < after.logit < 0.51
 
@@ -196,7 +198,7 @@ def test_the_description_says_how_to_use_the_model(exported):
     info = read_description(exported / "onnx")
     source = read_description(exported / "torch")
     assert info.format == "onnx"
-    assert info.files == {name: hash_of(exported / "onnx" / name) for name in (GRAPH, GRAPH_WEIGHTS)}
+    assert info.files == {name: file_sha256(exported / "onnx" / name) for name in (GRAPH, GRAPH_WEIGHTS)}
     assert set(os.listdir(exported / "onnx")) == {DESCRIPTION, GRAPH, GRAPH_WEIGHTS}
     assert info.classes == CLASSES
     assert info.tasks["malignancy"] == ("benign", "malignant")
@@ -246,7 +248,7 @@ def test_another_models_graph_is_refused_though_its_hashes_and_shapes_fit(copy, 
 
 def rehash(folder, **changes):
     """Writes the description again, as a program would that knows how."""
-    files = {name: hash_of(folder / name) for name in FILES["onnx"]}
+    files = {name: file_sha256(folder / name) for name in FILES["onnx"]}
     write_description(folder, read_description(folder).model_copy(update={"files": files, **changes}))
 
 

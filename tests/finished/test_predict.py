@@ -11,7 +11,7 @@ from rich.console import Console
 from csasn.errors import ConfigurationError, DataError
 from csasn.finished.prediction import ImagePrediction, find_images, prediction_facts, prediction_rows
 from csasn.finished.weights import Prediction
-from csasn.report.tables import prediction_table
+from csasn.report.predictions import prediction_table
 
 CLASSES = ("benign", "PTC", "FTC", "MTC")
 LONG = Path("/archive/a hospital/2024/[thyroid]/IM_0000000000000000001234")

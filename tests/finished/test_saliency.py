@@ -15,10 +15,12 @@ from torch import nn
 
 from csasn.data.images import letterbox
 from csasn.errors import DataError, ModelError, StorageError
-from csasn.finished.saliency import attention_layers, explain_square, gradcam, roll_out, rollout, saliency_in_nodule
+from csasn.finished.saliency import attention_layers, explain_square, gradcam, roll_out, rollout
 from csasn.finished.weights import load_model, save_model
 from csasn.model.network import build_network
-from csasn.phantom import PhantomSettings, SiteMix, redraw_case, write_phantom
+from csasn.phantom.dataset import redraw_case, write_phantom
+from csasn.phantom.saliency import saliency_in_nodule
+from csasn.phantom.settings import PhantomSettings, SiteMix
 from csasn.platform.configuration import validate
 from csasn.site import find_site
 from csasn.study import Study, read_study

@@ -16,7 +16,7 @@ from csasn.errors import ConfigurationError, RunError
 from csasn.federated.messages import Absence, Reason
 from csasn.platform.supervision import ServiceManager
 from csasn.trust.facts import CoordinatorFacts, SiteFacts
-from reports import finished_round
+from reports import finished_round, told
 from server.flower.app import GridExchange
 from server.office.desk import Desk
 from server.office.enrolment import Enrolments, initialise
@@ -164,7 +164,7 @@ def said(*events):
     """What a person sees of these events."""
     console = Console(file=io.StringIO(), width=200)
     progress = Progress(console)
-    for event in events:
+    for event in told(events):
         progress.on_event(event)
     return console.file.getvalue()
 
@@ -192,7 +192,7 @@ def test_what_is_out_of_the_ordinary_in_a_round_is_said_as_it_comes():
 
 def test_how_a_ledger_went_back_is_told_by_the_last_word_on_it():
     marked = [{"event": "ledger-marked", "site": "centerA", "how": how} for how in ("it went back", "it went back again")]
-    assert _marked_ledgers([*marked, reply("centerA", "ready")]) == {"centerA": "it went back again"}
+    assert _marked_ledgers(told([*marked, reply("centerA", "ready")])) == {"centerA": "it went back again"}
 
 
 def test_a_wait_of_a_minute_is_a_trouble_and_one_of_a_moment_is_none(folder, monkeypatch):
@@ -221,7 +221,7 @@ def test_a_wait_of_a_minute_is_a_trouble_and_one_of_a_moment_is_none(folder, mon
 
 def test_a_round_that_was_told_twice_counts_once(folder):
     first, second = (finished_round(number) | {"participants": ["centerA"], "seconds": 2.0} for number in (1, 2))
-    events = [first, {"event": "failed"}, first | {"seconds": 8.0}, second]
+    events = told([first, {"event": "failed"}, first | {"seconds": 8.0}, second])
     desk = Desk(Enrolments.open(folder))
     facts = CoordinatorFacts(study_name="small", study_hash="a" * 64, software_version="1.0.0", time=datetime.now(UTC),
                              phase="running", round=2, num_rounds=4)  # fmt: skip

@@ -14,19 +14,10 @@ import csasn
 from csasn.commands.cli import main
 from csasn.data.cases import SPLITS, TEST, load_site_data
 from csasn.errors import ConfigurationError
-from csasn.phantom import (
-    CLASSES,
-    Nodule,
-    PhantomSettings,
-    SiteMix,
-    case_labels,
-    case_plans,
-    draw_nodule,
-    phantom_settings,
-    read_settings,
-    redraw_case,
-    write_phantom,
-)
+from csasn.phantom.benchmark import phantom_settings
+from csasn.phantom.dataset import read_settings, redraw_case, write_phantom
+from csasn.phantom.nodule import CLASSES, Nodule, draw_nodule
+from csasn.phantom.settings import PhantomSettings, SiteMix, case_plans
 from csasn.platform.randomness import generator
 from csasn.site import read_site
 from csasn.study import read_study
@@ -127,7 +118,7 @@ def test_the_record_gives_the_settings_back_and_a_case_is_redrawn_from_it(small)
     settings = read_settings(out)
     assert settings == SMALL
     assert json.loads((out / "phantom.json").read_text())["study"] == "benchmark.yaml"
-    assert case_labels(settings, "centerA") == case_labels(SMALL, "centerA")
+    assert case_plans(settings, "centerA") == case_plans(SMALL, "centerA")
     assert redraw_case(settings, "centerC", "C0001").views[0].drawing.mask.shape == (48, 48)
     assert not write_phantom(out, SMALL).written
 

@@ -15,27 +15,13 @@ from PIL import Image
 
 from csasn.data.images import read_image
 from csasn.errors import ConfigurationError, StorageError
-from csasn.phantom import (
-    CLASSES,
-    DESCRIPTORS,
-    SCANNERS,
-    Drawing,
-    Nodule,
-    PhantomSettings,
-    SiteMix,
-    case_labels,
-    class_counts,
-    draw,
-    draw_contact_sheet,
-    draw_nodule,
-    read_settings,
-    redraw_case,
-    write_phantom,
-)
-from csasn.phantom.contact_sheet import sheet_size
+from csasn.phantom.case import Drawing, draw
+from csasn.phantom.contact_sheet import draw_contact_sheet, sheet_size
+from csasn.phantom.dataset import read_settings, redraw_case, write_phantom
+from csasn.phantom.nodule import CLASSES, DESCRIPTORS, Nodule, draw_nodule
 from csasn.phantom.plane import Plane
-from csasn.phantom.scanner import transmission
-from csasn.phantom.settings import DEFAULT_MIXES
+from csasn.phantom.scanner import SCANNERS, transmission
+from csasn.phantom.settings import DEFAULT_MIXES, PhantomSettings, SiteMix, case_plans, class_counts
 from csasn.platform.randomness import generator
 from csasn.site import read_site
 from csasn.study import read_study
@@ -48,6 +34,10 @@ PLAIN = Nodule("solid", "isoechoic", "wider", "smooth", "none", "none", size_cm=
 def phantom(tmp_path_factory):
     out = tmp_path_factory.mktemp("phantom") / "demo"
     return out, write_phantom(out, SMALL)
+
+
+def case_labels(settings: PhantomSettings, site: str) -> list[str]:
+    return [plan.label for plan in case_plans(settings, site)]
 
 
 def manifest(out: Path, site: str) -> list[dict[str, str]]:

@@ -9,7 +9,8 @@ import pytest
 
 from csasn.errors import ModelError, RunError, StorageError
 from csasn.platform.checkpoint import load_arrays, save_arrays
-from server.run.run_directory import BEFORE, BEST, LATEST, RunDirectory, RunState, read_events, set_aside
+from reports import read_lines
+from server.run.run_directory import BEFORE, BEST, LATEST, RunDirectory, RunState, set_aside
 
 ARRAYS = {"model": np.arange(7, dtype=np.float32), "counts": np.arange(6).reshape(2, 3)}
 
@@ -172,12 +173,12 @@ def test_a_run_under_way_is_not_set_aside(directory):
 
 
 def test_an_event_that_a_crash_cut_off_is_left_out(directory):
-    directory.event("hello", sites=["centerA"])
+    directory.event("hello", sites=["centerA"], histogram=[1])
     with (directory.path / "events.jsonl").open("a") as file:
         file.write('{"event": "round-fin')
-    assert [event["event"] for event in read_events(directory.path)] == ["hello"]
+    assert [event["event"] for event in read_lines(directory.path)] == ["hello"]
     directory.event("finish", round=1)
-    assert [event["event"] for event in read_events(directory.path)] == ["hello", "finish"]
+    assert [event["event"] for event in read_lines(directory.path)] == ["hello", "finish"]
 
 
 def test_the_study_of_a_run_keeps_its_hash(directory, federate):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from csasn.report.page import write_page
+from reports import write_page
 from sample_reports import sample_events, sample_report
 
 pytestmark = pytest.mark.slow

@@ -10,10 +10,20 @@ from rich.console import Console
 
 import csasn.commands.cli
 import server.commands.cli
-from csasn.report.card import card_sections, model_card
 from csasn.report.rates import show_rate
-from csasn.report.tables import metrics_tables, report_tables
-from reports import HELLO, MEMBERSHIP, STUDY, ending, finished_round, report_of, whole_report
+from reports import (
+    HELLO,
+    MEMBERSHIP,
+    STUDY,
+    card_sections,
+    ending,
+    finished_round,
+    metrics_tables,
+    model_card,
+    report_of,
+    report_tables,
+    whole_report,
+)
 
 LATE = "no answer within the deadline"
 TITLES = (

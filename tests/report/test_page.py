@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from csasn.report.card import card_sections
-from csasn.report.curves import draw_curves
-from csasn.report.page import render_page, write_page
-from csasn.report.tables import report_tables
+import client
+import csasn
+from csasn.report import rendering
 from page_reader import Page, check_page
+from reports import card_sections, draw_curves, read_lines, render_page, report_tables, write_page
 from sample_reports import sample_events, sample_report
-from server.run.run_directory import read_events
 
 STATUSES = ("complete", "degraded", "incomplete", "stopped", "failed")
 ODD = ("<b>", "a.b\\c", 'say "&amp;"', "{{ 7 }}")
@@ -101,7 +100,7 @@ def test_every_number_is_the_reports_in_every_status(status):
 
 
 def test_every_number_of_a_real_run_is_that_of_its_report(simulated):
-    report, events = json.loads((simulated / "report.json").read_text()), read_events(simulated)
+    report, events = json.loads((simulated / "report.json").read_text()), read_lines(simulated)
     page = check_page((simulated / "report.html").read_text(), report, events)
     assert "final.macro_auroc" in page.places()
     assert "baselines.single/centerB.balanced_accuracy" in page.places()
@@ -305,3 +304,27 @@ def test_many_rounds_sites_and_classes_make_a_page_of_a_few_megabytes(tmp_path):
     text = (tmp_path / "report.html").read_text()
     check_page(text, report, sample_events(report))
     assert len(text) < 4_000_000
+
+
+def test_templates_and_schemas_come_with_the_package():
+    report, site = Path(csasn.__file__).parent / "report", Path(client.__file__).parent / "report"
+    for part in ("templates/report.html", "templates/style.css", "templates/card.txt", "schema/report.json", "schema/event.json"):
+        assert (report / part).exists(), part
+    assert (site / "templates/site_report.html").exists()
+
+
+@pytest.mark.parametrize("editable", [True, False])
+def test_code_without_templates_takes_those_of_what_is_installed(editable, monkeypatch, tmp_path):
+    """As that of `flwr run .`, whose packer takes no .html."""
+
+    class Installed:
+        def read_text(self, _):
+            source = {"url": "file:///home/some%20one/csasn", "dir_info": {"editable": True}}
+            return json.dumps(source) if editable else None
+
+        def locate_file(self, _):
+            return Path("/venv/site-packages")
+
+    monkeypatch.setattr(rendering.csasn, "__file__", str(tmp_path / "csasn/__init__.py"))
+    monkeypatch.setattr(rendering, "distribution", lambda _: Installed())
+    assert rendering._root() == Path("/home/some one/csasn" if editable else "/venv/site-packages")

@@ -12,10 +12,19 @@ import csasn
 from csasn.data.cases import TEST, TRAIN
 from csasn.finished.weights import NOTICE, load_model
 from csasn.measures.counts import count_cases
-from csasn.report.card import model_card
-from csasn.report.report import build_report, final_metrics, run_status
-from reports import MEMBERSHIP, STUDY, counted, finished_round
-from server.run.outcome import write_outcome, write_report
+from reports import (
+    MEMBERSHIP,
+    STUDY,
+    build_report,
+    counted,
+    final_metrics,
+    finished_round,
+    model_card,
+    read_lines,
+    run_status,
+    write_report,
+)
+from server.run.outcome import write_outcome
 
 KEYS = {
     "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw", "sites",
@@ -176,7 +185,7 @@ def test_what_no_case_tells_is_null():
 
 
 def test_a_round_told_twice_counts_once(finished):
-    events = finished.directory.events()
+    events = read_lines(finished.path)
     again = [event for event in events if event["event"] == "round-finished"]
     report = build_report(finished.study, finished.directory.membership, "local", [*events, *again], "complete")
     assert [row["round"] for row in report["rounds"]] == [1, 2, 3]
@@ -215,7 +224,11 @@ def test_status_before_the_outcome():
 
 @pytest.mark.parametrize(("absent", "status"), [({}, "complete"), ({"centerA": "no answer within the deadline"}, "degraded")])
 def test_a_run_whose_end_lacked_a_site_is_never_plainly_complete(absent, status):
-    events = [finished_round(1), {"event": "finish", "absent": absent}, {"event": "outcome", "final": {}, "state_hash": "ab"}]
+    events = [
+        finished_round(1),
+        {"event": "finish", "absent": absent},
+        {"event": "outcome", "final": final_metrics(STUDY, counted(), 1), "state_hash": "ab"},
+    ]
     assert run_status(events) == status
     assert build_report(STUDY, MEMBERSHIP, "local", events, status)["absent_at_finish"] == absent
 

@@ -12,10 +12,9 @@ from csasn.data.split import SPLITS
 from csasn.errors import ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Kind, Reason
 from csasn.privacy.contract import FAILED
-from csasn.report.card import card_sections
-from csasn.report.page import render_page
 from page_reader import check_page
-from server.run.outcome import write_outcome, write_report
+from reports import card_sections, read_lines, render_page, write_report
+from server.run.outcome import write_outcome
 
 MASKED = {"secure_aggregation": True, "rounds": 1}
 
@@ -47,7 +46,7 @@ def test_a_site_with_two_percent_broken_files_trains_and_report_card_page_and_si
     assert card["train cases"].startswith(f"{train['cases_used']} of {train['cases']} cases used, ")
     gone = [card[f"{split} cases"].endswith("; unreadable images left out: 0") for split in SPLITS]
     assert not all(gone)
-    events = federation.directory.events()
+    events = read_lines(federation.path)
     page = check_page(render_page(report, events), report, events)
     text = " ".join(" ".join(element.text for element in page.elements).split())
     assert "The rest is left out: no image of them can be read at their sites." in text
@@ -104,7 +103,7 @@ def test_a_site_whose_share_disappears_for_a_while_goes_on_with_the_same_bits(fe
     assert "waiting for up to 30 s: the folder of manifest.csv does not exist" in caplog.text
     assert "the files are back after" in caplog.text
     assert federation.state_hash() == expected
-    assert not [event for event in federation.directory.events() if event["event"] == "round-repeated"]
+    assert not [event for event in read_lines(federation.path) if event["event"] == "round-repeated"]
 
 
 def test_a_share_that_stays_away_is_an_absence_with_its_reason(federate, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 
 from client.worker.learner import Learner
 from csasn.federated.messages import AboutModel, Absence, Answer, Kind, Reason, transcript
-from csasn.report.report import build_report
-from server.run.run_directory import finished_rounds
+from csasn.report.events import finished_rounds
+from reports import build_report, read_lines
 
 
 def test_the_same_study_and_seed_give_the_same_bits_twice(federate):
@@ -125,10 +125,10 @@ def test_a_round_killed_between_its_event_and_its_checkpoint_is_in_the_report_on
         disturbed.run()
     resumed = federate("disturbed")
     resumed.run()
-    report = build_report(resumed.study, resumed.directory.membership, "local", resumed.directory.events(), "complete")
+    report = build_report(resumed.study, resumed.directory.membership, "local", read_lines(resumed.path), "complete")
     assert [row["round"] for row in report["rounds"]] == [1, 2]
     assert [row["participants"] for row in report["rounds"]] == [list(resumed.study.federation.sites)] * 2
-    assert [event["round"] for event in finished_rounds(resumed.directory.events())] == [1, 2]
+    assert [event.round for event in finished_rounds(resumed.directory.events())] == [1, 2]
     assert resumed.state_hash() == undisturbed.state_hash()
 
 

@@ -20,19 +20,23 @@ from client.trust.audit import audit
 from conftest import SITES, LocalFederation, write_hospitals
 from csasn import wire
 from csasn.data.cases import load_records
-from csasn.data.makers import MAKERS, OTHER, SEVERAL, UNKNOWN, maker_of
 from csasn.data.survey import count_survey
 from csasn.data.survey_tables import (
     CASES,
     CLASSES,
     IMAGES,
     LABELS,
+    MAKERS,
+    OTHER,
     PATIENTS,
     SCANNERS,
+    SEVERAL,
     SIZES,
     SMALLEST_SUM,
+    UNKNOWN,
     hidden_cells,
     hidden_of,
+    maker_of,
     parts_of,
     shown,
     totals,
@@ -43,12 +47,11 @@ from csasn.federated.messages import Absence, Answer, Collect, Hello, Kind, Read
 from csasn.model.network import image_size
 from csasn.privacy.contract import FAILED
 from csasn.privacy.gate import RefusedError, Terms, check_outgoing
-from csasn.report.survey import build_survey
-from csasn.report.survey_page import render_survey_page
 from csasn.site import Policy
 from csasn.study import read_study
 from csasn.wire.payload import describe
 from page_reader import Page, path_of, resolve
+from reports import build_survey, read_lines, render_survey_page
 from server.run.run_directory import describe as describe_run
 from server.simulation.progress import Progress
 from server.simulation.simulate import Simulation, simulate
@@ -375,7 +378,7 @@ def test_a_small_sum_is_in_no_file_of_the_run(tmp_path):
     (folder / "centerA/manifest.csv").write_text(add)
     sums = federation.count()
     assert 0 < sums[SCANNERS][MAKERS.index("Esaote")] < SMALLEST_SUM
-    events = federation.directory.events()
+    events = read_lines(federation.path)
     survey = build_survey(federation.study, federation.directory.membership, "local", events)
     assert cells_of(survey["tables"])["Makers of scanners", "Esaote"]["count"] is None
     assert all(count is None or count >= SMALLEST_SUM for count in written(events) + written(survey))
@@ -415,7 +418,7 @@ def test_a_survey_sends_no_model_and_makes_none(masked):
     federation, _ = masked
     assert not hasattr(federation.workers["centerA"].learner, "network")
     assert not list(federation.path.glob("checkpoints/*.safetensors"))
-    assert [event["event"] for event in federation.directory.events() if event["event"] != "reply"] == ["survey-started", "outcome"]
+    assert [event["event"] for event in read_lines(federation.path) if event["event"] != "reply"] == ["survey-started", "outcome"]
 
 
 @pytest.fixture(scope="module")
@@ -537,7 +540,7 @@ def test_the_hash_of_a_study_that_is_no_survey_does_not_know_of_surveys(hospital
 @pytest.fixture(scope="module")
 def page(masked):
     federation, _ = masked
-    survey = build_survey(federation.study, federation.directory.membership, "local", federation.directory.events())
+    survey = build_survey(federation.study, federation.directory.membership, "local", read_lines(federation.path))
     return survey, Page(render_survey_page(survey))
 
 

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from reports import told
 from server.run.waits import find_waits
 
 SITES = ("centerA", "centerB", "centerC")
@@ -12,7 +13,7 @@ BEGIN = datetime.fromisoformat("2026-11-29T12:00:00.000+00:00")
 
 def events(*facts):
     """An event a second."""
-    return [{"time": (BEGIN + timedelta(seconds=n)).isoformat(), **fact} for n, fact in enumerate(facts)]
+    return told({"time": (BEGIN + timedelta(seconds=n)).isoformat(), **fact} for n, fact in enumerate(facts))
 
 
 def said(site, word):
@@ -40,8 +41,8 @@ def test_who_is_ready_is_not_awaited_until_all_are_and_then_for_its_answer():
 
 
 def test_a_site_that_is_absent_is_awaited_since_it_said_so_first_with_the_newest_reason():
-    told = [{"event": "train-started"}, said("centerA", "ready"), waiting(centerB="failed"), waiting(centerB="its disk is full")]
-    waits = find_waits(SITES, events(*told))
+    heard = [{"event": "train-started"}, said("centerA", "ready"), waiting(centerB="failed"), waiting(centerB="its disk is full")]
+    waits = find_waits(SITES, events(*heard))
     assert seconds(waits) == {"centerB": 2, "centerC": 0}
     assert waits["centerB"].why == "its disk is full"
     assert str(waits["centerB"]).startswith("its disk is full, since ")
@@ -49,10 +50,10 @@ def test_a_site_that_is_absent_is_awaited_since_it_said_so_first_with_the_newest
 
 
 def test_a_site_that_came_back_is_no_longer_awaited():
-    told = [{"event": "train-started"}, waiting(centerB="failed"), said("centerB", "ready"), waiting()]
-    assert "centerB" not in find_waits(SITES, events(*told))
+    heard = [{"event": "train-started"}, waiting(centerB="failed"), said("centerB", "ready"), waiting()]
+    assert "centerB" not in find_waits(SITES, events(*heard))
 
 
 @pytest.mark.parametrize("end", ["round-finished", "failed", "outcome", "run-finished"])
 def test_where_nothing_is_asked_nobody_is_awaited(end):
-    assert find_waits(SITES, events({"event": "train-started"}, waiting(centerB="failed"), {"event": end})) == {}
+    assert find_waits(SITES, events({"event": "train-started"}, waiting(centerB="failed"), {"event": end, "round": 1})) == {}

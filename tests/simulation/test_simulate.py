@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from csasn.study import read_study
+from reports import read_lines
 from server.run.outcome import write_outcome
 from server.run.run_directory import describe, read_events
 from server.simulation import simulate as engine
@@ -41,7 +42,7 @@ def begin(hospitals, out):
 def wait_for(out, condition, process, timeout_s=120):
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        if any(condition(event) for event in read_events(out)):
+        if any(condition(event) for event in read_lines(out)):
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -245,8 +246,8 @@ def test_a_run_killed_before_its_report_gets_it_when_it_is_resumed(ending, monke
     assert federation.events("run-finished")
     assert describe(federation.path) == "an unfinished run (2 rounds done)"
     found, path = engine.simulate(resumed, quiet())
-    assert found["status"] == "complete"
-    assert json.loads((path / "report.json").read_text()) == found
+    assert found.status == "complete"
+    assert json.loads((path / "report.json").read_text()) == found.as_json()
     assert describe(path) == "a finished run"
 
 
@@ -271,7 +272,7 @@ def test_the_bar_of_a_run_with_secure_aggregation_counts_each_site_once_an_excha
     (bar,) = progress._bars.tasks
     for event in read_events(tmp_path / "run"):
         progress.on_event(event)
-        reached[event["event"], event.get("round")] = bar.completed
+        reached[event.event, getattr(event, "round", None)] = bar.completed
     assert bar.total == 3 * (2 + 3)
     assert [reached["hello", None], reached["round-finished", 1], reached["round-finished", 2]] == [3, 6, 9]
     assert reached["evaluated", 2] == 12
