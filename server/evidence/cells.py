@@ -1,4 +1,4 @@
-"""The cells of a grid: one variant with one seed, its study, how it is trained, and what its result is known by."""
+"""The cells of a grid: one variant with one seed, its study, how it is trained; on what cells work, and what comes of one."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -8,8 +8,10 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from csasn.errors import ConfigurationError
+from csasn.site import Site
 from csasn.study import Study, read_study
 from server.evidence.grid import POOLED, Grid, Statistics, Variant
+from server.evidence.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Cell:
     study: Study
     trained_on: tuple[str, ...]
     scored_on: tuple[str, ...]
-    statistics: tuple[Statistics, ...]
+    statistics: Statistics
     decided_from: str | None = None
 
     @property
@@ -41,6 +43,34 @@ class Cell:
         if self.trained_on:
             return POOLED if self.trained_on == sites else f"{'+'.join(self.trained_on)} alone"
         return "federated" if set(self.scored_on) == set(sites) else f"federated without {'+'.join(self.scored_on)}, scored on it"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where and on what cells run: `sites` are those of the grid's study, and say the device.
+
+    `phantom` is the folder of a phantom whose nodules saliency is compared with.
+    """
+
+    folder: Path
+    sites: Mapping[str, Site]
+    phantom: str | None
+
+    @property
+    def device(self) -> str:
+        """Where models are trained, cpu or cuda."""
+        return next(iter(self.sites.values())).device
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a cell: predictions, the device in words, the seconds of training, and what else a record says."""
+
+    predictions: Predictions
+    device: str
+    seconds: float
+    clipped_share: float | None
+    saliency: Mapping[str, float | None]
 
 
 def cells_of(grid: Grid, only: Collection[str] = (), seeds: Collection[int] = ()) -> tuple[Cell, ...]:
@@ -95,7 +125,7 @@ def _cell(grid: Grid, roster: tuple[str, ...], name: str, variant: Variant, seed
         study=study,
         trained_on=trained_on,
         scored_on=(trained.leave_out,) if trained.leave_out else sites,
-        statistics=grid.statistics if own_possible else ("released",),
+        statistics=grid.statistics if own_possible else "released",
         decided_from=variant.decided_from,
     )
 

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,9 +25,8 @@ def ablate(
     seeds: Annotated[list[int] | None, option("--seeds SEED", "run these seeds of the grid: --seeds 1 2 3")] = None,
     jobs: Annotated[int, option("--jobs N", "cells at once: as many as there are cores (default 1)")] = 1,
     device: Annotated[Literal["cpu", "cuda"], option("--device", "where models are trained (default cpu)")] = "cpu",
-    any_code: Annotated[bool, option("--any-code", "keep results that another version of the code made of the same data")] = False,
     dry_run: Annotated[
-        bool, option("--dry-run", "list the cells and run none: done, stale (of other code or data) or to do")
+        bool, option("--dry-run", "list the cells and run none: done, check (of other code), stale (of other data), to do")
     ] = False,
     report: Annotated[bool, option("--report", "run none, write and print the tables of what is done")] = False,
 ) -> None:
@@ -39,23 +39,20 @@ def ablate(
     from server.evidence.campaign import Campaign
     from server.evidence.cells import cells_of
     from server.evidence.grid import read_grid
-    from server.evidence.results import Results, locked_folder
+    from server.evidence.results import locked_folder
 
     if jobs < 1:
         raise ConfigurationError(f"--jobs is {jobs}, expected 1 or more", "as many as there are cores, or one")
     wanted = read_grid(grid)
     chosen = cells_of(wanted, only or [], [*(seeds or []), *(more_seeds or [])])
     folder = out or grid.parent / grid.stem
-
-    def begin() -> Campaign:
-        return Campaign.of(wanted, Results(folder, grid.stem, wanted.prevalence), cells_of(wanted), device, any_code)
-
+    begin = partial(Campaign.of, wanted, folder, grid.stem, cells_of(wanted))
     if dry_run:
         _list(begin(), chosen)
         return
     with locked_folder(folder):
         campaign = begin()
-        failed = [] if report else _run(campaign, chosen, jobs)
+        failed = [] if report else _run(campaign, chosen, jobs, device)
         _report(campaign)
     if failed:
         raise RunError(
@@ -69,17 +66,15 @@ ABLATE = Command(ablate, either=("dry_run", "report"))
 
 def _list(campaign: "Campaign", cells: Sequence["Cell"]) -> None:
     for cell in cells:
-        done = "done" if campaign.is_done(cell) else "stale" if campaign.results.finished(cell) else "to do"
-        say(f"{done:6} {cell.name:32} {cell.method:40} study {cell.study.study_hash[:12]}")
+        say(f"{campaign.state(cell):6} {cell.name:32} {cell.method:40} study {cell.study.study_hash[:12]}")
 
 
-def _run(campaign: "Campaign", cells: Sequence["Cell"], num_jobs: int) -> list[str]:
+def _run(campaign: "Campaign", cells: Sequence["Cell"], num_jobs: int, device: str) -> list[str]:
     """Runs what is not done; the names of the cells that failed."""
-    waiting = campaign.missing(cells)
-    say(f"{len(cells)} cells, of which {len(cells) - len(waiting)} are done")
+    say(f"{len(cells)} cells, of which {len(cells) - len(campaign.missing(cells))} are done")
     begun = time.monotonic()
     try:
-        return campaign.run(waiting, num_jobs)
+        return campaign.run(cells, num_jobs, device)
     except KeyboardInterrupt:
         left = len(campaign.missing(cells))
         raise Stopped(
@@ -90,14 +85,16 @@ def _run(campaign: "Campaign", cells: Sequence["Cell"], num_jobs: int) -> list[s
 
 
 def _report(campaign: "Campaign") -> None:
-    """Writes results.csv, results.json, results.md, results.svg and summary.json, and prints the tables.
+    """Writes results.json, results.md and results.svg, and prints the tables.
 
     Raises:
         RunError: all results are of a study that the grid no longer has.
     """
-    from csasn.platform.storage import write_atomically, write_json
+    from rich.markdown import Markdown
+
+    from csasn.platform.storage import write_atomically
     from server.evidence.picture import draw_comparisons
-    from server.evidence.tables import draw, markdown, tables_of
+    from server.evidence.tables import markdown
 
     summary, folder = campaign.summarise(), campaign.results.folder
     if not (summary.num_done or campaign.results.is_empty):
@@ -105,11 +102,9 @@ def _report(campaign: "Campaign") -> None:
             f"no result in {folder} is of the studies of the grid as they are now, so its tables are left as they are",
             "run the grid again, or name another --out",
         )
-    tables = tables_of(summary)
-    write_json(folder / "summary.json", summary.facts())
     picture = draw_comparisons(summary)
     if picture:
         write_atomically(folder / PICTURE, picture.encode())
-    write_atomically(folder / "results.md", markdown(summary, tables, PICTURE if picture else "").encode())
-    console().print(draw(tables))
+    write_atomically(folder / "results.md", markdown(summary, PICTURE if picture else "").encode())
+    console().print(Markdown(markdown(summary)))
     say(f"{summary.num_done} of {summary.num_cells} cells are done; everything is in {folder}")

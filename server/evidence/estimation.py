@@ -26,7 +26,7 @@ from csasn.measures.cases import (
 )
 from server.evidence.predictions import Predictions
 
-NUM_SAMPLES, DIGITS = 1000, 5
+NUM_SAMPLES = 1000
 Interval = tuple[float, float]
 Measured = Mapping[str, Floats]
 
@@ -39,12 +39,6 @@ class Estimate:
     over_cases: Interval | None
     over_seeds: Interval | None
     values: tuple[float | None, ...]
-
-    def facts(self) -> dict[str, object]:
-        """For JSON, in as many digits as are worth a look."""
-        intervals = {"over_cases": self.over_cases, "over_seeds": self.over_seeds}
-        rounded = {name: pair and [round(end, DIGITS) for end in pair] for name, pair in intervals.items()}
-        return {"mean": None if self.mean is None else round(self.mean, DIGITS), **rounded}
 
 
 class Drawing:

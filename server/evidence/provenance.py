@@ -1,6 +1,5 @@
-"""What a result depends on beside its study: the code that learns and scores, and the sites' data. Each becomes a short hash."""
+"""What a result depends on beside its study: the code, and the sites' data. Each becomes a short hash."""
 
-import ast
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -11,25 +10,17 @@ from csasn import __version__
 from csasn.errors import DataError
 from csasn.site import Site
 
-LEARNING = (
-    "central.py", "evaluation.py", "loss.py", "normalisation.py", "randomness.py", "training.py", "weighting.py",
-    "data/augmentation.py", "data/cases.py", "data/images.py", "data/split.py",
-    "federated/aggregate.py", "federated/quantise.py",
-    "model/attention.py", "model/backbones.py", "model/heads.py", "model/initial_weights.py", "model/network.py", "model/state.py",
-)  # fmt: skip
+PACKAGES = ("csasn", "server", "client")
 LENGTH = 12
 
 
 @lru_cache
 def code_version() -> str:
-    """The version, and a hash of the modules that decide what is learned and how a case is scored.
-
-    Comments, docstrings and layout do not count. What only calls these modules, in server, client and here, is not hashed.
-    """
-    folder = Path(csasn.__file__).parent
+    """The version, and a hash of all our Python files, so that whatever changes is seen; whether it matters, the bits tell."""
+    root = Path(csasn.__file__).parents[1]
     digest = hashlib.sha256()
-    for name in LEARNING:
-        digest.update(f"{name}\n{_bare((folder / name).read_text(encoding='utf-8'))}\n".encode())
+    for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return f"{__version__}+{digest.hexdigest()[:LENGTH]}"
 
 
@@ -51,12 +42,3 @@ def data_hash(sites: Mapping[str, Site]) -> str:
             ) from error
         digest.update(f"{name}\n{manifest}\n{files}\n".encode())
     return digest.hexdigest()[:LENGTH]
-
-
-def _bare(source: str) -> str:
-    """Python without comments, docstrings and layout."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)

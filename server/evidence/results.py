@@ -1,10 +1,8 @@
-"""What a grid has found so far: results.json with a record a cell, results.csv with a row a measure, and predictions beside them.
+"""What a grid has found so far: results.json with a record a cell, and their predictions beside it in predictions.npz.
 
-Each file is whole or absent, and predictions are there before the record that counts on them.
+Each file is whole, and predictions are there before the record that names their hash: a cell whose two do not fit is not done.
 """
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,46 +16,36 @@ from csasn.errors import ConfigurationError, StorageError
 from csasn.measures.cases import Classes, Floats, case_weights, measures, values_of
 from csasn.platform.configuration import Configuration, validate
 from csasn.platform.locks import lock_folder
-from csasn.platform.storage import write_atomically, write_json
+from csasn.platform.storage import write_json
 from csasn.study import Study
 from server.evidence.cells import Cell
 from server.evidence.grid import Statistics
 from server.evidence.predictions import Predictions, load_predictions, save_predictions
 
-RECORDS, TABLE, PREDICTIONS, WORK = "results.json", "results.csv", "predictions", ".work"
-SHORT, DIGITS = 12, 6  # of a hash in the table, and of a value
-COLUMNS = (
-    "grid",
-    "variant",
-    "seed",
-    "method",
-    "statistics",
-    "study_hash",
-    "data_hash",
-    "code_version",
-    "device",
-    "metric",
-    "value",
-)
+RECORDS, PREDICTIONS = "results.json", "predictions.npz"
+DIGITS = 6  # of a value
 
 
 class Record(Configuration):
-    """What came of a cell. `values` holds measures by statistics, `saliency` shares of maps inside nodules.
+    """What came of a cell. `values` are measures of its predictions, `saliency` shares of maps inside nodules.
 
-    `clipped_share` is the largest of a federation's rounds. A cell that failed has an error and none of these.
+    `code_version` is of the code that made it, or of a later one whose bits were found to be the same. `predictions` is a hash of
+    theirs. `clipped_share` is the largest of a federation's rounds. A cell that failed has an error and none of these.
     """
 
     variant: str
     seed: int
     method: str
+    statistics: Statistics
     study_hash: str
     data_hash: str
     code_version: str
     device: str = ""
     seconds: float = 0.0
     error: str = ""
+    predictions: str = ""
     clipped_share: float | None = None
-    values: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    values: dict[str, float | None] = Field(default_factory=dict)
     saliency: dict[str, float | None] = Field(default_factory=dict)
 
 
@@ -67,73 +55,63 @@ class _Records(Configuration):
 
 
 class Results:
-    """The results of the grid `name` in `folder`."""
+    """The results of the grid `name` in `folder`; test cases are weighted to `prevalence_K` where there is one."""
 
-    def __init__(self, folder: Path, name: str, prevalence: Mapping[str, float] | None) -> None:
-        self.folder, self.name = folder, name
-        self._prevalence = prevalence
+    def __init__(self, folder: Path, name: str, classes: Classes, prevalence_K: Floats | None = None) -> None:
+        self.folder, self.name, self.classes, self.prevalence_K = folder, name, classes, prevalence_K
         self._records = {(record.variant, record.seed): record for record in self._read()}
+        self._predictions = load_predictions(folder / PREDICTIONS) if (folder / PREDICTIONS).exists() else {}
 
     def finished(self, cell: Cell) -> Record | None:
-        """The cell's record, if it is of the same study and way to train, did not fail, and its predictions are there."""
-        record = self._records.get((cell.variant, cell.seed))
-        if record is None or record.error or (record.method, record.study_hash) != (cell.method, cell.study.study_hash):
+        """The cell's record, if it is of the same study and way to train and score, did not fail, and its predictions are there."""
+        record, predictions = self._records.get((cell.variant, cell.seed)), self._predictions.get(cell.name)
+        if record is None or predictions is None or record.predictions != predictions.sha256():
             return None
-        complete = all(name in record.values and self._file(cell, name).exists() for name in cell.statistics)
-        return record if complete else None
+        same = (record.method, record.statistics, record.study_hash) == (cell.method, cell.statistics, cell.study.study_hash)
+        return record if same else None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is kept, of this grid as it is or as it was."""
         return not self._records
 
-    def predictions_of(self, cell: Cell, statistics: Statistics) -> Predictions:
-        """The cell's predictions.
+    def predictions_of(self, cell: Cell) -> Predictions:
+        """Those of a finished cell."""
+        return self._predictions[cell.name]
 
-        Raises:
-            StorageError: they are missing or damaged.
-        """
-        return load_predictions(self._file(cell, statistics))
+    def keep(self, cell: Cell, record: Record, predictions: Predictions | None) -> Record:
+        """Takes in a record and predictions, none of a cell that failed; the record as it is kept."""
+        self._predictions.pop(cell.name, None)
+        if predictions is not None:
+            self._predictions[cell.name] = predictions.rounded()
+            record = self._measured(record.model_copy(update={"predictions": predictions.sha256()}), cell)
+        self._records[cell.variant, cell.seed] = record
+        save_predictions(self.folder / PREDICTIONS, self._predictions)
+        self._write()
+        return record
 
-    def keep(self, cell: Cell, record: Record, predictions: Mapping[Statistics, Predictions], classes: Classes) -> Record:
-        """Takes in predictions and the record, with the measures that follow from them; the record as it is kept."""
-        (self.folder / PREDICTIONS).mkdir(parents=True, exist_ok=True)
-        values = {}
-        for statistics, found in predictions.items():
-            save_predictions(self._file(cell, statistics), found)
-            values[str(statistics)] = point_values(self.predictions_of(cell, statistics), classes, self._prevalence)
-        kept = record.model_copy(update={"values": values})
-        self._records[cell.variant, cell.seed] = kept
-        self.write()
-        return kept
+    def take_over(self, former: Record, code_version: str, cells: Sequence[Cell]) -> int:
+        """Says of finished cells from the data and code of `former` that this code gives the same; how many they are."""
+        origin = former.data_hash, former.code_version
+        found = [record for cell in cells if (record := self.finished(cell)) and (record.data_hash, record.code_version) == origin]
+        for record in found:
+            self._records[record.variant, record.seed] = record.model_copy(update={"code_version": code_version})
+        self._write()
+        return len(found)
 
-    def measure_again(self, cells: Sequence[Cell], classes: Classes) -> None:
+    def measure_again(self, cells: Sequence[Cell]) -> None:
         """Values of finished cells from their predictions, for the grid's prevalence and rare classes of today."""
-        for cell in cells:
-            if (record := self.finished(cell)) is not None:
-                values = {
-                    str(name): point_values(self.predictions_of(cell, name), classes, self._prevalence) for name in cell.statistics
-                }
-                self._records[cell.variant, cell.seed] = record.model_copy(update={"values": values})
-        self.write()
+        found = {(cell.variant, cell.seed): self._measured(record, cell) for cell in cells if (record := self.finished(cell))}
+        self._records |= found
+        self._write()
 
-    def write(self) -> None:
-        """results.json and results.csv, in the order of variants and seeds."""
-        records = [self._records[key] for key in sorted(self._records)]
-        facts = _Records(grid=self.name, cells=tuple(records))
+    def _measured(self, record: Record, cell: Cell) -> Record:
+        return record.model_copy(update={"values": point_values(self.predictions_of(cell), self.classes, self.prevalence_K)})
+
+    def _write(self) -> None:
+        """results.json, in the order of variants and seeds."""
+        facts = _Records(grid=self.name, cells=tuple(self._records[key] for key in sorted(self._records)))
         write_json(self.folder / RECORDS, facts.model_dump(mode="json"))
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for record in records:
-            for statistics, values in record.values.items():
-                same = (self.name, record.variant, record.seed, record.method, statistics)
-                origin = (record.study_hash[:SHORT], record.data_hash, record.code_version, record.device)
-                more = {f"saliency.{name}": value for name, value in record.saliency.items()}
-                more |= {} if record.clipped_share is None else {"clipped_share": record.clipped_share}
-                shown = {name: "" if value is None else f"{value:.{DIGITS}f}" for name, value in (values | more).items()}
-                table.writerows((*same, *origin, name, text) for name, text in shown.items())
-        write_atomically(self.folder / TABLE, text.getvalue().encode())
 
     def _read(self) -> tuple[Record, ...]:
         path = self.folder / RECORDS
@@ -144,15 +122,12 @@ class Results:
         except (OSError, ValueError, ConfigurationError) as error:
             raise StorageError(f"{RECORDS} cannot be read as results of a grid", "restore it, or name another --out") from error
 
-    def _file(self, cell: Cell, statistics: str) -> Path:
-        return self.folder / PREDICTIONS / f"{cell.name}-{statistics}.npz"
 
-
-def point_values(predictions: Predictions, classes: Classes, prevalence: Mapping[str, float] | None) -> dict[str, float | None]:
+def point_values(predictions: Predictions, classes: Classes, prevalence_K: Floats | None) -> dict[str, float | None]:
     """All measures of the predictions, each case once, weighted to the prevalence."""
     cases = predictions.cases
     once_1N = np.ones((1, len(cases.class_N)))
-    found = values_of(measures(cases, classes, case_weights(cases.class_N, once_1N, prevalence_of(classes, prevalence))))
+    found = values_of(measures(cases, classes, case_weights(cases.class_N, once_1N, prevalence_K)))
     return {name: None if value is None else round(value, DIGITS) for name, value in found.items()}
 
 

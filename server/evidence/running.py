@@ -1,152 +1,105 @@
 """Runs cells, several at once, each in a process and a folder of its own; whatever happens, no process and no folder stays."""
 
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 
-from csasn.platform.configuration import write_yaml
-from csasn.platform.storage import write_atomically
-from csasn.site import Site
-from server.evidence.cells import Cell
-from server.evidence.worker import ASSIGNMENT, PROGRESS, RUN, SITES, STUDY, Assignment
+from csasn.platform.command import run_command
+from csasn.platform.supervision import QUIET, end_with_parent
+from server.evidence.cells import Cell, Outcome, Workshop
 
-WORKER = (sys.executable, "-P", "-c", "from server.evidence.worker import main; main()")
-LOOK_S, END_WITHIN_S = 0.2, 10.0
-EVENTS, LOG = "events.jsonl", "log"
-ROUND_FINISHED = b'"event": "round-finished"'
+RUN, LOG = "run", "log"
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """Where and on what cells run: `sites` are those of the grid's study, `device` is cpu or cuda.
-
-    `phantom` is the folder of a phantom whose nodules saliency is compared with.
-    """
-
-    folder: Path
-    sites: Mapping[str, Site]
-    device: str
-    phantom: str | None
-
-
-@dataclass(frozen=True)
-class Running:
-    """A cell at work."""
+@dataclass
+class _Running:
+    """A cell at work, and the share of its training that is done."""
 
     cell: Cell
     folder: Path
-    process: subprocess.Popen[bytes]
-
-    @property
-    def done_share(self) -> float:
-        """How far it is, 0..1."""
-        with suppress(OSError, ValueError):
-            if self.cell.trained_on:
-                return float((self.folder / PROGRESS).read_text())
-            rounds = (self.folder / RUN / EVENTS).read_bytes().count(ROUND_FINISHED)
-            return min(1.0, rounds / self.cell.study.federation.rounds)
-        return 0.0
+    process: BaseProcess
+    pipe: Connection
+    done_share: float = 0.0
 
 
 def run_cells(
-    workshop: Workshop,
-    cells: Sequence[Cell],
-    num_jobs: int,
-    finished: Callable[[Cell, Path, str], None],
-    progress: Callable[[float], None],
-) -> None:
-    """Runs all cells; `finished(cell, folder, error)` as each ends, error empty where it is done, before its folder is removed.
+    workshop: Workshop, cells: Sequence[Cell], num_jobs: int, progress: Callable[[float], None]
+) -> Iterator[tuple[Cell, Outcome | str]]:
+    """Runs all cells, and yields as each ends what came of it, or why nothing did; `progress` is told how many are done.
 
-    Ctrl-C ends what is running.
+    When the iterator is closed, or by Ctrl-C, what is running is ended.
     """
-    waiting, running = deque(cells), list[Running]()
-    num_done = 0
+    waiting, running = deque(cells), list[_Running]()
     try:
         while waiting or running:
             while waiting and len(running) < num_jobs:
                 running.append(_begin(workshop, waiting.popleft()))
-            for work in [work for work in running if work.process.poll() is not None]:
-                running.remove(work)
-                finished(work.cell, work.folder, _error(work))
-                _end(work)
-                num_done += 1
-            progress(num_done + sum(work.done_share for work in running))
-            time.sleep(LOOK_S)
+            heard = wait([current.pipe for current in running])
+            for current in [current for current in running if current.pipe in heard]:
+                if isinstance(said := _hear(current), float):
+                    current.done_share = said
+                else:
+                    yield current.cell, said
+                    running.remove(current)
+                    _end(current)
+            progress(len(cells) - len(waiting) - len(running) + sum(current.done_share for current in running))
     finally:
-        for work in running:
-            _end(work)
+        for current in running:
+            _end(current)
 
 
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM is taken for Ctrl-C until the block ends."""
-
-    def interrupt(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _begin(workshop: Workshop, cell: Cell) -> Running:
+def _begin(workshop: Workshop, cell: Cell) -> _Running:
     folder = workshop.folder / cell.name
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / SITES).mkdir(parents=True)
-    for name, site in workshop.sites.items():
-        given = site.model_copy(update={"device": workshop.device})
-        write_atomically(folder / SITES / f"{name}.yaml", write_yaml(given).encode())
-    write_atomically(folder / STUDY, write_yaml(cell.study).encode())
-    assignment = Assignment(
-        roster=tuple(workshop.sites),
-        trained_on=cell.trained_on,
-        scored_on=cell.scored_on,
-        statistics=cell.statistics,
-        device=workshop.device,
-        phantom=workshop.phantom,
-    )
-    write_atomically(folder / ASSIGNMENT, write_yaml(assignment).encode())
-    with (folder / LOG).open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - a command of our own
-            [*WORKER, str(folder)],
-            stdin=subprocess.PIPE,  # closed by the end of this process, however it ends
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # a Ctrl-C at the terminal is for this process, which ends its children
-        )
-    return Running(cell, folder, process)
+    (folder / RUN).mkdir(parents=True)
+    spawning = multiprocessing.get_context("spawn")
+    ours, theirs = spawning.Pipe(duplex=False)
+    process = spawning.Process(target=_serve, args=(theirs, os.getpid(), cell, workshop, folder))
+    process.start()
+    theirs.close()
+    return _Running(cell, folder, process, ours)
 
 
-def _end(work: Running) -> None:
-    """Ends the cell's processes, asked first, then killed, and removes its folder."""
-    for sent, within_s in ((signal.SIGTERM, END_WITHIN_S), (signal.SIGKILL, 1.0)):
-        with suppress(ProcessLookupError, PermissionError):
-            deadline = time.monotonic() + within_s
-            while time.monotonic() < deadline:
-                os.killpg(work.process.pid, sent)
-                work.process.poll()  # a process that ended is in its group until it is asked for
-                time.sleep(0.05)
-    work.process.wait()
-    if work.process.stdin:
-        work.process.stdin.close()
-    shutil.rmtree(work.folder, ignore_errors=True)
+def _serve(pipe: Connection, parent: int, cell: Cell, workshop: Workshop, folder: Path) -> None:
+    """The life of a cell's process. A Ctrl-C at the terminal is its parent's, which ends it and its children by their group."""
+    from server.evidence.worker import work  # torch, which the process that shows tables does without
+
+    os.setsid()
+    end_with_parent(parent)
+    os.environ.update(QUIET)
+    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(log, stream.fileno())
+    sys.exit(run_command(lambda: pipe.send(work(cell, workshop, folder / RUN, pipe.send))))
 
 
-def _error(work: Running) -> str:
-    """Why the cell failed, in our own words; empty where it is done."""
-    if work.process.returncode == 0:
-        return ""
-    lines = (work.folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return said[-1] if said else f"its process ended with exit code {work.process.returncode}"
+def _hear(running: _Running) -> Outcome | float | str:
+    """What the cell's process says: how far it is, what came of it, or why it ended without, in our own words."""
+    try:
+        said: Outcome | float = running.pipe.recv()
+    except (EOFError, OSError):
+        running.process.join()
+        lines = (running.folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return errors[-1] if errors else f"its process ended with exit code {running.process.exitcode}"
+    return said
+
+
+def _end(running: _Running) -> None:
+    """Ends the cell's processes, and removes its folder."""
+    assert running.process.pid
+    running.process.kill()
+    with suppress(ProcessLookupError):  # none of its group is left, or it had not come so far as to lead one
+        os.killpg(running.process.pid, signal.SIGKILL)
+    running.process.join()
+    running.pipe.close()
+    shutil.rmtree(running.folder, ignore_errors=True)

@@ -1,15 +1,15 @@
-"""A grid's summary as tables: on the terminal, and as Markdown."""
+"""A grid's summary as tables in Markdown: results.md, which the terminal shows too."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
-from rich.console import Group
-from rich.table import Table as Drawn
+from jinja2 import Environment, StrictUndefined
 
 from csasn.report.report import CONCLUSIVE_CASES
 from server.evidence.estimation import Estimate
 from server.evidence.summary import ComparisonSummary, Summary, VariantSummary
 
+TEMPLATE = Path(__file__).with_name("results.md.jinja")
 OVERALL = ("macro_auroc", "balanced_accuracy", "macro_f1", "rare_recall", "rare_precision", "benign_specificity")
 CALIBRATION = ("brier", "ece", "malignancy_auroc")
 RATES = ("recall", "precision", "f1", "auroc")
@@ -17,120 +17,51 @@ LOWER_IS_BETTER = ("brier", "ece")
 FEW = "*"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A title, columns, rows of text, and a note below."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-
-
-def tables_of(summary: Summary) -> tuple[Table, ...]:
-    """All tables that have a row."""
-    overall = _measures(summary, "Variants", OVERALL)
-    calibration = _measures(summary, "Calibration, and benign against malignant", CALIBRATION)
-    made = (overall, _rates(summary), calibration, _saliency(summary), _comparisons(summary), _equal_recall(summary))
-    return tuple(table for table in made if table.rows)
-
-
-def draw(tables: Sequence[Table]) -> Group:
-    """For the terminal."""
-    parts: list[Drawn | str] = []
-    for table in tables:
-        drawn = Drawn(title=table.title, title_justify="left", title_style="", caption=table.note, caption_justify="left")
-        for number, column in enumerate(table.columns):
-            drawn.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
-        for row in table.rows:
-            drawn.add_row(*(cell.replace(" (", "\n(") for cell in row))
-        parts.append(drawn)
-    return Group(*parts)
-
-
-def markdown(summary: Summary, tables: Sequence[Table], picture: str = "") -> str:
-    """results.md, with the file of a picture at its head where there is one."""
-    lines = [f"# {summary.grid}", "", f"{summary.num_done} of {summary.num_cells} cells are done. {_origin(summary)}", ""]
-    lines += [f"![Differences with intervals]({picture})", ""] if picture else []
-    for table in tables:
-        cells = [table.columns, tuple("---" for _ in table.columns), *table.rows]
-        lines += [f"## {table.title}", "", *("| " + " | ".join(row) + " |" for row in cells), ""]
-        lines += [table.note, ""] if table.note else []
-    return "\n".join(lines)
-
-
-def _origin(summary: Summary) -> str:
-    parts = "; ".join(f"code {code}, data {data}, {device}" for code, data, device in summary.origins)
-    mixed = " They are of different code, data or devices: compare with care." if len(summary.origins) > 1 else ""
-    weighted = ""
-    if summary.prevalence:
-        total = sum(summary.prevalence.values())
-        shares = ", ".join(f"{name} {share / total:.3f}" for name, share in summary.prevalence.items())
-        weighted = f" Test cases are weighted to {shares}."
-    return f"Origin: {parts or 'none'}.{mixed}{weighted}"
-
-
-def _measures(summary: Summary, title: str, names: Sequence[str]) -> Table:
-    shown = [name for name in names if any(name in item.measures for item in summary.variants)]
-    rows = tuple(
-        (item.variant, item.statistics, str(len(item.seeds)), *(_with_interval(item.measures[name]) for name in shown))
-        for item in summary.variants
+def markdown(summary: Summary, picture: str = "") -> str:
+    """All tables that have a row, with the file of a picture at their head where there is one."""
+    writing = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701 - Markdown, not HTML
+    writing.filters["words"] = words
+    known = summary.variants[0].measures if summary.variants else {}
+    text = writing.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        summary=summary,
+        picture=picture,
+        total=sum((summary.prevalence or {}).values()),
+        conclusive=CONCLUSIVE_CASES,
+        overall=[name for name in OVERALL if name in known],
+        calibration=[name for name in CALIBRATION if name in known],
+        measure_rows=lambda names: [_measure_row(item, names) for item in summary.variants],
+        class_rows=[_class_row(item, name) for item in summary.variants for name in summary.classes.names],
+        saliency_rows=[_saliency_row(item) for item in summary.variants if item.saliency],
+        difference_rows=[row for item in summary.comparisons for row in _rows(item, item.differences, item.asked.at_least)],
+        equal_rows=[
+            row for item in summary.comparisons if item.at_equal_rare_recall for row in _rows(item, item.at_equal_rare_recall, {})
+        ],
     )
-    note = "Mean over seeds (95 % over test cases). Statistics of normalisation: each site's own, or those released with the model."
-    return Table(title, ("variant", "statistics", "seeds", *map(words, shown)), rows, note)
+    return f"{text.rstrip()}\n"
 
 
-def _rates(summary: Summary) -> Table:
-    rows = tuple(
-        (item.variant, item.statistics, name, *(_rate(item, kind, name) for kind in RATES), _support(item.support[name]))
-        for item in summary.variants
-        for name in summary.classes.names
-    )
-    note = f"Cases: of the class, in the test of one seed. {FEW} fewer than {CONCLUSIVE_CASES}: nothing to conclude from."
-    return Table("Classes", ("variant", "statistics", "class", "recall", "precision", "F1", "AUROC", "cases"), rows, note)
+def _measure_row(item: VariantSummary, names: Sequence[str]) -> tuple[str, ...]:
+    return item.variant, item.statistics, str(len(item.seeds)), *(_with_interval(item.measures[name]) for name in names)
 
 
-def _rate(item: VariantSummary, kind: str, name: str) -> str:
-    return _with_interval(item.measures[f"{kind}.{name}"]) + (FEW if item.support[name] < CONCLUSIVE_CASES else "")
+def _class_row(item: VariantSummary, name: str) -> tuple[str, ...]:
+    few = FEW * (item.support[name] < CONCLUSIVE_CASES)
+    rates = (_with_interval(item.measures[f"{kind}.{name}"]) + few for kind in RATES)
+    return item.variant, item.statistics, name, *rates, f"{item.support[name]}{few}"
 
 
-def _saliency(summary: Summary) -> Table:
-    names = ("gradcam", "rollout", "area")
-    first = {item.variant: item.saliency for item in summary.variants if item.saliency}
-    rows = tuple((variant, *(_number(found.get(name)) for name in names)) for variant, found in first.items())
-    note = (
-        "Mean share of the map inside the nodule; area is the nodule's share of the image, what a map that knows nothing would get."
-    )
-    return Table("Where the models look", ("variant", "Grad-CAM", "rollout", "area"), rows, note)
+def _saliency_row(item: VariantSummary) -> tuple[str, ...]:
+    shares = (item.saliency.get(name) for name in ("gradcam", "rollout", "area"))
+    return item.variant, *("-" if share is None else f"{share:.3f}" for share in shares)
 
 
-def _comparisons(summary: Summary) -> Table:
-    rows = tuple(row for item in summary.comparisons for row in _difference_rows(item, item.differences, item.at_least))
-    note = (
-        "Differences on the same test cases. Better or worse: where both intervals leave out 0. "
-        "A bar, set beforehand, is held by the mean, or even by the lower ends of both intervals."
-    )
-    return Table("Comparisons", _COLUMNS, rows, note)
-
-
-def _equal_recall(summary: Summary) -> Table:
-    compared = [item for item in summary.comparisons if item.at_equal_rare_recall]
-    rows = tuple(row for item in compared for row in _difference_rows(item, item.at_equal_rare_recall, {}))
-    note = "After a shift of the second variant's rare logits, which gives it the rare recall of the first on these test cases."
-    return Table("Comparisons at equal rare recall", _COLUMNS, rows, note)
-
-
-_COLUMNS = ("comparison", "cases", "measure", "difference", "over cases", "over seeds", "seeds", "verdict", "bar")
-
-
-def _difference_rows(
-    item: ComparisonSummary, differences: Mapping[str, Estimate], at_least: Mapping[str, float]
-) -> list[tuple[str, ...]]:
-    name = f"{item.of} - {item.against}"
+def _rows(item: ComparisonSummary, differences: Mapping[str, Estimate], at_least: Mapping[str, float]) -> list[tuple[str, ...]]:
+    """A row for each measure, or one that says that the comparison is not done yet."""
+    name = f"{item.asked.of} - {item.asked.against}"
     if not item.seeds:
-        return [(name, item.cases, "not done yet", *("-" for _ in _COLUMNS[3:]))]
+        return [(name, item.asked.cases, "not done yet", *["-"] * 6)]
     fewest = min(item.support.values())
-    cases = f"{item.cases}, {sum(item.support.values())}"
+    cases = f"{item.asked.cases}, {sum(item.support.values())}"
     rows: list[tuple[str, ...]] = []
     for measure, value in differences.items():
         few = item.support.get(measure.partition(".")[2], fewest) < CONCLUSIVE_CASES
@@ -167,10 +98,6 @@ def _verdict(measure: str, value: Estimate, few: bool) -> str:
     return "better" if above != (measure in LOWER_IS_BETTER) else "worse"
 
 
-def _support(number: int) -> str:
-    return f"{number}{FEW}" if number < CONCLUSIVE_CASES else str(number)
-
-
 def _with_interval(value: Estimate) -> str:
     if value.mean is None:
         return "-"
@@ -179,10 +106,6 @@ def _with_interval(value: Estimate) -> str:
 
 def _interval(interval: tuple[float, float] | None) -> str:
     return "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def words(measure: str) -> str:

@@ -1,6 +1,6 @@
 """How weights on the decision do, by rule and τ, on predictions that a grid kept: they move no score, so no training is needed.
 
-    python tests/evidence/decisions.py tests/evidence/recipe/predictions/lr_002-*-own.npz > tests/evidence/decisions.md
+    python tests/evidence/decisions.py tests/evidence/recipe/predictions.npz lr_002 > tests/evidence/decisions.md
 
 Test cases of the tuning draw are parted many times: as many of each class as the federation has validation cases drive the weights
 for ten rounds, the rest are decided. Then the ceiling: the best τ, and the best offsets of all, chosen on the cases that they are
@@ -85,9 +85,10 @@ def ceiling(cases: Cases) -> tuple[Floats, Floats]:
     return best(-tau * np.log(PRIOR) for tau in np.arange(0, 1.3, 0.05)), best(np.array(offset_K) for offset_K in any_offsets)
 
 
-def main(paths: list[str]) -> None:
-    """Prints the table, in Markdown."""
-    models = [load_predictions(Path(path)).cases for path in paths]
+def main(path: str, variant: str) -> None:
+    """Prints the table of the variant's seeds, in Markdown."""
+    kept = {name: found.cases for name, found in load_predictions(Path(path)).items() if name.rpartition("-")[0] == variant}
+    models = list(kept.values())
     header = [name.replace("_", " ") for name in SHOWN] + [f"{name.replace('_', ' ')} less static" for name in SHOWN[1:]]
     lines = [
         f"Trained models: {len(models)}; partings of their cases: {PARTINGS} each. Means, and in brackets the middle 90 % of",
@@ -112,11 +113,11 @@ def main(paths: list[str]) -> None:
         "| model | chosen | " + " | ".join(header[: len(SHOWN)]) + " |",
         "|" + "---|" * (len(SHOWN) + 2),
     ]
-    for path, cases in zip(paths, models, strict=True):
+    for model, cases in kept.items():
         for name, values in zip(("one τ", "all offsets"), ceiling(cases), strict=True):
-            lines.append(f"| {Path(path).stem} | {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+            lines.append(f"| {model} | {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
     sys.stdout.write("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

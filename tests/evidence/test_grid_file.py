@@ -12,7 +12,6 @@ from grid_scene import GRID, SEEDS, STATIC, write_grid
 from server.evidence.campaign import Campaign
 from server.evidence.cells import cells_of
 from server.evidence.grid import read_grid
-from server.evidence.results import Results
 
 EVIDENCE = Path(__file__).parent
 
@@ -46,6 +45,7 @@ EVIDENCE = Path(__file__).parent
      ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "model.vit": False} | STATIC}, "comparisons": []},
       "other changes than of class_weighting"),
      ({"variants": {"../up": {}}, "comparisons": []}, "variants"),
+     ({"statistics": ["own", "released"]}, "statistics"),
      ({"unheard": 1}, "unheard is not a known key")],
 )  # fmt: skip
 def test_a_grid_that_cannot_be_run_is_refused_before_anything_trains(tmp_path, hospitals, changes, says):
@@ -59,7 +59,7 @@ def test_a_grid_that_cannot_be_run_is_refused_before_anything_trains(tmp_path, h
 def checked(path):
     grid = read_grid(path)
     cells = cells_of(grid)
-    Campaign.of(grid, Results(path.parent / "grid", "grid", grid.prevalence), cells, "cpu")
+    Campaign.of(grid, path.parent / "grid", "grid", cells)
     return cells
 
 
@@ -75,6 +75,8 @@ def test_cells_go_seed_by_seed_and_differ_in_study_or_in_the_way_to_train(tmp_pa
     assert (pooled.trained_on, pooled.scored_on) == (pooled.study.federation.sites,) * 2
     assert "centerB" not in without.study.federation.sites
     assert (without.trained_on, without.scored_on) == ((), ("centerB",))
+    assert [cell.statistics for cell in (fedprox, pooled, without)] == ["own", "released", "released"]
+    assert {cell.statistics for cell in checked(write_grid(tmp_path, statistics="released"))} == {"released"}
 
 
 GRIDS = sorted(path.stem for path in EVIDENCE.glob("*.yaml"))

@@ -17,46 +17,58 @@ from server.evidence.estimation import Estimate
 from server.evidence.grid import read_grid
 from server.evidence.picture import draw_comparisons
 from server.evidence.predictions import load_predictions, save_predictions
-from server.evidence.provenance import _bare, data_hash
+from server.evidence.provenance import data_hash
 from server.evidence.results import Record, Results, classes_of
 from server.evidence.summary import check_comparisons, summarise
-from server.evidence.tables import markdown, tables_of
+from server.evidence.tables import markdown
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_predictions_are_small_numbers_alone_and_read_back_in_order(tmp_path):
     predictions = drawn_predictions(1200)
-    save_predictions(tmp_path / "p.npz", predictions)
-    assert (tmp_path / "p.npz").stat().st_size < 15_000
-    with np.load(tmp_path / "p.npz", allow_pickle=False) as file:
+    path = tmp_path / "p.npz"
+    save_predictions(path, {"a-1": predictions})
+    assert path.stat().st_size < 15_000
+    with np.load(path, allow_pickle=False) as file:
         assert {file[name].dtype.kind for name in file.files} <= {"u", "f"}
-    again = load_predictions(tmp_path / "p.npz")
+    again = load_predictions(path)["a-1"]
     np.testing.assert_array_equal(again.keys(), predictions.keys())
     np.testing.assert_array_equal(again.cases.decision_N, predictions.cases.decision_N)
     np.testing.assert_allclose(again.cases.log_probability_NK, predictions.cases.log_probability_NK, rtol=1e-3, atol=1e-6)
-    (tmp_path / "p.npz").write_bytes((tmp_path / "p.npz").read_bytes()[:-200])
+    path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(StorageError, match="cannot be read as predictions"):
-        load_predictions(tmp_path / "p.npz")
+        load_predictions(path)
 
 
-def test_a_record_without_its_predictions_counts_as_not_done(tmp_path, hospitals):
+def test_one_file_holds_the_predictions_of_all_cells_and_its_bytes_follow_from_them_alone(tmp_path):
+    drawn = {f"{name}-{seed}": drawn_predictions(60, seed) for name in ("b", "a") for seed in (2, 1)}
+    save_predictions(tmp_path / "p.npz", drawn)
+    again = load_predictions(tmp_path / "p.npz")
+    assert again.keys() == drawn.keys()
+    assert all(again[name].sha256() == drawn[name].sha256() == drawn[name].rounded().sha256() for name in drawn)
+    assert drawn["a-1"].sha256() != drawn["a-2"].sha256()
+    save_predictions(tmp_path / "q.npz", again)
+    assert (tmp_path / "q.npz").read_bytes() == (tmp_path / "p.npz").read_bytes()
+
+
+def test_a_record_without_its_own_predictions_counts_as_not_done(tmp_path, hospitals):
     grid = read_grid(write_grid(tmp_path, study=str(hospitals / "hospitals/study.yaml")))
     cell = next(cell for cell in cells_of(grid) if cell.variant == "pooled")
-    results = Results(tmp_path / "grid", "grid", None)
+    results = Results(tmp_path / "grid", "grid", CLASSES)
     (tmp_path / "grid").mkdir()
-    record = Record(variant="pooled", seed=1, method=cell.method, study_hash=cell.study.study_hash, data_hash="d", code_version="c")
-    results.keep(cell, record, {"released": drawn_predictions(60)}, CLASSES)
-    again = Results(tmp_path / "grid", "grid", None)
-    assert again.finished(cell).values["released"].keys() == set(measure_names(CLASSES))
-    (tmp_path / "grid/predictions/pooled-1-released.npz").unlink()
-    assert again.finished(cell) is None
+    results.keep(cell, record_of(cell), drawn_predictions(60))
+    again = Results(tmp_path / "grid", "grid", CLASSES)
+    assert again.finished(cell).values.keys() == set(measure_names(CLASSES))
+    save_predictions(tmp_path / "grid/predictions.npz", {"pooled-1": drawn_predictions(60, seed=1)})
+    assert Results(tmp_path / "grid", "grid", CLASSES).finished(cell) is None
+    (tmp_path / "grid/predictions.npz").unlink()
+    assert Results(tmp_path / "grid", "grid", CLASSES).finished(cell) is None
 
 
-def test_the_version_of_the_code_counts_code_alone():
-    source = 'def f(x):\n    """Says."""\n    return x + 1  # why\n'
-    assert _bare(source) == _bare("def f(x):\n    return (x\n            + 1)\n")
-    assert _bare(source) != _bare("def f(x):\n    return x + 2\n")
+def record_of(cell, **more):
+    own = {"variant": cell.variant, "seed": cell.seed, "method": cell.method, "statistics": cell.statistics}
+    return Record(**own, study_hash=cell.study.study_hash, data_hash="d", code_version="c", **more)
 
 
 def test_the_hash_of_the_data_counts_manifests_and_pictures(tmp_path, hospitals):
@@ -84,19 +96,22 @@ def summary_of(tmp_path, hospitals, skills, num_cases):
     classes = classes_of(base_study(grid), grid.rare)
     check_comparisons(grid, cells, classes, ("centerA", "centerB"))
     (tmp_path / "grid").mkdir()
-    results = Results(tmp_path / "grid", "grid", None)
+    results = Results(tmp_path / "grid", "grid", classes)
     for cell in cells:
-        own = {"variant": cell.variant, "seed": cell.seed, "method": cell.method, "study_hash": cell.study.study_hash}
-        record = Record(
-            **own, data_hash="d", code_version="c", device="cpu", saliency={"gradcam": 0.5, "rollout": None, "area": 0.1}
-        )
-        results.keep(cell, record, {"released": drawn_predictions(num_cases, cell.seed, skills[cell.variant])}, classes)
-    return summarise(grid, cells, results, classes, ("centerA", "centerB"))
+        record = record_of(cell, device="cpu", saliency={"gradcam": 0.5, "rollout": None, "area": 0.1})
+        results.keep(cell, record, drawn_predictions(num_cases, cell.seed, skills[cell.variant]))
+    return summarise(grid, cells, results, ("centerA", "centerB"))
+
+
+def table(summary, title):
+    """The rows of a table of results.md, each by the names of its columns."""
+    text = markdown(summary).partition(f"## {title}\n\n")[2].partition("\n\n")[0]
+    columns, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines())
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def verdicts(summary, title="Comparisons", column="verdict"):
-    table = next(table for table in tables_of(summary) if table.title == title)
-    return {row[2]: row[table.columns.index(column)] for row in table.rows}
+    return {row["measure"]: row[column] for row in table(summary, title)}
 
 
 def test_a_difference_is_told_where_both_intervals_show_it(tmp_path, hospitals):
@@ -109,7 +124,7 @@ def test_a_difference_is_told_where_both_intervals_show_it(tmp_path, hospitals):
     good, bad = (item.measures["macro_auroc"].mean for item in summary.variants)
     assert difference.mean == pytest.approx(good - bad)
     assert summary.comparisons[0].differences["brier"].mean < 0
-    text = markdown(summary, tables_of(summary))
+    text = markdown(summary)
     assert "| good | 0.500 | - | 0.100 |" in text
     assert "Origin: code c, data d, cpu." in text
 
@@ -126,10 +141,11 @@ def test_a_worse_variant_is_called_worse_and_an_equal_one_not_shown(tmp_path, ho
 )
 def test_a_bar_is_held_by_both_intervals_or_by_the_mean_or_missed(tmp_path, hospitals, place, says):
     summary = summary_of(tmp_path, hospitals, {"good": 1.5, "bad": 0.5}, 300)
-    difference = summary.comparisons[0].differences["macro_f1"]
+    first = summary.comparisons[0]
+    difference = first.differences["macro_f1"]
     lowest = min(difference.over_cases[0], difference.over_seeds[0])
     bar = {"surely": lowest, "mean": difference.mean, "above": difference.mean + 0.001}[place]
-    moved = replace(summary, comparisons=(replace(summary.comparisons[0], at_least={"macro_f1": bar}),))
+    moved = replace(summary, comparisons=(replace(first, asked=first.asked.model_copy(update={"at_least": {"macro_f1": bar}})),))
     found = verdicts(moved, column="bar")
     assert found["macro F1"] == f"{bar:+.3f}: {says}"
     assert found["brier"] == "-"
@@ -145,7 +161,7 @@ def test_the_picture_shows_each_difference_where_it_is(tmp_path, hospitals):
     shown = [low + (float(circle.get("cx")) - first) / (last - first) * (high - low) for circle in tree.iter(f"{SVG}circle")][1:]
     assert shown == pytest.approx(np.clip(expected, low, high), abs=0.001)
     bars = [path for path in tree.iter(f"{SVG}path") if path.get("class") == "bar"]
-    assert len(bars) == 1 + len(item.at_least)
+    assert len(bars) == 1 + len(item.asked.at_least)
     assert draw_comparisons(replace(summary, comparisons=())) == ""
 
 
@@ -160,13 +176,12 @@ def test_results_of_other_data_are_not_compared(tmp_path, hospitals):
     path.write_text(json.dumps(facts))
     grid = read_grid(tmp_path / "one/grid.yaml")
     classes = classes_of(base_study(grid), grid.rare)
-    summary = summarise(grid, cells_of(grid), Results(path.parent, "grid", None), classes, ("centerA", "centerB"))
+    summary = summarise(grid, cells_of(grid), Results(path.parent, "grid", classes), ("centerA", "centerB"))
     assert summary.comparisons[0].seeds == (3, 4, 5)
-    assert "of different code, data or devices" in markdown(summary, tables_of(summary))
+    assert "of different code, data or devices" in markdown(summary)
 
 
 def test_fewer_than_ten_cases_of_a_class_are_nothing_to_conclude_from(tmp_path, hospitals):
     summary = summary_of(tmp_path, hospitals, {"good": 2.5, "bad": 0.0}, 27)
     assert set(verdicts(summary).values()) == {"too few cases"}
-    rates = next(table for table in tables_of(summary) if table.title == "Classes")
-    assert all(row[-1] == "9*" and row[3].endswith("*") for row in rates.rows)
+    assert all(row["cases"] == "9*" and row["recall"].endswith("*") for row in table(summary, "Classes"))

@@ -1,6 +1,5 @@
 """`csasn ablate`: each cell is run once whatever happens, and nothing of it outlives the command."""
 
-import csv
 import json
 import os
 import shutil
@@ -8,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pytest
 
 from csasn.measures.cases import confusion
 from grid_scene import GRID, write_grid
-from server.evidence.predictions import load_predictions
+from server.evidence.predictions import load_predictions, save_predictions
 from server.evidence.provenance import code_version
 
 pytestmark = pytest.mark.xdist_group("grid")  # one process of a parallel test run trains the cells, not each
@@ -100,7 +100,7 @@ def test_a_failing_cell_is_named_and_the_others_go_on(ended):
     _, done, folder = ended
     assert done.returncode == 10
     assert "2 of 6 cells failed: diverging-1, decided_from_failed-1" in done.stderr
-    assert "diverging-1: failed: server simulate ended with exit code" in done.stderr
+    assert "diverging-1: failed: 3 sites could not train" in done.stderr
     records = records_of(folder)
     assert set(records) == {(name, 1) for name in GRID["variants"]}
     assert {name for name, record in records.items() if record["error"]} == {("diverging", 1), ("decided_from_failed", 1)}
@@ -108,18 +108,16 @@ def test_a_failing_cell_is_named_and_the_others_go_on(ended):
     assert not (folder / ".work").exists()
 
 
-def test_a_table_has_a_row_for_each_measure_of_each_cell(ended):
-    rows = list(csv.DictReader((ended[2] / "results.csv").open()))
-    assert {row["variant"] for row in rows} == {"fedprox", "pooled", "without_centerB", "decided"}
-    for row in rows:
-        record = records_of(ended[2])[row["variant"], int(row["seed"])]
-        value = record[row["metric"]] if row["metric"] == "clipped_share" else record["values"][row["statistics"]][row["metric"]]
-        assert row["value"] == ("" if value is None else f"{value:.6f}")
-        assert record["study_hash"].startswith(row["study_hash"])
-        assert (row["grid"], row["device"], row["code_version"]) == ("grid", "cpu", code_version())
-    own = {"fedprox", "decided"}
-    assert {row["statistics"] for row in rows if row["variant"] in own} == {"own", "released"}
-    assert {row["statistics"] for row in rows if row["variant"] not in own} == {"released"}
+def test_a_record_says_what_its_measures_are_of(ended):
+    for (variant, _), record in records_of(ended[2]).items():
+        assert record["statistics"] == ("own" if variant not in ("pooled", "without_centerB") else "released")
+        assert record["code_version"] == code_version()
+        if not record["error"]:
+            predictions = load_predictions(ended[2] / "predictions.npz")[f"{variant}-1"]
+            assert record["device"] == "cpu"
+            assert record["predictions"] == predictions.sha256()
+            decided = np.mean([np.mean(predictions.cases.decision_N[predictions.cases.class_N == k] == k) for k in range(3)])
+            assert record["values"]["balanced_accuracy"] == pytest.approx(decided, abs=1e-6)
 
 
 def test_kept_predictions_are_those_of_a_simulation_and_of_its_pooled_baseline(ended, hospitals):
@@ -130,45 +128,44 @@ def test_kept_predictions_are_those_of_a_simulation_and_of_its_pooled_baseline(e
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "report.json").read_text())
-    for name, expected in (("fedprox-1-own", report["final"]), ("pooled-1-released", report["baselines"]["pooled"])):
-        cases = load_predictions(ended[2] / f"predictions/{name}.npz").cases
+    for name, expected in (("fedprox", report["final"]), ("pooled", report["baselines"]["pooled"])):
+        cases = load_predictions(ended[2] / "predictions.npz")[f"{name}-1"].cases
         found = confusion(cases.class_N, cases.decision_N, 3, np.ones((1, len(cases.class_N))))[0]
         np.testing.assert_array_equal(found, expected["confusion"], err_msg=name)
-        assert records_of(ended[2])[name.split("-")[0], 1]["values"][name.split("-")[2]]["macro_auroc"] == pytest.approx(
-            expected["macro_auroc"], abs=0.01  # counted in bins there
-        )  # fmt: skip
+        found = records_of(ended[2])[name, 1]["values"]["macro_auroc"]
+        assert found == pytest.approx(expected["macro_auroc"], abs=0.01)  # counted in bins there
     record = records_of(ended[2])["fedprox", 1]
     assert record["study_hash"] == report["study_hash"]
     assert record["clipped_share"] == max(entry["clipped_share"] for entry in report["rounds"])
     assert records_of(ended[2])["pooled", 1]["clipped_share"] is None
 
 
-@pytest.mark.parametrize("statistics", ["own", "released"])
-def test_a_cell_that_is_decided_from_another_has_its_probabilities_and_origin(ended, statistics):
-    decided, trained = (load_predictions(ended[2] / f"predictions/{name}-1-{statistics}.npz") for name in ("decided", "fedprox"))
+def test_a_cell_that_is_decided_from_another_has_its_probabilities_and_origin(ended):
+    decided, trained = (load_predictions(ended[2] / "predictions.npz")[f"{name}-1"] for name in ("decided", "fedprox"))
     np.testing.assert_array_equal(decided.keys(), trained.keys())
     np.testing.assert_array_equal(decided.cases.log_probability_NK, trained.cases.log_probability_NK)
     np.testing.assert_allclose(decided.cases.adjustment_K, np.log([1 / 3] * 3))  # as few cases of each class as are floored
     record, origin = records_of(ended[2])["decided", 1], records_of(ended[2])["fedprox", 1]
     assert (record["method"], record["seconds"]) == ("decided from fedprox", 0)
-    assert {key for key in record if record[key] != origin[key]} - {"values"} == {"variant", "method", "study_hash", "seconds"}
+    other = {key for key in record if record[key] != origin[key]}
+    assert other - {"values"} == {"variant", "method", "study_hash", "seconds", "predictions"}
 
 
 def test_nothing_is_decided_from_a_cell_that_failed(ended):
     assert records_of(ended[2])["decided_from_failed", 1]["error"] == "it is decided from diverging-1, which has to be done first"
-    assert not list((ended[2] / "predictions").glob("decided_from_failed*"))
+    assert "decided_from_failed-1" not in load_predictions(ended[2] / "predictions.npz")
 
 
 def test_a_site_that_was_left_out_is_what_is_scored(ended):
-    predictions = load_predictions(ended[2] / "predictions/without_centerB-1-released.npz")
+    kept = load_predictions(ended[2] / "predictions.npz")
+    predictions = kept["without_centerB-1"]
     assert set(predictions.site_N) == {1}
-    whole = load_predictions(ended[2] / "predictions/fedprox-1-released.npz").of_site(1)
-    np.testing.assert_array_equal(predictions.keys(), whole.keys())
+    np.testing.assert_array_equal(predictions.keys(), kept["fedprox-1"].of_site(1).keys())
 
 
 def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(ended):
     grid = ended[2].parent / "grid.yaml"
-    before = {path: path.stat().st_mtime_ns for path in (ended[2] / "predictions").iterdir()}
+    before = (ended[2] / "predictions.npz").stat().st_mtime_ns
     listed = ablate(grid, "--dry-run")
     assert listed.returncode == 0, listed.stderr
     assert [line.split()[:2] for line in listed.stdout.replace("to do", "todo").splitlines()[:4]] == [
@@ -177,7 +174,7 @@ def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(ended):
     again = ablate(grid, "--seeds", 1, "--only", "fedprox", "--only", "pooled")
     assert again.returncode == 0, again.stderr
     assert "2 cells, of which 2 are done" in again.stdout
-    assert {path: path.stat().st_mtime_ns for path in (ended[2] / "predictions").iterdir()} == before
+    assert (ended[2] / "predictions.npz").stat().st_mtime_ns == before
 
 
 def test_other_data_make_a_cell_run_again(ended, hospitals):
@@ -188,6 +185,51 @@ def test_other_data_make_a_cell_run_again(ended, hospitals):
         assert ablate(hospitals / "grid.yaml", "--dry-run", "--only", "pooled").stdout.startswith("stale  pooled-1")
     finally:
         site.write_text(text)
+
+
+def made_by_other_code(ended, folder):
+    """A copy of the grid's results, as if other code had made all of them; its grid file."""
+    shutil.copytree(ended[2].parent / "hospitals", folder / "hospitals")
+    shutil.copytree(ended[2], folder / "grid")
+    path = folder / "grid/results.json"
+    path.write_text(path.read_text().replace(code_version(), "0.0+older"))
+    return write_grid(folder)
+
+
+def test_results_of_other_code_hold_once_one_cell_that_is_run_again_gives_the_same_bits(ended, tmp_path):
+    grid = made_by_other_code(ended, tmp_path)
+    done = ["--only", "fedprox", "--only", "pooled", "--only", "decided", "--seeds", 1]
+    assert [line.split()[0] for line in ablate(grid, "--dry-run", *done).stdout.splitlines()] == ["check"] * 3
+    checked = ablate(grid, *done)
+    assert checked.returncode == 0, checked.stderr
+    assert "fedprox-1: the same bits as by code 0.0+older, whose" in checked.stderr
+    assert "pooled-1: " not in checked.stderr
+    now, before = records_of(tmp_path / "grid"), records_of(ended[2])
+    assert {record["code_version"] for record in now.values() if not record["error"]} == {code_version()}
+    assert {key: record["predictions"] for key, record in now.items()} == {
+        key: record["predictions"] for key, record in before.items()
+    }
+    assert now["pooled", 1] == before["pooled", 1]
+
+
+def test_results_of_other_code_are_made_again_where_the_bits_differ(ended, tmp_path):
+    grid = made_by_other_code(ended, tmp_path)
+    path = tmp_path / "grid/predictions.npz"
+    kept = load_predictions(path)
+    kept["pooled-1"] = replace(kept["pooled-1"], cases=kept["pooled-1"].cases.decided(np.array([0.0, 9.0, 9.0])))
+    save_predictions(path, kept)
+    facts = json.loads((tmp_path / "grid/results.json").read_text())
+    for record in facts["cells"]:
+        if record["variant"] == "pooled":
+            record["predictions"] = kept["pooled-1"].sha256()
+    (tmp_path / "grid/results.json").write_text(json.dumps(facts))
+    checked = ablate(grid, "--only", "pooled", "--only", "without_centerB", "--seeds", 1)
+    assert checked.returncode == 0, checked.stderr
+    assert "pooled-1: other bits than by code 0.0+older on cpu, whose results do not hold" in checked.stderr
+    assert "without_centerB-1: macro_auroc" in checked.stderr
+    now, before = records_of(tmp_path / "grid"), records_of(ended[2])
+    assert now["pooled", 1]["predictions"] == before["pooled", 1]["predictions"]
+    assert now["fedprox", 1]["code_version"] == "0.0+older"
 
 
 def test_the_report_needs_no_data_and_marks_what_cannot_be_concluded(ended, tmp_path):
@@ -202,11 +244,9 @@ def test_the_report_needs_no_data_and_marks_what_cannot_be_concluded(ended, tmp_
     assert "too few cases" in text
     assert "| fedprox - diverging | all | not done yet |" in text
     assert "## Comparisons at equal rare recall" in text
-    summary = json.loads((tmp_path / "grid/summary.json").read_text())
-    fedprox = summary["variants"][0]
-    assert (fedprox["variant"], fedprox["statistics"], fedprox["seeds"]) == ("fedprox", "own", [1])
-    value = records_of(ended[2])["fedprox", 1]["values"]["own"]["macro_auroc"]
-    assert fedprox["measures"]["macro_auroc"]["mean"] == pytest.approx(value, abs=1e-5)
+    value = records_of(ended[2])["fedprox", 1]["values"]["macro_auroc"]
+    assert f"| fedprox | own | 1 | {value:.3f} (" in text
+    assert records_of(tmp_path / "grid") == records_of(ended[2])
 
 
 def test_tables_are_left_as_they_are_where_no_result_is_of_the_grids_study(ended, tmp_path):
