@@ -13,7 +13,7 @@ import server
 from house import ROOT
 
 SOURCES = house.sources()
-LONGEST_FILE, LONGEST_FUNCTION = 373, 50
+LONGEST_FILE, LONGEST_FUNCTION = 350, 50
 FLOWER = {
     "csasn/wire/__init__.py",
     "csasn/wire/answers.py",
@@ -109,7 +109,6 @@ def test_the_map_is_that_of_the_code():
 
 
 def test_no_file_and_no_function_is_long():
-    """Longer than what is here now, none may become: csasn's aim is 350 and 50."""
     assert not [name(path) for path in SOURCES if house.lines_of(path) > LONGEST_FILE]
     assert not [(name(path), what) for path in SOURCES for what, length in house.functions(path) if length > LONGEST_FUNCTION]
 
