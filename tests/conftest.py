@@ -26,7 +26,7 @@ from csasn.site import find_site
 from csasn.study import Study, read_study
 from csasn.trust.identity import KEYS_FOLDER, load_identity, public_hex, sign
 from csasn.trust.membership import Member, Membership, share_weights
-from server.run.rounds import Coordinator, Finished
+from server.run.rounds import Finished, StudyRun
 from server.run.run_directory import RunDirectory
 from server.run.survey import tell_outcome
 
@@ -119,7 +119,7 @@ class LocalFederation:
         self.network = initial_network(self.study)
         self.contract = Contract.of(self.study, self.directory.membership, self.network)
         self.workers: dict[str, SiteWorker] = {}
-        self.coordinator = Coordinator(self.contract, self.directory, self)
+        self.coordinator = StudyRun(self.contract, self.directory, self)
 
     def restart_worker(self, site: str) -> None:
         """The worker's process dies: all but its files is gone."""

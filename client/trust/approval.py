@@ -105,6 +105,7 @@ def review(site: Site, study: Study, membership: Membership) -> list[str]:
         secrecy=SECURE if study.federation.secure_aggregation else PLAIN,
         tables=tables_of(study) if study.survey else (),
         smallest_sum=SMALLEST_SUM,
+        options_of=lambda options: f" ({', '.join(f'{name} {value}' for name, value in options.items())})" if options else "",
         fingerprint_of=lambda member: fingerprint(bytes.fromhex(member.identity or "")),
     )
 

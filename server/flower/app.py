@@ -20,7 +20,7 @@ from server.run.execution import carry_out
 from server.run.outcome import write_outcome
 from server.run.preparation import begin, check_resumable
 from server.run.receipts import Receipts
-from server.run.rounds import Coordinator
+from server.run.rounds import StudyRun
 from server.run.run_directory import RunDirectory
 from server.run.survey import tell_outcome
 from server.run.waits import ANSWERED, READY
@@ -183,7 +183,7 @@ def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pa
         directory.event("ledger-marked", site=site, how=marked)
 
     exchange = GridExchange(grid, nodes, receipts, on_reply, on_mark, pause)
-    coordinator = Coordinator(contract, directory, exchange)
+    coordinator = StudyRun(contract, directory, exchange)
     if study.survey:
         tell_outcome(directory, coordinator.survey())
         return

@@ -54,7 +54,7 @@ class Finished:
     whole: bool
 
 
-class Coordinator:
+class StudyRun:
     """Drives one run. The exchange carries the messages; the run directory keeps what must survive."""
 
     def __init__(self, contract: Contract, directory: RunDirectory, exchange: Exchange) -> None:

@@ -65,8 +65,9 @@ def test_augmentation_keeps_the_images(federate):
 def test_a_federation_of_frozen_branches_runs_and_never_computes_a_map_twice(federate, monkeypatch):
     federation = federate("run", model={"frozen": BOTH}, augmentation=STILL, federation={"rounds": 3})
     calls = []
-    forward = type(federation.network.vit).forward
-    monkeypatch.setattr(type(federation.network.vit), "forward", lambda self, x: (calls.append(len(x)), forward(self, x))[1])
+    branch = type(federation.network.vit)  # of both
+    forward = branch.forward
+    monkeypatch.setattr(branch, "forward", lambda self, x: (calls.append(len(x)), forward(self, x))[1])
     finished = federation.run()
-    assert sum(calls) == sum(len(worker.learner.load_data().images_NHW) for worker in federation.workers.values())
+    assert sum(calls) == 2 * sum(len(worker.learner.load_data().images_NHW) for worker in federation.workers.values())
     assert finished.whole

@@ -13,7 +13,7 @@ HEAVY = "{'torch', 'timm', 'flwr', 'matplotlib', 'jinja2', 'scipy', 'pydicom'}"
     [
         "server.commands.coordinator, csasn.report.survey, csasn.report.tables, csasn.report.types, "
         "server.office.study_folder, server.office.enrolment",  # server report
-        "client.commands.agent, client.service.agent, client.worker.left_out",  # client status
+        "client.commands.agent, client.service.status",  # client status
     ],
 )
 def test_server_report_and_client_status_load_nothing_heavy(modules):
