@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from command_line import run_quietly
 from csasn.finished.saliency import Saliency
 from csasn.finished.weights import NOTICE, Prediction, load_model, save_model
 from csasn.model.network import build_network
@@ -25,9 +24,7 @@ MIXES = (SiteMix("centerB", (0.4, 0.3, 0.1, 0.2)), SiteMix("centerD", (0.4, 0.3,
 SQUARE = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
 
 
-def run(*arguments, **options):
-    command = [Path(sys.prefix) / "bin" / "csasn", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
+run = partial(run_quietly, "csasn")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +61,7 @@ def test_a_picture_is_drawn_of_each_image_and_a_broken_one_is_named_and_stops_no
 def test_no_name_of_a_file_leaks_into_the_pictures(phantom, tmp_path):
     secret = tmp_path / "Mustermann-4711.png"
     secret.write_bytes(sorted((phantom / "centerD/images").iterdir())[0].read_bytes())
-    done = run("explain", phantom.parent / "model", secret, "--out", tmp_path / "out", env=os.environ | {"COLUMNS": "200"})
+    done = run("explain", phantom.parent / "model", secret, "--out", tmp_path / "out", env={"COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
     assert "Mustermann" in done.stdout
     assert NOTICE in " ".join(done.stdout.split())  # the title is as wide as the table

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from scipy.special import softmax
 
+from command_line import run_quietly
 from csasn.errors import ConfigurationError, ModelError
 from csasn.finished.description import DESCRIPTION, FILES, GRAPH, GRAPH_WEIGHTS, read_description, write_description
 from csasn.finished.onnx import OnnxModel, export_onnx, load_onnx, measure_parity
@@ -270,9 +272,7 @@ def test_each_form_is_loaded_by_its_own_function(exported, tmp_path):
 # ---- the command
 
 
-def run(*arguments, **options):
-    command = [Path(sys.prefix) / "bin" / "csasn", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
+run = partial(run_quietly, "csasn")
 
 
 def test_predict_takes_both_forms_and_says_the_same(exported, tmp_path):

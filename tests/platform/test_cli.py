@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from typer.main import get_command
 
-from command_line import PROGRAMS, arguments, run_here
+from command_line import PROGRAMS, arguments, run_here, run_quietly
 from csasn.errors import CsasnError, DataError, Stopped, StorageError
 from csasn.platform.command import run_command
 from csasn.platform.terminal import confirm, console, progress_bars
@@ -242,7 +242,7 @@ def test_train_writes_a_model_and_says_how_good_it_is(trained):
 
 
 def test_evaluate_counts_the_cases_of_the_split(trained):
-    done = run(
+    done = run_quietly(
         "csasn", "evaluate", trained / "model", "--sites", trained / "h/sites", "--site", "centerB", "--split", "train", "--json"
     )
     assert done.returncode == 0, done.stderr
@@ -253,7 +253,7 @@ def test_evaluate_counts_the_cases_of_the_split(trained):
 
 def test_evaluate_writes_a_row_a_case_for_the_site_alone(trained, tmp_path):
     table = tmp_path / "cases.csv"
-    done = run(
+    done = run_quietly(
         "csasn", "evaluate", trained / "model", "--sites", trained / "h/sites", "--split", "validation", "--cases", table, "--json"
     )
     assert done.returncode == 0, done.stderr
@@ -270,7 +270,7 @@ def test_evaluate_writes_a_row_a_case_for_the_site_alone(trained, tmp_path):
 
 def test_predict_draws_the_most_and_least_certain_images(trained, tmp_path):
     picture = tmp_path / "grid.png"
-    done = run("csasn", "predict", trained / "model", trained / "h/centerA/images", "--grid", picture, "--json")
+    done = run_quietly("csasn", "predict", trained / "model", trained / "h/centerA/images", "--grid", picture, "--json")
     assert done.returncode == 0, done.stderr
     assert stat.S_IMODE(picture.stat().st_mode) == 0o600  # it shows patients
     with Image.open(picture) as image:
@@ -281,7 +281,7 @@ def test_predict_takes_images_and_folders_and_goes_on_after_a_broken_one(trained
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG")
     images = trained / "h/centerB/images"
-    done = run("csasn", "predict", trained / "model", images, broken, "--json")
+    done = run_quietly("csasn", "predict", trained / "model", images, broken, "--json")
     assert done.returncode == 4
     assert "1 of" in done.stderr
     rows = json.loads(done.stdout)["predictions"]
@@ -291,7 +291,7 @@ def test_predict_takes_images_and_folders_and_goes_on_after_a_broken_one(trained
 
 
 def test_predict_shows_a_table_that_says_what_it_is_not_for(trained):
-    done = run("csasn", "predict", trained / "model", trained / "h/centerA/images", env=os.environ | {"COLUMNS": "160"})
+    done = run_quietly("csasn", "predict", trained / "model", trained / "h/centerA/images", env={"COLUMNS": "160"})
     assert done.returncode == 0, done.stderr
     assert "not for diagnosis" in done.stdout
 
