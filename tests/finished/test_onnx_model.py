@@ -30,6 +30,8 @@ from csasn.platform.configuration import validate
 from csasn.platform.storage import file_sha256
 from csasn.study import Study
 
+pytestmark = pytest.mark.xdist_group("onnx")  # what its tests share is made once, not by each process
+
 CLASSES = ("benign", "PTC", "FTC")
 ADJUSTMENT = np.log([0.7, 0.2, 0.1]) / 2
 NUM_FLIPS = 100

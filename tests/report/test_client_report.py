@@ -37,6 +37,8 @@ from client.commands.cli import main
 main()
 """
 
+pytestmark = pytest.mark.xdist_group("client report")  # what its tests share is made once, not by each process
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, write_small_hospitals):

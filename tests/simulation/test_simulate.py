@@ -22,6 +22,8 @@ from server.simulation import simulate as engine
 from server.simulation.progress import Progress
 from server.simulation.simulate import Simulation
 
+pytestmark = pytest.mark.xdist_group("simulation")  # what its tests share is made once, not by each process
+
 COMMAND = Path(sys.prefix) / "bin"
 ROUNDS = 3
 
