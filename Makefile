@@ -21,16 +21,19 @@ test: check $(WHEEL_ENV)/ready
 	$(WHEEL_ENV)/bin/python -P -m pytest -n 2 --dist loadgroup -m "not slow and not gpu and not network" tests
 
 # Before a commit: the checks, and the tests that take no time, on the checkout.
+QUICK := tests/test_house.py $(addprefix tests/,federated secagg measures privacy platform/test_configuration.py trust/test_identity.py \
+  trust/test_membership.py data/test_manifest.py data/test_split.py report/test_report.py)
+ON_CHECKOUT := -m "not slow and not gpu and not network" -k "not wheel"
 quick: check
-	$(BIN)/python -m pytest -q -n 2 -m "not slow and not gpu and not network" $(QUICK)
+	$(BIN)/python -m pytest -q -n 2 $(ON_CHECKOUT) $(QUICK)
 
 # One test file or folder, on the checkout: make one T=tests/federated/test_quantise.py
 one: $(VENV)/ready
 	$(BIN)/python -m pytest -q $(T)
 
-# Branches that the tests reach, and the floor under them.
+# Branches that the tests reach, also those in processes that they start.
 coverage: $(VENV)/ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow and not gpu and not network" --cov --cov-report=term tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ON_CHECKOUT) --cov --cov-report=term tests
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
