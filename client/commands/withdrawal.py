@@ -28,9 +28,9 @@ def withdraw(
 ) -> None:
     """Take a patient out of the study.
 
-    Takes a patient out of the study at this site: from its next answer on, none of their images is in a training, a cache or
-    a count. A running site finds out by itself. The ledger gets a line; the list of withdrawals stays in the state folder and
-    names nobody.
+    Takes a patient out of the study at this site: from the next question that it begins to work on, none of their images is in
+    a training, a cache or a count; an answer under way is finished as it was begun. A running site finds out by itself. The
+    ledger gets a line; the list of withdrawals stays in the state folder and names nobody.
 
     Leave the patient's rows in manifest.csv until the study ends, so that no other case changes its split; their image files
     may be deleted at once. What was learned before stays in the models of earlier rounds, and in those that begin from them:
@@ -60,7 +60,9 @@ def withdraw(
 
 def _describe(site: str, done: "Done") -> list[str]:
     rows = f"{done.rows} row{'s' * (done.rows != 1)} of {done.cases} case{'s' * (done.cases != 1)}"
-    lines = [f"withdrawn{'' if done.anew else ' before'}: {rows}, in nothing from this site's next answer on"]
+    lines = [
+        f"withdrawn{'' if done.anew else ' before'}: {rows}, in nothing from the next question on that this site begins to work on"
+    ]
     if done.cached:
         lines.append(f"{done.cached} of these images left the cache")
     if done.pages:

@@ -1,5 +1,6 @@
 """A patient who withdraws: the list, the ledger, and what holds or shows their images."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -32,7 +33,9 @@ class Done:
 
 
 def withdraw_patient(site: Site, study: Study, patient: str, why: str) -> Done:
-    """Takes a patient out of all that this site does from its next answer on. Cut short by a crash, it can be done again.
+    """Takes a patient out of all that this site does, from the next question on that it begins to work on.
+
+    Cut short by a crash, it can be done again.
 
     Raises:
         ConfigurationError: `why` is empty, or names the patient.
@@ -40,7 +43,7 @@ def withdraw_patient(site: Site, study: Study, patient: str, why: str) -> Done:
         TrustError: the list of withdrawals, or its key, is not what it was.
         LedgerError, StorageError: something cannot be written.
     """
-    if not why.strip() or patient.casefold() in why.casefold():
+    if not why.strip() or re.search(rf"(?<!\w){re.escape(patient)}(?!\w)", why, re.IGNORECASE):
         raise ConfigurationError("the reason is empty, or names the patient", "say for example --why 'consent withdrawn by letter'")
     manifest = read_manifest(Path(site.manifest), study, site.labels)
     names = {patient, load_pseudonyms(site.keys_folder).patient(patient)}.intersection(manifest.patients.values())

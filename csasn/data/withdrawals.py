@@ -1,26 +1,28 @@
 """Patients who withdrew: nothing that the manifest says of them is in a training, a cache or a count from then on.
 
-`withdrawn.json` in the site's state (0600) names them by keyed hashes (csasn/trust/pseudonyms.py), so that it
-finds them in a manifest of patient numbers as in an imported one. Their rows still take part in splitting, so that no other
-case moves.
+`withdrawn.json` in the site's state (0600) names them by keyed hashes (csasn/trust/pseudonyms.py), so that it finds them in a
+manifest of patient numbers as in an imported one. Their rows still take part in splitting, so that no other case moves.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from pydantic import ValidationError
 
-from csasn.errors import TrustError
+from csasn.errors import StorageError, TrustError
 from csasn.platform.configuration import Configuration
-from csasn.platform.storage import private_folder, write_json
+from csasn.platform.locks import open_locked
+from csasn.platform.storage import private_folder, reason_of, write_json
 from csasn.site import Site
 from csasn.trust.pseudonyms import Pseudonyms, load_pseudonyms
 
-WITHDRAWN_FILE, PRIVATE = "withdrawn.json", 0o600
+WITHDRAWN_FILE, LOCK, PRIVATE = "withdrawn.json", "withdrawn.lock", 0o600
 BRING_BACK = "bring it back with client restore: without it this site does not know whose cases it may not use"
 
 
@@ -71,8 +73,11 @@ class Withdrawn:
         """The withdrawal of who is called so, in the manifest or by the hospital."""
         if self._hashes is None:
             return None
-        names = name, self._hashes.patient(name)
-        return next((withdrawal for withdrawal in self.withdrawals if withdrawal.patient in names), None)
+        return self._by_hash.get(name) or self._by_hash.get(self._hashes.patient(name))
+
+    @cached_property
+    def _by_hash(self) -> Mapping[str, Withdrawal]:
+        return {withdrawal.patient: withdrawal for withdrawal in self.withdrawals}
 
     def among(self, patients: Mapping[str, str]) -> frozenset[str]:
         """Who of `patients` (by case id) withdrew: by their own name, or by a case's, from when the manifest named cases alone."""
@@ -89,10 +94,18 @@ def withdraw(site: Site, patient: str, why: str) -> Withdrawal:
         TrustError: see `Withdrawn.of`.
         StorageError: the list cannot be written.
     """
-    before, hashes = Withdrawn.of(site), load_pseudonyms(site.keys_folder)
-    new = Withdrawal(patient=hashes.patient(patient), time=datetime.now(UTC).isoformat(timespec="seconds"), why=why)
-    contents = _Contents(key_mark=hashes.mark, withdrawals=(*before.withdrawals, new))
-    write_json(private_folder(Path(site.state)) / WITHDRAWN_FILE, contents.model_dump(mode="json"), PRIVATE)
+    state = private_folder(Path(site.state))
+    try:
+        lock = open_locked(state / LOCK)  # two at once would each write a list without the other's patient
+    except OSError as error:
+        raise StorageError(f"cannot lock the list of withdrawals: {reason_of(error)}", "see who owns the state folder") from None
+    try:
+        before, hashes = Withdrawn.of(site), load_pseudonyms(site.keys_folder)
+        new = Withdrawal(patient=hashes.patient(patient), time=datetime.now(UTC).isoformat(timespec="seconds"), why=why)
+        contents = _Contents(key_mark=hashes.mark, withdrawals=(*before.withdrawals, new))
+        write_json(state / WITHDRAWN_FILE, contents.model_dump(mode="json"), PRIVATE)
+    finally:
+        os.close(lock)
     return new
 
 

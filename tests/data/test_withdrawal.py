@@ -1,6 +1,7 @@
 """A patient who withdraws in the middle of a study: what holds them, who knows, what is said; and what cannot be trusted then."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from client.worker.worker import SiteWorker
 from command_line import run_here
 from csasn.data.cases import load_records, load_site_data
 from csasn.data.withdrawals import WITHDRAWN_FILE, Withdrawn
+from csasn.data.withdrawals import withdraw as put_on_list
 from csasn.errors import TrustError
 from csasn.federated.messages import Kind
 from csasn.platform.storage import private_folder
@@ -269,3 +271,18 @@ def test_the_json_of_the_audit_has_them(hospital, capsys):
     assert run_here("client", "audit", "--site", "centerA", "--config", f"{folder}/sites/centerA.yaml", "--json") == 0
     (withdrawal,) = json.loads(capsys.readouterr().out)["withdrawals"]
     assert (withdrawal["line"], withdrawal["why"], withdrawal["runs"]) == (1, WHY, [])
+
+
+def test_two_withdrawals_at_once_lose_nobody(hospital):
+    _, _, site = hospital
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: put_on_list(site, f"P{number}", WHY), range(24)))
+    assert all(Withdrawn.of(site).find(f"P{number}") for number in range(24))
+
+
+def test_a_short_number_within_a_word_of_the_reason_names_nobody(hospital):
+    folder, _, site = hospital
+    path = Path(site.manifest)
+    path.write_text(path.read_text().replace(",P5\n", ",c\n"))
+    assert withdraw(folder, "c", why="consent withdrawn") == 0
+    assert withdraw(folder, "P6", why="of p6, by letter") == 3
