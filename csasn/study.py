@@ -147,7 +147,7 @@ class Federation(Grown):
     local_objective: LocalObjectiveName = "fedprox"
     local_options: dict[Name, float] = Field(default_factory=dict)
     proximal_mu: Annotated[float, Field(ge=0)] = 0.01
-    batchnorm: Literal["silo", "shared", "fedbn", "group", "frozen"] = "silo"
+    batchnorm: Literal["silo", "shared", "group", "frozen"] = "silo"
     upload_bits: Literal[8, 16, 32] = 16
     answer_deadline_s: Positive = 3600.0
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 4

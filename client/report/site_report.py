@@ -22,7 +22,6 @@ from csasn.finished.saliency import gradcam
 from csasn.finished.weights import DESCRIPTION, WEIGHTS, ModelInfo, load_model
 from csasn.learning.central import Trained, federation_steps, train_centrally
 from csasn.learning.evaluation import case_logits
-from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments
 from csasn.measures.cases import (
     RAISED_BY_RESAMPLING,
     Cases,
@@ -122,7 +121,7 @@ def make_site_report(
 ) -> SiteReport:
     """The report of `site` on the finished model in the folder `model`.
 
-    Normalisation statistics are the site's own, as in the study's own test. `on_image(done, total)` is called as images are read,
+    `on_image(done, total)` is called as images are read,
     `on_step(done, total)` as the model of the site alone trains.
 
     Raises:
@@ -137,8 +136,6 @@ def make_site_report(
     data = site_data(study, records)
     cases = _test_cases(data)
     network.to(choose_device(site, study.deterministic))
-    if study.federation.batchnorm in MEASURED_MODES:
-        apply_moments(network, measure_moments(network, data, study, site.site))
     federated = _predict(network, data, cases, np.array(info.adjustment))
     right, mistakes = _find_examples(network, study, records, data, cases, federated)
     alone = None

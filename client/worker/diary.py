@@ -19,6 +19,7 @@ from csasn.platform.storage import write_json
 from csasn.study import Sha256
 
 DIARY_FILE, PRIVATE = "diary.json", 0o600
+OF_ROUNDS = (Kind.MEASURE, Kind.TRAIN)
 FEW = 3  # questions of a kind that is asked once, where the coordinator had to begin anew
 
 
@@ -61,8 +62,8 @@ class Contents(Configuration):
 
 
 def highest_number(kind: Kind, num_rounds: int) -> int:
-    """How often a kind of question may be asked: training twice for each round and ten times more, everything else three times."""
-    return 2 * num_rounds + 10 if kind is Kind.TRAIN else FEW
+    """How often a kind of question may be asked: those of each round twice for each and ten times more, all else three times."""
+    return 2 * num_rounds + 10 if kind in OF_ROUNDS else FEW
 
 
 class Diary:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,24 +19,22 @@ from csasn.data.survey import count_survey
 from csasn.data.survey_tables import veil
 from csasn.data.withdrawals import Withdrawal, withdrawals_stamp
 from csasn.errors import ConfigurationError, ProtocolError
-from csasn.federated.aggregate import apply_step_
 from csasn.federated.messages import Finish as FinishQuestion
-from csasn.federated.messages import Kind, ModelUpdate, Train, Validate, Weighting
+from csasn.federated.messages import Kind, Measure, ModelUpdate, Train, Validate, Weighting
 from csasn.federated.quantise import Quantised, Scale, SignedIntegers, integer_type, quantise, step_sizes
 from csasn.federated.weighting import ClassWeights, class_weights
-from csasn.learning.evaluation import count_split
+from csasn.learning.evaluation import count_logits, count_split, labelled_logits, right_cases
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
-from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
+from csasn.learning.normalisation import apply_moments, measure_moments, num_measured
 from csasn.learning.objectives.objective import local_objective
 from csasn.learning.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
 from csasn.measures.blocks import Integers
 from csasn.measures.counts import FIXED_POINT
 from csasn.model.network import build_network
 from csasn.model.profiles import image_size
-from csasn.model.state import own_tensors, read_tensors, write_tensors
 from csasn.platform.randomness import fast_generator
-from csasn.privacy.contract import LEFT_OUT, USED, Contract
+from csasn.privacy.contract import FAILED, LEFT_OUT, OWN, PAIRED, USED, Contract
 from csasn.site import Site
 
 Floats32 = NDArray[np.float32]
@@ -90,7 +88,7 @@ class Learner:
             model = update.whole.copy()
         elif self._model is not None and update.step is not None:
             step, model, self._model = update.step, self._model, None  # where the step leads elsewhere, no model is held
-            apply_step_(model, step, self.contract.state.shared)
+            self.contract.move_(model, step)
         else:
             raise NeedsModelError("no model is held here")
         found = self.contract.state.hash(model) if model.shape == (self.contract.state.size,) else "of another size"
@@ -164,7 +162,11 @@ class Learner:
         return veil(count_survey(self.study, records), self.site.policy.smallest_cell)
 
     def work(
-        self, question: Train | Validate | FinishQuestion, model: Floats32, weights: ClassWeights, before: LeftOver | None
+        self,
+        question: Measure | Train | Validate | FinishQuestion,
+        model: Floats32,
+        weights: ClassWeights,
+        before: LeftOver | None,
     ) -> Work:
         """What a question about a model comes to; `before` is what an earlier one left over.
 
@@ -172,20 +174,21 @@ class Learner:
             TrainingError: the model, its loss or its logits are not finite on these cases.
         """
         current = question.header.round
-        self._load(model, before)
+        self._load(model)
+        if isinstance(question, Measure):
+            self.doing(f"round {current}: measuring normalisation")
+            return self._measure()
         self.doing(f"round {current}: evaluating")
         if isinstance(question, Train):
             return self._train(question, model, weights, before)
         return Work(self._validate(weights)) if isinstance(question, Validate) else self._finish(weights)
 
-    def _load(self, model: Floats32, before: LeftOver | None) -> None:
-        """Puts the received model, and what stayed at the site, into the network."""
+    def _load(self, model: Floats32) -> None:
+        """Puts the received model into the network."""
         data = self.load_data()
         self.contract.state.write(self.network, model)
         if self._cases_of is not data:
             self._cases_of, self._cases = data, with_frozen_maps(self.network, data, self.study)
-        if before is not None:
-            write_tensors(self.network, before.own)
 
     @property
     def _loaded(self) -> SiteData:
@@ -202,13 +205,11 @@ class Learner:
         update_P = self.contract.state.read(self.network)[:num_shared]
         update_P -= model[:num_shared]
         upload = self._quantise(update_P, before, question)
-        own = read_tensors(self.network, own_tensors(self.network, self.study.federation.batchnorm))
         counts["training"] = _training_counts(result, upload)
-        return Work(counts, upload.integers_P, LeftOver(upload.residual_P, own))
+        return Work(counts, upload.integers_P, LeftOver(upload.residual_P))
 
     def _train_within_memory(self, plan: LocalPlan, terms: LossTerms, model: Floats32) -> LocalResult:
         """Trains, and begins anew with half the micro batch where the GPU's memory is too small."""
-        own = read_tensors(self.network, own_tensors(self.network, self.study.federation.batchnorm))
         while True:
             steps = self._count_steps(plan.round)
             try:
@@ -226,7 +227,6 @@ class Learner:
             log.warning("out of GPU memory with %d images at once; set micro_batch: %d in the site file", tried, self.micro_batch)
             self.doing(f"round {plan.round}: out of GPU memory, training {self.micro_batch} images at once")
             self.contract.state.write(self.network, model)
-            write_tensors(self.network, own)
             torch.cuda.empty_cache()
 
     def _count_steps(self, current_round: int) -> Callable[[], None]:
@@ -258,21 +258,28 @@ class Learner:
         residual_P = np.zeros_like(update_P) if before is None else before.residual_P
         return quantise(update_P, residual_P, scale, fast_generator(self.study.seed, "rounding", self.site.site, header.number))
 
+    def _measure(self) -> Work:
+        """The moments of the model's normalisation on some training cases."""
+        units = self.contract.membership.weight_units[self.site.site]
+        moments = measure_moments(self.network, self._loaded, self.study, self.site.site, num_measured(units))
+        return Work({FAILED[0]: np.zeros(1, np.int64)}, self.contract.moments.pack(moments))
+
     def _validate(self, weights: ClassWeights) -> dict[str, Integers]:
-        renew_statistics(self.network, self._loaded, self.study, self.site.site)
         return count_split(self.network, self._loaded, VALIDATION, self.study, weights)
 
     def _finish(self, weights: ClassWeights) -> Work:
-        """Counts of test cases, and the normalisation moments of the finished model."""
-        mode, more = self.study.federation.batchnorm, {}
-        if mode in MEASURED_MODES:
-            more = measure_moments(self.network, self._loaded, self.study, self.site.site)
-            apply_moments(self.network, more)
-        if mode == "fedbn":
-            more |= read_affine(self.network, self.contract.membership.weight_units[self.site.site])
-        counts = count_split(self.network, self._loaded, TEST, self.study, weights)
-        moments = self.contract.statistics.pack(more) if more else None
-        return Work(counts, cast(SignedIntegers | None, moments))
+        """Counts of test cases by the model as it is released; beside them, with normalisation statistics of the site's own."""
+        self.network.shift_subtype_logits(weights.offset_K)
+        as_released = ClassWeights.finished(weights.adjustment_K)
+        logits_CK, classes_C = labelled_logits(self.network, self._loaded, TEST, self.study)
+        counts = count_logits(logits_CK, classes_C, self.study, as_released)
+        if PAIRED in self.contract.counts[Kind.FINISH].shapes:
+            apply_moments(self.network, measure_moments(self.network, self._loaded, self.study, self.site.site))
+            own_CK, _ = labelled_logits(self.network, self._loaded, TEST, self.study)
+            counts |= {OWN + name: block for name, block in count_logits(own_CK, classes_C, self.study, as_released).items()}
+            released_C, own_C = right_cases(logits_CK, classes_C), right_cases(own_CK, classes_C)
+            counts[PAIRED[0]] = np.array([(own_C & ~released_C).sum(), (released_C & ~own_C).sum()], np.int64)
+        return Work(counts)
 
     def nothing(self, kind: Kind, current_round: int, before: LeftOver | None) -> Work:
         """What stands for work that failed: nothing to sum, and what was left over before, unchanged."""

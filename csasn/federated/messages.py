@@ -12,7 +12,7 @@ from csasn.federated.secagg.sealing import Sealing
 from csasn.measures.blocks import Integers
 from csasn.platform.canonical import canonical
 
-CONTRACT_VERSION = 2  # of messages and of what is hashed; sites and coordinator of other versions do not work together
+CONTRACT_VERSION = 3  # of messages and of what is hashed; sites and coordinator of other versions do not work together
 
 
 class Kind(StrEnum):
@@ -20,9 +20,10 @@ class Kind(StrEnum):
 
     HELLO = "hello"  # count the training cases of each class
     SURVEY = "survey"  # count cases, in a study that trains nothing
+    MEASURE = "measure"  # measure the normalisation of the received model
     TRAIN = "train"  # evaluate the received model on validation cases, then train
     VALIDATE = "validate"  # evaluate the last model on validation cases
-    FINISH = "finish"  # measure normalisation, evaluate the chosen model on test cases
+    FINISH = "finish"  # evaluate the chosen model on test cases
     COLLECT = "collect"  # with secure aggregation: send what a question came to, masked
 
 
@@ -60,12 +61,20 @@ class Weighting:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """What gives a model its normalisation statistics: the sums over sites that `Measure` asked for, as one vector."""
+
+    sum_M: Integers
+
+
+@dataclass(frozen=True)
 class ModelUpdate:
-    """How a site comes to the model: the whole state vector, the step from the one that it holds, or neither where it holds it."""
+    """How a site comes to the model: the whole state vector, the step or the moments that lead there from the one that it holds, or
+    nothing where it holds it."""
 
     state_hash: str
     whole: Floats32 | None = None
-    step: Step | None = None
+    step: Step | Moments | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,13 @@ class AboutModel:
 
 
 @dataclass(frozen=True)
+class Measure(AboutModel):
+    """Asks for the moments of the model's normalisation, so that it has statistics before it is evaluated."""
+
+    kind: ClassVar[Kind] = Kind.MEASURE
+
+
+@dataclass(frozen=True)
 class Train(AboutModel):
     """Asks to evaluate and train the model. `ranges` (tensors,) are those of the update."""
 
@@ -112,7 +128,7 @@ class Validate(AboutModel):
 
 @dataclass(frozen=True)
 class Finish(AboutModel):
-    """Asks to evaluate the chosen model on test cases, and to measure its normalisation."""
+    """Asks to evaluate the chosen model on test cases."""
 
     kind: ClassVar[Kind] = Kind.FINISH
 
@@ -128,7 +144,7 @@ class Collect:
     keys: tuple[SignedKey, ...]
 
 
-Question = Hello | Survey | Train | Validate | Finish
+Question = Hello | Survey | Measure | Train | Validate | Finish
 Request = Question | Collect
 
 # all that a site reads of a question and that is not in its transcript, and why
@@ -161,7 +177,7 @@ class Ready:
 @dataclass(frozen=True)
 class Answer:
     """All that leaves a site of its cases: counts, and what a sum of every site makes of them: an update of integers (P,) to train,
-    the moments of normalisation to finish. With `sealing` both are masked."""
+    moments of normalisation to measure. With `sealing` both are masked."""
 
     counts: Integers
     update_P: SignedIntegers | None = None

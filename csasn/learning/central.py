@@ -12,7 +12,7 @@ from csasn.federated.weighting import ClassWeights, Floats, class_sums, class_we
 from csasn.learning.evaluation import count_split
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
-from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments
+from csasn.learning.normalisation import MEASURED, apply_moments, is_measured, measure_moments
 from csasn.learning.objectives.objective import LocalObjective
 from csasn.learning.training import LocalPlan, num_epoch_images, num_epoch_steps, train_locally
 from csasn.measures.blocks import Integers
@@ -86,6 +86,8 @@ def train_centrally(
     rounds = study.federation.rounds
     for done in range(rounds + 1):
         weights = class_weights(study.class_weighting, histogram_K, history)
+        if is_measured(study, network):
+            apply_moments(network, measure_moments(network, data, study, name, MEASURED))
         blocks = count_split(network, data, VALIDATION, study, weights)
         history.append(class_sums(blocks["confusion"]))
         seen.append(metrics_from_counts(blocks))
@@ -100,8 +102,6 @@ def train_centrally(
     network.load_state_dict(kept)
     weights = class_weights(study.class_weighting, histogram_K, history)
     network.shift_subtype_logits(weights.offset_K)
-    if study.federation.batchnorm in MEASURED_MODES:
-        apply_moments(network, measure_moments(network, data, study, name))
     return Trained(network, chosen, weights.adjustment_K, tuple(seen))
 
 

@@ -10,11 +10,11 @@ from torch import nn
 from csasn.data.cases import SiteData
 from csasn.federated.weighting import ClassWeights
 from csasn.learning.training import load_images, load_maps, run_network
-from csasn.measures.counts import count_cases
+from csasn.measures.blocks import Integers
+from csasn.measures.counts import Floats, count_cases
 from csasn.study import SUBTYPE, Study
 
 BATCH_SIZE = 64  # images; fixed, so that every engine adds in the same order
-Floats = NDArray[np.float64]
 
 
 @torch.no_grad()
@@ -44,14 +44,26 @@ def case_logits(network: nn.Module, data: SiteData, cases: NDArray[np.int64]) ->
     return np.asarray(np.add.reduceat(logits_NK, starts, axis=0) / np.array([[len(part)] for part in images]))
 
 
-def count_split(
-    network: nn.Module, data: SiteData, split: int, study: Study, weights: ClassWeights
-) -> dict[str, NDArray[np.int64]]:
-    """Counts of the labelled cases of a split; zeros where there is none."""
+def labelled_logits(network: nn.Module, data: SiteData, split: int, study: Study) -> tuple[Floats, Integers]:
+    """Logits (C, K) and classes (C,) of the labelled cases of a split."""
     cases = data.cases(split)
     cases = cases[data.class_C[cases] >= 0]
-    num_classes = len(study.classes)
-    logits_CK = case_logits(network, data, cases) if len(cases) else np.zeros((0, num_classes))
-    malignant = study.malignant_classes if len(study.malignant) < num_classes else ()
+    logits_CK = case_logits(network, data, cases) if len(cases) else np.zeros((0, len(study.classes)))
+    return logits_CK, data.class_C[cases]
+
+
+def count_logits(logits_CK: Floats, classes_C: Integers, study: Study, weights: ClassWeights) -> dict[str, Integers]:
+    """Counts of cases from their logits and classes; zeros where there is none."""
+    malignant = study.malignant_classes if len(study.malignant) < len(study.classes) else ()
     decision_CK = logits_CK + weights.offset_K
-    return count_cases(decision_CK, decision_CK + weights.adjustment_K, data.class_C[cases], malignant)
+    return count_cases(decision_CK, decision_CK + weights.adjustment_K, classes_C, malignant)
+
+
+def count_split(network: nn.Module, data: SiteData, split: int, study: Study, weights: ClassWeights) -> dict[str, Integers]:
+    """Counts of the labelled cases of a split."""
+    return count_logits(*labelled_logits(network, data, split, study), study, weights)
+
+
+def right_cases(decision_CK: Floats, classes_C: Integers) -> NDArray[np.bool_]:
+    """Which cases (C,) are decided rightly."""
+    return np.asarray(decision_CK.argmax(axis=1) == classes_C, np.bool_)

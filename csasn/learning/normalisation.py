@@ -1,31 +1,47 @@
-"""Normalisation statistics of a model, measured: exact moments over training images, as integers that add up over sites.
+"""Normalisation statistics of a model, measured: moments over training images, as integers that add up over sites.
 
-With `batchnorm: silo` running statistics never leave a site, so the finished model has none of its own. Each site measures
-n, Σx and Σx² of every BatchNorm channel over one image of each training case (mean over positions, each batch normalised by
-itself: Wu & Johnson, "Rethinking batch in BatchNorm", 2021, section 3); the sums over all sites give the model's statistics.
-
-A model that a site has just received has none either: those at the site are of the weights that it trained itself, and with them
-the sum of all sites' updates validates worse than it is. A few cases give its own.
+With `batchnorm: silo` a step of the server moves parameters alone, and the model that it leads to has no running statistics: those
+that training leaves at a site are of the weights that this site came to. So each model is measured before anything is judged by it:
+a site counts n, Σx and Σx² of every BatchNorm channel over one image of each of some training cases (mean over positions, each
+batch normalised by itself: Wu & Johnson, "Rethinking batch in BatchNorm", 2021, section 3), and the sums over all sites give the
+statistics with which the model is evaluated, chosen and released.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from csasn.data.cases import TRAIN, SiteData
+from csasn.data.cases import SiteData
 from csasn.errors import ProtocolError
 from csasn.learning.training import epoch_batches, load_images, load_maps, run_network
-from csasn.measures.blocks import Integers, Layout
-from csasn.model.state import normalisation_layers, write_tensors
+from csasn.measures.blocks import Blocks, Integers, Layout
+from csasn.model.state import STATISTICS, normalisation_layers, write_tensors
 from csasn.platform.randomness import generator
 from csasn.study import Study
+from csasn.trust.membership import WEIGHT_UNITS
 
 FIXED_POINT = 1 << 16
-MEASURED_MODES = ("silo", "fedbn")  # of batchnorm: sites keep their running statistics, so the finished model needs its own
-CASES_TO_VALIDATE = 64  # that a received model's statistics are measured on; 128 and all of them validated no better
+MEASURED = 512  # cases over all sites, each by its weight; all of them gave the same figures
 LIMIT = float(1 << 40)  # of one image's fixed-point moment; 2^22 images fit an int64
+Statistics = Mapping[str, NDArray[np.float32]]
+
+
+def is_measured(study: Study, network: nn.Module) -> bool:
+    """Whether a model of the study has no statistics before they are measured."""
+    return study.federation.batchnorm == "silo" and any(True for _ in normalisation_layers(network))
+
+
+def has_own_statistics(study: Study, network: nn.Module) -> bool:
+    """Whether a site could give a model other statistics than those that it is released with."""
+    return study.federation.batchnorm in ("silo", "shared") and any(True for _ in normalisation_layers(network))
+
+
+def num_measured(weight_units: int) -> int:
+    """Training cases that a site of this weight measures a model on, if it has as many."""
+    return -(-MEASURED * weight_units // WEIGHT_UNITS)
 
 
 def moments_layout(network: nn.Module) -> Layout:
@@ -44,8 +60,6 @@ def measure_moments(
     """
     device = next(network.parameters()).device
     layers = dict(normalisation_layers(network))
-    if not layers:  # a ViT alone, or frozen branches
-        return {"num": np.array([len(data.cases(TRAIN))]), "moments": np.zeros((2, 0), np.int64)}
     seen: dict[str, Tensor] = {}
     hooks = [layer.register_forward_pre_hook(_recorder(name, seen)) for name, layer in layers.items()]
     total = np.zeros((2, sum(layer.num_features for layer in layers.values())), np.int64)
@@ -65,47 +79,8 @@ def measure_moments(
     finally:
         for hook in hooks:
             hook.remove()
+        network.eval()
     return {"num": np.array([num]), "moments": total}
-
-
-def renew_statistics(network: nn.Module, data: SiteData, study: Study, site: str) -> None:
-    """Gives a model that was just received the running statistics of its own weights, where the mode leaves them to the site."""
-    if study.federation.batchnorm in MEASURED_MODES:
-        apply_moments(network, measure_moments(network, data, study, site, CASES_TO_VALIDATE))
-
-
-def affine_layout(network: nn.Module) -> Layout:
-    """Σ p over the sites, then Σ p γ and Σ p β of every channel of every layer."""
-    channels = sum(layer.num_features for _, layer in normalisation_layers(network))
-    return Layout((("units", (1,)), ("affine", (2, channels))))
-
-
-def read_affine(network: nn.Module, weight_units: int) -> dict[str, Integers]:
-    """A site's affine parameters of BatchNorm, weighted by its share: with `fedbn`, the finished model takes their mean."""
-    layers = [layer for _, layer in normalisation_layers(network)]
-    values_2C = np.stack([np.concatenate([part.detach().cpu().numpy() for part in parts]) for parts in (
-        [layer.weight for layer in layers], [layer.bias for layer in layers])])  # fmt: skip
-    return {
-        "units": np.array([weight_units]),
-        "affine": np.rint(values_2C.astype(np.float64) * FIXED_POINT).astype(np.int64) * weight_units,
-    }
-
-
-def apply_affine(network: nn.Module, blocks: dict[str, Integers]) -> None:
-    """Sets every layer's affine parameters to the weighted mean of the sites'.
-
-    Raises:
-        ProtocolError: no site is in the sums.
-    """
-    units = int(blocks["units"][0])
-    if units <= 0:
-        raise ProtocolError(f"affine parameters come from sites of weight {units}, expected more than 0", "")
-    mean_2C = (blocks["affine"] / (units * FIXED_POINT)).astype(np.float32)
-    start = 0
-    for name, layer in normalisation_layers(network):
-        channels = slice(start, start + layer.num_features)
-        write_tensors(network, {f"{name}.weight": mean_2C[0, channels], f"{name}.bias": mean_2C[1, channels]})
-        start += layer.num_features
 
 
 def _recorder(name: str, seen: dict[str, Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -116,8 +91,13 @@ def _recorder(name: str, seen: dict[str, Tensor]) -> Callable[[nn.Module, tuple[
     return record
 
 
-def apply_moments(network: nn.Module, blocks: dict[str, Integers]) -> None:
-    """Sets every layer's running mean and variance from summed moments.
+def channels_of(network: nn.Module) -> tuple[tuple[str, int], ...]:
+    """Name and number of channels of each layer, in the order of the moments."""
+    return tuple((name, layer.num_features) for name, layer in normalisation_layers(network))
+
+
+def statistics_from(blocks: Blocks, channels: Sequence[tuple[str, int]]) -> Statistics:
+    """Running mean and variance of every layer, by tensor name, from summed moments.
 
     Raises:
         ProtocolError: the sums count no image, or give a mean square below the square of the mean by more than rounding.
@@ -129,10 +109,19 @@ def apply_moments(network: nn.Module, blocks: dict[str, Integers]) -> None:
     variance_C = square_C - mean_C**2
     if (variance_C < -1e-3 * np.maximum(1, square_C)).any():
         raise ProtocolError("normalisation moments give a negative variance", "a site's counts are broken")
+    both_2C = mean_C.astype(np.float32), np.maximum(variance_C, 0).astype(np.float32)
     statistics, start = {}, 0
-    for name, layer in normalisation_layers(network):
-        channels = slice(start, start + layer.num_features)
-        statistics[f"{name}.running_mean"] = mean_C[channels].astype(np.float32)
-        statistics[f"{name}.running_var"] = np.maximum(variance_C[channels], 0).astype(np.float32)
-        start += layer.num_features
-    write_tensors(network, statistics)
+    for layer, size in channels:
+        for name, values_C in zip(STATISTICS, both_2C, strict=True):
+            statistics[f"{layer}.{name}"] = values_C[start : start + size]
+        start += size
+    return statistics
+
+
+def apply_moments(network: nn.Module, blocks: Blocks) -> None:
+    """Sets every layer's running mean and variance from summed moments.
+
+    Raises:
+        ProtocolError: see `statistics_from`.
+    """
+    write_tensors(network, statistics_from(blocks, channels_of(network)))

@@ -1,8 +1,8 @@
 """The state of a network as one float32 vector: the shared part, which updates move, then the fixed part.
 
-Shared are the trainable parameters and, with `batchnorm: shared`, the running statistics. Fixed over a run are frozen parameters
-and the initial values of what each site replaces by its own: running statistics with `silo`; with `fedbn` (Li et al., ICLR 2021)
-the affine parameters of BatchNorm too. `num_batches_tracked` is no part of it.
+Shared are the trainable parameters and, with `batchnorm: shared`, the running statistics. Updates leave the fixed part as it is:
+frozen parameters, and with `silo` the running statistics, which are measured anew for each model (csasn/learning/normalisation.py).
+`num_batches_tracked` is no part of it.
 """
 
 import hashlib
@@ -33,11 +33,10 @@ class StateLayout:
     @classmethod
     def of(cls, network: nn.Module, batchnorm: str) -> Self:
         """The layout of a network, tensors sorted by name within each part."""
-        own = own_tensors(network, batchnorm)
-        shared = {name: tuple(p.shape) for name, p in network.named_parameters() if p.requires_grad and name not in own}
+        shared = {name: tuple(p.shape) for name, p in network.named_parameters() if p.requires_grad}
         floats = {name: tuple(t.shape) for name, t in network.state_dict().items() if t.is_floating_point()}
         if batchnorm == "shared":
-            shared |= {name: floats[name] for name in own_tensors(network, "silo")}
+            shared |= {name: floats[name] for name in statistics_of(network)}
         first = segments_of(shared)
         return cls(first, segments_of({n: s for n, s in floats.items() if n not in shared}, start=first[-1].stop))
 
@@ -75,6 +74,12 @@ class StateLayout:
             values = torch.tensor(vector[segment.start : segment.stop]).reshape(segment.shape)
             tensors[segment.name].copy_(values.clamp(min=0) if segment.name.endswith("running_var") else values)
 
+    def put(self, vector: Vector, tensors: Mapping[str, Vector]) -> None:
+        """Writes tensors by name into a state vector, in place."""
+        for segment in self.shared + self.fixed:
+            if segment.name in tensors:
+                vector[segment.start : segment.stop] = tensors[segment.name].ravel()
+
     def hash(self, vector: Vector) -> str:
         """SHA-256 (hex) over the canonical bytes of names and shapes, and little-endian float32 bytes."""
         digest = hashlib.sha256(canonical([[s.name, s.shape] for s in self.shared + self.fixed]))
@@ -89,10 +94,9 @@ def normalisation_layers(network: nn.Module) -> Iterator[tuple[str, nn.BatchNorm
     yield from sorted(found.items())
 
 
-def own_tensors(network: nn.Module, batchnorm: str) -> tuple[str, ...]:
-    """Names of the tensors that stay at a site and are never sent."""
-    kept = {"silo": STATISTICS, "fedbn": (*STATISTICS, "weight", "bias")}.get(batchnorm, ())
-    return tuple(f"{layer}.{name}" for layer, _ in normalisation_layers(network) for name in kept)
+def statistics_of(network: nn.Module) -> tuple[str, ...]:
+    """Names of the running statistics of the layers that train."""
+    return tuple(f"{layer}.{name}" for layer, _ in normalisation_layers(network) for name in STATISTICS)
 
 
 def read_tensors(network: nn.Module, names: Iterable[str]) -> dict[str, NDArray[np.float32]]:

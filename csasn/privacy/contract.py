@@ -11,11 +11,11 @@ from torch import nn
 
 from csasn.data.survey_tables import CASES, parts_of, survey_layout, totals
 from csasn.errors import ProtocolError
-from csasn.federated.aggregate import check_bound
-from csasn.federated.messages import Answer, Kind
-from csasn.federated.quantise import bits_of_round, integer_type, largest_upload
+from csasn.federated.aggregate import apply_step_, check_bound
+from csasn.federated.messages import Answer, Kind, Moments, Step
+from csasn.federated.quantise import Floats32, bits_of_round, integer_type, largest_upload
 from csasn.federated.secagg.keys import Roster
-from csasn.learning.normalisation import MEASURED_MODES, affine_layout, moments_layout
+from csasn.learning.normalisation import channels_of, has_own_statistics, is_measured, moments_layout, statistics_from
 from csasn.measures.blocks import Integers, Layout
 from csasn.measures.counts import case_layout
 from csasn.model.network import build_network
@@ -29,6 +29,8 @@ MAX_COUNT = 1 << 53  # of a sum: masks that do not cancel leave more
 # of each split: cases and images in use, and those left out since no image, or it, can be read
 USED, LEFT_OUT = ("used", (3, 2)), ("left_out", (3, 2))
 WITHDRAWN = ("withdrawn", (1,))  # patients who withdrew after cases were counted first
+OWN = "own_"  # before the names of what a site counts of the finished model with normalisation statistics of its own
+PAIRED = ("paired", (2,))  # cases that it decides rightly with its own alone, and with those of the model alone
 FAILED = ("failed", (1,))  # 1 of a site that could not do what was asked; all else of it is 0 then, or noise that is masked
 
 
@@ -40,7 +42,8 @@ class Contract:
     membership: Membership
     state: StateLayout
     counts: Mapping[Kind, Layout]
-    statistics: Layout  # what is summed to finish, besides counts; empty where normalisation keeps none
+    moments: Layout  # what is summed to measure a model, besides counts; empty where no model is measured
+    channels: tuple[tuple[str, int], ...]  # of the normalisation layers: what `moments` are of
 
     @classmethod
     def of_study(cls, study: Study, membership: Membership) -> Self:
@@ -52,18 +55,20 @@ class Contract:
     def of(cls, study: Study, membership: Membership, network: nn.Module) -> Self:
         """The contract of a study; `network` gives the shapes, whatever its weights."""
         cases = case_layout(len(study.classes), 0 < len(study.malignant) < len(study.classes)).shapes
-        mode = study.federation.batchnorm
-        moments = moments_layout(network).shapes if mode in MEASURED_MODES else ()
-        affine = affine_layout(network).shapes if mode == "fedbn" else ()
+        own = [(OWN + name, shape) for name, shape in cases] + [PAIRED] if has_own_statistics(study, network) else []
         layouts = {
             Kind.HELLO: Layout((("histogram", (len(study.classes),)), USED, LEFT_OUT, FAILED)),
             Kind.TRAIN: Layout((*cases, TRAINING, FAILED)),
             Kind.VALIDATE: Layout((*cases, FAILED)),
-            Kind.FINISH: Layout((*cases, WITHDRAWN, FAILED)),
+            Kind.FINISH: Layout((*cases, *own, WITHDRAWN, FAILED)),
         }
+        moments = Layout(())
+        if is_measured(study, network):
+            moments, layouts[Kind.MEASURE] = moments_layout(network), Layout((FAILED,))
         if study.survey:
             layouts = {Kind.SURVEY: Layout((*survey_layout(study).shapes, FAILED))}
-        return cls(study, membership, StateLayout.of(network, mode), layouts, Layout((*moments, *affine)))
+        state = StateLayout.of(network, study.federation.batchnorm)
+        return cls(study, membership, state, layouts, moments, channels_of(network))
 
     @property
     def num_sites(self) -> int:
@@ -109,7 +114,18 @@ class Contract:
         """Type and number of values of what is summed beside counts, None where there is nothing."""
         if kind is Kind.TRAIN:
             return integer_type(self.bits(current_round)), self.state.num_shared
-        return (np.dtype("<i8"), self.statistics.size) if kind is Kind.FINISH and self.statistics.shapes else None
+        return (np.dtype("<i8"), self.moments.size) if kind is Kind.MEASURE else None
+
+    def move_(self, model: Floats32, move: Step | Moments) -> None:
+        """Moves a model (P + Q,) in place, by a step or to the statistics that its moments give; the same at all sides.
+
+        Raises:
+            ProtocolError: the moments are none.
+        """
+        if isinstance(move, Step):
+            apply_step_(model, move, self.state.shared)
+        else:
+            self.state.put(model, statistics_from(self.moments.unpack(move.sum_M), self.channels))
 
     def check(self, kind: Kind, site: str, current_round: int, answer: Answer) -> None:
         """Refuses an answer that the study does not allow; of one that is masked nothing but its form can be told.
@@ -170,10 +186,20 @@ class Contract:
             sides_K2 = blocks["scores"].sum(axis=2)
             if not np.array_equal(sides_K2, np.stack([cases_K.sum() - cases_K, cases_K], axis=1)):
                 raise ProtocolError(f"the summed scores of {kind} are of other cases than the confusion")
+            if PAIRED[0] in blocks and not _are_paired(blocks):
+                raise ProtocolError(f"the summed cases of {kind} are others with statistics of the sites' own")
         if kind is Kind.TRAIN:
             _, _, clipped, sent = blocks["training"]
             if sent != num_sites * self.state.num_shared or clipped > sent:
                 raise ProtocolError(f"{num_sites} sites say that they sent {sent} values, {clipped} of them clipped")
+
+
+def _are_paired(blocks: Mapping[str, Integers]) -> bool:
+    """Whether both confusions are of the same cases, and differ by as many right ones as the pairs say."""
+    released_KK, own_KK = blocks["confusion"], blocks[OWN + "confusion"]
+    more, fewer = blocks[PAIRED[0]].tolist()
+    same = np.array_equal(released_KK.sum(axis=1), own_KK.sum(axis=1))
+    return same and int(own_KK.trace() - released_KK.trace()) == more - fewer
 
 
 def _check_survey(blocks: Mapping[str, Integers], num_sites: int) -> None:

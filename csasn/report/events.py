@@ -26,7 +26,7 @@ class Told(Facts):
 class Started(Told):
     """A question goes out to the sites; of a model with the class weights ω that hold for it."""
 
-    event: Literal["survey-started", "hello-started", "train-started", "validate-started", "finish-started"]
+    event: Literal["survey-started", "hello-started", "measure-started", "train-started", "validate-started", "finish-started"]
     round: int = 0
     attempt: int = 0
     class_weights: tuple[float, ...] | None = None

@@ -5,6 +5,7 @@ from csasn.federated.messages import Kind
 MESSAGE_TYPES = {
     Kind.HELLO: "query.hello",
     Kind.SURVEY: "query.survey",
+    Kind.MEASURE: "query.measure",
     Kind.TRAIN: "train",
     Kind.VALIDATE: "evaluate.validate",
     Kind.FINISH: "evaluate.finish",
@@ -18,7 +19,7 @@ HEADER, ARRAYS, ABSENCE, LEDGER = "header", "arrays", "absence", "ledger"
 VERSION, STUDY_HASH, MEMBERSHIP_HASH, NUMBER = "version", "study-hash", "membership-hash", "number"
 ROUND, RUN, ATTEMPT = "round", "run", "attempt"
 STATE_HASH, ARRIVED_UNITS, ACCEPTED = "state-hash", "arrived-units", "accepted"
-WHOLE, STEP_SUM, STEP_SIZES = "whole-state", "step-sum", "step-sizes"
+WHOLE, STEP_SUM, STEP_SIZES, MOMENTS = "whole-state", "step-sum", "step-sizes", "moments"
 OMEGA, HISTOGRAM, HISTORY, RANGES = "class-weights", "class-histogram", "class-history", "ranges"
 OF, TRANSCRIPT, KEYS, KEY_SIGNATURES = "of", "transcript", "keys", "key-signatures"
 SEALING, READY = "sealing", "ready"  # records of an answer

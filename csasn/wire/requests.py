@@ -13,7 +13,9 @@ from csasn.federated.messages import (
     Header,
     Hello,
     Kind,
+    Measure,
     ModelUpdate,
+    Moments,
     Request,
     Step,
     Survey,
@@ -34,6 +36,7 @@ from csasn.wire.keys import (
     KEYS,
     MEMBERSHIP_HASH,
     MESSAGE_TYPES,
+    MOMENTS,
     NUMBER,
     OF,
     OMEGA,
@@ -49,6 +52,7 @@ from csasn.wire.keys import (
     WHOLE,
 )
 from csasn.wire.values import (
+    INTEGERS,
     STATES,
     AnyArray,
     read_array,
@@ -69,6 +73,7 @@ _ABOUT_MODEL = frozenset({STATE_HASH, ARRIVED_UNITS, STEP_SIZES, OMEGA, HISTOGRA
 _KNOWN = {
     Kind.HELLO: _HEAD,
     Kind.SURVEY: _HEAD,
+    Kind.MEASURE: _HEAD | _ABOUT_MODEL,
     Kind.TRAIN: _HEAD | _ABOUT_MODEL | {RANGES},
     Kind.VALIDATE: _HEAD | _ABOUT_MODEL,
     Kind.FINISH: _HEAD | _ABOUT_MODEL,
@@ -102,7 +107,10 @@ def _write_model(request: AboutModel, header: ConfigRecord) -> dict[str, AnyArra
     header[STATE_HASH] = request.model.state_hash
     if request.model.whole is not None:
         arrays[WHOLE] = request.model.whole
-    if (step := request.model.step) is not None:
+    step = request.model.step
+    if isinstance(step, Moments):
+        arrays[MOMENTS] = step.sum_M
+    elif step is not None:
         header[ARRIVED_UNITS] = step.arrived_units
         header[STEP_SIZES] = step.sizes.tolist()
         arrays[STEP_SUM] = step.sum_P
@@ -129,7 +137,7 @@ def request_from_message(message: Message) -> Request:
     header, arrays = _open(message.content, {HEADER, ARRAYS})
     if unknown := set(header) - _KNOWN[kind]:
         raise ProtocolError(f"{len(unknown)} unknown keys in the header of {kind}")
-    if unknown := set(arrays) - ({WHOLE, STEP_SUM} if OMEGA in _KNOWN[kind] else set()):
+    if unknown := set(arrays) - ({WHOLE, STEP_SUM, MOMENTS} if OMEGA in _KNOWN[kind] else set()):
         raise ProtocolError(f"{len(unknown)} unknown arrays in the request to {kind}")
     return _READERS[kind](_header(header), header, arrays)
 
@@ -158,13 +166,15 @@ def _about_model(header: ConfigRecord, arrays: ArrayRecord) -> tuple[ModelUpdate
 
 def _model(header: ConfigRecord, arrays: ArrayRecord) -> ModelUpdate:
     whole = read_array(arrays, WHOLE, STATES, 1).astype(np.float32, copy=False) if WHOLE in arrays else None
-    step = None
+    if len({WHOLE, STEP_SUM, MOMENTS} & set(arrays)) > 1:
+        raise ProtocolError("the message holds several of a whole model, a step and moments, expected one of them at most")
+    step: Step | Moments | None = None
+    if MOMENTS in arrays:
+        step = Moments(read_array(arrays, MOMENTS, INTEGERS, 1).astype(np.int64, copy=False))
     if STEP_SUM in arrays:
         step = Step(read_sums(arrays, STEP_SUM), read_floats(header, STEP_SIZES), read_count(header, ARRIVED_UNITS))
     elif {STEP_SIZES, ARRIVED_UNITS} & set(header):
         raise ProtocolError("the message holds sizes of a step, and no step")
-    if whole is not None and step is not None:
-        raise ProtocolError("the message holds a whole model and a step, expected one of them at most")
     return ModelUpdate(read_text(header, STATE_HASH), whole, step)
 
 
@@ -190,6 +200,7 @@ _Reader = Callable[[Header, ConfigRecord, ArrayRecord], Request]
 _READERS: Mapping[Kind, _Reader] = {
     Kind.HELLO: lambda head, *_: Hello(head),
     Kind.SURVEY: lambda head, *_: Survey(head),
+    Kind.MEASURE: lambda head, header, arrays: Measure(head, *_about_model(header, arrays)),
     Kind.TRAIN: lambda head, header, arrays: Train(head, *_about_model(header, arrays), read_floats(header, RANGES)),
     Kind.VALIDATE: lambda head, header, arrays: Validate(head, *_about_model(header, arrays)),
     Kind.FINISH: lambda head, header, arrays: Finish(head, *_about_model(header, arrays)),

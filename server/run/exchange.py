@@ -10,7 +10,9 @@ from csasn.federated.messages import (
     AboutModel,
     Absence,
     Finish,
+    Measure,
     ModelUpdate,
+    Moments,
     Question,
     Reason,
     Reply,
@@ -66,12 +68,12 @@ class SiteChannel:
 
     def __init__(self, contract: Contract, exchange: Exchange, on_waiting: Callable[[Mapping[str, str]], None]) -> None:
         self.contract, self.exchange, self._on_waiting = contract, exchange, on_waiting
-        self._step: tuple[str, str, Step] | None = None  # from the model of this hash, to that of the other
+        self._step: tuple[str, str, Step | Moments] | None = None  # from the model of this hash, to that of the other
         self._holds: dict[str, str] = {}  # site -> hash of the model that it holds
         self._lost: set[str] = set()  # asked again each time, but not waited for
         self._waiting: dict[str, str] = {}
 
-    def remember_step(self, from_hash: str, to_hash: str, step: Step) -> None:
+    def remember_step(self, from_hash: str, to_hash: str, step: Step | Moments) -> None:
         """The step that leads from one model to another, until every site that is asked about the other holds it."""
         self._step = from_hash, to_hash, step
 
@@ -144,7 +146,7 @@ class SiteChannel:
             self._waiting = waiting
             self._on_waiting(waiting)
 
-    def _shorter(self, question: Train | Validate | Finish) -> dict[str, Question]:
+    def _shorter(self, question: Measure | Train | Validate | Finish) -> dict[str, Question]:
         """`question` without the whole model, by the hash of the model that a site holds: with the step to it, or its hash alone.
         One object for all sites, which is serialised once."""
         wanted = question.model.state_hash

@@ -4,7 +4,6 @@ import json
 
 from csasn.federated.weighting import ClassWeights, class_weights
 from csasn.finished.weights import DESCRIPTION, save_model
-from csasn.learning.normalisation import apply_affine, apply_moments
 from csasn.model.network import Csasn
 from csasn.platform.storage import write_atomically, write_json
 from csasn.privacy.contract import Contract
@@ -15,24 +14,20 @@ from server.run.rounds import Finished
 from server.run.run_directory import REPORT, RunDirectory, read_events
 from server.run.survey import write_survey
 
+# where those of normalisation layers come from, by the study's `batchnorm`
+STATISTICS = {
+    "silo": "measured in each round, from summed moments", "shared": "averaged over rounds", "group": "none",
+    "frozen": "of the initial weights",
+}  # fmt: skip
+
 
 def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, finished: Finished) -> None:
-    """Writes the model with the normalisation statistics of all sites, and the event that ends the federation."""
+    """Writes the model as it was evaluated, and the event that ends the federation."""
     study = contract.study
     contract.state.write(network, finished.model)
-    statistics = {"shared": "averaged over rounds", "group": "none", "frozen": "of the initial weights"}.get(
-        study.federation.batchnorm, ""
-    )
-    if "affine" in finished.statistics:
-        apply_affine(network, finished.statistics)
-    if "moments" in finished.statistics:
-        apply_moments(network, finished.statistics)
-        statistics = (
-            "exact, from summed moments of all sites" if finished.whole else "from summed moments of the sites that finished"
-        )
     weights, state_hash = _after_the_last_round(directory)
     network.shift_subtype_logits(weights.offset_K)
-    save_model(directory.path, study, network, finished.round, weights.adjustment_K, statistics)
+    save_model(directory.path, study, network, finished.round, weights.adjustment_K, STATISTICS[study.federation.batchnorm])
     final = None if finished.counts is None else final_metrics(study, finished.counts, finished.round)
     weights_sha256 = str(json.loads((directory.path / DESCRIPTION).read_text(encoding="utf-8"))["weights_sha256"])
     facts = {"final": final, "state_hash": state_hash, "round": finished.round, "weights_sha256": weights_sha256}

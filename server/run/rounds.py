@@ -1,4 +1,4 @@
-"""The rounds of a run: hello, train, validate, finish (csasn/SPEC.md, "Rounds"); or the one question of a survey.
+"""The rounds of a run: hello, measure and train, validate, finish (csasn/SPEC.md, "Rounds"); or the one question of a survey.
 
 Who took part and why another did not is in the events. The model is never silently kept, or silently averaged over fewer.
 """
@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csasn.errors import QuorumError, TrainingError
-from csasn.federated.aggregate import apply_step_, largest_moves
+from csasn.federated.aggregate import largest_moves
 from csasn.federated.messages import (
     Finish,
     Header,
     Hello,
     Kind,
+    Measure,
     ModelUpdate,
+    Moments,
     Question,
     Replies,
     Step,
@@ -44,14 +46,11 @@ OF_ALL = (Kind.HELLO, Kind.SURVEY)  # asked of the whole membership, or of nobod
 
 @dataclass(frozen=True)
 class Finished:
-    """The outcome of a run: the chosen model and its round, what was counted of it, None where that is withheld, and the sums of
-    its normalisation statistics; `whole` if every site is in both."""
+    """The outcome of a run: the chosen model and its round, and what was counted of it, None where that is withheld."""
 
     round: int
     model: Floats32
     counts: dict[str, Integers] | None
-    statistics: dict[str, Integers]
-    whole: bool
 
 
 class StudyRun:
@@ -73,6 +72,8 @@ class StudyRun:
         """
         state = self.directory.load() or self.hello(initial())
         while not state.validated:
+            if self.contract.moments.shapes and not state.measured:
+                state = self.measure(state)
             state = self.train(state) if state.round < self.study.federation.rounds else self.validate(state)
         return self.finish(state)
 
@@ -100,6 +101,17 @@ class StudyRun:
         state = RunState(0, initial, state_hash, first_ranges(self.contract.state.shared, initial), histogram_K)
         self.directory.save(state)
         return state
+
+    def measure(self, state: RunState) -> RunState:
+        """Gives the model the normalisation statistics with which it is evaluated, and released if it is chosen."""
+        replies = self._ask_all(Measure(*self._about(Kind.MEASURE, state, state.number + 1)))
+        assert replies.sum_P is not None
+        moments = Moments(replies.sum_P.astype(np.int64, copy=False))
+        self.contract.move_(state.model, moments)
+        measured = replace(state, model_hash=self.contract.state.hash(state.model), measured=True)
+        self.sites.remember_step(state.model_hash, measured.model_hash, moments)
+        self.directory.save(measured)
+        return measured
 
     def train(self, state: RunState) -> RunState:
         """One round: broadcast, collect, sum, step; repeated until the study allows what came back, or undone if it made the model
@@ -134,7 +146,7 @@ class StudyRun:
         return after
 
     def finish(self, state: RunState) -> Finished:
-        """Test cases and normalisation moments of the chosen model."""
+        """Test cases of the chosen model."""
         elsewhere = self.study.model_selection == "best" and state.best_round != state.round
         best = self.directory.load(BEST) if elsewhere else None
         chosen = replace(state, model=best.model, model_hash=best.model_hash, round=best.round) if best else state
@@ -142,8 +154,7 @@ class StudyRun:
         counts = None if replies.counts is None else self._counts(Kind.FINISH, replies)
         withdrawn = None if counts is None else int(counts.pop(WITHDRAWN[0])[0])
         self.directory.event("finish", round=chosen.round, absent=_reasons(replies), withdrawn=withdrawn)
-        moments = {} if replies.sum_P is None else self.contract.statistics.unpack(replies.sum_P.astype(np.int64, copy=False))
-        return Finished(chosen.round, chosen.model, counts, moments, not replies.absent)
+        return Finished(chosen.round, chosen.model, counts)
 
     def _step(self, state: RunState, replies: Replies, question: Train) -> RunState:
         """The state after a round: what the rule of the server makes of the sum of the updates that arrived."""
@@ -154,7 +165,7 @@ class StudyRun:
         random = fast_generator(self.study.seed, "server rounding", replies.number)
         step, memory = self.rule.step(summed, state.memory, StepForm(shared, bits, random))
         self.directory.keep_before()
-        apply_step_(state.model, step, shared)
+        self.contract.move_(state.model, step)
         model_hash = self.contract.state.hash(state.model)
         self.sites.remember_step(state.model_hash, model_hash, step)
         return replace(
@@ -163,6 +174,7 @@ class StudyRun:
             number=replies.number,
             model_hash=model_hash,
             memory=memory,
+            measured=False,
             ranges=next_ranges(largest_moves(summed, shared), question.ranges),
             accepted=replies.transcript,
             num_partial=state.num_partial + bool(replies.absent),

@@ -48,7 +48,7 @@ class RunState:
     revealed evaluation; `best_round` is the round whose model scored `best_score` on validation cases. `number` is that of the last
     train question whose sum was accepted, `accepted` its transcript. `loss` is the validation loss of the last model that was
     evaluated, `best_loss` the lowest so far; `undone` the last round that was taken back. Once the last model was evaluated,
-    `validated`, only the end of the run is left.
+    `validated`, only the end of the run is left. `measured` says whether `model` has the normalisation statistics of its own.
     """
 
     round: int
@@ -67,6 +67,7 @@ class RunState:
     num_partial: int = 0
     memory: Memory = field(default_factory=dict)
     validated: bool = False
+    measured: bool = False
 
 
 class RunDirectory:
@@ -153,6 +154,7 @@ class RunDirectory:
             "best_round": state.best_round, "best_score": state.best_score, "num_partial": state.num_partial,
             "number": state.number, "accepted": state.accepted.hex() if state.accepted else None, "undone": state.undone,
             "loss": state.loss, "best_loss": state.best_loss, "validated": state.validated,
+            "measured": state.measured,
         }  # fmt: skip
         save_arrays(self.path / LATEST, arrays, facts)
 
@@ -189,6 +191,7 @@ class RunDirectory:
             best_loss=None if best_loss is None else float(str(best_loss)),
             undone=_int(facts["undone"]),
             validated=bool(facts["validated"]),
+            measured=bool(facts["measured"]),
         )
 
 

@@ -17,11 +17,11 @@ from csasn.errors import ProtocolError
 from csasn.federated.weighting import class_weights
 from csasn.learning.evaluation import image_logits
 from csasn.learning.loss import LossTerms
-from csasn.learning.normalisation import FIXED_POINT, apply_moments, measure_moments, moments_layout, renew_statistics
+from csasn.learning.normalisation import FIXED_POINT, apply_moments, measure_moments, moments_layout, num_measured
 from csasn.learning.objectives.fedprox import FedProx
 from csasn.learning.training import LocalPlan, train_locally
 from csasn.model.network import build_network
-from csasn.model.state import normalisation_layers, own_tensors, read_tensors
+from csasn.model.state import normalisation_layers, read_tensors, statistics_of
 from csasn.platform.configuration import validate
 from csasn.study import Study
 
@@ -142,19 +142,10 @@ def test_moments_of_some_cases_are_those_of_the_first_batches_that_make_them_up(
     assert found["moments"][0, 0] / FIXED_POINT == pytest.approx(sum(seen), abs=measured / FIXED_POINT)
 
 
-@pytest.mark.parametrize(("mode", "renewed"), [("silo", True), ("fedbn", True), ("shared", False), ("frozen", False)])
-def test_a_received_model_gets_statistics_of_its_weights_where_sites_keep_theirs(mode, renewed):
-    data, chosen = synthetic(9), study(batch_size=4, federation={"sites": ["centerA", "centerB"], "batchnorm": mode})
-    network, measured = build_network(chosen), build_network(chosen)
-    for _, layer in normalisation_layers(network):
-        layer.running_mean.fill_(7)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    renew_statistics(network, data, chosen, "centerA")
-    apply_moments(measured, measure_moments(measured, data, chosen, "centerA"))
-    expected = {**before, **{k: v for k, v in measured.state_dict().items() if "running_" in k}} if renewed else before
-    assert [
-        name for name, tensor in network.state_dict().items() if "num_batches" not in name and not tensor.equal(expected[name])
-    ] == []
+@pytest.mark.parametrize("units", [(32, 32), (1, 7, 24, 32), (16, 16, 16, 16), (4,) * 16])
+def test_sites_measure_512_cases_together_each_by_its_weight(units):
+    assert [num_measured(of_site) for of_site in units] == [8 * of_site for of_site in units]
+    assert sum(map(num_measured, units)) == 512
 
 
 def test_equal_sites_measure_equal_integers_and_the_layout_fits():
@@ -266,9 +257,9 @@ def test_a_trained_model_evaluates_to_finite_numbers_with_the_sums_of_two_sites(
     terms = LossTerms.of(chosen, class_weights(chosen.class_weighting, np.array([9, 9]), []))
     train_locally(network, sites["centerA"], chosen, terms, LocalPlan("centerA", 1, FedProx(proximal_mu=0.01)))
     measured = [measure_moments(network, data, chosen, name) for name, data in sites.items()]
-    before = read_tensors(network, own_tensors(network, "silo"))
+    before = read_tensors(network, statistics_of(network))
     apply_moments(network, {name: measured[0][name] + measured[1][name] for name in measured[0]})
-    after = read_tensors(network, own_tensors(network, "silo"))
+    after = read_tensors(network, statistics_of(network))
     for name, values in after.items():
         assert np.isfinite(values).all()
         assert not np.array_equal(values, before[name])
