@@ -26,7 +26,7 @@ class Prepared:
     @property
     def model(self):
         """The model that the run began with, whole."""
-        return next(request.model for _, request in self.federation.requests if request.kind == "train")
+        return next(r.model for _, r in self.federation.requests if hasattr(r, "model") and r.model.whole is not None)
 
     def signer(self, name):
         return functools.partial(sign, load_identity(self.federation.path / "sites" / name / KEYS_FOLDER))

@@ -20,7 +20,7 @@ from client.worker.kept import Kept, LeftOver
 from client.worker.learner import Work
 from client.worker.worker import SiteWorker, state_name
 from csasn.errors import TrainingError
-from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, ModelUpdate, Survey, Train, Validate, Weighting
+from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, Measure, ModelUpdate, Survey, Train, Validate, Weighting
 from csasn.measures.blocks import Layout
 from csasn.model.segments import Segment
 from csasn.model.state import StateLayout
@@ -58,7 +58,7 @@ def contract_of(num, size=4, seed=7):
     membership = Membership(study_hash=study.study_hash, members=tuple(members))
     counts = dict.fromkeys(set(Kind) - {Kind.COLLECT}, Layout((("seen", (1,)), FAILED)))
     state = StateLayout((Segment("w", (size,), 0, size),), ())
-    return Contract(_Once(study), _Once(membership), state, counts, Layout((("moments", (size,)),)))
+    return Contract(_Once(study), _Once(membership), state, counts, Layout((("moments", (size,)),)), ())
 
 
 class _Once:
@@ -107,7 +107,7 @@ class LightLearner:
         stream = hashlib.shake_256(repr([self.site, read, before and before.residual_P.tobytes()]).encode())
         counts = {"seen": np.frombuffer(stream.digest(8), "<i8") >> 20 & MOST_COUNTED}
         work, drawn = Work(counts), np.frombuffer(stream.digest(8 + 4 * self.contract.state.size)[8:], "<i4")
-        if not isinstance(question, Validate):
+        if isinstance(question, Measure | Train):
             left = LeftOver((drawn >> 12).astype(np.float32)) if train else None
             work = Work(counts, (drawn % MOST).astype(self.contract.upload(question.kind, header.round)[0]), left)
         self._note(hashlib.sha256(repr([read, before_is]).encode()).hexdigest()[:16], work)
@@ -232,6 +232,9 @@ class LightSites:
 
     def train(self, number=1, current_round=1, ranges=1.0, **changes):
         return Train(*self.about(number, current_round, **changes), np.array([ranges]))
+
+    def measure(self, number=1, **changes):
+        return Measure(*self.about(number, **changes))
 
     def validate(self, number=1, **changes):
         return Validate(*self.about(number, **changes))

@@ -131,7 +131,7 @@ class Play:
 
     def question(self):
         draw, sites = self.random, self.sites
-        kind = draw.choice(["train"] * 6 + ["hello", "validate", "finish"])
+        kind = draw.choice(["train"] * 5 + ["measure", "hello", "validate", "finish"])
         model, omega = draw.choice(["one", "two"]), draw.choice([1.0, 2.0])
         accepted = self.accepted()
         facts = {"number": draw.randint(1, 3)}

@@ -23,7 +23,7 @@ from csasn.wire.values import size_bytes
 
 WHO = "centerA"
 DATA = ("its own", "of another hospital", "without a class", "of one class")
-KINDS = ("hello", "train", "validate", "finish")
+KINDS = ("hello", "measure", "train", "validate", "finish")
 
 
 def without(folder, site, kept):

@@ -51,7 +51,9 @@ def test_other_contents_are_welcome_before_anything_was_sent(sites, happens):
     assert all(isinstance(reply, Answer) for reply in sites.both(sites.train(5, model="other")).values())
 
 
-@pytest.mark.parametrize(("kind", "bound"), [("hello", FEW), ("survey", FEW), ("train", BOUND), ("validate", FEW), ("finish", FEW)])
+@pytest.mark.parametrize(
+    ("kind", "bound"), [("hello", FEW), ("survey", FEW), ("measure", BOUND), ("train", BOUND), ("validate", FEW), ("finish", FEW)]
+)
 def test_a_number_above_the_bound_is_refused(sites, kind, bound):
     assert highest_number(Kind(kind), ROUNDS) == bound
     ask = getattr(sites, kind)
@@ -60,7 +62,7 @@ def test_a_number_above_the_bound_is_refused(sites, kind, bound):
     assert refused(sites, ask(bound + 1), bound)
 
 
-@pytest.mark.parametrize("kind", ["hello", "survey", "train", "validate", "finish"])
+@pytest.mark.parametrize("kind", ["hello", "survey", "measure", "train", "validate", "finish"])
 def test_a_collect_beside_the_diary_is_refused_too(sites, kind):
     ask = getattr(sites, kind)
     earlier = sites.ask(ask(1))

@@ -16,7 +16,7 @@ from csasn.federated.messages import NOT_IN_TRANSCRIPT, Answer, Header, ModelUpd
 from server.flower.runtime import _identify
 
 STEP = Step(np.array([3, -4], np.int16), np.array([0.25]), 64)
-KINDS = ["hello", "survey", "train", "validate", "finish"]
+KINDS = ["hello", "survey", "measure", "train", "validate", "finish"]
 NO_MODEL = ("hello", "survey")
 
 

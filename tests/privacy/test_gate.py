@@ -186,11 +186,14 @@ def test_counts_alone_answer_what_asks_for_counts(kind, contract):
     judge(wire.answer_to_records(Answer(np.ones(contract.counts[kind].size, np.int64))), Terms(contract, "north", kind, 2))
 
 
-def test_statistics_go_with_the_counts_that_finish(contract):
-    counts, statistics = (np.ones(layout.size, np.int64) for layout in (contract.counts[Kind.FINISH], contract.statistics))
-    judge(wire.answer_to_records(Answer(counts, statistics)), Terms(contract, "north", Kind.FINISH, 2))
+def test_moments_of_normalisation_answer_what_asks_for_them_and_nothing_else(contract):
+    counts, moments = (np.ones(layout.size, np.int64) for layout in (contract.counts[Kind.MEASURE], contract.moments))
+    judge(wire.answer_to_records(Answer(counts, moments)), Terms(contract, "north", Kind.MEASURE, 2))
     with pytest.raises(RefusedError, match="array update is missing"):
-        judge(wire.answer_to_records(Answer(counts)), Terms(contract, "north", Kind.FINISH, 2))
+        judge(wire.answer_to_records(Answer(counts)), Terms(contract, "north", Kind.MEASURE, 2))
+    finish = np.ones(contract.counts[Kind.FINISH].size, np.int64)
+    with pytest.raises(RefusedError, match="does not know"):
+        judge(wire.answer_to_records(Answer(finish, moments)), Terms(contract, "north", Kind.FINISH, 2))
 
 
 @pytest.mark.parametrize("bits", [1, 2])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from client.worker.learner import Learner
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, StorageError, TrainingError
 from csasn.federated.class_weightings.dynamic import difficulty_target
 from csasn.federated.messages import Absence, Kind, Ready, Reason, transcript
@@ -512,23 +511,3 @@ def test_a_run_killed_about_an_undone_round_goes_on_to_the_same_bits(federate, m
     assert resumed.state_hash() == undisturbed.state_hash()
     state = resumed.directory.load()
     assert (state.round, state.undone, len(state.history)) == (3, 2, 4)
-
-
-@pytest.mark.parametrize("taken_back", ["an undone round", "a round whose answer was lost"])
-def test_what_stays_at_a_site_is_of_its_newest_accepted_round_whatever_the_next_one_carries_on(federate, monkeypatch, taken_back):
-    """Its own scales and shifts are part of its model; only e, what quantisation left over, is dropped."""
-    allowed = GUARDED | {"batchnorm": "fedbn", "min_sites": 2, "max_partial_rounds": 1.0}
-    tamper = spoils(2, 1) if taken_back == "an undone round" else lose("centerB", 2)
-    federation, began = federate("run", tamper=tamper, federation=allowed), []
-    load = Learner._load
-
-    def spy(learner, model, before):
-        if learner.site.site == "centerB":
-            began.append(None if before is None else sorted(before.own))
-        load(learner, model, before)
-
-    monkeypatch.setattr(Learner, "_load", spy)
-    federation.run()
-    assert began[0] is None  # round 1 has nothing before it
-    assert None not in began[1:]
-    assert all(began[1:])

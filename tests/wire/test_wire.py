@@ -184,7 +184,10 @@ def broken(change):
         (lambda r: r["arrays"].__setitem__("step-sum", Array(np.zeros((3, 3), np.int16))), "of 2 axes, expected"),
         (lambda r: r["header"].__setitem__("class-history", [1, 2, 3]), "has 3 counts, expected 3 a class and round"),
         (lambda r: r["header"].__setitem__("class-weights", []), "expected 3 a class and round"),
-        (lambda r: r["arrays"].__setitem__("whole-state", Array(np.zeros(3, np.float32))), "a whole model and a step"),
+        (
+            lambda r: r["arrays"].__setitem__("whole-state", Array(np.zeros(3, np.float32))),
+            "several of a whole model",
+        ),
         (lambda r: r["arrays"].pop("step-sum"), "sizes of a step, and no step"),
         (lambda r: r["arrays"].__setitem__("images", Array(np.zeros(1, np.float32))), "1 unknown arrays"),
         (lambda r: r.__setitem__("arrays", ConfigRecord({})), "holds no arrays"),
