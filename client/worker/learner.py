@@ -30,11 +30,11 @@ from csasn.learning.normalisation import apply_moments, measure_moments, num_mea
 from csasn.learning.objectives.objective import local_objective
 from csasn.learning.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
 from csasn.measures.blocks import Integers
-from csasn.measures.counts import FIXED_POINT
+from csasn.measures.counts import FIXED_POINT, OWN, PAIRED
 from csasn.model.network import build_network
 from csasn.model.profiles import image_size
 from csasn.platform.randomness import fast_generator
-from csasn.privacy.contract import FAILED, LEFT_OUT, OWN, PAIRED, USED, Contract
+from csasn.privacy.contract import FAILED, LEFT_OUT, USED, Contract
 from csasn.site import Site
 
 Floats32 = NDArray[np.float32]

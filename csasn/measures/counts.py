@@ -20,6 +20,8 @@ NUM_BINS = 4096
 LOGIT_LIMIT = 24.0  # the outermost bins are open
 FIXED_POINT = 1 << 16  # losses travel as integers of 2^-16
 MAX_CASE_LOSS = 64.0
+OWN = "own_"  # before the names of what a site counts of the finished model with normalisation statistics of its own
+PAIRED = ("paired", (2,))  # cases that are decided rightly with its own alone, and with those of the model alone
 
 
 def case_layout(num_classes: int, malignancy: bool) -> Layout:

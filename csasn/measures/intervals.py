@@ -47,6 +47,14 @@ def balanced_accuracy_interval(confusion_KK: Integers) -> Interval | None:
     return max(0.0, float(low)), min(1.0, float(high))
 
 
+def paired_difference(more: int, fewer: int, cases: int) -> tuple[float, Interval]:
+    """By how much more of the same cases one decision is right than another, and its interval: `more` are right by the first alone,
+    `fewer` by the second alone. Wald's interval with half a case added to each of the four counts (Agresti & Min 2005)."""
+    n, b, c = cases + 2, more + 0.5, fewer + 0.5
+    middle, half = (b - c) / n, Z * sqrt(b + c - (b - c) ** 2 / n) / n
+    return (more - fewer) / max(cases, 1), (max(-1.0, middle - half), min(1.0, middle + half))
+
+
 def auroc_interval(histogram_2B: Integers, resampled_S: Floats | None) -> Interval | None:
     """Percentile interval of one class's AUROC from `csasn.measures.counts.resample_aurocs`, no narrower than `newcombe`;
     None where a side is empty."""

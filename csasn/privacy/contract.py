@@ -17,7 +17,7 @@ from csasn.federated.quantise import Floats32, bits_of_round, integer_type, larg
 from csasn.federated.secagg.keys import Roster
 from csasn.learning.normalisation import channels_of, has_own_statistics, is_measured, moments_layout, statistics_from
 from csasn.measures.blocks import Integers, Layout
-from csasn.measures.counts import case_layout
+from csasn.measures.counts import OWN, PAIRED, case_layout
 from csasn.model.network import build_network
 from csasn.model.state import StateLayout
 from csasn.study import Study
@@ -29,8 +29,6 @@ MAX_COUNT = 1 << 53  # of a sum: masks that do not cancel leave more
 # of each split: cases and images in use, and those left out since no image, or it, can be read
 USED, LEFT_OUT = ("used", (3, 2)), ("left_out", (3, 2))
 WITHDRAWN = ("withdrawn", (1,))  # patients who withdrew after cases were counted first
-OWN = "own_"  # before the names of what a site counts of the finished model with normalisation statistics of its own
-PAIRED = ("paired", (2,))  # cases that it decides rightly with its own alone, and with those of the model alone
 FAILED = ("failed", (1,))  # 1 of a site that could not do what was asked; all else of it is 0 then, or noise that is masked
 
 

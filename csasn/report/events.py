@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
-from csasn.report.types import Facts, Reasons, Result, SurveyTable
+from csasn.report.types import Facts, OwnStatistics, Reasons, Result, SurveyTable
 
 
 def _readable(text: object) -> object:
@@ -145,6 +145,7 @@ class Outcome(Told):
 
     event: Literal["outcome"]
     final: Result | None = None
+    own_statistics: OwnStatistics | None = None
     state_hash: str | None = None
     round: int = 0
     weights_sha256: str | None = None

@@ -6,12 +6,15 @@ from csasn.report.charts import Axis, Chart, IntervalRow, Line, LineChart, RowCh
 from csasn.report.marked import MIB, key_of
 from csasn.report.types import ClassResult, Ends, Report, Result, RoundResult
 
+OWN_NORMALISATION = "the same, normalised by each site's own cases"
 Value = Callable[[RoundResult], float | None]
 
 
 def results_of(report: Report) -> dict[str, tuple[Result, tuple[str, ...]]]:
     """Each model that was tested, by the name that people read: federated, pooled, and each site alone; and its place."""
-    final = {"federated": (report.final, ("final",))} if report.final else {}
+    final: dict[str, tuple[Result, tuple[str, ...]]] = {"federated": (report.final, ("final",))} if report.final else {}
+    if report.own_statistics:
+        final[OWN_NORMALISATION] = report.own_statistics.result, ("own_statistics", "result")
     return final | {_title(name): (result, ("baselines", name)) for name, result in report.baselines.items()}
 
 

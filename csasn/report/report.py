@@ -5,9 +5,17 @@ from collections.abc import Mapping, Sequence
 from csasn import NOTICE, __version__
 from csasn.data.split import SPLITS, TRAIN
 from csasn.measures.blocks import Integers
-from csasn.measures.counts import ClassMetrics, Floats, macro_auroc_interval, metrics_from_counts, resample_aurocs
+from csasn.measures.counts import (
+    OWN,
+    PAIRED,
+    ClassMetrics,
+    Floats,
+    macro_auroc_interval,
+    metrics_from_counts,
+    resample_aurocs,
+)
 from csasn.measures.curves import calibration_error, precision_recall_curve, reliability, roc_curve
-from csasn.measures.intervals import METHODS, auroc_interval, balanced_accuracy_interval, wilson
+from csasn.measures.intervals import METHODS, auroc_interval, balanced_accuracy_interval, paired_difference, wilson
 from csasn.platform.randomness import generator
 from csasn.report.events import (
     BaselineTrained,
@@ -25,7 +33,7 @@ from csasn.report.events import (
     last,
     of_kind,
 )
-from csasn.report.types import ClassResult, Engine, Report, Result, RoundResult, SiteWeight, Status, Totals, Used
+from csasn.report.types import ClassResult, Engine, OwnStatistics, Report, Result, RoundResult, SiteWeight, Status, Totals, Used
 from csasn.study import Study
 from csasn.trust.membership import Membership
 
@@ -57,6 +65,17 @@ def final_metrics(study: Study, counts: Mapping[str, Integers], current_round: i
         confusion=metrics.confusion,
         round=current_round,
     )
+
+
+def own_statistics(study: Study, counts: Mapping[str, Integers], current_round: int) -> OwnStatistics | None:
+    """The same with statistics of the sites' own, beside the released ones; None where a model can have none."""
+    own = {name.removeprefix(OWN): block for name, block in counts.items() if name.startswith(OWN)}
+    if not own:
+        return None
+    more, fewer = counts[PAIRED[0]].tolist()
+    difference, interval = paired_difference(more, fewer, int(own["confusion"].sum()))
+    result = final_metrics(study, own, current_round)
+    return OwnStatistics(result=result, accuracy_difference=difference, accuracy_difference_ci95=interval)
 
 
 def _class_result(rates: ClassMetrics, counts: Mapping[str, Integers], c: int, resampled_S: Floats | None) -> ClassResult:
@@ -112,6 +131,7 @@ def build_report(study: Study, membership: Membership, engine: Engine, events: S
         totals=_totals(rounds, events),
         absent_at_finish=finish.absent if finish else None,
         final=outcome.final if outcome else None,
+        own_statistics=outcome.own_statistics if outcome else None,
         state_hash=outcome.state_hash if outcome else None,
         weights_sha256=outcome.weights_sha256 if outcome else None,
         adjustment=outcome.adjustment if outcome else None,

@@ -47,7 +47,7 @@ def _extremes(final: Result) -> tuple[str, ...]:
 def _gains(report: Report, marked: Marked) -> list[tuple[str, list[Markup]]] | None:
     """Which sites alone the federated model is better than by macro AUROC, and which not; None where nothing can be compared."""
     ours = report.final.macro_auroc if report.final else None
-    alone = {name: told for name, told in results_of(report).items() if name not in ("federated", "pooled")}
+    alone = {name: told for name, told in results_of(report).items() if told[1][0] == "baselines" and name != "pooled"}
     if ours is None or not alone:
         return None
     sides: dict[bool, list[Markup]] = {True: [], False: []}

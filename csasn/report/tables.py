@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich.console import Group
 from rich.table import Table
 
+from csasn.report.figures import OWN_NORMALISATION
 from csasn.report.rates import inconclusive, show_rate, whose_cases
 from csasn.report.report import CONCLUSIVE_CASES
 from csasn.report.types import Report, Result
@@ -15,7 +16,8 @@ def report_tables(report: Report) -> Group:
     absent, whose = report.absent_at_finish, whose_cases(report.absent_at_finish)
     same = f"Federated on test cases of {whose}, others on those of all" if absent else "On the same test cases"
     title = same + (", after the same number of optimiser steps" if report.baselines else "")
-    methods = {"federated": report.final, **report.baselines}
+    own = {OWN_NORMALISATION: report.own_statistics.result} if report.own_statistics else {}
+    methods = {"federated": report.final, **own, **report.baselines}
     return Group(_class_table(report.final, f"Federated model, test cases of {whose}"), _method_table(methods, title))
 
 

@@ -72,6 +72,15 @@ class Result(Facts):
         return sum(map(sum, self.confusion))
 
 
+class OwnStatistics(Facts):
+    """What the model reaches where each site gives it normalisation statistics of its own cases, and by how much more of the same
+    cases it is right then."""
+
+    result: Result
+    accuracy_difference: float
+    accuracy_difference_ci95: Ends
+
+
 class RoundResult(Facts):
     """One accepted round, and what its model reached on validation cases."""
 
@@ -141,6 +150,7 @@ class Report(Facts):
     totals: Totals | None = None
     absent_at_finish: Reasons | None = None
     final: Result | None
+    own_statistics: OwnStatistics | None = None
     state_hash: str | None
     weights_sha256: str | None = None
     adjustment: tuple[float, ...] | None = None

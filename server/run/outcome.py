@@ -8,7 +8,7 @@ from csasn.model.network import Csasn
 from csasn.platform.storage import write_atomically, write_json
 from csasn.privacy.contract import Contract
 from csasn.report.card import model_card
-from csasn.report.report import build_report, final_metrics, run_status
+from csasn.report.report import build_report, final_metrics, own_statistics, run_status
 from csasn.report.types import Engine, Report, SurveyReport
 from server.run.rounds import Finished
 from server.run.run_directory import REPORT, RunDirectory, read_events
@@ -28,10 +28,17 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
     weights, state_hash = _after_the_last_round(directory)
     network.shift_subtype_logits(weights.offset_K)
     save_model(directory.path, study, network, finished.round, weights.adjustment_K, STATISTICS[study.federation.batchnorm])
-    final = None if finished.counts is None else final_metrics(study, finished.counts, finished.round)
     weights_sha256 = str(json.loads((directory.path / DESCRIPTION).read_text(encoding="utf-8"))["weights_sha256"])
-    facts = {"final": final, "state_hash": state_hash, "round": finished.round, "weights_sha256": weights_sha256}
-    directory.event("outcome", **facts, adjustment=weights.adjustment_K.tolist())
+    counts, chosen = finished.counts, finished.round
+    directory.event(
+        "outcome",
+        final=None if counts is None else final_metrics(study, counts, chosen),
+        own_statistics=None if counts is None else own_statistics(study, counts, chosen),
+        state_hash=state_hash,
+        round=chosen,
+        weights_sha256=weights_sha256,
+        adjustment=weights.adjustment_K.tolist(),
+    )
 
 
 def _after_the_last_round(directory: RunDirectory) -> tuple[ClassWeights, str]:
