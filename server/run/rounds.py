@@ -152,7 +152,8 @@ class StudyRun:
         assert replies.sum_P is not None
         summed = Step(replies.sum_P, step_sizes(question.ranges, bits, num_sites), arrived)
         random = fast_generator(self.study.seed, "server rounding", replies.number)
-        step, memory = self.rule.step(summed, state.memory, StepForm(shared, bits, random))
+        last = state.round + 1 == self.study.federation.rounds
+        step, memory = self.rule.step(summed, state.memory, StepForm(shared, bits, random, last))
         self.directory.keep_before()
         apply_step_(state.model, step, shared)
         model_hash = self.contract.state.hash(state.model)
