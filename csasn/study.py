@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from csasn.platform.configuration import Configuration, pattern, read_yaml, set_keys, validate
+from csasn.platform.configuration import Configuration, Grown, pattern, read_yaml, set_keys, validate
 from csasn.platform.labels import check_label, require_distinct
 from csasn.platform.registry import CLASS_WEIGHTINGS, LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_name
+from csasn.recipe import Augmentation, Loss
 
 Name = Annotated[
     str, pattern(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "1 to 63 plain letters, digits, - and _, with a letter or digit first")
@@ -39,19 +40,6 @@ SUBTYPE, MALIGNANCY = "subtype", "malignancy"
 MAX_SITES_8_BITS = 8
 MIN_SECURE_SITES, MAX_SECURE_SITES = 3, 16
 MANIFEST_COLUMNS = ("case_id", "image", "label", "patient_id", "split", "view", "scanner")  # no descriptor may be called so
-
-
-class Grown(Configuration):
-    """A part of the study that has `newer` keys: a study in which they say nothing has the hash, and the models, that it had
-    without them."""
-
-    newer: ClassVar[Mapping[str, object]] = {}
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Without the newer keys that say nothing."""
-        values: dict[str, object] = handler(self)
-        return {key: value for key, value in values.items() if key not in self.newer or value != self.newer[key]}
 
 
 class Task(Configuration):
@@ -84,13 +72,14 @@ class InitialWeights(Configuration):
     vit: BranchWeights = BranchWeights()
 
 
-class Model(Configuration):
+class Model(Grown):
     """CSASN and its switches; each switched-off part is an ablation of the paper.
 
-    Branches in `frozen` keep their initial weights and statistics. Where no augmentation changes the images, each site computes
-    their maps once (csasn/learning/frozen_maps.py).
+    Branches in `frozen` keep their initial weights and statistics. Where nothing changes the images, each site computes their maps
+    once (csasn/learning/frozen_maps.py). With `test_flip` the finished model's logits are the mean over an image and its mirror.
     """
 
+    newer: ClassVar[Mapping[str, object]] = {"test_flip": False}
     profile: NetworkName = "csasn-lite"
     image_size: Annotated[int, Field(ge=32, le=512, multiple_of=16)] | None = None
     efficientnet: bool = True
@@ -102,6 +91,7 @@ class Model(Configuration):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     frozen: tuple[Literal["efficientnet", "vit"], ...] = ()
     initial_weights: InitialWeights = InitialWeights()
+    test_flip: bool = False
 
     @model_validator(mode="after")
     def _some_branch(self) -> Self:
@@ -198,29 +188,20 @@ class ClassWeighting(Configuration):
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
-class Optimiser(Configuration):
-    """AdamW, anew in each round; the schedule runs over rounds."""
+class Optimiser(Grown):
+    """AdamW, anew in each round; the schedule runs over rounds, after `warmup_rounds` in which the rate rises evenly.
 
+    Each layer of a branch learns at `layer_decay` times the rate of the layer behind it, all that is behind the branches at the
+    whole rate (csasn/learning/rates.py).
+    """
+
+    newer: ClassVar[Mapping[str, object]] = {"warmup_rounds": 0, "layer_decay": 1.0}
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
     schedule: Literal["constant", "cosine"] = "cosine"
-
-
-class Augmentation(Configuration):
-    """Random changes of a training image. None changes the aspect: taller-than-wide is a sign of cancer."""
-
-    flip: bool = True
-    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.06
-    scale: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    rotation_deg: Annotated[float, Field(ge=0, le=45)] = 5.0
-    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.1
-
-    @property
-    def changes_images(self) -> bool:
-        """Whether anything is switched on."""
-        return self.flip or any((self.shift, self.scale, self.rotation_deg, self.contrast, self.brightness))
+    warmup_rounds: Annotated[int, Field(ge=0, lt=10_000)] = 0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class Split(Configuration):
@@ -245,10 +226,11 @@ class Study(Grown):
     """study.yaml: the same at every site. A `survey` counts the cases of all sites, and trains nothing
     (csasn/data/survey_tables.py).
 
-    `unit` is what an epoch goes through: each case, or each patient with one case of theirs, drawn anew.
+    `unit` is what an epoch goes through: each case, or each patient with one case of theirs, drawn anew. With `sampling: balanced`
+    it draws as many of them with replacement, each class of the site as often.
     """
 
-    newer: ClassVar[Mapping[str, object]] = {"about": None, "survey": False, "unit": "case"}
+    newer: ClassVar[Mapping[str, object]] = {"about": None, "survey": False, "unit": "case", "loss": {}, "sampling": "plain"}
     name: Name
     about: About | None = None
     survey: bool = False
@@ -260,10 +242,12 @@ class Study(Grown):
     class_weighting: ClassWeighting = ClassWeighting()
     model_selection: Literal["best", "last"] = "best"
     optimiser: Optimiser = Optimiser()
+    loss: Loss = Loss()
     augmentation: Augmentation = Augmentation()
     split: Split = Split()
     images_per_case: Literal["one", "all"] = "one"
     unit: Literal["case", "patient"] = "case"
+    sampling: Literal["plain", "balanced"] = "plain"
     deterministic: bool = True
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
 
@@ -277,6 +261,12 @@ class Study(Grown):
         if self.unit == "patient" and self.images_per_case == "all":
             raise ValueError(
                 "unit patient takes one image of each patient, which images_per_case all cannot: leave one of them out"
+            )
+        if self.sampling == "balanced" and self.images_per_case == "all":
+            raise ValueError("sampling balanced takes one image of a case, which images_per_case all cannot: leave one of them out")
+        if self.optimiser.warmup_rounds >= self.federation.rounds:
+            raise ValueError(
+                f"optimiser.warmup_rounds {self.optimiser.warmup_rounds}, expected fewer than the {self.federation.rounds} rounds"
             )
         if SUBTYPE not in self.tasks:
             raise ValueError("tasks has no subtype, expected subtype and any others")
@@ -298,6 +288,11 @@ class Study(Grown):
         """SHA-256 (hex) of the canonical JSON of every value, defaults included, but for the `newer` keys that say nothing."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether training sees other images than those of the manifest."""
+        return self.augmentation.changes_images or self.loss.mixup > 0
 
     @property
     def of_survey(self) -> "Study":

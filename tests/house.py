@@ -13,9 +13,9 @@ ROOT = Path(__file__).parent.parent
 TOPS = ("csasn", "server", "client")
 # rooms, from the ground up: each imports from those before it alone
 FLOORS = (
-    "csasn/errors", "csasn/platform", "csasn/study", "csasn/site", "csasn/trust", "csasn/measures", "csasn/model", "csasn/data",
-    "csasn/federated", "csasn/learning", "csasn/wire", "csasn/privacy", "csasn/finished", "csasn/phantom", "csasn/report",
-    "csasn/commands",
+    "csasn/errors", "csasn/platform", "csasn/recipe", "csasn/study", "csasn/site", "csasn/trust", "csasn/measures", "csasn/model",
+    "csasn/data", "csasn/federated", "csasn/learning", "csasn/wire", "csasn/privacy", "csasn/finished", "csasn/phantom",
+    "csasn/report", "csasn/commands",
     "server/run", "server/front", "server/flower", "server/simulation", "server/office", "server/evidence", "server/commands",
     "client/worker", "client/trust", "client/doctor", "client/importing", "client/report", "client/flower", "client/service",
     "client/commands",

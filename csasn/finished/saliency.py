@@ -1,7 +1,8 @@
 """Where a model looks: Grad-CAM on the map of its EfficientNet branch, attention rollout through its ViT branch.
 
 Grad-CAM: Selvaraju et al., ICCV 2017, eq. 1-2. Rollout: Abnar & Zuidema, ACL 2020, section 3. Both are hints for a person who looks
-at the picture: neither proves what a decision came from, and a rollout is the same whatever was decided.
+at the picture: neither proves what a decision came from, and a rollout is the same whatever was decided. With `test_flip` a map is
+the mean of that of the image and that of its mirror, mirrored back.
 
 Legend: S side of the image, C channels and h x w positions of a map, T tokens and E heads of the ViT, D numbers a head.
 """
@@ -67,18 +68,7 @@ def gradcam(network: Csasn, image_11SS: Tensor, class_index: int) -> Floats:
     """
     if network.efficientnet is None:
         raise ModelError("the model has no EfficientNet branch, which Grad-CAM looks at", "use attention rollout")
-    with _evaluating(network):
-        with torch.no_grad():
-            known = {"efficientnet": network.efficientnet(image_11SS)}
-            if network.vit is not None:
-                known["vit"] = network.vit(image_11SS)
-        map_1Chw = known["efficientnet"].detach().requires_grad_()
-        with torch.enable_grad():
-            logit = network(image_11SS, known | {"efficientnet": map_1Chw})[SUBTYPE][0, class_index]
-        (gradient_1Chw,) = torch.autograd.grad(logit, map_1Chw)
-    weight_1C11 = gradient_1Chw.double().mean(dim=(2, 3), keepdim=True)
-    cam_hw = torch.relu((weight_1C11 * map_1Chw.detach().double()).sum(dim=1))[0]
-    return _enlarge(cam_hw, image_11SS.shape[-1])
+    return _enlarge(_both_ways(network, image_11SS, lambda image: _cam(network, image, class_index)), image_11SS.shape[-1])
 
 
 def rollout(network: Csasn, image_11SS: Tensor) -> Floats:
@@ -92,10 +82,35 @@ def rollout(network: Csasn, image_11SS: Tensor) -> Floats:
     """
     if network.vit is None or network.vit.grid is None:
         raise ModelError("the model has no ViT branch, which attention rollout goes through", "use Grad-CAM")
+    return _enlarge(_both_ways(network, image_11SS, lambda image: _rolled(network, image)), image_11SS.shape[-1])
+
+
+def _both_ways(network: Csasn, image_11SS: Tensor, map_of: Callable[[Tensor], Tensor]) -> Tensor:
+    map_hw = map_of(image_11SS)
+    return (map_hw + map_of(image_11SS.flip(-1)).flip(-1)) / 2 if network.test_flip else map_hw
+
+
+def _cam(network: Csasn, image_11SS: Tensor, class_index: int) -> Tensor:
+    assert network.efficientnet is not None
+    with _evaluating(network):
+        with torch.no_grad():
+            known = {"efficientnet": network.efficientnet(image_11SS)}
+            if network.vit is not None:
+                known["vit"] = network.vit(image_11SS)
+        map_1Chw = known["efficientnet"].detach().requires_grad_()
+        with torch.enable_grad():
+            logit = network(image_11SS, known | {"efficientnet": map_1Chw})[SUBTYPE][0, class_index]
+        (gradient_1Chw,) = torch.autograd.grad(logit, map_1Chw)
+    weight_1C11 = gradient_1Chw.double().mean(dim=(2, 3), keepdim=True)
+    return torch.relu((weight_1C11 * map_1Chw.detach().double()).sum(dim=1))[0]
+
+
+def _rolled(network: Csasn, image_11SS: Tensor) -> Tensor:
+    assert network.vit is not None
+    assert network.vit.grid is not None
     rolled_TT = roll_out(attention_layers(network, image_11SS))
     num_prefix = network.vit.num_prefix_tokens
-    patches_T = rolled_TT[num_prefix:, num_prefix:].mean(dim=0)
-    return _enlarge(patches_T.reshape(network.vit.grid), image_11SS.shape[-1])
+    return rolled_TT[num_prefix:, num_prefix:].mean(dim=0).reshape(network.vit.grid)
 
 
 def roll_out(layers_TT: list[Tensor]) -> Tensor:

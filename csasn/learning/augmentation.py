@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from csasn.study import Augmentation
+from csasn.learning.scanners import change_scanner
+from csasn.recipe import Augmentation
 
 
 def augment(images_B1HW: Tensor, settings: Augmentation, random: np.random.Generator) -> Tensor:
-    """Flip, rotation, isotropic scale, shift, contrast and brightness, each drawn for each image; values stay in 0..1."""
+    """Flip, rotation, isotropic scale, shift, contrast and brightness, then what scanners differ in, each drawn for each image;
+    values stay in 0..1."""
     num = len(images_B1HW)
     draw = random.uniform(-1, 1, size=(6, num))
     mirror = np.where(settings.flip & (draw[0] < 0), -1.0, 1.0)
@@ -30,4 +32,5 @@ def augment(images_B1HW: Tensor, settings: Augmentation, random: np.random.Gener
     contrast = torch.from_numpy((1 + settings.contrast * draw[3]).astype(np.float32)).to(device)[:, None, None, None]
     brightness = torch.from_numpy((settings.brightness * draw[4]).astype(np.float32)).to(device)[:, None, None, None]
     seen = moved_B1HW > 0  # the frame around the picture stays black
-    return (moved_B1HW * contrast + brightness).clamp(0, 1) * seen
+    shown_B1HW = (moved_B1HW * contrast + brightness).clamp(0, 1) * seen
+    return change_scanner(shown_B1HW, seen, settings, random) if settings.changes_scanner else shown_B1HW

@@ -15,11 +15,11 @@ BATCH_SIZE = 64
 
 @torch.no_grad()
 def with_frozen_maps(network: Csasn, data: SiteData, study: Study) -> SiteData:
-    """`data` with the maps (N, C, h, w) of the frozen branches, in memory; as it is where augmentation changes the images.
+    """`data` with the maps (N, C, h, w) of the frozen branches, in memory; as it is where augmentation or mixup changes the images.
 
     The network must hold the run's weights: those of a frozen branch do not change after that.
     """
-    if study.augmentation.changes_images:
+    if study.changes_images:
         return data
     device = next(network.parameters()).device
     maps = {}

@@ -56,14 +56,14 @@ def measure_moments(
 ) -> dict[str, Integers]:
     """Fixed-point moments over one image of each training case of a site, or of the batches that make up `num_cases` of them.
 
-    Leaves the running statistics changed.
+    An image counts as often as the network looks at it, twice with `test_flip`. Leaves the running statistics changed.
     """
     device = next(network.parameters()).device
     layers = dict(normalisation_layers(network))
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, list[Tensor]] = {name: [] for name in layers}
     hooks = [layer.register_forward_pre_hook(_recorder(name, seen)) for name, layer in layers.items()]
     total = np.zeros((2, sum(layer.num_features for layer in layers.values())), np.int64)
-    num = 0
+    num = done = 0
     network.eval()
     for layer in layers.values():
         layer.train()
@@ -71,10 +71,12 @@ def measure_moments(
         for indices in epoch_batches(data, study, generator(study.seed, "moments", site)):
             images = load_images(data, indices, device).contiguous(memory_format=torch.channels_last)
             run_network(network, images, load_maps(data, indices, device))
-            moments_B2C = torch.cat([seen[name] for name in layers], dim=2)
+            moments_B2C = torch.cat([torch.cat(seen[name]) for name in layers], dim=2)
+            for of_layer in seen.values():
+                of_layer.clear()
             total += (moments_B2C * FIXED_POINT).round().clamp(-LIMIT, LIMIT).long().sum(0).cpu().numpy()
-            num += len(indices)
-            if num_cases is not None and num >= num_cases:
+            num, done = num + len(moments_B2C), done + len(indices)
+            if num_cases is not None and done >= num_cases:
                 break
     finally:
         for hook in hooks:
@@ -83,10 +85,10 @@ def measure_moments(
     return {"num": np.array([num]), "moments": total}
 
 
-def _recorder(name: str, seen: dict[str, Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _recorder(name: str, seen: dict[str, list[Tensor]]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x_BCHW = inputs[0].double()
-        seen[name] = torch.stack([x_BCHW.mean(dim=(2, 3)), x_BCHW.square().mean(dim=(2, 3))], dim=1)
+        seen[name].append(torch.stack([x_BCHW.mean(dim=(2, 3)), x_BCHW.square().mean(dim=(2, 3))], dim=1))
 
     return record
 

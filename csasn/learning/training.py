@@ -12,13 +12,15 @@ from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import TrainingError
 from csasn.learning.augmentation import augment
 from csasn.learning.loss import LossTerms, count_labelled, multitask_loss
+from csasn.learning.mixup import Target, mix
 from csasn.learning.objectives.objective import LocalObjective
+from csasn.learning.rates import layer_groups, learning_rate
+from csasn.learning.sampling import balanced_cases
 from csasn.model.state import normalisation_layers
 from csasn.platform.randomness import derive_seed, generator
-from csasn.study import Optimiser, Study
+from csasn.study import Study
 
 Indices = NDArray[np.int64]
-SMALLEST_RATE_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,6 @@ class LocalResult:
     num_steps: int
 
 
-def learning_rate(settings: Optimiser, current_round: int, num_rounds: int) -> float:
-    """The rate of a round, 1-based: constant, or half a cosine over the rounds down to 5 %."""
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    cosine = (1 + np.cos(np.pi * (current_round - 1) / num_rounds)) / 2
-    return settings.learning_rate * float(SMALLEST_RATE_SHARE + (1 - SMALLEST_RATE_SHARE) * cosine)
-
-
 def num_epoch_images(data: SiteData, study: Study) -> int:
     """How many images an epoch goes through: see `epoch_batches`."""
     cases = data.cases(TRAIN)
@@ -70,15 +64,17 @@ def num_epoch_steps(num_images: int, batch_size: int) -> int:
     return -(-num_images // batch_size)
 
 
-def epoch_batches(data: SiteData, study: Study, random: np.random.Generator) -> Iterator[Indices]:
+def epoch_batches(data: SiteData, study: Study, random: np.random.Generator, balanced: bool = False) -> Iterator[Indices]:
     """Image indices of an epoch's batches, of nearly equal size: each training case once, or each of its images.
 
-    Where the study's unit is the patient, one case of each, drawn anew in each epoch.
+    Where the study's unit is the patient, one case of each, drawn anew in each epoch. If `balanced`, as many of them by class.
     """
     cases = random.permutation(data.cases(TRAIN))
     if study.unit == "patient":
         _, first = np.unique(data.patients_of(cases), return_index=True)  # of a random order: any of the patient's cases
         cases = random.permutation(cases[first])  # they were in the order of patients
+    if balanced:
+        cases = balanced_cases(data, cases, random)
     if study.images_per_case == "one":
         images = np.array([random.choice(data.images_of(int(case))) for case in cases], dtype=np.int64)
     else:
@@ -122,7 +118,8 @@ def train_locally(
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     received = [parameter.detach().clone() for parameter in parameters]
     rate = learning_rate(study.optimiser, plan.round, study.federation.rounds)
-    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=study.optimiser.weight_decay, fused=True)
+    groups = layer_groups(network, parameters, study.optimiser.layer_decay, rate)
+    optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=study.optimiser.weight_decay, fused=True)
     random = generator(study.seed, "train", plan.site, plan.draws)
     losses = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -147,13 +144,14 @@ def train_locally(
 
 
 def _batches(data: SiteData, study: Study, plan: LocalPlan, random: np.random.Generator) -> Iterator[Indices]:
+    balanced = study.sampling == "balanced"
     if plan.num_steps is None:
         for _ in range(study.federation.local_epochs):
-            yield from epoch_batches(data, study, random)
+            yield from epoch_batches(data, study, random, balanced)
         return
     left = plan.num_steps
     while left:
-        for batch in epoch_batches(data, study, random):
+        for batch in epoch_batches(data, study, random, balanced):
             if left:
                 left -= 1
                 yield batch
@@ -174,6 +172,9 @@ def _accumulate_gradient(
     if study.augmentation.changes_images:
         images_B1HW = augment(images_B1HW, study.augmentation, random)
     labels, maps = load_labels(data, indices, device), load_maps(data, indices, device)
+    targets: list[Target] = [(1.0, labels)]
+    if study.loss.mixup:
+        images_B1HW, targets = mix(images_B1HW, labels, study.loss.mixup, random)
     num_labelled = count_labelled(labels)
     num_parts = -(-len(indices) // (plan.micro_batch or len(indices)))
     ends = [len(indices) * part // num_parts for part in range(num_parts + 1)]  # of nearly equal size, as the batches are
@@ -182,7 +183,11 @@ def _accumulate_gradient(
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             given = images_B1HW[part].contiguous(memory_format=torch.channels_last)
             logits = run_network(network, given, {name: known[part] for name, known in maps.items()})
-        loss = multitask_loss(logits, {task: values[part] for task, values in labels.items()}, terms, num_labelled)
+        losses = [
+            share * multitask_loss(logits, {task: values[part] for task, values in of.items()}, terms, num_labelled)
+            for share, of in targets
+        ]
+        loss = torch.stack(losses).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total

@@ -1,5 +1,7 @@
 """A branch as a feature map: images in 0..1 in, (B, C, H, W) out, normalised as the branch was pretrained."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,17 @@ class Branch(nn.Module):
         if features.ndim == 3:
             return self._fold(features)
         return features if self.is_map else features.permute(0, 3, 1, 2)  # windows leave the channels last
+
+    def layers_behind(self) -> Iterator[tuple[nn.Parameter, int]]:
+        """Each parameter with how many layers of the whole network lie behind its own: 1 in the last layer of the branch.
+
+        Layers are those that timm tells apart, a block each.
+        """
+        matcher = self.net.group_matcher(coarse=False)  # type: ignore[operator]  # timm is not typed
+        layers: dict[str, int] = import_timm().models.group_parameters(self.net, matcher, reverse=True)
+        num_layers = 1 + max(layers.values())
+        for name, parameter in self.net.named_parameters():
+            yield parameter, num_layers - layers[name]
 
     def _fold(self, tokens_BTC: Tensor) -> Tensor:
         assert self.grid is not None

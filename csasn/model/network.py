@@ -47,6 +47,7 @@ class Csasn(nn.Module):
         self.classifier = MultiscaleClassifier(channels, profile.num_features, widths, model.dropout)
         self.heads = TaskHeads(profile.num_features, num_values)
         self.frozen = model.frozen
+        self.test_flip = model.test_flip
 
     def train(self, mode: bool = True) -> Self:
         """As torch's, but a frozen branch keeps evaluating."""
@@ -69,7 +70,17 @@ class Csasn(nn.Module):
         return torch.cat([maps[0], *(F.adaptive_avg_pool2d(other, (height, width)) for other in maps[1:])], dim=1)
 
     def forward(self, image_B1HW: Tensor, known: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Grey images in 0..1 (B, 1, S, S), and maps of frozen branches that are known -> {task: logits (B, values)}."""
+        """Grey images in 0..1 (B, 1, S, S), and maps of frozen branches that are known -> {task: logits (B, values)}.
+
+        With `test_flip`, and unless it trains, the mean over each image and its mirror: whatever decides by this network does.
+        """
+        logits = self._answer(image_B1HW, known)
+        if self.training or not self.test_flip:
+            return logits
+        of_mirror = self._answer(image_B1HW.flip(-1), None)
+        return {task: (logits[task] + of_mirror[task]) / 2 for task in logits}
+
+    def _answer(self, image_B1HW: Tensor, known: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         pooled_BC = self.attention(self.forward_features(image_B1HW, known)).mean(dim=(2, 3))
         with torch.autocast(pooled_BC.device.type, enabled=False):  # bf16 logits would tie scores that differ
             logits: dict[str, Tensor] = self.heads(self.classifier(pooled_BC.float()))

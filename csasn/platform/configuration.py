@@ -4,10 +4,10 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from csasn.errors import ConfigurationError
@@ -18,6 +18,19 @@ class Configuration(BaseModel):
     """Base of every configuration model: frozen, no unknown keys, no silent conversion of types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Grown(Configuration):
+    """A part of the study that has `newer` keys: a study in which they say nothing has the hash, and the models, that it had
+    without them."""
+
+    newer: ClassVar[Mapping[str, object]] = {}
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Without the newer keys that say nothing."""
+        values: dict[str, object] = handler(self)
+        return {key: value for key, value in values.items() if key not in self.newer or value != self.newer[key]}
 
 
 C = TypeVar("C", bound=Configuration)

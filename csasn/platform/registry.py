@@ -20,6 +20,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     SERVER_RULES: {
         "fedavg": "csasn.federated.server_rules.fedavg:FEDAVG",
         "fedavgm": "csasn.federated.server_rules.fedavgm:FEDAVGM",
+        "averaged": "csasn.federated.server_rules.averaged:AVERAGED",
     },
     LOCAL_OBJECTIVES: {
         "fedprox": "csasn.learning.objectives.fedprox:FEDPROX",

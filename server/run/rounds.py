@@ -163,7 +163,8 @@ class StudyRun:
         assert replies.sum_P is not None
         summed = Step(replies.sum_P, step_sizes(question.ranges, bits, num_sites), arrived)
         random = fast_generator(self.study.seed, "server rounding", replies.number)
-        step, memory = self.rule.step(summed, state.memory, StepForm(shared, bits, random))
+        last = state.round + 1 == self.study.federation.rounds
+        step, memory = self.rule.step(summed, state.memory, StepForm(shared, bits, random, last))
         self.directory.keep_before()
         self.contract.move_(state.model, step)
         model_hash = self.contract.state.hash(state.model)

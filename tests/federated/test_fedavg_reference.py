@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from csasn.data.cases import load_site_data
 from csasn.learning.augmentation import augment
-from csasn.learning.training import epoch_batches, learning_rate
+from csasn.learning.rates import learning_rate
+from csasn.learning.training import epoch_batches
 from csasn.model.initial_weights import initial_network
 from csasn.model.profiles import image_size
 from csasn.platform.randomness import derive_seed, fast_generator, generator

@@ -39,6 +39,7 @@ GROUP = {"federation": {"sites": ["centerA"], "batchnorm": "group"}}
 SINGLE = {
     "efficientnet alone": {"profile": "csasn-test", "image_size": 32, "vit": False},
     "vit alone": {"profile": "csasn-test", "image_size": 48, "efficientnet": False},
+    "both sides": {"profile": "csasn-test", "image_size": 32, "test_flip": True},
 }
 
 
@@ -127,7 +128,7 @@ def test_onnxruntime_answers_as_torch_does_for_batches_of_any_size(model, reques
 
 
 @pytest.mark.parametrize("variant", list(SINGLE))
-def test_onnxruntime_answers_as_torch_does_for_a_single_branch(variant, tmp_path):
+def test_onnxruntime_answers_as_torch_does_for_a_single_branch_and_for_both_sides_of_an_image(variant, tmp_path):
     parity = export(tmp_path, make_study(model=SINGLE[variant]))
     assert 0 < parity.probability < 1e-5
     assert 0 < parity.logit < 1e-4

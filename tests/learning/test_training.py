@@ -18,10 +18,10 @@ from csasn.errors import TrainingError
 from csasn.learning.augmentation import augment
 from csasn.learning.loss import multitask_loss
 from csasn.learning.objectives.fedprox import FedProx
+from csasn.learning.rates import learning_rate
 from csasn.learning.training import (
     LocalPlan,
     epoch_batches,
-    learning_rate,
     load_images,
     load_labels,
     num_epoch_steps,

@@ -25,11 +25,13 @@ LEFT_OVER = "left-over"  # the name of what quantising the step left over
 
 @dataclass(frozen=True)
 class StepForm:
-    """How a step is written: places of the tensors, bits of a value, and the generator of stochastic rounding."""
+    """How a step is written: places of the tensors, bits of a value, and the generator of stochastic rounding; `last` of the run
+    or not."""
 
     segments: tuple[Segment, ...]
     bits: int
     random: np.random.Generator
+    last: bool = False
 
 
 class ServerRule(Configuration):
