@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from csasn.platform.configuration import Configuration, Grown, pattern, read_yaml, set_keys, validate
 from csasn.platform.labels import check_label, require_distinct
-from csasn.platform.registry import CLASS_WEIGHTINGS, LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_name
+from csasn.platform.registry import CLASS_WEIGHTINGS, LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_name, load
 from csasn.recipe import Augmentation, Loss
 
 Name = Annotated[
@@ -35,6 +35,7 @@ ServerRuleName = Annotated[str, AfterValidator(partial(check_name, SERVER_RULES)
 LocalObjectiveName = Annotated[str, AfterValidator(partial(check_name, LOCAL_OBJECTIVES))]
 ClassWeightingName = Annotated[str, AfterValidator(partial(check_name, CLASS_WEIGHTINGS))]
 NetworkName = Annotated[str, AfterValidator(partial(check_name, NETWORKS))]
+OPTIONS = {"server_options": (SERVER_RULES, "server_rule"), "local_options": (LOCAL_OBJECTIVES, "local_objective")}
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
 MAX_SITES_8_BITS = 8
@@ -144,6 +145,18 @@ class Federation(Grown):
     max_partial_rounds: Share = Field(default_factory=_partial_by_default)
     loss_guard: Annotated[float, Field(gt=1)] | None = 2.0
     on_loss: Literal["withhold", "reveal"] = "withhold"
+
+    @field_validator(*OPTIONS)
+    @classmethod
+    def _known(cls, options: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        """Options of the rule or objective that is named, which is loaded where there are any."""
+        group, key = OPTIONS[str(info.field_name)]
+        if own := sorted(options.keys() & cls.model_fields):
+            raise ValueError(f"holds {', '.join(own)}, which the federation has as a key of its own: write it there")
+        if options and key in info.data:  # else its name is at fault
+            entry = load(group, info.data[key], Configuration)
+            entry.model_validate(dict(entry) | options)
+        return options
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -10,6 +10,7 @@ from pathlib import Path
 from client.trust.prose import render_lines
 from csasn.data.survey_tables import SMALLEST_SUM, tables_of
 from csasn.errors import ConfigurationError, TrustError
+from csasn.federated.server_rules.rule import in_words
 from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.platform.storage import write_json
 from csasn.site import Site
@@ -105,6 +106,7 @@ def review(site: Site, study: Study, membership: Membership) -> list[str]:
         secrecy=SECURE if study.federation.secure_aggregation else PLAIN,
         tables=tables_of(study) if study.survey else (),
         smallest_sum=SMALLEST_SUM,
+        server_rule=in_words(study.federation),
         options_of=lambda options: f" ({', '.join(f'{name} {value}' for name, value in options.items())})" if options else "",
         fingerprint_of=lambda member: fingerprint(bytes.fromhex(member.identity or "")),
     )

@@ -56,5 +56,4 @@ def _factors(step: Step) -> Floats64:
 def _moves(step: Step, segments: Sequence[Segment]) -> Iterator[tuple[slice, Floats32]]:
     """The place of each tensor, and x · Δ / Σ p there."""
     for segment, factor in zip(segments, _factors(step), strict=True):
-        part = slice(segment.start, segment.stop)
-        yield part, np.multiply(step.sum_P[part], factor, dtype=np.float64).astype(np.float32)
+        yield segment.part, np.multiply(step.sum_P[segment.part], factor, dtype=np.float64).astype(np.float32)

@@ -108,7 +108,7 @@ def first_ranges(segments: Sequence[Segment], state: Floats32) -> Floats64:
 
 
 def _first_range(segment: Segment, state: Floats32) -> float:
-    if segment.name.endswith(("running_mean", "running_var")):
+    if segment.is_statistic:
         return max(1.0, 2 * largest_magnitude(state[segment.start : segment.stop]))
     return FIRST_RANGE
 

@@ -14,6 +14,16 @@ class Segment:
     start: int
     stop: int
 
+    @property
+    def part(self) -> slice:
+        """Where it lies."""
+        return slice(self.start, self.stop)
+
+    @property
+    def is_statistic(self) -> bool:
+        """Whether it is a running statistic of normalisation, which is measured and not trained."""
+        return self.name.endswith(("running_mean", "running_var"))
+
 
 def segments_of(shapes: Mapping[str, tuple[int, ...]], start: int = 0) -> tuple[Segment, ...]:
     """Segments for tensors of these shapes, sorted by name, the first at `start`."""

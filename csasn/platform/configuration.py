@@ -138,10 +138,12 @@ def validate(model: type[C], data: Mapping[str, object], source: str) -> C:
 
 
 def _without_consequences(found: list[ErrorDetails]) -> list[ErrorDetails]:
-    """The faults, without lists that are too short since their entries are at fault."""
+    """The faults, without what follows from others: lists that are too short since their entries are at fault, and defaults."""
     places = [fault["loc"] for fault in found]
 
     def follows(fault: ErrorDetails) -> bool:
+        if fault["type"] == "default_factory_not_called":
+            return True
         size = len(fault["loc"])
         return fault["type"] == "too_short" and any(len(place) > size and place[:size] == fault["loc"] for place in places)
 

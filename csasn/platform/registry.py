@@ -21,6 +21,9 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "fedavg": "csasn.federated.server_rules.fedavg:FEDAVG",
         "fedavgm": "csasn.federated.server_rules.fedavgm:FEDAVGM",
         "averaged": "csasn.federated.server_rules.averaged:AVERAGED",
+        "fedadagrad": "csasn.federated.server_rules.fedadagrad:FEDADAGRAD",
+        "fedadam": "csasn.federated.server_rules.fedadam:FEDADAM",
+        "fedyogi": "csasn.federated.server_rules.fedyogi:FEDYOGI",
     },
     LOCAL_OBJECTIVES: {
         "fedprox": "csasn.learning.objectives.fedprox:FEDPROX",

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from csasn.errors import ConfigurationError, TrainingError
+from csasn.errors import TrainingError
 from csasn.federated.aggregate import apply_step_, largest_moves, mean_update
 from csasn.federated.messages import Step
 from csasn.federated.quantise import largest_magnitude
 from csasn.federated.server_rules.fedavg import FEDAVG
 from csasn.federated.server_rules.fedavgm import FedAvgM
-from csasn.federated.server_rules.rule import LEFT_OVER, StepForm, quantise_step, server_rule
+from csasn.federated.server_rules.rule import LEFT_OVER, StepForm, in_words, quantise_step, server_rule
 from csasn.model.segments import segments_of
 from csasn.study import Federation
 
@@ -102,8 +102,15 @@ def test_momentum_of_zero_moves_by_the_mean_but_for_rounding():
     np.testing.assert_allclose(mean_update(step, SEGMENTS), mean_update(summed(5), SEGMENTS), rtol=0, atol=1e-8)
 
 
-def test_options_of_the_study_are_those_of_the_rule():
+def test_options_of_the_study_are_those_of_the_rule_and_the_others_are_as_they_were(monkeypatch):
     rule = server_rule(federation(server_rule="fedavgm", server_options={"momentum": 0.5}))
     assert rule == FedAvgM(momentum=0.5, learning_rate=1.0)
-    with pytest.raises(ConfigurationError, match=r"momentum is 1\.0: expected less than 1"):
-        server_rule(federation(server_rule="fedavgm", server_options={"momentum": 1.0}))
+    monkeypatch.setattr("csasn.federated.server_rules.rule.load", lambda *_: FedAvgM(learning_rate=0.3))
+    assert server_rule(federation(server_options={})) == FedAvgM(learning_rate=0.3)
+
+
+def test_a_rule_is_told_in_words_with_all_its_options():
+    assert in_words(federation()) == "fedavg: the model moves by the mean of the sites' updates"
+    told = in_words(federation(server_rule="fedadam", server_options={"beta2": 0.5}))
+    assert told.startswith("fedadam: each weight moves by")
+    assert told.endswith("(learning_rate 0.01, beta1 0.9, tau 0.001, beta2 0.5)")

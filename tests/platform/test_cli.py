@@ -143,6 +143,17 @@ def test_help_does_not_load_torch():
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
 
 
+def test_a_study_with_options_of_a_rule_of_the_server_is_read_without_torch(tmp_path):
+    (tmp_path / "study.yaml").write_text(
+        "{name: a, classes: [b, c], federation: {sites: [d], server_rule: fedadam, server_options: {tau: 0.01}}}"
+    )
+    program = (
+        "import sys, csasn.study, pathlib; before = 'numpy' in sys.modules; csasn.study.read_study(pathlib.Path(sys.argv[1]));"
+        "sys.exit(before or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, tmp_path / "study.yaml"], check=False).returncode == 0
+
+
 def test_server_start_and_status_do_without_torch():
     """`server start` stays in memory for weeks, beside a run that needs it."""
     program = (

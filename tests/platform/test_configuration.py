@@ -59,6 +59,22 @@ def written(tmp_path, **changes):
         ({"federation": {"sites": list("abc"), "loss_guard": 1.0}}, r"federation\.loss_guard is 1\.0: expected more than 1"),
         ({"federation": {"sites": list("abc"), "upload_bits": 32}}, r"upload_bits 32 is for comparisons, expected 16 or 8"),
         ({"federation": {"sites": list("abc"), "on_loss": "reveal"}}, r"on_loss reveal shows counts of fewer than all sites"),
+        (
+            {"federation": {"sites": ["a"], "server_rule": "fedadam", "server_options": {"beta1": 1, "beta3": 0.5}}},
+            r"study\.yaml: federation\.server_options\.beta1 is 1\.0: expected less than 1.*beta3 is not a known key",
+        ),
+        (
+            {"federation": {"sites": ["a"], "server_options": {"momentum": 0.5}}},
+            r"study\.yaml: federation\.server_options\.momentum is not a known key \(line [0-9]+\)$",  # and nothing that follows
+        ),
+        (
+            {"federation": {"sites": ["a"], "local_options": {"nu": 0.5}}},
+            r"study\.yaml: federation\.local_options\.nu is not a known key",
+        ),
+        (
+            {"federation": {"sites": ["a"], "local_options": {"proximal_mu": 0.5}}},
+            r"federation\.local_options holds proximal_mu, which the federation has as a key of its own: write it there",
+        ),
         ({"classes": ["benign"]}, r"classes is \['benign'\]"),
         ({"classes": ["benign", "benign"]}, r"names a class twice"),
         ({"malignant": ["FTC"]}, r"malignant \['FTC'\] is not among classes"),

@@ -69,6 +69,24 @@ def ended(pid):
         return True
 
 
+def kill_in_mid_round_and_resume(hospitals, out):
+    process = begin(hospitals, out)
+    wait_for(out, mid_round_2, process)
+    workers = workers_of(process.pid)
+    assert workers
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+    deadline = time.monotonic() + 20
+    while not all(ended(worker) for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlived the coordinator"
+        time.sleep(0.05)
+    assert not (out / "report.json").exists()
+    again = simulate(hospitals, out, "--resume")
+    assert again.returncode == 0, again.stderr
+
+
 def mid_round_2(event):
     return event["event"] == "train-started" and event["round"] == 2
 
@@ -111,23 +129,18 @@ def test_the_engine_gives_the_bits_of_the_federation_without_processes(reference
 
 @pytest.mark.slow  # tests/e2e/test_kills.py does it twelve times, tests/run/test_rounds.py without processes
 def test_killed_in_mid_round_and_resumed_gives_the_same_bits(reference, small, tmp_path):
-    out = tmp_path / "run"
-    process = begin(small, out)
-    wait_for(out, mid_round_2, process)
-    workers = workers_of(process.pid)
-    assert workers
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    process.stderr.close()
-    deadline = time.monotonic() + 20
-    while not all(ended(worker) for worker in workers):
-        assert time.monotonic() < deadline, "a worker outlived the coordinator"
-        time.sleep(0.05)
-    assert not (out / "report.json").exists()
-    again = simulate(small, out, "--resume")
-    assert again.returncode == 0, again.stderr
-    assert state_hash(out) == state_hash(reference[0])
+    kill_in_mid_round_and_resume(small, tmp_path / "run")
+    assert state_hash(tmp_path / "run") == state_hash(reference[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["fedadagrad", "fedadam", "fedyogi"])
+def test_also_what_a_rule_of_the_server_remembers_outlives_a_kill(rule, tmp_path, write_small_hospitals, local_federation):
+    write_small_hospitals(tmp_path / "hospitals", federation={"rounds": ROUNDS, "server_rule": rule})
+    undisturbed = local_federation(tmp_path / "hospitals", tmp_path / "runs" / "undisturbed")
+    undisturbed.run()
+    kill_in_mid_round_and_resume(tmp_path / "hospitals", tmp_path / "run")
+    assert state_hash(tmp_path / "run") == undisturbed.state_hash()
 
 
 def test_a_killed_worker_is_started_anew_and_the_bits_are_the_same(reference, small, tmp_path):

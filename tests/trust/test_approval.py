@@ -60,7 +60,14 @@ def test_approval_says_in_plain_words_what_leaves_and_who_takes_part(federation)
     membership = federation.enroll_all()
     said = federation.approve("centerA", membership)
     assert PLAIN in said
-    for words in ("up to 2", "leaves this site in every round", "at most 16 bits", "never leaves: images", "(this site)"):
+    for words in (
+        "up to 2",
+        "leaves this site in every round",
+        "at most 16 bits",
+        "never leaves: images",
+        "(this site)",
+        "server by fedavg: the model moves",
+    ):
         assert words in said
     for site, enrolment in federation.enrolments.sites().items():
         assert site in said

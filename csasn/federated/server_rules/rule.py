@@ -6,15 +6,16 @@ of the rule. csasn/SPEC.md, "Model as a step", holds the equations. P is the num
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
+from csasn.errors import ConfigurationError
 from csasn.federated.aggregate import mean_update
 from csasn.federated.messages import Step
 from csasn.federated.quantise import Floats32, Scale, integer_type, largest_magnitude, largest_sum, quantise
 from csasn.model.segments import Segment
-from csasn.platform.configuration import Configuration, validate
+from csasn.platform.configuration import Configuration
 from csasn.platform.registry import SERVER_RULES, load
 from csasn.study import Federation
 from csasn.trust.membership import WEIGHT_UNITS
@@ -35,18 +36,30 @@ class StepForm:
 
 
 class ServerRule(Configuration):
-    """A rule of the server; its fields are the options that a study may give. Most rules define `move` alone."""
+    """A rule of the server: it defines `move` or, where nothing shall be rounded, `step`. Its fields are the options that a study
+    may give, `words` what it does."""
 
-    def configured(self, federation: Federation) -> Self:
-        """This rule with the study's options.
+    words: ClassVar[str] = "a rule that an installed package brings"
+
+    def model_post_init(self, context: object, /) -> None:  # noqa: ARG002 - as pydantic calls it
+        """Refuses a rule that does nothing.
 
         Raises:
-            ConfigurationError: it has no such option, or not with that value.
+            ConfigurationError: it defines neither.
         """
-        return validate(type(self), federation.server_options, "federation.server_options")
+        kind = type(self)
+        if kind.move is ServerRule.move and kind.step is ServerRule.step:
+            raise ConfigurationError(
+                f"the rule {kind.__name__} defines neither move nor step, expected one of them", "see its package"
+            )
+
+    def configured(self, federation: Federation) -> Self:
+        """This rule with the study's options, which were checked when the study was read."""
+        return self.model_validate(dict(self) | federation.server_options)
 
     def step(self, summed: Step, memory: Memory, form: StepForm) -> tuple[Step, Memory]:
-        """The step of a round, and what the rule remembers after it.
+        """The step of a round, and what the rule remembers after it. Running statistics, where they are shared, take their mean:
+        they are measured, so that a rule of training has nothing to say on them.
 
         Args:
             summed: the sum of the updates that arrived, as a step: that to their mean.
@@ -57,12 +70,15 @@ class ServerRule(Configuration):
             TrainingError: a value is not finite.
         """
         own = {name: array_P for name, array_P in memory.items() if name != LEFT_OVER}
-        move_P, after = self.move(mean_update(summed, form.segments), own)
+        mean_P = mean_update(summed, form.segments)
+        move_P, after = self.move(mean_P, own)
+        for part in (segment.part for segment in form.segments if segment.is_statistic):
+            move_P[part] = mean_P[part]
         step, left_over_P = quantise_step(move_P, memory.get(LEFT_OVER, np.zeros_like(move_P)), form)
         return step, {**after, LEFT_OVER: left_over_P}
 
     def move(self, mean_P: Floats32, memory: Memory) -> tuple[Floats32, Memory]:
-        """How the model shall move (P,) after a mean update (P,), and what the rule remembers; both are new arrays."""
+        """How the model shall move (P,) after a mean update (P,), and what the rule remembers; all are new arrays."""
         raise NotImplementedError
 
 
@@ -70,9 +86,20 @@ def server_rule(federation: Federation) -> ServerRule:
     """The rule that the study names, with its options.
 
     Raises:
-        ConfigurationError: see `load` and `ServerRule.configured`.
+        ConfigurationError: see `load`.
     """
     return load(SERVER_RULES, federation.server_rule, ServerRule).configured(federation)
+
+
+def in_words(federation: Federation) -> str:
+    """The rule that the study names, what it does, and all its options, for people who approve it.
+
+    Raises:
+        ConfigurationError: see `load`.
+    """
+    rule = server_rule(federation)
+    options = ", ".join(f"{name} {value}" for name, value in rule)
+    return f"{federation.server_rule}: {rule.words}" + (f" ({options})" if options else "")
 
 
 def quantise_step(move_P: Floats32, left_over_P: Floats32, form: StepForm) -> tuple[Step, Floats32]:
@@ -81,8 +108,7 @@ def quantise_step(move_P: Floats32, left_over_P: Floats32, form: StepForm) -> tu
     The step size of each tensor follows from its own largest value, so that nothing is clipped.
     """
     largest = largest_sum(form.bits, 0)
-    parts = [slice(segment.start, segment.stop) for segment in form.segments]
-    ranges = np.array([largest_magnitude(move_P[part] + left_over_P[part]) for part in parts], np.float64)
+    ranges = np.array([largest_magnitude(move_P[s.part] + left_over_P[s.part]) for s in form.segments], np.float64)
     sizes = np.where(ranges > 0, ranges / largest, 1.0)
     scale = Scale(form.segments, sizes, WEIGHT_UNITS, largest, integer_type(form.bits))
     written = quantise(move_P.copy(), left_over_P, scale, form.random)
