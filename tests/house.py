@@ -15,7 +15,7 @@ TOPS = ("csasn", "server", "client")
 FLOORS = (
     "csasn/errors", "csasn/platform", "csasn/recipe", "csasn/study", "csasn/site", "csasn/trust", "csasn/measures", "csasn/model",
     "csasn/data", "csasn/federated", "csasn/learning", "csasn/wire", "csasn/privacy", "csasn/finished", "csasn/phantom",
-    "csasn/report", "csasn/commands",
+    "csasn/report", "csasn/api", "csasn/commands",
     "server/run", "server/front", "server/flower", "server/simulation", "server/office", "server/evidence", "server/commands",
     "client/worker", "client/trust", "client/doctor", "client/importing", "client/report", "client/flower", "client/service",
     "client/commands",
@@ -73,9 +73,17 @@ def imports(path: Path) -> tuple[Import, ...]:
 
 
 def file_arrows() -> dict[str, set[str]]:
-    """For each module of the product those of it that it imports, wherever in it, for types alone or not."""
+    """For each module of the product those of it that it imports, wherever in it, for types alone or not.
+
+    Of a package itself, whose `__init__.py` every module of it imports, only what is imported at once: what it shows of them when
+    it is asked is no circle.
+    """
     known = {module_of(path) for path in sources()}
-    return {module_of(path): {one.module for one in imports(path)} & known - {module_of(path)} for path in sources()}
+    return {
+        module_of(path): {one.module for one in imports(path) if module_of(path) not in TOPS or (one.running and not one.inside)}
+        & known - {module_of(path)}
+        for path in sources()
+    }
 
 
 def room_arrows() -> dict[str, set[str]]:

@@ -9,6 +9,7 @@ from csasn.commands.predict import predict
 from csasn.commands.training import evaluate, phantom, train
 from csasn.platform import terminal
 from csasn.platform.terminal import Command, program
+from csasn.platform.threads import sleep_while_waiting
 
 PROGRAM = program(
     "csasn",
@@ -27,4 +28,5 @@ PROGRAM = program(
 
 def main() -> NoReturn:
     """Entry point of the command."""
+    sleep_while_waiting()
     terminal.main(PROGRAM)

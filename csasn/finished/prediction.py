@@ -32,6 +32,20 @@ class ImagePrediction:
     square: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def row(self) -> dict[str, str | float | None]:
+        """What is known of it, flat: image, decision, most_probable, p_<class> of each class, notes, error."""
+        found, error = self.prediction, self.fault.message if self.fault else None
+        probabilities = {f"p_{name}": value for name, value in found.probabilities.items()} if found else {}
+        return {
+            "image": str(self.path),
+            "decision": found.decision if found else None,
+            "most_probable": found.most_probable if found else None,
+            **probabilities,
+            "notes": "; ".join(self.notes),
+            "error": error,
+        }
+
 
 def load_classifier(path: Path) -> tuple[Classifier, ModelInfo]:
     """A model in either form, safetensors or ONNX, and its description; `path` is their folder, or one of the files.
@@ -96,14 +110,12 @@ def prediction_facts(item: ImagePrediction) -> dict[str, object]:
 
 def prediction_rows(items: Sequence[ImagePrediction], classes: Sequence[str]) -> list[list[str]]:
     """Header and a row a file, for CSV."""
-    rows = [["image", "decision", "most_probable", *(f"p_{name}" for name in classes), "notes", "error"]]
-    for item in items:
-        if (found := item.prediction) is None:
-            rows.append([str(item.path), "", "", *("" for _ in classes), "", item.fault.message if item.fault else ""])
-        else:
-            probabilities = (f"{found.probabilities[name]:.6f}" for name in classes)
-            rows.append([str(item.path), found.decision, found.most_probable, *probabilities, "; ".join(item.notes), ""])
-    return rows
+    header = ["image", "decision", "most_probable", *(f"p_{name}" for name in classes), "notes", "error"]
+    return [header, *([_cell(item.row.get(name)) for name in header] for item in items)]
+
+
+def _cell(value: str | float | None) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else value or ""
 
 
 def evaluate_sites(network: Csasn, info: ModelInfo, sites: Mapping[str, Site], split: str) -> dict[str, Integers]:

@@ -50,6 +50,16 @@ class ClassResult(Facts):
     ece: float | None = None
     reliability: tuple[tuple[float, float, int], ...] | None = None
 
+    @property
+    def flat(self) -> dict[str, float | None]:
+        """All but the curves; the ends of an interval as two values."""
+        found: dict[str, float | None] = {}
+        for name in ("recall", "precision", "f1", "auroc", "support", "ece"):
+            found[name] = getattr(self, name)
+            if f"{name}_ci95" in type(self).model_fields:
+                found[f"{name}_low"], found[f"{name}_high"] = getattr(self, f"{name}_ci95") or (None, None)
+        return found
+
 
 class Result(Facts):
     """What a model reached on test cases; `confusion` has a row for each true class."""
@@ -70,6 +80,11 @@ class Result(Facts):
     def num_cases(self) -> int:
         """Of all classes together."""
         return sum(map(sum, self.confusion))
+
+    @property
+    def rows(self) -> list[dict[str, str | float | None]]:
+        """A flat row a class, for a data frame: rates, the ends of their intervals as <rate>_low and <rate>_high, support."""
+        return [{"class": name, **rates.flat} for name, rates in self.per_class.items()]
 
 
 class OwnStatistics(Facts):

@@ -28,7 +28,9 @@ def simulate(
             "pip install 'csasn-federated[flower]'; both give the same model to the bit",
         ),
     ] = "local",
-    resume: Annotated[bool, option("--resume", "continue the unfinished run in RUN")] = False,
+    resume: Annotated[
+        bool, option("--resume", "continue the unfinished run in RUN; with --baselines also add those that a finished one lacks")
+    ] = False,
     anew: Annotated[bool, option("--anew", "set aside, under a name with the time, what RUN holds; then begin")] = False,
     json: Annotated[bool, option("--json", "print the report as JSON instead of tables")] = False,
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from csasn.errors import CsasnError, StorageError
 from csasn.report.types import Engine, Report, SurveyReport
 from server.run.outcome import write_report
-from server.run.run_directory import RunDirectory, has_outcome
+from server.run.run_directory import RunDirectory, has_outcome, is_finished
 
 
 def carry_out(
@@ -13,13 +13,15 @@ def carry_out(
 ) -> Report | SurveyReport:
     """Runs `federate` unless the run has its outcome already, then `finish`; writes the report and gives the directory back.
 
-    A file that cannot be written is no failure of the run, which goes on once there is room.
+    A finished run keeps its report until it has another. A file that cannot be written is no failure of the run, which goes on once
+    there is room.
 
     Raises:
         Exception: what either raises, after the run's events and report say so.
     """
     try:
-        directory.drop_report()
+        if not is_finished(directory.path):
+            directory.drop_report()
         try:
             if not has_outcome(directory.path):
                 federate()

@@ -29,16 +29,18 @@ def begin(path: Path, study: Study, sites: Mapping[str, Site]) -> None:
     RunDirectory.create(path, study, Membership(study_hash=study.study_hash, members=members), keys)
 
 
-def check_resumable(path: Path, study: Study) -> None:
-    """Refuses whatever is no unfinished run of this study.
+def check_resumable(path: Path, study: Study, *, lacks_baselines: bool = False) -> None:
+    """Refuses whatever is no run of this study with something left to do: it is unfinished, or lacks baselines that are wanted.
 
     Raises:
         RunError: no run, a finished run, or one of another study.
     """
     if not (path / "study.yaml").exists():
         raise RunError(f"{path} holds no run to resume", "leave out --resume to begin one")
-    if is_finished(path):
-        raise RunError(f"{path} holds a finished run", "nothing is left to resume; begin another with --out or --anew")
+    if is_finished(path) and not lacks_baselines:
+        raise RunError(
+            f"{path} holds a finished run", "only --baselines that it lacks can be added; begin another with --out or --anew"
+        )
     begun = read_study(path / "study.yaml")
     if begun.study_hash != study.study_hash:
         raise RunError(

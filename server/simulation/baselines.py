@@ -1,10 +1,11 @@
 """Baselines of a simulation: each site alone, and all cases pooled, with as many optimiser steps as the whole federation.
 
-The sites run side by side in processes of one torch thread each, then the pooled one on every core; all are scored on the union
-of the test cases.
+Each takes as many steps as any other and trains in a process of one torch thread, as the federation's sites do, so that no thread
+waits for another; the pooled one, which has most cases to evaluate, begins. All are scored on the union of the test cases.
 """
 
 import multiprocessing
+import os
 import queue
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from csasn.platform.supervision import end_with_parent
 from csasn.report.types import Result
 from csasn.site import Site
 from csasn.study import Study
@@ -33,9 +35,9 @@ class Baseline:
 
 
 def baselines_of(study: Study) -> tuple[Baseline, ...]:
-    """Each site alone, then pooled."""
+    """The pooled one, which takes longest, then each site alone."""
     sites = study.federation.sites
-    return (*(Baseline(f"single/{site}", (site,)) for site in sites), Baseline(POOLED, sites))
+    return (Baseline(POOLED, sites), *(Baseline(f"single/{site}", (site,)) for site in sites))
 
 
 def run_baselines(
@@ -46,26 +48,22 @@ def run_baselines(
     done: Callable[[str, Result], None],
     advance: Callable[[int], None],
 ) -> None:
-    """Trains and scores baselines; `done(name, final)` as each ends, `advance(number of steps taken)` meanwhile."""
-    alone = [baseline for baseline in baselines if baseline.name != POOLED]
-    pooled = [baseline for baseline in baselines if baseline.name == POOLED]
-    for together, processes, threads in ((alone, num_processes, 1), (pooled, 1, num_processes)):
-        if together:
-            with _workers(processes, threads) as (pool, steps):
-                running = {pool.submit(_train, study, dict(sites), baseline): baseline for baseline in together}
-                while running:
-                    finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                    advance(_drain(steps))
-                    for future in finished:
-                        done(running.pop(future).name, future.result())
+    """Trains and scores baselines in their order; `done(name, final)` as each ends, `advance(number of steps taken)` meanwhile."""
+    with _workers(num_processes) as (pool, steps):
+        running = {pool.submit(_train, study, dict(sites), baseline): baseline for baseline in baselines}
+        while running:
+            finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+            advance(_drain(steps))
+            for future in finished:
+                done(running.pop(future).name, future.result())
 
 
 @contextmanager
-def _workers(num_processes: int, num_threads: int) -> Iterator[tuple[ProcessPoolExecutor, "Queue[int]"]]:
+def _workers(num_processes: int) -> Iterator[tuple[ProcessPoolExecutor, "Queue[int]"]]:
     """Processes that train, and the queue of the steps that they took; ended at once when the block is left early."""
     context = multiprocessing.get_context("spawn")
     steps: Queue[int] = context.Queue()
-    pool = ProcessPoolExecutor(num_processes, context, initializer=_begin, initargs=(steps, num_threads))
+    pool = ProcessPoolExecutor(num_processes, context, initializer=_begin, initargs=(steps, os.getpid()))
     try:
         yield pool, steps
     except BaseException:
@@ -85,13 +83,14 @@ def _drain(steps: "Queue[int]") -> int:
             return taken
 
 
-def _begin(steps: "Queue[int]", num_threads: int) -> None:
+def _begin(steps: "Queue[int]", parent: int) -> None:
     import torch
 
     global _steps  # noqa: PLW0603 - a pool hands its workers a queue in no other way
     _steps = steps
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(num_threads)
+    end_with_parent(parent)
+    torch.set_num_threads(1)
 
 
 def _train(study: Study, sites: dict[str, Site], baseline: Baseline) -> Result:

@@ -1,7 +1,8 @@
 """`server simulate`: the whole federation on one machine, with the same two apps that hospitals run."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,16 +11,16 @@ from flwr.serverapp import Grid
 
 from csasn.errors import ConfigurationError, Stopped
 from csasn.platform.heap import keep_freed_memory
-from csasn.report.events import BaselineTrained, finished_rounds, of_kind
-from csasn.report.types import Report, SurveyReport
+from csasn.report.events import BaselineTrained, Event, finished_rounds, of_kind
+from csasn.report.types import Engine, Report, SurveyReport
 from csasn.site import Site, find_site
 from csasn.study import Study, read_study
 from server.flower.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate
 from server.flower.runtime import LocalGrid, require_ray, run_on_ray
 from server.run.execution import carry_out
 from server.run.preparation import begin, check_resumable
-from server.run.run_directory import RunDirectory, describe, set_aside
-from server.simulation.baselines import baselines_of, run_baselines
+from server.run.run_directory import REPORT, RunDirectory, describe, is_finished, read_events, set_aside
+from server.simulation.baselines import Baseline, baselines_of, run_baselines
 from server.simulation.progress import Progress
 
 CLIENT_APP = "client.flower.app:app"
@@ -41,7 +42,7 @@ class Simulation:
 
 
 def simulate(simulation: Simulation, progress: Progress) -> tuple[Report | SurveyReport, Path]:
-    """Runs or resumes a simulation; its report and run directory.
+    """Runs or resumes a simulation, or adds baselines to a finished one; its report and run directory.
 
     Raises:
         Stopped: Ctrl-C; the run can be resumed.
@@ -65,7 +66,7 @@ def simulate(simulation: Simulation, progress: Progress) -> tuple[Report | Surve
 
     try:
         report = carry_out(
-            directory, simulation.engine, lambda: engine(directory, sites, simulation.sites_folder, progress), finish
+            directory, _engine_of(simulation, path), lambda: engine(directory, sites, simulation.sites_folder, progress), finish
         )
     except KeyboardInterrupt:
         raise Stopped(f"stopped: {path} holds {describe(path)}", f"continue with: {_resume_command(simulation, path)}") from None
@@ -73,13 +74,21 @@ def simulate(simulation: Simulation, progress: Progress) -> tuple[Report | Surve
 
 
 def _prepare(simulation: Simulation, study: Study, sites: Mapping[str, Site], path: Path, progress: Progress) -> None:
-    """A new run directory, or the unfinished one of the same study."""
+    """A new run directory, or that of the same study with something left to do."""
     if simulation.anew and (aside := set_aside(path)):
         progress.say(f"what was in {path} is now in {aside}")
     if simulation.resume:
-        check_resumable(path, study)
+        wanting = simulation.baselines and _missing_baselines(study, read_events(path))
+        check_resumable(path, study, lacks_baselines=bool(wanting))
     else:
         begin(path, study, sites)
+
+
+def _engine_of(simulation: Simulation, path: Path) -> Engine:
+    """What the report names: of a finished run what it ran on."""
+    if is_finished(path):
+        return Report.of_json(json.loads((path / REPORT).read_text(encoding="utf-8"))).engine
+    return simulation.engine
 
 
 def _federate(directory: RunDirectory, sites: Mapping[str, Site], sites_folder: Path, progress: Progress) -> None:
@@ -118,8 +127,7 @@ def _federate_on_ray(directory: RunDirectory, sites: Mapping[str, Site], sites_f
 def _add_baselines(directory: RunDirectory, sites: Mapping[str, Site], progress: Progress) -> None:
     """The baselines that the run does not hold yet."""
     events = directory.events()
-    done = {event.name for event in of_kind(events, BaselineTrained)}
-    missing = [baseline for baseline in baselines_of(directory.study) if baseline.name not in done]
+    missing = _missing_baselines(directory.study, events)
     steps = sum(event.steps for event in finished_rounds(events))
     advance = progress.baselines(len(missing), steps * len(missing))
     run_baselines(
@@ -130,6 +138,11 @@ def _add_baselines(directory: RunDirectory, sites: Mapping[str, Site], progress:
         lambda name, final: directory.event("baseline", name=name, final=final),
         advance,
     )
+
+
+def _missing_baselines(study: Study, events: Sequence[Event]) -> list[Baseline]:
+    done = {event.name for event in of_kind(events, BaselineTrained)}
+    return [baseline for baseline in baselines_of(study) if baseline.name not in done]
 
 
 def _resume_command(simulation: Simulation, path: Path) -> str:

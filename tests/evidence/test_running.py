@@ -21,13 +21,6 @@ from server.evidence.provenance import code_version
 pytestmark = pytest.mark.xdist_group("grid")  # one process of a parallel test run trains the cells, not each
 
 COMMAND = Path(sys.prefix) / "bin"
-SIMULATE = """
-import server.simulation.simulate
-server.simulation.simulate.NUM_PROCESSES = 1  # and so one thread for the pooled baseline, as in a cell
-from server.commands.cli import main
-if __name__ == "__main__":
-    main()
-"""
 
 
 def command(*arguments):
@@ -124,7 +117,7 @@ def test_kept_predictions_are_those_of_a_simulation_and_of_its_pooled_baseline(e
     """Confusion of a federation whose sites use their own statistics, and of the pooled model, to the case."""
     out = hospitals / "run"
     study = str(hospitals / "hospitals/study.yaml")
-    arguments = [sys.executable, "-P", "-c", SIMULATE, "simulate", study, "--out", str(out), "--set", "seed=1", "--baselines"]
+    arguments = [str(COMMAND / "server"), "simulate", study, "--out", str(out), "--set", "seed=1", "--baselines"]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "report.json").read_text())

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,9 +37,9 @@ def arguments(hospitals, out, *more):
     return [str(COMMAND / "server"), "simulate", str(hospitals / "study.yaml"), "--out", str(out), *more]
 
 
-def begin(hospitals, out):
+def begin(hospitals, out, *more):
     return subprocess.Popen(
-        arguments(hospitals, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        arguments(hospitals, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
@@ -215,6 +216,53 @@ def test_a_finished_run_is_set_aside_and_never_overwritten(reference, small):
     done = simulate(small, out)
     assert done.returncode == 10
     assert "a finished run" in done.stderr
+
+
+def test_baselines_are_added_to_a_finished_run_whose_model_and_figures_stay_also_when_it_is_killed(reference, small, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(reference[0], out)
+    kept = ("report.json", "report.html", "MODEL_CARD.md", "curves.png", "model.safetensors", "model.json")
+    before = {name: (out / name).read_bytes() for name in kept}
+    process = begin(small, out, "--resume", "--baselines")
+    wait_for(out, lambda event: event["event"] == "baseline", process)
+    workers = workers_of(process.pid)
+    assert workers
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+    deadline = time.monotonic() + 20
+    while not all(ended(worker) for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlived the one who started it"
+        time.sleep(0.05)
+    assert {name: (out / name).read_bytes() for name in before} == before
+    trained = [event["name"] for event in read_lines(out) if event["event"] == "baseline"]
+    assert 0 < len(trained) < 4
+    again = simulate(small, out, "--resume", "--baselines")
+    assert again.returncode == 0, again.stderr
+    told = [event["name"] for event in read_lines(out) if event["event"] == "baseline"]
+    assert sorted(told) == ["pooled", "single/centerA", "single/centerB", "single/centerC"]
+    assert told[: len(trained)] == trained
+    assert (out / "model.safetensors").read_bytes() == before["model.safetensors"]
+    assert (out / "model.json").read_bytes() == before["model.json"]
+    was, report = json.loads(before["report.json"]), json.loads((out / "report.json").read_text())
+    assert {**report, "baselines": {}} == was
+    assert set(report["baselines"]) == set(told)
+    for name in ("report.html", "MODEL_CARD.md"):
+        assert "pooled" in (out / name).read_text()
+        assert (out / name).read_bytes() != before[name]
+    over = simulate(small, out, "--resume", "--baselines")
+    assert over.returncode == 10
+    assert "a finished run" in over.stderr
+
+
+def test_baselines_of_a_finished_run_keep_the_engine_that_it_ran_on(ending, monkeypatch):
+    federation, resumed = ending
+    engine.simulate(replace(resumed, engine="local"), quiet())
+    facts = json.loads((federation.path / "report.json").read_text())
+    (federation.path / "report.json").write_text(json.dumps({**facts, "engine": "flower"}))
+    monkeypatch.setattr(engine, "run_baselines", lambda *_: None)
+    assert engine.simulate(replace(resumed, baselines=True), quiet())[0].engine == "flower"
 
 
 def test_baselines_and_ten_other_classes_need_no_change_of_code(tmp_path, write_small_hospitals):

@@ -1,7 +1,7 @@
 """The mean of the models of the rounds under exponential weights (Polyak & Juditsky, "Acceleration of stochastic approximation by
 averaging", 1992; the weights as in Tarvainen & Valpola, "Mean teachers are better role models", NeurIPS 2017, eq. 1)."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +21,7 @@ class Averaged(ServerRule):
     sites evaluate the mean as they evaluate each model before it, and a model that was evaluated is released.
     """
 
+    words: ClassVar[str] = "as fedavg, and in the end the mean of the models of the last rounds"
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.8
 
     def step(self, summed: Step, memory: Memory, form: StepForm) -> tuple[Step, Memory]:
