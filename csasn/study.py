@@ -2,12 +2,21 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 from csasn.platform.configuration import Configuration, pattern, read_yaml, set_keys, validate
 from csasn.platform.labels import check_label, require_distinct
@@ -29,11 +38,22 @@ Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, pattern(r"^[0-9a-f]{64}$", "64 digits of 0-9 and a-f")]
+TIMM_NAME = re.compile(r"[a-z0-9][a-z0-9_]{1,62}(\.[a-z0-9_]{1,62})?")
 # names that packages can add to
 ServerRuleName = Annotated[str, AfterValidator(partial(check_name, SERVER_RULES))]
 LocalObjectiveName = Annotated[str, AfterValidator(partial(check_name, LOCAL_OBJECTIVES))]
 ClassWeightingName = Annotated[str, AfterValidator(partial(check_name, CLASS_WEIGHTINGS))]
 NetworkName = Annotated[str, AfterValidator(partial(check_name, NETWORKS))]
+
+
+def _branch(value: object) -> bool | str:
+    """Only the form: whether timm has it, shows where it is built."""
+    if isinstance(value, bool) or (isinstance(value, str) and TIMM_NAME.fullmatch(value)):
+        return value
+    raise ValueError("expected true, false, or the name of a network of timm, such as resnet18")
+
+
+Branch = Annotated[bool | str, PlainValidator(_branch)]
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
 MAX_SITES_8_BITS = 8
@@ -78,7 +98,10 @@ class BranchWeights(Configuration):
 
 
 class InitialWeights(Configuration):
-    """Initial weights of the two branches; everything behind them starts random from the study's seed."""
+    """Initial weights of the two branches; everything behind them starts random from the study's seed.
+
+    Where a study file says nothing of a branch, the coordinator settles it before anybody is asked (csasn/model/packages.py).
+    """
 
     efficientnet: BranchWeights = BranchWeights()
     vit: BranchWeights = BranchWeights()
@@ -87,14 +110,17 @@ class InitialWeights(Configuration):
 class Model(Configuration):
     """CSASN and its switches; each switched-off part is an ablation of the paper.
 
-    Branches in `frozen` keep their initial weights and statistics. Where no augmentation changes the images, each site computes
-    their maps once (csasn/learning/frozen_maps.py).
+    `efficientnet` and `vit` are the networks of the profile where true, none where false, or any of timm by its name, whatever its
+    family. Which sizes of images they take shows where they are built (csasn/model/backbones.py).
+
+    Branches in `frozen` keep their initial weights and statistics. Where no augmentation changes the images, or `frozen_views` says
+    how many changed ones there are, each site computes their maps once (csasn/learning/frozen_maps.py).
     """
 
     profile: NetworkName = "csasn-lite"
-    image_size: Annotated[int, Field(ge=32, le=512, multiple_of=16)] | None = None
-    efficientnet: bool = True
-    vit: bool = True
+    image_size: Annotated[int, Field(ge=32, le=512)] | None = None
+    efficientnet: Branch = True
+    vit: Branch = True
     channel_attention: bool = True
     spatial_attention: bool = True
     attention_residual: bool = True
@@ -207,15 +233,21 @@ class Optimiser(Configuration):
     schedule: Literal["constant", "cosine"] = "cosine"
 
 
-class Augmentation(Configuration):
-    """Random changes of a training image. None changes the aspect: taller-than-wide is a sign of cancer."""
+class Augmentation(Grown):
+    """Random changes of a training image. None changes the aspect: taller-than-wide is a sign of cancer.
 
+    With `frozen_views` each training image is changed that many times at the beginning, every other time as its mirror image, and
+    training takes one of these at random: frozen branches then see each once. Flips alone have two views, the image and its mirror.
+    """
+
+    newer: ClassVar[Mapping[str, object]] = {"frozen_views": 0}
     flip: bool = True
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.06
     scale: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     rotation_deg: Annotated[float, Field(ge=0, le=45)] = 5.0
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.2
     brightness: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    frozen_views: Annotated[int, Field(ge=0, le=64)] = 0
 
     @property
     def changes_images(self) -> bool:
@@ -274,6 +306,11 @@ class Study(Grown):
         require_distinct(self.classes, "classes")
         if unknown := [name for name in self.malignant if name not in self.classes]:
             raise ValueError(f"malignant {unknown} is not among classes {list(self.classes)}")
+        if self.augmentation.frozen_views and not self.model.frozen:
+            raise ValueError(
+                f"augmentation.frozen_views {self.augmentation.frozen_views} and no branch in model.frozen, "
+                "expected 0, or one frozen"
+            )
         if self.unit == "patient" and self.images_per_case == "all":
             raise ValueError(
                 "unit patient takes one image of each patient, which images_per_case all cannot: leave one of them out"

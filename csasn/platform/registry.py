@@ -33,6 +33,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     NETWORKS: {
         "csasn-b2-vitb": "csasn.model.profiles:B2_VITB",
         "csasn-lite": "csasn.model.profiles:LITE",
+        "csasn-small": "csasn.model.profiles:SMALL",
         "csasn-test": "csasn.model.profiles:TEST",
     },
 }
