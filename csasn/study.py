@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from pydantic import (
 
 from csasn.platform.configuration import Configuration, pattern, read_yaml, set_keys, validate
 from csasn.platform.labels import check_label, require_distinct
-from csasn.platform.registry import CLASS_WEIGHTINGS, LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_name
+from csasn.platform.registry import CLASS_WEIGHTINGS, LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_branch, check_name
 
 Name = Annotated[
     str, pattern(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "1 to 63 plain letters, digits, - and _, with a letter or digit first")
@@ -38,22 +37,12 @@ Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, pattern(r"^[0-9a-f]{64}$", "64 digits of 0-9 and a-f")]
-TIMM_NAME = re.compile(r"[a-z0-9][a-z0-9_]{1,62}(\.[a-z0-9_]{1,62})?")
 # names that packages can add to
 ServerRuleName = Annotated[str, AfterValidator(partial(check_name, SERVER_RULES))]
 LocalObjectiveName = Annotated[str, AfterValidator(partial(check_name, LOCAL_OBJECTIVES))]
 ClassWeightingName = Annotated[str, AfterValidator(partial(check_name, CLASS_WEIGHTINGS))]
 NetworkName = Annotated[str, AfterValidator(partial(check_name, NETWORKS))]
-
-
-def _branch(value: object) -> bool | str:
-    """Only the form: whether timm has it, shows where it is built."""
-    if isinstance(value, bool) or (isinstance(value, str) and TIMM_NAME.fullmatch(value)):
-        return value
-    raise ValueError("expected true, false, or the name of a network of timm, such as resnet18")
-
-
-Branch = Annotated[bool | str, PlainValidator(_branch)]
+Branch = Annotated[bool | str, PlainValidator(check_branch)]
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
 MAX_SITES_8_BITS = 8
@@ -110,8 +99,8 @@ class InitialWeights(Configuration):
 class Model(Configuration):
     """CSASN and its switches; each switched-off part is an ablation of the paper.
 
-    `efficientnet` and `vit` are the networks of the profile where true, none where false, or any of timm by its name, whatever its
-    family. Which sizes of images they take shows where they are built (csasn/model/backbones.py).
+    `efficientnet` and `vit` are the profile's networks where true, none where false, or any of timm by its name. Which sizes of
+    images they take shows where they are built (csasn/model/backbones.py).
 
     Branches in `frozen` keep their initial weights and statistics. Where no augmentation changes the images, or `frozen_views` says
     how many changed ones there are, each site computes their maps once (csasn/learning/frozen_maps.py).

