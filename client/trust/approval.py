@@ -11,6 +11,7 @@ from client.trust.prose import render_lines
 from csasn.data.survey_tables import SMALLEST_SUM, tables_of
 from csasn.errors import ConfigurationError, TrustError
 from csasn.federated.server_rules.rule import in_words
+from csasn.model.packages import branch_starts
 from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.platform.storage import write_json
 from csasn.site import Site
@@ -104,6 +105,7 @@ def review(site: Site, study: Study, membership: Membership) -> list[str]:
         before=before,
         digits=PREFIX_DIGITS,
         secrecy=SECURE if study.federation.secure_aggregation else PLAIN,
+        starts=branch_starts(study),
         tables=tables_of(study) if study.survey else (),
         smallest_sum=SMALLEST_SUM,
         server_rule=in_words(study.federation),

@@ -31,11 +31,26 @@ __all__ = [
     "VALIDATION",
     "Records",
     "SiteData",
+    "Views",
     "count_training_cases",
     "load_records",
     "load_site_data",
     "site_data",
 ]
+
+
+@dataclass(frozen=True)
+class Views:
+    """Changed versions of the T training images, `num` of each: that of image n is row places_N[n] + T * view."""
+
+    images_MHW: np.ndarray  # uint8 (num * T, size, size)
+    maps_M: Mapping[str, np.ndarray]  # float16 (num * T, C, h, w) of frozen branches
+    places_N: np.ndarray  # int64, -1 where the image does not train
+    num: int
+
+    def draw(self, indices: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Rows of one view of each of these images (B,)."""
+        return np.asarray(self.places_N[indices] + len(self.images_MHW) // self.num * random.integers(self.num, size=len(indices)))
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,7 @@ class SiteData:
     class_C: np.ndarray  # int64, -1 where missing
     notes: tuple[str, ...]
     maps_N: Mapping[str, np.ndarray] = field(default_factory=dict)  # float32 (N, C, h, w) of frozen branches, where known
+    views: Views | None = None
     left_out_32: np.ndarray = field(default_factory=partial(np.zeros, (3, 2), np.int64))  # as `count_used`, of unreadable images
     patient_C: np.ndarray | None = None  # int64, index of the case's patient; None where a case is a patient
 

@@ -18,6 +18,7 @@ from csasn.learning.rates import layer_groups, learning_rate
 from csasn.learning.sampling import balanced_cases
 from csasn.model.state import normalisation_layers
 from csasn.platform.randomness import derive_seed, generator
+from csasn.recipe import Augmentation
 from csasn.study import Study
 
 Indices = NDArray[np.int64]
@@ -84,13 +85,33 @@ def epoch_batches(data: SiteData, study: Study, random: np.random.Generator, bal
 
 def load_images(data: SiteData, indices: Indices, device: torch.device) -> Tensor:
     """Images (B, 1, S, S) in 0..1 on the device."""
-    images_BHW = torch.from_numpy(np.ascontiguousarray(data.images_NHW[indices]))
-    return images_BHW.to(device, non_blocking=True)[:, None].float() / 255
+    return _as_images(data.images_NHW[indices], device)
 
 
 def load_maps(data: SiteData, indices: Indices, device: torch.device) -> dict[str, Tensor]:
     """Known maps (B, C, h, w) of frozen branches on the device."""
-    return {name: torch.from_numpy(maps_N[indices]).to(device, non_blocking=True) for name, maps_N in data.maps_N.items()}
+    return _as_maps(data.maps_N, indices, device)
+
+
+def load_changed(
+    data: SiteData, indices: Indices, settings: Augmentation, random: np.random.Generator, device: torch.device
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Images of a training batch as augmentation leaves them, and the known maps: of a view of each, where views are held."""
+    if data.views:
+        rows = data.views.draw(indices, random)
+        return _as_images(data.views.images_MHW[rows], device), _as_maps(data.views.maps_M, rows, device)
+    images_B1HW = load_images(data, indices, device)
+    if settings.changes_images:
+        images_B1HW = augment(images_B1HW, settings, random)
+    return images_B1HW, load_maps(data, indices, device)
+
+
+def _as_images(images_BHW: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images_BHW)).to(device, non_blocking=True)[:, None].float() / 255
+
+
+def _as_maps(maps: Mapping[str, np.ndarray], indices: Indices, device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values[indices]).to(device, non_blocking=True).float() for name, values in maps.items()}
 
 
 def run_network(network: nn.Module, images_B1HW: Tensor, known: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -168,10 +189,8 @@ def _accumulate_gradient(
 ) -> float:
     """The loss of a batch, its gradient left in the parameters; micro batches add up to the same gradient in less memory."""
     device = terms.omega_K.device
-    images_B1HW = load_images(data, indices, device)
-    if study.augmentation.changes_images:
-        images_B1HW = augment(images_B1HW, study.augmentation, random)
-    labels, maps = load_labels(data, indices, device), load_maps(data, indices, device)
+    images_B1HW, maps = load_changed(data, indices, study.augmentation, random, device)
+    labels = load_labels(data, indices, device)
     targets: list[Target] = [(1.0, labels)]
     if study.loss.mixup:
         images_B1HW, targets = mix(images_B1HW, labels, study.loss.mixup, random)

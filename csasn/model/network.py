@@ -1,12 +1,12 @@
 """CSASN: the maps of two networks side by side, cascaded attention, multiscale classifier, one head a task.
 
     image (B, 1, S, S) ─┬─ EfficientNet ─ (B, C1, h, w) ─────────────────┐
-                        └─ ViT ─ (B, C2, S/16, S/16) ─ pool to (h, w) ───┴─ concat (B, C1+C2, h, w)
+                        └─ ViT ─ (B, C2, h', w') ─ pool to (h, w) ───────┴─ concat (B, C1+C2, h, w)
         ─ channel attention ─ spatial attention ─ + residual ─ mean over h, w ─ (B, C1+C2)
         ─ multiscale classifier ─ (B, D) ─ heads ─ {task: (B, values)}
 
 After the paper CSASN (arXiv 2505.02211), whose layer sizes are not public: sizes here are ours, and in csasn/model/profiles.py.
-The first branch is an EfficientNet and the second a ViT there; a profile may name any two networks of timm.
+The first branch is an EfficientNet and the second a ViT there; profile and study may name any two networks of timm.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from csasn.errors import ModelError
 from csasn.model.attention import CascadedAttention
 from csasn.model.backbones import Branch
 from csasn.model.heads import MultiscaleClassifier, TaskHeads
-from csasn.model.profiles import image_size, profile_of
+from csasn.model.profiles import NAMED_BYTES, image_size, profile_of
 from csasn.model.timm_import import import_timm
 from csasn.platform.randomness import derive_seed
 from csasn.study import MALIGNANCY, SUBTYPE, Model, Study
@@ -56,7 +58,14 @@ class Csasn(nn.Module):
             branch.eval()
         return self
 
-    def frozen_branches(self) -> dict[str, nn.Module]:
+    @property
+    def side(self) -> int:
+        """h = w of the fused map, which is that of the first branch."""
+        first = self.efficientnet or self.vit
+        assert first is not None
+        return first.side
+
+    def frozen_branches(self) -> dict[str, Branch]:
         """The frozen branches that are switched on."""
         branches = {"efficientnet": self.efficientnet, "vit": self.vit}
         return {name: branch for name, branch in branches.items() if branch is not None and name in self.frozen}
@@ -66,8 +75,11 @@ class Csasn(nn.Module):
         branches = {"efficientnet": self.efficientnet, "vit": self.vit}
         given = known or {}
         maps = [given[n] if n in given else branch(image_B1HW) for n, branch in branches.items() if branch is not None]
-        height, width = maps[0].shape[2:]
-        return torch.cat([maps[0], *(F.adaptive_avg_pool2d(other, (height, width)) for other in maps[1:])], dim=1)
+        return torch.cat([maps[0], *map(self.pool, maps[1:])], dim=1)
+
+    def pool(self, map_BCHW: Tensor) -> Tensor:
+        """A map at the size of the fused one."""
+        return F.adaptive_avg_pool2d(map_BCHW, self.side)
 
     def forward(self, image_B1HW: Tensor, known: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Grey images in 0..1 (B, 1, S, S), and maps of frozen branches that are known -> {task: logits (B, values)}.
@@ -109,6 +121,7 @@ def build_network(study: Study) -> Csasn:
         network = Csasn(study.model, num_values)
     if study.federation.batchnorm == "group":
         use_group_norm(network)
+    _check_states(network, study.model)
     for parameter in _frozen(network, study.model):
         parameter.requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs know it for tensors only
@@ -127,11 +140,30 @@ def use_group_norm(network: nn.Module) -> None:
                 setattr(parent, name, norm)
 
 
+def _check_states(network: Csasn, model: Model) -> None:
+    """Refuses networks whose state is larger than the messages of a study, or has statistics that stay nowhere."""
+    for key, branch in (("efficientnet", network.efficientnet), ("vit", network.vit)):
+        name = getattr(model, key)
+        if branch is None or not isinstance(name, str):
+            continue
+        size = sum(tensor.nbytes for tensor in branch.state_dict().values())
+        if size > NAMED_BYTES:
+            raise ModelError(
+                f"{name} has {size >> 20} MiB of weights, expected at most {NAMED_BYTES >> 20}", "name a smaller network of timm"
+            )
+        if any(isinstance(layer, _BatchNorm) and not isinstance(layer, nn.BatchNorm2d) for layer in branch.modules()):
+            raise ModelError(
+                f"{name} has batch normalisation other than of maps, which a federation does not carry", "name another"
+            )
+
+
 def _frozen(network: Csasn, model: Model) -> Iterator[nn.Parameter]:
-    """Frozen branches; of a pretrained ViT position embeddings and patch projection, which gradient inversion reads."""
+    """Frozen branches; of pretrained ones position embeddings and patch projection, which gradient inversion reads."""
     for branch in network.frozen_branches().values():
         yield from branch.parameters()
-    if network.vit is not None and model.initial_weights.vit.source != "random":
-        for name, parameter in network.vit.named_parameters():
-            if name.startswith(("net.pos_embed", "net.patch_embed")):
-                yield parameter
+    weights = model.initial_weights
+    for begun, source in ((network.efficientnet, weights.efficientnet.source), (network.vit, weights.vit.source)):
+        if begun is not None and source != "random":
+            for name, parameter in begun.named_parameters():
+                if name.startswith(("net.pos_embed", "net.patch_embed")):
+                    yield parameter

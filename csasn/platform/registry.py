@@ -5,6 +5,7 @@ pyproject.toml: `[project.entry-points."csasn.server_rules"]`, then `name = "mod
 An entry is loaded where it is used first, so that a study is read without torch. Nothing that comes over the network is loaded.
 """
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -13,6 +14,7 @@ from typing import TypeVar
 from csasn.errors import ConfigurationError
 
 T = TypeVar("T")
+TIMM_NAME = re.compile(r"[a-z0-9][a-z0-9_]{1,62}(\.[a-z0-9_]{1,62})?")
 SERVER_RULES, LOCAL_OBJECTIVES = "csasn.server_rules", "csasn.local_objectives"
 CLASS_WEIGHTINGS, NETWORKS = "csasn.class_weightings", "csasn.networks"
 
@@ -37,6 +39,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     NETWORKS: {
         "csasn-b2-vitb": "csasn.model.profiles:B2_VITB",
         "csasn-lite": "csasn.model.profiles:LITE",
+        "csasn-small": "csasn.model.profiles:SMALL",
         "csasn-test": "csasn.model.profiles:TEST",
     },
 }
@@ -52,6 +55,18 @@ def check_name(group: str, name: str) -> str:
         return name
     known = [repr(one) for one in (*BUILT_IN[group], *sorted(added - set(BUILT_IN[group])))]
     raise ValueError("expected " + " or ".join(filter(None, (", ".join(known[:-1]), known[-1]))))
+
+
+def check_branch(value: object) -> bool | str:
+    """What stands in a branch's place: true, false, or a network of timm by name. Only its form: timm itself is asked where the
+    network is built.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and TIMM_NAME.fullmatch(value)):
+        return value
+    raise ValueError("expected true, false, or the name of a network of timm, such as resnet18")
 
 
 def load(group: str, name: str, kind: type[T]) -> T:

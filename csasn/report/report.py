@@ -1,6 +1,7 @@
 """report.json: what came of a run, for programs and people. Documented in csasn/SPEC.md; keys may be added, none changes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from csasn import NOTICE, __version__
 from csasn.data.split import SPLITS, TRAIN
@@ -16,6 +17,7 @@ from csasn.measures.counts import (
 )
 from csasn.measures.curves import calibration_error, precision_recall_curve, reliability, roc_curve
 from csasn.measures.intervals import METHODS, auroc_interval, balanced_accuracy_interval, paired_difference, wilson
+from csasn.model.packages import branch_starts
 from csasn.platform.randomness import generator
 from csasn.report.events import (
     BaselineTrained,
@@ -33,7 +35,19 @@ from csasn.report.events import (
     last,
     of_kind,
 )
-from csasn.report.types import ClassResult, Engine, OwnStatistics, Report, Result, RoundResult, SiteWeight, Status, Totals, Used
+from csasn.report.types import (
+    BranchStart,
+    ClassResult,
+    Engine,
+    OwnStatistics,
+    Report,
+    Result,
+    RoundResult,
+    SiteWeight,
+    Status,
+    Totals,
+    Used,
+)
 from csasn.study import Study
 from csasn.trust.membership import Membership
 
@@ -119,6 +133,7 @@ def build_report(study: Study, membership: Membership, engine: Engine, events: S
         engine=engine,
         seed=study.seed,
         profile=study.model.profile,
+        initial_weights={branch: BranchStart(**asdict(start)) for branch, start in branch_starts(study).items()},
         about=study.about.model_dump(mode="json") if study.about else None,
         classes=study.classes,
         secure_aggregation=study.federation.secure_aggregation,

@@ -141,6 +141,15 @@ class Totals(Facts):
     seconds: float
 
 
+class BranchStart(Facts):
+    """Where a branch began: its network, the source that the study names, package or file, and the SHA-256 that was compared."""
+
+    network: str
+    source: str
+    of: str | None = None
+    sha256: str | None = None
+
+
 class Report(Facts):
     """report.json: what came of a run."""
 
@@ -153,6 +162,7 @@ class Report(Facts):
     engine: Engine
     seed: int
     profile: str
+    initial_weights: dict[str, BranchStart] = Field(default_factory=dict)
     about: dict[str, str | None] | None = None
     classes: tuple[str, ...]
     secure_aggregation: bool

@@ -9,6 +9,7 @@ from csasn.errors import ConfigurationError, TrustError
 from csasn.platform.terminal import argument, confirm, option, say
 
 if TYPE_CHECKING:
+    from csasn.study import Study
     from server.office.enrolment import Enrolments
 
 FOLDER = Path("coordinator")
@@ -40,19 +41,31 @@ def begin_study(
     study: Path, address: str, names: list[str], folder: Path, passphrase_file: Path | None, *, survey: bool = False
 ) -> None:
     """Makes the coordinator's folder of a study, or of the survey before it."""
+    from csasn.model.packages import random_warnings, settle_weights
     from csasn.study import read_study
     from csasn.trust.certificates import certificate_fingerprint, days_left
     from server.office.enrolment import AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, initialise
 
-    read_study(study)  # before anything is asked
+    wanted = read_study(study)  # before anything is asked
+    wanted = wanted.of_survey if survey else settle_weights(wanted)
+    if not survey:
+        _try_network(wanted)
     initialise(folder, study, address, names, _passphrase(passphrase_file, twice=True), survey=survey)
     days = days_left((folder / SERVER_CERTIFICATE).read_bytes())
+    say(*random_warnings(wanted))
     say(
         f"{folder} is made; its authority's fingerprint, for sites that ask:",
         f"  {certificate_fingerprint((folder / AUTHORITY_CERTIFICATE).read_bytes())}",
         f"the server's certificate ends in {days} days; keep the passphrase for then",
         f"next: send {folder / 'study.yaml'} to each site, which sends back a request; take it with server enroll REQUEST",
     )
+
+
+def _try_network(study: "Study") -> None:
+    """Refuses a study whose networks, image size or initial weights do not fit, before any hospital is asked."""
+    from csasn.model.initial_weights import initial_network
+
+    initial_network(study)
 
 
 def enroll(

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from csasn import __version__
 from csasn.errors import ConfigurationError, TrustError
+from csasn.model.packages import says_all_weights, settle_weights
 from csasn.platform.configuration import Configuration, read_yaml, validate, write_yaml
 from csasn.platform.storage import atomic_writer, new_folder, private_folder, reason_of, write_atomically, write_json, write_new
 from csasn.site import Address, split_address
@@ -71,15 +72,16 @@ def initialise(
     folder: Path, study_file: Path, address: str, names: Sequence[str], passphrase: str, *, survey: bool = False
 ) -> None:
     """Makes the folder of a study: its authority, whose key `passphrase` closes, and the server's key and certificate.
-    With `survey` it is that of the survey before the study.
+    With `survey` it is that of the survey before the study. Where the study says nothing of a branch's initial weights, the
+    folder's study.yaml does: what is installed here, or random.
 
     Raises:
         ConfigurationError: study, address, a name or the passphrase cannot be used.
         StorageError: the folder is there already, or cannot be written.
     """
     study, content = read_study(study_file), study_file.read_bytes()
-    if survey:
-        study = study.of_survey
+    if survey or not says_all_weights(study):
+        study = study.of_survey if survey else settle_weights(study)
         content = write_yaml(study).encode()
     facts: dict[str, object] = {"address": address, "names": list(names)}
     facts |= {"study_hash": study.study_hash, "software_version": __version__}

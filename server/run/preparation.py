@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from csasn.data.cases import count_training_cases
 from csasn.errors import RunError
+from csasn.model.packages import settle_weights
 from csasn.site import Site
 from csasn.study import Study, read_study
 from csasn.trust.identity import public_hex
@@ -16,12 +17,14 @@ from server.run.run_directory import RunDirectory, is_finished
 
 def begin(path: Path, study: Study, sites: Mapping[str, Site]) -> None:
     """Writes a new run directory; each site gets an identity in its folder, and weighs by its share of the training cases, in a
-    survey as much as any other.
+    survey as much as any other. Where the study says nothing of a branch's initial weights, the run's own study.yaml does: what is
+    installed here, or random.
 
     Raises:
         RunError: something is there already.
         DataError: a manifest cannot be used.
     """
+    study = settle_weights(study)
     num_cases = {name: 1 if study.survey else count_training_cases(study, site) for name, site in sites.items()}
     units = share_weights(num_cases)
     keys = {name: Ed25519PrivateKey.generate() for name in study.federation.sites}
@@ -42,8 +45,9 @@ def check_resumable(path: Path, study: Study, *, lacks_baselines: bool = False) 
             f"{path} holds a finished run", "only --baselines that it lacks can be added; begin another with --out or --anew"
         )
     begun = read_study(path / "study.yaml")
-    if begun.study_hash != study.study_hash:
+    settled = settle_weights(study, begun)
+    if begun.study_hash != settled.study_hash:
         raise RunError(
-            f"{path} was begun with study {begun.study_hash[:12]}, this one is {study.study_hash[:12]}",
+            f"{path} was begun with study {begun.study_hash[:12]}, this one is {settled.study_hash[:12]}",
             "resume with the same study file and --set, or begin anew with another --out",
         )

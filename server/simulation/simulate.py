@@ -10,6 +10,7 @@ from typing import Literal
 from flwr.serverapp import Grid
 
 from csasn.errors import ConfigurationError, Stopped
+from csasn.model.packages import random_warnings
 from csasn.platform.heap import keep_freed_memory
 from csasn.report.events import BaselineTrained, Event, finished_rounds, of_kind
 from csasn.report.types import Engine, Report, SurveyReport
@@ -58,6 +59,8 @@ def simulate(simulation: Simulation, progress: Progress) -> tuple[Report | Surve
     sites = {name: find_site(name, folder=simulation.sites_folder) for name in study.federation.sites}
     _prepare(simulation, study, sites, path, progress)
     directory = RunDirectory(path, progress.on_event)
+    for line in random_warnings(directory.study):
+        progress.say(line)
     engine = _federate_on_ray if simulation.engine == "flower" else _federate
 
     def finish() -> None:

@@ -1,18 +1,22 @@
 """Frozen branches: they never move, and their maps are computed once where no augmentation changes the images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from csasn.data.cases import load_site_data
+from csasn.data.cases import TRAIN, load_site_data
+from csasn.errors import TrainingError
 from csasn.federated.weighting import class_weights
 from csasn.learning.evaluation import image_logits
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.objectives.fedprox import FedProx
-from csasn.learning.training import LocalPlan, train_locally
+from csasn.learning.training import LocalPlan, load_changed, train_locally
 from csasn.model.initial_weights import initial_network
 from csasn.model.state import StateLayout
+from csasn.platform.randomness import generator
 
 STILL = {"flip": False, "shift": 0.0, "scale": 0.0, "rotation_deg": 0.0, "contrast": 0.0, "brightness": 0.0}
 BOTH = ["efficientnet", "vit"]
@@ -60,6 +64,67 @@ def test_a_frozen_branch_never_moves_and_is_never_sent(federate, frozen):
 def test_augmentation_keeps_the_images(federate):
     study, network, data = prepared(federate, BOTH)
     assert with_frozen_maps(network, data, study) is data
+
+
+FLIPS = STILL | {"flip": True}
+
+
+@pytest.mark.parametrize("frozen", [["efficientnet"], ["vit"], BOTH])
+def test_flips_have_two_views_the_image_and_its_mirror_with_the_maps_of_each(federate, frozen):
+    study, network, data = prepared(federate, frozen, augmentation=FLIPS | {"frozen_views": 2})
+    views = with_frozen_maps(network, data, study).views
+    training = np.flatnonzero(data.split_C[data.case_N] == TRAIN)
+    assert (views.places_N[training] == np.arange(len(training))).all()
+    assert set(views.places_N) - set(range(len(training))) == {-1}
+    images_THW = data.images_NHW[training]
+    np.testing.assert_array_equal(views.images_MHW, np.concatenate([images_THW, images_THW[:, :, ::-1]]))
+    with torch.no_grad():
+        for name in frozen:
+            given = torch.from_numpy(views.images_MHW)[:, None].float() / 255
+            expected = network.pool(network.frozen_branches()[name](given))
+            np.testing.assert_allclose(views.maps_M[name], expected, rtol=2e-3, atol=2e-3)  # float16
+
+
+def test_training_takes_each_view_of_an_image_and_the_maps_of_that_view(federate, monkeypatch):
+    study, network, data = prepared(federate, ["vit"], augmentation=STILL | {"contrast": 0.5, "flip": True, "frozen_views": 3})
+    known = with_frozen_maps(network, data, study)
+    assert len(np.unique(known.views.images_MHW, axis=0)) == len(known.views.images_MHW)
+    training, seen = np.flatnonzero(known.views.places_N >= 0), set()
+    for number in range(40):
+        images, maps = load_changed(known, training, study.augmentation, generator(number, "x"), torch.device("cpu"))
+        rows = [
+            np.flatnonzero((known.views.images_MHW == image).all(axis=(1, 2)))
+            for image in (images[:, 0] * 255).round().byte().numpy()
+        ]
+        rows = np.concatenate(rows)
+        assert (rows % len(training) == np.arange(len(training))).all()
+        np.testing.assert_array_equal(maps["vit"], known.views.maps_M["vit"][rows].astype(np.float32))
+        seen |= set(rows)
+    assert len(seen) == 3 * len(training)
+
+
+def test_views_are_drawn_again_to_the_same_bits_and_change_what_is_trained(federate):
+    study, network, data = prepared(federate, BOTH, augmentation=FLIPS | {"frozen_views": 2})
+    layout = StateLayout.of(network, "silo")
+    one, again, still = (
+        layout.read(train(study, (fresh := initial_network(study)), change(with_frozen_maps(fresh, data, study))))
+        for change in (lambda known: known, lambda known: known, lambda known: replace(known, views=None))
+    )
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, still)
+
+
+def test_maps_that_would_not_fit_in_memory_are_refused_before_they_are_computed(federate, monkeypatch):
+    study, network, data = prepared(federate, BOTH, augmentation=FLIPS | {"frozen_views": 2})
+    monkeypatch.setattr("csasn.learning.frozen_maps.MAX_BYTES", 1000)
+    with pytest.raises(TrainingError, match=r"maps of frozen branches would take 0\.0 GiB of memory"):
+        with_frozen_maps(network, data, study)
+
+
+def test_a_study_without_views_has_the_hash_that_it_had(federate):
+    plain, spoken = (federate(name, augmentation=values).study for name, values in (("a", {}), ("b", {"frozen_views": 0})))
+    assert plain.study_hash == spoken.study_hash
+    assert "frozen_views" not in plain.model_dump()["augmentation"]
 
 
 def test_a_federation_of_frozen_branches_runs_and_never_computes_a_map_twice(federate, monkeypatch):

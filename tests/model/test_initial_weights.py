@@ -2,16 +2,22 @@
 
 import hashlib
 import os
-from importlib.resources import files
 
 import huggingface_hub
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from csasn.errors import ModelError
-from csasn.model.initial_weights import LITE0_PACKAGE, initial_network, rename_lite0
+from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network
+from csasn.model.onnx_tensors import read_tensors
+from csasn.model.package_tensors import rename_dinov2, rename_lite0
+from csasn.model.packages import LITE0, VIT_SMALL
 from csasn.model.timm_import import import_timm
 from csasn.platform.configuration import validate
 from csasn.study import Study
@@ -19,11 +25,11 @@ from csasn.study import Study
 timm = import_timm()
 
 
-def study(profile="csasn-test", **branches):
+def study(profile="csasn-test", image_size=32, **branches):
     values = {
         "name": "small",
         "classes": ["benign", "PTC"],
-        "model": {"profile": profile, "image_size": 32, "initial_weights": branches},
+        "model": {"profile": profile, "image_size": image_size, "initial_weights": branches},
         "federation": {"sites": ["centerA"]},
     }
     return validate(Study, values, "study.yaml")
@@ -49,7 +55,8 @@ def refusal(chosen):
 
 
 def package_path():
-    return files(LITE0_PACKAGE[0]) / LITE0_PACKAGE[1]
+    assert LITE0.path is not None
+    return LITE0.path
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +133,45 @@ def test_a_branch_for_which_there_is_no_package_is_refused(branch, name):
     error = refusal(study(**{branch: {"source": "package"}}))
     assert error.message == f"no package ships weights of {name}"
     assert "source: file" in error.hint
+
+
+# ---- the ViT of a package, in an ONNX graph
+
+
+def test_the_tensors_of_an_onnx_file_are_those_that_the_package_onnx_reads():
+    tensors = read_tensors(VIT_SMALL.path)
+    graph = onnx.load(VIT_SMALL.path).graph
+    takers = {name: node.name for node in graph.node for name in node.input}
+    expected = {t.name if not t.name.startswith("onnx::") else takers[t.name]: t for t in graph.initializer}
+    assert tensors.keys() == expected.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor.numpy(), onnx.numpy_helper.to_array(expected[name]))
+
+
+def test_the_vit_of_the_package_computes_what_its_graph_does():
+    """Positions are resampled as the graph does it, bicubic without antialiasing; timm's own way differs by 2 % of the norm."""
+    renamed = rename_dinov2(read_tensors(VIT_SMALL.path))
+    grid = renamed["pos_embed"][:, 1:].reshape(1, 37, 37, 384).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(16, 16), mode="bicubic").permute(0, 2, 3, 1).reshape(1, 256, 384)
+    net = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=224).eval()
+    net.load_state_dict(renamed | {"pos_embed": torch.cat([renamed["pos_embed"][:, :1], grid], dim=1)}, strict=True)
+    model = onnx.load(VIT_SMALL.path)
+    (last,) = (node.output[0] for node in model.graph.node if "backbone.layernorm.bias" in node.input)
+    model.graph.output.append(onnx.helper.make_tensor_value_info(last, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = net.forward_features(image).numpy()
+    np.testing.assert_allclose(found, session.run([last], {"input_image": image.numpy()})[0], atol=1e-4)
+
+
+def test_the_package_reaches_the_vit_and_freezes_what_shows_the_image():
+    network = initial_network(study("csasn-small", vit={"source": "package"}, image_size=112))
+    own, renamed = network.vit.net.state_dict(), rename_dinov2(read_tensors(VIT_SMALL.path))
+    assert own.keys() == renamed.keys()
+    assert [name for name in own if not torch.equal(own[name], renamed[name])] == ["pos_embed"]  # of another grid
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert frozen == {"vit.net.pos_embed", "vit.net.patch_embed.proj.weight", "vit.net.patch_embed.proj.bias"}
 
 
 # ---- a file

@@ -88,8 +88,17 @@ def test_in_quotes_each_is_what_it_looks_like(tmp_path: Path, name: str) -> None
         ("deterministic: ja", "deterministic is 'ja': expected true or false (line 4)"),
         ("malignant: PTC", "malignant is 'PTC': expected a list, such as [a, b] (line 4)"),
         ("optimiser: fast", "optimiser is 'fast': expected keys and values (line 4)"),
-        ("model: {image_size: 50}", "model.image_size is 50: expected a multiple of 16 (line 4)"),
-        ("model: {profile: big}", "model.profile is 'big': expected 'csasn-b2-vitb', 'csasn-lite' or 'csasn-test' (line 4)"),
+        ("model: {image_size: 20}", "model.image_size is 20: expected 32 or more (line 4)"),
+        ("model: {vit: 3}", "model.vit is 3: expected true, false, or the name of a network of timm, such as resnet18 (line 4)"),
+        ("model: {efficientnet: ../x}", "model.efficientnet is '../x': expected true, false, or the name of a network of timm"),
+        (
+            "model: {profile: big}",
+            "model.profile is 'big': expected 'csasn-b2-vitb', 'csasn-lite', 'csasn-small' or 'csasn-test' (line 4)",
+        ),
+        (
+            "augmentation: {frozen_views: 2}",
+            "augmentation.frozen_views 2 and no branch in model.frozen, expected 0, or one frozen",
+        ),
         ("split: {test: 0.7}", "split.test is 0.7: expected less than 0.5 (line 4)"),
         ("optimiser: {learning_rate: .inf}", "optimiser.learning_rate is "),
         (
