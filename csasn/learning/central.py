@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData
+from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, Views
 from csasn.errors import DataError
 from csasn.federated.weighting import ClassWeights, Floats, class_sums, class_weights
 from csasn.learning.evaluation import count_split
@@ -47,6 +47,28 @@ def pool(sites: Mapping[str, SiteData]) -> SiteData:
         class_C=np.concatenate([part.class_C for part in parts]),
         notes=tuple(note for part in parts for note in part.notes),
         patient_C=_pool_patients(parts),
+        maps_N={name: np.concatenate([part.maps_N[name] for part in parts]) for name in parts[0].maps_N},
+        views=_pool_views([part.views for part in parts if part.views]),
+    )
+
+
+def _pool_views(parts: Sequence[Views]) -> Views | None:
+    """Views of several sites, still view by view."""
+    if not parts:
+        return None
+    num, sizes = parts[0].num, [len(part.images_MHW) // part.num for part in parts]
+
+    def together(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        by_view = [array.reshape(num, size, *array.shape[1:]) for array, size in zip(arrays, sizes, strict=True)]
+        return np.concatenate(by_view, axis=1).reshape(-1, *arrays[0].shape[1:])
+
+    starts = np.cumsum([0, *sizes[:-1]])
+    places = [np.where(part.places_N < 0, -1, part.places_N + start) for part, start in zip(parts, starts, strict=True)]
+    return Views(
+        images_MHW=together([part.images_MHW for part in parts]),
+        maps_M={name: together([part.maps_M[name] for part in parts]) for name in parts[0].maps_M},
+        places_N=np.concatenate(places),
+        num=num,
     )
 
 

@@ -27,13 +27,13 @@ def with_frozen_maps(network: Csasn, data: SiteData, study: Study) -> SiteData:
     """`data` with the maps (N, C, h, w) of the frozen branches, in memory, at the size of the fused map; with `frozen_views` also
     with views of the training images and their maps. As it is where augmentation or mixup changes the images anew each time.
 
-    The network must hold the run's weights: those of a frozen branch do not change after that.
+    The network must hold the run's weights: those of a frozen branch do not change after that. Maps that are there already stay.
 
     Raises:
         TrainingError: they would take more than 6 GiB.
     """
     frozen, num_views = network.frozen_branches(), study.augmentation.frozen_views
-    if not frozen or study.loss.mixup or (study.augmentation.changes_images and not num_views):
+    if data.maps_N or not frozen or study.loss.mixup or (study.augmentation.changes_images and not num_views):
         return data
     every = np.arange(len(data.images_NHW))
     training = every[data.split_C[data.case_N] == TRAIN]

@@ -22,8 +22,11 @@ from csasn.study import Study
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
+    from csasn.data.cases import SiteData
+
 POOLED = "pooled"
 _steps: "Queue[int] | None" = None
+_data: "dict[str, SiteData]" = {}  # of a worker process, which trains for one study alone
 
 
 @dataclass(frozen=True)
@@ -93,15 +96,27 @@ def _begin(steps: "Queue[int]", parent: int) -> None:
     torch.set_num_threads(1)
 
 
-def _train(study: Study, sites: dict[str, Site], baseline: Baseline) -> Result:
+def _read_data(study: Study, sites: dict[str, Site]) -> "dict[str, SiteData]":
+    """The cases of all sites, with the maps of frozen branches: read and computed once in a process."""
     from csasn.data.cases import load_site_data
-    from csasn.learning.central import count_tests, federation_steps, pool, train_centrally
+    from csasn.learning.frozen_maps import with_frozen_maps
+    from csasn.model.initial_weights import initial_network
     from csasn.model.profiles import image_size
+
+    if not _data:
+        network = initial_network(study)
+        for name, site in sites.items():
+            _data[name] = with_frozen_maps(network, load_site_data(study, site, image_size(study.model)), study)
+    return _data
+
+
+def _train(study: Study, sites: dict[str, Site], baseline: Baseline) -> Result:
+    from csasn.learning.central import count_tests, federation_steps, pool, train_centrally
     from csasn.report.report import final_metrics
 
     assert _steps is not None
     steps = _steps
-    data = {name: load_site_data(study, site, image_size(study.model)) for name, site in sites.items()}
+    data = _read_data(study, sites)
     trained = train_centrally(
         study,
         pool({name: data[name] for name in baseline.sites}),
