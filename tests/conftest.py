@@ -1,6 +1,7 @@
 """Small hospitals on disk, and a federation in this process that runs the real coordinator and the real workers."""
 
 import copy
+import json
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -181,6 +182,25 @@ def federate(tmp_path: Path) -> Callable[..., LocalFederation]:
         return LocalFederation(read_study(study_file), hospitals / "sites", tmp_path / "runs" / name, **extra)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LocalFederation]:
+    """undisturbed(**changes of the study) -> a federation that ran to its end with nothing in its way, made once for all tests."""
+    known: dict[str, LocalFederation] = {}
+
+    def run(**changes: object) -> LocalFederation:
+        key = json.dumps(changes, sort_keys=True)
+        if key not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            study = read_study(write_hospitals(folder / "hospitals", **changes))  # type: ignore[arg-type]
+            known[key] = LocalFederation(study, folder / "hospitals/sites", folder / "run")
+            known[key].run()
+            known[key].requests.clear()  # each holds a model
+            known[key].workers.clear()
+        return known[key]
+
+    return run
 
 
 @pytest.fixture(scope="session")

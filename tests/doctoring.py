@@ -55,7 +55,7 @@ def running_front(folder, port, certificate):
     with (folder / "front.log").open("a") as log:
         process = subprocess.Popen([sys.executable, "-P", "-c", FRONT, folder, str(port), certificate], stdout=log, stderr=log)
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < end:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break

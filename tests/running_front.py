@@ -75,7 +75,7 @@ def write_certificate(folder, name):
     return x509.load_pem_x509_certificate(certificate).serial_number
 
 
-def wait_for(condition, seconds=20.0):
+def wait_for(condition, seconds=120.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -104,17 +104,17 @@ class RunningFront:
         self.tls = ssl.create_default_context(cafile=folder / "ca.crt")
         self.url = f"https://127.0.0.1:{self.port}"
 
-    def client(self, timeout=20.0, site=None, source="127.0.0.1"):
+    def client(self, timeout=60.0, site=None, source="127.0.0.1"):
         """A client of a site that signs, or of a stranger, at an address of loopback."""
         transport = httpx.HTTPTransport(verify=self.tls, trust_env=False, local_address=source)
         auth = SignedAs(KEYS[site]) if site else None
         return httpx.Client(base_url=self.url, transport=transport, timeout=timeout, trust_env=False, auth=auth)
 
-    def reach(self, timeout=10.0, source="127.0.0.1"):
+    def reach(self, timeout=60.0, source="127.0.0.1"):
         """A connection without TLS."""
         return socket.create_connection(("127.0.0.1", self.port), timeout, (source, 0))
 
-    def connect(self, timeout=10.0, source="127.0.0.1"):
+    def connect(self, timeout=60.0, source="127.0.0.1"):
         return self.tls.wrap_socket(self.reach(timeout, source), server_hostname="127.0.0.1")
 
     def raw(self, method, target, extra=b""):
@@ -131,7 +131,7 @@ class RunningFront:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @contextmanager

@@ -10,11 +10,11 @@ Not protected: a site that is brought back from a backup has an older diary; tha
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from csasn.errors import ConfigurationError, ProtocolError, TrustError
+from csasn.errors import ProtocolError, TrustError
 from csasn.federated.messages import Kind
-from csasn.platform.configuration import Configuration, read_yaml, validate
+from csasn.platform.configuration import Configuration
 from csasn.platform.storage import write_json
 from csasn.study import Sha256
 
@@ -153,8 +153,8 @@ def read_diary(path: Path) -> Contents | None:
     if not path.exists():
         return None
     try:
-        return validate(Contents, read_yaml(path), path.name)
-    except ConfigurationError:
+        return Contents.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError):
         raise TrustError(
             f"{DIARY_FILE} is damaged, so that this site no longer knows what it answered",
             "bring it back from a backup; or, if the coordinator is told, go on with another study seed",

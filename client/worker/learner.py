@@ -36,6 +36,8 @@ from csasn.model.profiles import image_size
 from csasn.platform.randomness import fast_generator
 from csasn.privacy.contract import FAILED, LEFT_OUT, USED, Contract
 from csasn.site import Site
+from csasn.study import Study
+from csasn.trust.membership import Membership
 
 Floats32 = NDArray[np.float32]
 OMEGA_TOLERANCE = 1e-9
@@ -60,11 +62,15 @@ class NeedsModelError(ProtocolError):
 class Learner:
     """Model and cases of one site; `doing` is told what it does, in words for people."""
 
-    def __init__(self, contract: Contract, site: Site, doing: Callable[[str], None]) -> None:
-        self.contract, self.study, self.site, self.doing = contract, contract.study, site, doing
-        self.device = choose_device(site, self.study.deterministic)
-        if not self.study.survey:
-            self.network = build_network(self.study).to(self.device)
+    def __init__(self, study: Study, membership: Membership, site: Site, doing: Callable[[str], None]) -> None:
+        self.study, self.site, self.doing = study, site, doing
+        self.device = choose_device(site, study.deterministic)
+        if study.survey:
+            self.contract = Contract.of_study(study, membership)
+        else:
+            network = build_network(study)
+            self.contract = Contract.of(study, membership, network)
+            self.network = network.to(self.device)
         self.objective = local_objective(self.study.federation)
         self.micro_batch = site.micro_batch
         self._model: Floats32 | None = None

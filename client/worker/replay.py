@@ -24,7 +24,6 @@ from csasn.federated.quantise import Floats32
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.configuration import Configuration, validate
 from csasn.platform.storage import link_atomically
-from csasn.privacy.contract import Contract
 from csasn.site import Site
 from csasn.study import Study
 from csasn.trust.membership import Membership
@@ -93,8 +92,7 @@ def replay(site: Site, study: Study, membership: Membership, folder: Path) -> Re
     """
     arrays, facts = load_arrays(folder / REPLAY)
     said = validate(KeptRound, facts, REPLAY)
-    contract = Contract.of_study(study, membership)
-    learner = Learner(contract, site, lambda _: None)
+    learner = Learner(study, membership, site, lambda _: None)
     weighting = Weighting(arrays["omega"], arrays["histogram"], arrays["history"])  # type: ignore[arg-type]
     header = Header(study.study_hash, membership.membership_hash, said.number, said.round, "", 0)
     update = ModelUpdate(said.state_hash, cast(Floats32, arrays["model"]))
@@ -102,7 +100,7 @@ def replay(site: Site, study: Study, membership: Membership, folder: Path) -> Re
     before: LeftOver | None = read_left(folder / REPLAY_LEFT) if (folder / REPLAY_LEFT).exists() else None
     received = learner.receive(question.model)
     work = learner.work(question, received, learner.check_weighting(weighting), before)
-    counts = contract.pack(question.kind, work.counts)
+    counts = learner.contract.pack(question.kind, work.counts)
     return Replayed(
         round=said.round,
         number=said.number,

@@ -42,7 +42,7 @@ from csasn.federated.quantise import Floats32
 from csasn.federated.secagg.keys import SignedKey, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
 from csasn.federated.weighting import ClassWeights
-from csasn.privacy.contract import WITHDRAWN, Contract
+from csasn.privacy.contract import WITHDRAWN
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import Site
 from csasn.study import Study
@@ -71,10 +71,10 @@ class SiteWorker:
         ledger: Ledger | None = None,
     ) -> None:
         self.study, self.site, self.sign, self.ledger = study, site, sign, ledger
-        self.contract = Contract.of_study(study, membership)
-        if self.contract.secure and sign is None:
+        if study.federation.secure_aggregation and sign is None:
             raise ConfigurationError(f"{site.site} has no identity to sign with", "make it with client keygen")
-        self.learner = Learner(self.contract, site, doing)
+        self.learner = Learner(study, membership, site, doing)
+        self.contract = self.learner.contract
         hashes = study.study_hash, membership.membership_hash
         self.kept = Kept(folder / state_name(*hashes))
         self.diary = Diary(self.kept.folder, Hospitals(study_hash=hashes[0], membership_hash=hashes[1], sites=membership.sites))

@@ -216,7 +216,7 @@ def test_the_worker_logs_what_was_noted_when_it_reads_the_data(
     site = federation.sites["centerA"]
     sheet = Path(site.manifest)
     sheet.write_text(sheet.read_text().replace(",", "\t"))
-    learner = Learner(federation.contract, site, lambda _: None)
+    learner = Learner(federation.study, federation.directory.membership, site, lambda _: None)
     with caplog.at_level("INFO", logger="client"):
         learner.load_data()
         learner.load_data()

@@ -101,7 +101,7 @@ def test_a_supernode_killed_in_mid_epoch_comes_back_at_once(running, local):
 def test_a_superlink_killed_in_mid_upload_is_started_again_and_the_answer_comes_again(running, local):
     number = running.await_training("centerA")
     running.relay.hold_after(300_000)  # of the 1.8 MB of an update
-    assert running.relay.holding.wait(120)
+    assert running.relay.holding.wait(300)
     running.kill(COORDINATOR, "server.flower.superlink")
     running.relay.go_on()
     check_round(running, local, number)
@@ -116,7 +116,7 @@ def test_a_run_killed_in_mid_round_resumes_by_itself(running, local):
 def test_a_front_killed_in_mid_upload_is_started_again(running, local):
     number = running.await_training("centerA")
     running.relay.hold_after(300_000)
-    assert running.relay.holding.wait(120)
+    assert running.relay.holding.wait(300)
     running.kill(COORDINATOR, "front")
     running.relay.go_on()
     check_round(running, local, number)
@@ -145,7 +145,7 @@ def test_a_killed_server_start_leaves_no_process_behind_that_keeps_its_port(runn
     number = running.await_training("centerA")
     children = [running.pid(COORDINATOR, child) for child in ("server.flower.superlink", "front", "run")]
     running.kill(COORDINATOR)
-    running.wait_for(lambda: not set(children) & set(running.left()), f"the children {children} end with it", 30)
+    running.wait_for(lambda: not set(children) & set(running.left()), f"the children {children} end with it")
     running.start(COORDINATOR)
     check_round(running, local, number)
 
@@ -216,7 +216,7 @@ def test_the_coordinator_holds_no_key_of_a_site_in_its_files_and_in_its_memory(r
         secrets.update({(site, name): key for site in SITES for name, key in secrets_of(running.folder / site).items()})
         return len(secrets) == 2 * len(SITES)
 
-    running.wait_for(gather, "each site has an answer that waits", 100, 0.01)
+    running.wait_for(gather, "each site has an answer that waits", 300, 0.01)
     number = running.await_training("centerB")
     pids = [running.pid(COORDINATOR), *(running.pid(COORDINATOR, child) for child in ("server.flower.superlink", "front", "run"))]
     for pid in pids:

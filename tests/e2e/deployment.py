@@ -164,7 +164,7 @@ class Deployment:
         process = self.processes.pop(owner)
         if process.poll() is None:
             process.terminate()
-        return process.wait(60)
+        return process.wait(120)
 
     def exit_code(self, owner: str, within_s: float = 120.0) -> int:
         """With what `server start` or `client --site` ends by itself."""
@@ -176,7 +176,7 @@ class Deployment:
         for owner in list(reversed(self.processes)):
             self.end(owner)
         try:
-            self.wait_for(lambda: not self.left(), "all processes have ended", 20)
+            self.wait_for(lambda: not self.left(), "all processes have ended", 120)
         finally:
             for pid in self.left():
                 with suppress(ProcessLookupError):

@@ -73,7 +73,7 @@ class Relay:
     def _hold(self) -> None:
         self._armed = []
         self.holding.set()
-        self._go_on.wait(120)
+        self._go_on.wait(300)
 
     def _send(self, due: "queue.Queue[tuple[float, bytes]]", target: socket.socket) -> None:
         alive = True

@@ -1,5 +1,6 @@
 """`csasn ablate`: each cell is run once whatever happens, and nothing of it outlives the command."""
 
+import io
 import json
 import os
 import shutil
@@ -12,11 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from command_line import run_quietly
 from csasn.measures.cases import confusion
 from grid_scene import GRID, write_grid
 from server.evidence.predictions import load_predictions, save_predictions
 from server.evidence.provenance import code_version
+from server.simulation import simulate as engine
+from server.simulation.baselines import POOLED, Baseline
+from server.simulation.progress import Progress
+from server.simulation.simulate import Simulation
 
 pytestmark = pytest.mark.xdist_group("grid")  # one process of a parallel test run trains the cells, not each
 
@@ -29,6 +36,11 @@ def command(*arguments):
 
 def ablate(*arguments):
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=400, check=False)
+
+
+def ablate_nothing(*arguments):
+    """What trains no cell needs no process of its own."""
+    return run_quietly("csasn", "ablate", *arguments)
 
 
 def records_of(folder):
@@ -54,7 +66,7 @@ def begin_and_wait_for_a_worker(grid, *more):
         command(grid, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     work = grid.parent / "grid" / ".work"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(work.glob("*/run/events.jsonl")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "no federation began"
@@ -63,7 +75,7 @@ def begin_and_wait_for_a_worker(grid, *more):
 
 
 def wait_until_ended(pids):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < deadline, "a process outlived the grid"
         time.sleep(0.05)
@@ -75,7 +87,7 @@ def ended(hospitals):
     grid = write_grid(hospitals)
     process, below = begin_and_wait_for_a_worker(grid, "--seeds", 1)
     process.terminate()
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     wait_until_ended(below)
     stopped = (process.returncode, stderr, sorted(path.name for path in (hospitals / "grid").iterdir()))
     return stopped, ablate(grid, "--jobs", 2, "--seeds", 1), hospitals / "grid"
@@ -113,13 +125,12 @@ def test_a_record_says_what_its_measures_are_of(ended):
             assert record["values"]["balanced_accuracy"] == pytest.approx(decided, abs=1e-6)
 
 
-def test_kept_predictions_are_those_of_a_simulation_and_of_its_pooled_baseline(ended, hospitals):
+def test_kept_predictions_are_those_of_a_simulation_and_of_its_pooled_baseline(ended, hospitals, monkeypatch):
     """Confusion of a federation whose sites use their own statistics, and of the pooled model, to the case."""
-    out = hospitals / "run"
-    study = str(hospitals / "hospitals/study.yaml")
-    arguments = [str(COMMAND / "server"), "simulate", study, "--out", str(out), "--set", "seed=1", "--baselines"]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    out, folder = hospitals / "run", hospitals / "hospitals"
+    monkeypatch.setattr(engine, "baselines_of", lambda study: (Baseline(POOLED, study.federation.sites),))
+    simulation = Simulation(folder / "study.yaml", folder / "sites", out, ("seed=1",), baselines=True)
+    engine.simulate(simulation, Progress(Console(file=io.StringIO())))
     report = json.loads((out / "report.json").read_text())
     for name, expected in (("fedprox", report["final"]), ("pooled", report["baselines"]["pooled"])):
         cases = load_predictions(ended[2] / "predictions.npz")[f"{name}-1"].cases
@@ -159,7 +170,7 @@ def test_a_site_that_was_left_out_is_what_is_scored(ended):
 def test_a_finished_cell_is_not_run_again_and_a_failed_one_is(ended):
     grid = ended[2].parent / "grid.yaml"
     before = (ended[2] / "predictions.npz").stat().st_mtime_ns
-    listed = ablate(grid, "--dry-run")
+    listed = ablate_nothing(grid, "--dry-run")
     assert listed.returncode == 0, listed.stderr
     assert [line.split()[:2] for line in listed.stdout.replace("to do", "todo").splitlines()[:4]] == [
         ["done", "fedprox-1"], ["todo", "diverging-1"], ["done", "pooled-1"], ["done", "without_centerB-1"]
@@ -175,7 +186,7 @@ def test_other_data_make_a_cell_run_again(ended, hospitals):
     text = site.read_text()
     try:
         site.write_text(text.replace("benign", "PTC", 1))
-        assert ablate(hospitals / "grid.yaml", "--dry-run", "--only", "pooled").stdout.startswith("stale  pooled-1")
+        assert ablate_nothing(hospitals / "grid.yaml", "--dry-run", "--only", "pooled").stdout.startswith("stale  pooled-1")
     finally:
         site.write_text(text)
 
@@ -192,7 +203,7 @@ def made_by_other_code(ended, folder):
 def test_results_of_other_code_hold_once_one_cell_that_is_run_again_gives_the_same_bits(ended, tmp_path):
     grid = made_by_other_code(ended, tmp_path)
     done = ["--only", "fedprox", "--only", "pooled", "--only", "decided", "--seeds", 1]
-    assert [line.split()[0] for line in ablate(grid, "--dry-run", *done).stdout.splitlines()] == ["check"] * 3
+    assert [line.split()[0] for line in ablate_nothing(grid, "--dry-run", *done).stdout.splitlines()] == ["check"] * 3
     checked = ablate(grid, *done)
     assert checked.returncode == 0, checked.stderr
     assert "fedprox-1: the same bits as by code 0.0+older, whose" in checked.stderr
@@ -229,7 +240,7 @@ def test_the_report_needs_no_data_and_marks_what_cannot_be_concluded(ended, tmp_
     shutil.copytree(ended[2], tmp_path / "grid")
     (tmp_path / "hospitals").mkdir()
     shutil.copy(ended[2].parent / "hospitals/study.yaml", tmp_path / "hospitals/study.yaml")
-    done = ablate(write_grid(tmp_path), "--report")
+    done = ablate_nothing(write_grid(tmp_path), "--report")
     assert done.returncode == 0, done.stderr
     assert "4 of 12 cells are done" in done.stdout
     text = (tmp_path / "grid/results.md").read_text()
@@ -247,7 +258,7 @@ def test_tables_are_left_as_they_are_where_no_result_is_of_the_grids_study(ended
     (tmp_path / "hospitals").mkdir()
     shutil.copy(ended[2].parent / "hospitals/study.yaml", tmp_path / "hospitals/study.yaml")
     before = (tmp_path / "grid/results.md").read_bytes()
-    done = ablate(write_grid(tmp_path, changes={"optimiser.batch_size": 4}), "--report")
+    done = ablate_nothing(write_grid(tmp_path, changes={"optimiser.batch_size": 4}), "--report")
     assert done.returncode == 10
     assert "is of the studies of the grid as they are now" in done.stderr
     assert (tmp_path / "grid/results.md").read_bytes() == before
@@ -271,6 +282,6 @@ def test_a_killed_grid_takes_its_processes_with_it(tmp_path, hospitals):
 def test_wrong_arguments_say_what_is_possible(tmp_path, hospitals, arguments, code, says):
     (tmp_path / "hospitals").mkdir()
     shutil.copy(hospitals / "hospitals/study.yaml", tmp_path / "hospitals/study.yaml")
-    done = ablate(write_grid(tmp_path), *arguments)
+    done = ablate_nothing(write_grid(tmp_path), *arguments)
     assert done.returncode == code
     assert says in done.stderr

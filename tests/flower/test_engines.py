@@ -59,7 +59,7 @@ def test_without_ray_the_flower_engine_says_what_to_install_and_writes_nothing(t
         "import sys; sys.modules['ray'] = None; from server.commands.cli import main; main()"  # so that Ray cannot be imported
     )
     command = [sys.executable, "-P", "-c", program, "simulate", "study.yaml", "--out", "run", "--engine", "flower"]
-    done = subprocess.run(command, cwd=tmp_path / "h", capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, cwd=tmp_path / "h", capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 3
     assert "engine 'flower' needs Ray" in done.stderr
     assert "hint: pip install 'csasn-federated[flower]'" in done.stderr

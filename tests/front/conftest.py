@@ -84,11 +84,11 @@ def superlink(tmp_path_factory):
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env=os.environ | quiet, cwd=folder, stderr=log, stdout=log)
     try:
-        wait_for(lambda: answers(port), 40)
+        wait_for(lambda: answers(port))
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")

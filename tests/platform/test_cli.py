@@ -14,6 +14,8 @@ from PIL import Image
 from rich.console import Console
 from typer.main import get_command
 
+from client.doctor import context
+from client.doctor.training_probe import Measured
 from command_line import PROGRAMS, arguments, run_here, run_quietly
 from csasn.errors import CsasnError, DataError, Stopped, StorageError
 from csasn.platform.command import run_command
@@ -307,18 +309,26 @@ def test_predict_shows_a_table_that_says_what_it_is_not_for(trained):
     assert "not for diagnosis" in done.stdout
 
 
-def test_doctor_says_what_a_site_holds(trained):
-    done = run("client", "doctor", "--site", "centerA", "--study", trained / "h/study.yaml", cwd=trained / "h")
+@pytest.fixture
+def no_step(monkeypatch):
+    """The training step, which tests/doctor takes, is left out of `client doctor`."""
+    monkeypatch.setattr(context, "measure_training", lambda site, study, wanted: Measured("CPU", 1.0, 1 << 30, wanted))
+
+
+def test_doctor_says_what_a_site_holds(trained, no_step, monkeypatch):
+    monkeypatch.chdir(trained / "h")
+    done = run_quietly("client", "doctor", "--site", "centerA", "--study", trained / "h/study.yaml")
     assert done.returncode == 0, done.stderr
     assert "train cases: benign" in done.stdout
     assert "18 cases read" in done.stdout
 
 
-def test_doctor_names_the_row_of_a_wrong_label(tmp_path, write_small_hospitals):
+def test_doctor_names_the_row_of_a_wrong_label(tmp_path, write_small_hospitals, no_step, monkeypatch):
     write_small_hospitals(tmp_path / "h")
     manifest = tmp_path / "h/centerA/manifest.csv"
     manifest.write_text(manifest.read_text().replace("FTC", "FTX", 1))
-    done = run("client", "doctor", "--site", "centerA", "--study", "study.yaml", cwd=tmp_path / "h")
+    monkeypatch.chdir(tmp_path / "h")
+    done = run_quietly("client", "doctor", "--site", "centerA", "--study", "study.yaml")
     assert done.returncode == 4
     assert "manifest.csv row" in done.stderr
     assert "column label: is not a class of the study" in done.stderr

@@ -32,7 +32,7 @@ def test_who_comes_second_gets_no_lock_until_the_first_lets_go(tmp_path, impatie
 def test_a_lock_ends_with_its_process(tmp_path, impatient):
     path = tmp_path / "lock"
     hold = "import sys, time; from pathlib import Path; from csasn.platform.locks import take_lock; "
-    hold += "lock = take_lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    hold += "lock = take_lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-P", "-c", hold, path], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
         assert take_lock(path) is None
@@ -56,5 +56,5 @@ def test_who_waits_gets_the_lock_when_it_is_free(tmp_path):
     thread.join(0.2)
     assert not taken
     os.close(first)
-    thread.join(20)
+    thread.join(120)
     os.close(taken[0])

@@ -2,17 +2,18 @@
 
 import csv
 import dataclasses
+import io
 import json
 import re
 import shutil
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from client.report.page import gain_in_words, render_site_report
 from client.report.site_report import NUM_EXAMPLES, Measure, compare_models, find_model, make_site_report
@@ -27,6 +28,9 @@ from csasn.measures.cases import Cases
 from csasn.measures.counts import metrics_from_counts
 from csasn.site import find_site
 from csasn.study import read_study
+from server.simulation import simulate as engine
+from server.simulation.progress import Progress
+from server.simulation.simulate import Simulation
 
 SITES = ("centerA", "centerB", "centerC")
 NOTHING_SENT = """
@@ -45,9 +49,10 @@ def run(tmp_path_factory, write_small_hospitals):
     """Folder of a finished simulation `run` over `hospitals`."""
     folder = tmp_path_factory.mktemp("report")
     write_small_hospitals(folder / "hospitals", num_cases=45)
-    command = [Path(sys.prefix) / "bin/server", "simulate", "hospitals/study.yaml", "--out", "run"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+    simulation = Simulation(folder / "hospitals/study.yaml", folder / "hospitals/sites", folder / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "NUM_PROCESSES", 1)
+        engine.simulate(simulation, Progress(Console(file=io.StringIO())))
     return folder
 
 

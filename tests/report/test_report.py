@@ -50,9 +50,11 @@ def lost_in_round_2(site, request, answer):
     return None if (site, request.header.round, str(request.kind)) == ("centerC", 2, "train") else answer
 
 
-@pytest.fixture
-def finished(federate):
-    federation = federate("run", federation={"rounds": 3})
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, write_small_hospitals, local_federation):
+    folder = tmp_path_factory.mktemp("report")
+    write_small_hospitals(folder / "hospitals", federation={"rounds": 3})
+    federation = local_federation(folder / "hospitals", folder / "run")
     write_outcome(federation.directory, federation.contract, federation.network, federation.run())
     return federation
 

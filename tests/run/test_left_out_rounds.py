@@ -73,11 +73,9 @@ def test_a_site_with_five_percent_broken_files_stops_with_the_list(federate, cap
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_a_site_whose_share_disappears_for_a_while_goes_on_with_the_same_bits(federate, tmp_path, caplog, secure):
+def test_a_site_whose_share_disappears_for_a_while_goes_on_with_the_same_bits(federate, undisturbed, tmp_path, caplog, secure):
     """In mid-run, when its worker was started anew; with masked sums while it is asked, too."""
-    undisturbed = federate("run", federation={"secure_aggregation": secure})
-    undisturbed.run()
-    expected = undisturbed.state_hash()
+    expected = undisturbed(federation={"secure_aggregation": secure}).state_hash()
     share, away, leaves = tmp_path / "share", tmp_path / "away", []
 
     def leave(site, request, answer):

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import LocalFederation, write_hospitals
 from csasn.errors import ConfigurationError, ProtocolError, QuorumError, StorageError, TrainingError
 from csasn.federated.class_weightings.dynamic import difficulty_target
 from csasn.federated.messages import Absence, Kind, Ready, Reason, transcript
 from csasn.federated.secagg.keys import SignedKey
 from csasn.federated.weighting import ClassWeights
+from csasn.study import read_study
 from reports import read_lines
 
 
-def test_a_failed_answer_is_asked_for_again_in_the_same_attempt(federate):
+def test_a_failed_answer_is_asked_for_again_in_the_same_attempt(federate, undisturbed):
     failed = []
 
     def fail_once(site, request, answer):
@@ -24,10 +26,9 @@ def test_a_failed_answer_is_asked_for_again_in_the_same_attempt(federate):
             return Absence(Reason.FAILED, text="the site's app ended, code 8")
         return answer
 
-    undisturbed, disturbed = federate("undisturbed"), federate("disturbed", tamper=fail_once)
-    undisturbed.run()
+    disturbed = federate("disturbed", tamper=fail_once)
     disturbed.run()
-    assert disturbed.state_hash() == undisturbed.state_hash()
+    assert disturbed.state_hash() == undisturbed().state_hash()
     assert [event["attempts"] for event in disturbed.events("round-finished")] == [1, 1]
 
 
@@ -473,11 +474,19 @@ def test_without_a_guard_nothing_is_undone(federate):
     assert [event["round"] for event in federation.events("round-finished")] == [1, 2, 3]
 
 
+@pytest.fixture(scope="module")
+def undone(tmp_path_factory):
+    """The state hash of a run whose second round was undone, and that nobody killed."""
+    folder = tmp_path_factory.mktemp("undone")
+    study = read_study(write_hospitals(folder / "hospitals", federation=GUARDED))
+    federation = LocalFederation(study, folder / "hospitals/sites", folder / "run", tamper=spoils(2, 1))
+    federation.run()
+    return federation.state_hash()
+
+
 @pytest.mark.parametrize("killed_at", ["before the checkpoint", "before the next round", "in the next round"])
-def test_a_run_killed_about_an_undone_round_goes_on_to_the_same_bits(federate, monkeypatch, killed_at):
+def test_a_run_killed_about_an_undone_round_goes_on_to_the_same_bits(federate, undone, monkeypatch, killed_at):
     """And does not take the round back a second time, or give up."""
-    undisturbed = federate("undisturbed", tamper=spoils(2, 1), federation=GUARDED)
-    undisturbed.run()
 
     class KilledError(Exception):
         pass
@@ -508,6 +517,6 @@ def test_a_run_killed_about_an_undone_round_goes_on_to_the_same_bits(federate, m
     again = spoils(2, 9)
     resumed.tamper = lambda site, request, answer: answer if resumed.directory.load().undone else again(site, request, answer)
     resumed.run()
-    assert resumed.state_hash() == undisturbed.state_hash()
+    assert resumed.state_hash() == undone
     state = resumed.directory.load()
     assert (state.round, state.undone, len(state.history)) == (3, 2, 4)

@@ -11,18 +11,16 @@ from csasn.report.events import finished_rounds
 from reports import build_report, read_lines
 
 
-def test_the_same_study_and_seed_give_the_same_bits_twice(federate):
-    first, second = federate("first"), federate("second")
-    first.run()
+def test_the_same_study_and_seed_give_the_same_bits_twice(federate, undisturbed):
+    second = federate("second")
     second.run()
-    assert first.state_hash() == second.state_hash()
+    assert undisturbed().state_hash() == second.state_hash()
 
 
-def test_another_seed_gives_other_bits(federate):
-    first, second = federate("first"), federate("second", seed=2)
-    first.run()
+def test_another_seed_gives_other_bits(federate, undisturbed):
+    second = federate("second", seed=2)
     second.run()
-    assert first.state_hash() != second.state_hash()
+    assert undisturbed().state_hash() != second.state_hash()
 
 
 @pytest.mark.parametrize("bits", [16, 32])
@@ -39,9 +37,7 @@ def test_permuting_the_sites_changes_nothing(federate, bits):
     assert given.state_hash() == permuted.state_hash()
 
 
-def test_a_resumed_run_gives_the_same_bits(federate):
-    undisturbed = federate("undisturbed", federation={"rounds": 3})
-    undisturbed.run()
+def test_a_resumed_run_gives_the_same_bits(federate, undisturbed):
 
     class KilledError(Exception):
         pass
@@ -56,7 +52,7 @@ def test_a_resumed_run_gives_the_same_bits(federate):
         disturbed.run()
     resumed = federate("disturbed")
     resumed.run()
-    assert resumed.state_hash() == undisturbed.state_hash()
+    assert resumed.state_hash() == undisturbed(federation={"rounds": 3}).state_hash()
     attempts = [event["attempt"] for event in resumed.events("train-started")]
     assert attempts == sorted(set(attempts))
 
@@ -92,11 +88,10 @@ def test_initial_weights_are_asked_for_where_no_checkpoint_is_and_never_again(fe
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_a_round_killed_between_its_event_and_its_checkpoint_is_in_the_report_once(federate, monkeypatch, secure):
+def test_a_round_killed_between_its_event_and_its_checkpoint_is_in_the_report_once(federate, undisturbed, monkeypatch, secure):
     """Whichever of the two is first: the second one is not reached."""
     study = {"federation": {"secure_aggregation": secure}}
-    undisturbed = federate("undisturbed", **study)
-    undisturbed.run()
+    expected = undisturbed(**study).state_hash()
 
     class KilledError(Exception):
         pass
@@ -129,12 +124,10 @@ def test_a_round_killed_between_its_event_and_its_checkpoint_is_in_the_report_on
     assert [row["round"] for row in report["rounds"]] == [1, 2]
     assert [row["participants"] for row in report["rounds"]] == [list(resumed.study.federation.sites)] * 2
     assert [event.round for event in finished_rounds(resumed.directory.events())] == [1, 2]
-    assert resumed.state_hash() == undisturbed.state_hash()
+    assert resumed.state_hash() == expected
 
 
-def test_a_worker_that_lost_its_memory_gets_the_whole_model_and_gives_the_same_bits(federate):
-    undisturbed = federate("undisturbed", federation={"rounds": 3})
-    undisturbed.run()
+def test_a_worker_that_lost_its_memory_gets_the_whole_model_and_gives_the_same_bits(federate, undisturbed):
 
     def forget(site, request, answer):
         if request.kind is Kind.TRAIN and request.header.round == 2 and site == "centerB":
@@ -149,7 +142,7 @@ def test_a_worker_that_lost_its_memory_gets_the_whole_model_and_gives_the_same_b
         if site == "centerB" and request.header.round == 3 and request.kind is Kind.TRAIN
     ]
     assert [request.model.whole is not None for request in sent] == [False, True]
-    assert disturbed.state_hash() == undisturbed.state_hash()
+    assert disturbed.state_hash() == undisturbed(federation={"rounds": 3}).state_hash()
 
 
 def test_ranges_that_are_too_small_widen_fourfold_a_round_until_little_is_clipped(federate, monkeypatch):
@@ -173,10 +166,9 @@ def count_training(monkeypatch):
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_another_attempt_at_a_round_is_answered_without_training_again(federate, monkeypatch, restarted):
+def test_another_attempt_at_a_round_is_answered_without_training_again(federate, undisturbed, monkeypatch, restarted):
     """Also by workers that were restarted after each answer: what it came to is on disk."""
-    undisturbed = federate("undisturbed")
-    undisturbed.run()
+    expected = undisturbed().state_hash()
     trained, lost = count_training(monkeypatch), []
 
     def lose_twice(site, request, answer):
@@ -191,7 +183,7 @@ def test_another_attempt_at_a_round_is_answered_without_training_again(federate,
     federation.run()
     assert len(federation.events("round-repeated")) == 2
     assert len(trained) == 3 * 2
-    assert federation.state_hash() == undisturbed.state_hash()
+    assert federation.state_hash() == expected
 
 
 def test_the_whole_model_travels_once_and_steps_after_that(federate):
@@ -299,11 +291,9 @@ def test_a_coordinator_that_begins_anew_asks_later_questions_by_itself_and_comes
     assert numbers == {(Kind.HELLO, 1)} | {(kind, number) for kind in (Kind.VALIDATE, Kind.FINISH) for number in (1, 2)}
 
 
-def test_totals_that_change_between_rounds_are_told(federate):
+def test_totals_that_change_between_rounds_are_told(federate, undisturbed):
     """Validation cases of a class are as many as before, unless a site changed its manifest: who, only the sites know."""
-    undisturbed = federate("undisturbed", federation={"rounds": 3})
-    undisturbed.run()
-    assert undisturbed.events("totals-changed") == []
+    assert undisturbed(federation={"rounds": 3}).events("totals-changed") == []
 
     def lie(site, request, answer):
         if request.kind is Kind.TRAIN and request.header.round == 3 and site == "centerB":

@@ -198,9 +198,9 @@ def test_options_of_a_rule_from_another_package_are_checked_when_the_study_is_re
 def test_a_run_of_a_rule_that_remembers_resumes_to_the_same_bits(federate, rule, options):
     """What the rule remembers is in the checkpoint."""
     federation = {"rounds": 3, "server_rule": rule, "server_options": options, "upload_bits": 8}
-    undisturbed = federate("undisturbed", federation=federation)
-    undisturbed.run()
-    memory = undisturbed.directory.load().memory
+    whole = federate("whole", federation=federation)
+    whole.run()
+    memory = whole.directory.load().memory
     assert len(memory) == (2 if rule == "fedavgm" else 3)
     assert all(np.abs(array).max() > 0 for array in memory.values())
 
@@ -216,7 +216,7 @@ def test_a_run_of_a_rule_that_remembers_resumes_to_the_same_bits(federate, rule,
         federate("disturbed", tamper=kill, federation=federation).run()
     resumed = federate("disturbed")
     resumed.run()
-    assert resumed.state_hash() == undisturbed.state_hash()
+    assert resumed.state_hash() == whole.state_hash()
 
 
 def test_a_study_that_names_what_was_there_before_has_the_hash_that_it_had(write_small_hospitals, tmp_path):

@@ -8,11 +8,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.worker.kept import PENDING_FILE
 from client.worker.learner import Learner
-from conftest import LocalFederation, write_hospitals
 from csasn.errors import QuorumError, TrainingError
 from csasn.federated.messages import AboutModel, Absence, Answer, Collect, Hello, Kind, Ready, Reason
 from csasn.federated.secagg.keys import sign_key
-from csasn.study import read_study
 from csasn.trust.identity import sign
 
 FOUR = ("centerA", "centerB", "centerC", "centerD")
@@ -59,21 +57,10 @@ def test_every_class_weighting_follows_from_masked_sums_alone(federate, mode):
     np.testing.assert_allclose(weights[0][0], weights[1][0], rtol=0, atol=1e-12)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+@pytest.fixture
+def expected(undisturbed):
     """The state hash of a run of so many rounds in which nothing happens."""
-    known = {}
-
-    def state_hash(rounds):
-        if rounds not in known:
-            folder = tmp_path_factory.mktemp("undisturbed")
-            study = write_hospitals(folder / "hospitals", sites=FOUR, federation=SECURE | {"rounds": rounds})
-            federation = LocalFederation(read_study(study), folder / "hospitals" / "sites", folder / "run")
-            federation.run()
-            known[rounds] = federation.state_hash()
-        return known[rounds]
-
-    return state_hash
+    return lambda rounds: undisturbed(sites=FOUR, federation=SECURE | {"rounds": rounds}).state_hash()
 
 
 def is_exchange(request, kind, collects, current=None):
@@ -96,11 +83,11 @@ class Loses:
 
 
 @pytest.mark.parametrize(("kind", "collects"), EXCHANGES)
-def test_a_site_lost_at_any_exchange_is_waited_for_and_the_bits_are_the_same(federate, undisturbed, kind, collects):
+def test_a_site_lost_at_any_exchange_is_waited_for_and_the_bits_are_the_same(federate, expected, kind, collects):
     """More often than a round in plain has attempts."""
     federation = masked(federate, tamper=Loses(kind, collects, "centerC", 6), rounds=1)
     finished = federation.run()
-    assert federation.state_hash() == undisturbed(1)
+    assert federation.state_hash() == expected(1)
     assert finished.whole
     assert all(event["participants"] == list(FOUR) for event in federation.events("round-finished"))
     waiting = [event["sites"] for event in federation.events("waiting")]
@@ -108,10 +95,10 @@ def test_a_site_lost_at_any_exchange_is_waited_for_and_the_bits_are_the_same(fed
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if not reason.is_refusal and reason is not Reason.NUMBER])
-def test_whatever_keeps_a_site_away_for_a_while_it_is_waited_for(federate, undisturbed, reason):
+def test_whatever_keeps_a_site_away_for_a_while_it_is_waited_for(federate, expected, reason):
     federation = masked(federate, tamper=Loses(Kind.TRAIN, False, "centerC", 3, reason), rounds=1)
     federation.run()
-    assert federation.state_hash() == undisturbed(1)
+    assert federation.state_hash() == expected(1)
 
 
 @pytest.mark.parametrize("collects", [False, True])
@@ -139,17 +126,17 @@ def kill_at(kind, collects, current=None, site="centerC"):
 
 
 @pytest.mark.parametrize(("kind", "collects"), EXCHANGES)
-def test_a_coordinator_killed_at_any_exchange_goes_on_to_the_same_bits(federate, undisturbed, kind, collects):
+def test_a_coordinator_killed_at_any_exchange_goes_on_to_the_same_bits(federate, expected, kind, collects):
     federation = masked(federate, tamper=kill_at(kind, collects, 2 if kind is Kind.TRAIN else None))
     with pytest.raises(Killed):
         federation.run()
     resumed = masked(federate)
     assert resumed.run().whole
-    assert resumed.state_hash() == undisturbed(2)
+    assert resumed.state_hash() == expected(2)
 
 
-def test_a_coordinator_killed_between_sum_and_checkpoint_goes_on_to_the_same_bits(federate, undisturbed, monkeypatch):
-    expected, federation = undisturbed(2), masked(federate)
+def test_a_coordinator_killed_between_sum_and_checkpoint_goes_on_to_the_same_bits(federate, expected, monkeypatch):
+    undisturbed, federation = expected(2), masked(federate)
     save = federation.directory.save
 
     def kill(state):
@@ -163,7 +150,7 @@ def test_a_coordinator_killed_between_sum_and_checkpoint_goes_on_to_the_same_bit
     trained = count_training(monkeypatch)
     resumed = masked(federate)
     resumed.run()
-    assert resumed.state_hash() == expected
+    assert resumed.state_hash() == undisturbed
     assert trained == []  # what it came to was on the sites' disks
 
 
@@ -174,17 +161,17 @@ def count_training(monkeypatch):
     return trained
 
 
-def test_a_worker_killed_after_every_word_goes_on_with_the_same_bits_and_trains_each_round_once(federate, undisturbed, monkeypatch):
+def test_a_worker_killed_after_every_word_goes_on_with_the_same_bits_and_trains_each_round_once(federate, expected, monkeypatch):
     def restart(site, request, answer):
         if site == "centerB":
             federation.restart_worker(site)
         return answer
 
-    expected, trained = undisturbed(2), count_training(monkeypatch)
+    undisturbed, trained = expected(2), count_training(monkeypatch)
     federation = masked(federate, tamper=restart)
     federation.run()
     assert len(trained) == 2 * len(FOUR)
-    assert federation.state_hash() == expected
+    assert federation.state_hash() == undisturbed
 
 
 def pending_of(federation, site):

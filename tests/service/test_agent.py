@@ -43,7 +43,7 @@ def agent(federation):
     """The agent of centerA, which approved; its processes are others that do nothing."""
     federation.approve("centerA", federation.enroll_all())
     agent = Agent(federation.site("centerA"), federation.path / "sites/centerA.yaml", ServiceManager(""), lambda _: None)
-    wait = [sys.executable, "-c", "import time; time.sleep(60)"]
+    wait = [sys.executable, "-c", "import time; time.sleep(600)"]
     agent.children = [Child(name, wait, agent.state / f"logs/{name}.log") for name in ("SuperNode", WORKER)]
     agent.facts = SimpleNamespace(phase="training")
     yield agent
@@ -89,7 +89,7 @@ def test_no_child_inherits_the_lock(tmp_path):
     with sole_client("centerA", tmp_path):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
         assert is_client_at_work(tmp_path)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while is_client_at_work(tmp_path) and time.monotonic() < end:  # a child closes it a moment after its program begins
         time.sleep(0.01)
     assert not is_client_at_work(tmp_path)

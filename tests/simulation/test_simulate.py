@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from command_line import run_here, run_quietly
 from csasn.study import read_study
+from page_reader import check_page
 from reports import read_lines
 from server.run import execution
 from server.run.outcome import write_outcome
@@ -27,6 +29,15 @@ pytestmark = pytest.mark.xdist_group("simulation")  # what its tests share is ma
 
 COMMAND = Path(sys.prefix) / "bin"
 ROUNDS = 3
+DEADLINE_S = 1000.0
+CLOCK = """
+import sys, time
+from pathlib import Path
+from server.commands.cli import main
+real, ahead = time.monotonic, Path(sys.argv.pop(1))
+time.monotonic = lambda: real() + 2000 * ahead.exists()
+main()
+"""  # `server`, whose clock goes ahead by two deadlines once a file is there
 
 
 def simulate(hospitals, out, *more, **options):
@@ -34,16 +45,24 @@ def simulate(hospitals, out, *more, **options):
 
 
 def arguments(hospitals, out, *more):
-    return [str(COMMAND / "server"), "simulate", str(hospitals / "study.yaml"), "--out", str(out), *more]
+    return [str(COMMAND / "server"), *words(hospitals, out, *more)]
 
 
-def begin(hospitals, out, *more):
-    return subprocess.Popen(
-        arguments(hospitals, out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+def words(hospitals, out, *more):
+    return ["simulate", str(hospitals / "study.yaml"), "--out", str(out), *more]
 
 
-def wait_for(out, condition, process, timeout_s=120):
+def refused(hospitals, out, *more):
+    """What is refused before any process is started needs none of its own."""
+    return run_quietly("server", *words(hospitals, out, *more))
+
+
+def begin(hospitals, out, *more, command=(COMMAND / "server",)):
+    command = [*map(str, command), *words(hospitals, out, *more)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(out, condition, process, timeout_s=300):
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if any(condition(event) for event in read_lines(out)):
@@ -79,7 +98,7 @@ def kill_in_mid_round_and_resume(hospitals, out):
     process.wait()
     process.stdout.close()
     process.stderr.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not all(ended(worker) for worker in workers):
         assert time.monotonic() < deadline, "a worker outlived the coordinator"
         time.sleep(0.05)
@@ -90,6 +109,10 @@ def kill_in_mid_round_and_resume(hospitals, out):
 
 def mid_round_2(event):
     return event["event"] == "train-started" and event["round"] == 2
+
+
+def answered_in_round_2(event, site):
+    return [event.get(key) for key in ("event", "kind", "round", "site", "said")] == ["reply", "train", 2, site, "answered"]
 
 
 def state_hash(out):
@@ -111,6 +134,22 @@ def reference(small, tmp_path_factory):
     done = simulate(small, out)
     assert done.returncode == 0, done.stderr
     return out, done
+
+
+@pytest.fixture(scope="module")
+def of_ten_classes(tmp_path_factory, write_small_hospitals):
+    """What a simulation with baselines printed as JSON, and its run directory."""
+    folder, classes = tmp_path_factory.mktemp("ten"), [f"lesion {letter}" for letter in "ABCDEFGHIJ"]
+    changes = {"classes": classes, "malignant": [], "tasks": {"subtype": {}}, "federation": {"rounds": 1}}
+    write_small_hospitals(folder / "hospitals", ("north", "south"), num_cases=50, **changes)
+    done = simulate(folder / "hospitals", folder / "run", "--baselines", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), folder / "run"
+
+
+@pytest.fixture
+def one_worker(monkeypatch):
+    monkeypatch.setattr(engine, "NUM_PROCESSES", 1)
 
 
 def test_a_run_ends_with_tables_and_names_its_directory(reference):
@@ -149,7 +188,7 @@ def test_a_killed_worker_is_started_anew_and_the_bits_are_the_same(reference, sm
     process = begin(small, out)
     wait_for(out, mid_round_2, process)
     os.kill(workers_of(process.pid)[0], signal.SIGKILL)
-    stdout, stderr = process.communicate(timeout=200)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     assert "the site's app ended, code 8" in stdout
     assert state_hash(out) == state_hash(reference[0])
@@ -157,19 +196,22 @@ def test_a_killed_worker_is_started_anew_and_the_bits_are_the_same(reference, sm
 
 def test_a_worker_that_hangs_costs_one_deadline_and_is_named(tmp_path, write_small_hospitals):
     hospitals, out = tmp_path / "hospitals", tmp_path / "run"
-    allowed = {"rounds": ROUNDS, "answer_deadline_s": 12.0, "min_sites": 2, "max_partial_rounds": 0.7}
+    allowed = {"rounds": ROUNDS, "answer_deadline_s": DEADLINE_S, "min_sites": 2, "max_partial_rounds": 0.7}
     write_small_hospitals(hospitals, federation=allowed)
-    process = begin(hospitals, out)
+    process = begin(hospitals, out, command=(sys.executable, "-P", "-c", CLOCK, tmp_path / "ahead"))
     wait_for(out, mid_round_2, process)
     hanging = workers_of(process.pid)[1]
     os.kill(hanging, signal.SIGSTOP)
-    stdout, stderr = process.communicate(timeout=200)
+    for site in ("centerA", "centerC"):
+        wait_for(out, lambda event, site=site: answered_in_round_2(event, site), process)
+    (tmp_path / "ahead").touch()
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     report = json.loads((out / "report.json").read_text())
     assert report["status"] == "incomplete"
     assert [row["absent"] for row in report["rounds"][1:]] == [{"centerB": "no answer within the deadline"}] * 2
-    assert report["rounds"][1]["seconds"] >= 12
-    assert report["rounds"][2]["seconds"] < 12
+    assert report["rounds"][1]["seconds"] >= DEADLINE_S
+    assert report["rounds"][2]["seconds"] < DEADLINE_S
     assert report["final"] is None
     assert "withheld" in stdout
     assert ended(hanging)
@@ -180,16 +222,16 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed_and_says_so(reference, small, t
     process = begin(small, out)
     wait_for(out, mid_round_2, process)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "an unfinished run (1 rounds done)" in stderr
     assert "--resume" in stderr
     assert json.loads((out / "report.json").read_text())["status"] == "stopped"
-    over = simulate(small, out)
+    over = refused(small, out)
     assert over.returncode == 10
     assert "an unfinished run" in over.stderr
     assert "--resume" in over.stderr
-    other = simulate(small, out, "--resume", "--set", "seed=5")
+    other = refused(small, out, "--resume", "--set", "seed=5")
     assert other.returncode == 10
     assert "was begun with study" in other.stderr
     again = simulate(small, out, "--resume")
@@ -197,23 +239,25 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed_and_says_so(reference, small, t
     assert state_hash(out) == state_hash(reference[0])
 
 
-def test_a_broken_image_at_a_site_stops_before_training_and_the_row_is_in_the_sites_log_alone(tmp_path, write_small_hospitals):
+def test_a_broken_image_at_a_site_stops_before_training_and_the_row_is_in_the_sites_log_alone(
+    tmp_path, write_small_hospitals, one_worker, capfd
+):
     hospitals = tmp_path / "hospitals"
     write_small_hospitals(hospitals)
     victim = hospitals / "centerB/images/004-0.png"
     victim.write_bytes(victim.read_bytes()[:200])
-    done = simulate(hospitals, tmp_path / "run")
-    assert done.returncode == 8
-    assert "centerB: its manifest or images cannot be used" in done.stderr
-    assert "no answer: manifest.csv row" in done.stderr  # workers of a simulation log where it was started
+    assert run_here("server", *words(hospitals, tmp_path / "run")) == 8
+    said = capfd.readouterr()
+    assert "centerB: its manifest or images cannot be used" in said.err
+    assert "no answer: manifest.csv row" in said.err  # workers of a simulation log where it was started
     assert "row" not in (tmp_path / "run/events.jsonl").read_text()
     for secret in ("004-0", "c004"):
-        assert secret not in done.stderr + done.stdout + (tmp_path / "run/events.jsonl").read_text()
+        assert secret not in said.err + said.out + (tmp_path / "run/events.jsonl").read_text()
 
 
 def test_a_finished_run_is_set_aside_and_never_overwritten(reference, small):
     out, _ = reference
-    done = simulate(small, out)
+    done = refused(small, out)
     assert done.returncode == 10
     assert "a finished run" in done.stderr
 
@@ -231,7 +275,7 @@ def test_baselines_are_added_to_a_finished_run_whose_model_and_figures_stay_also
     process.wait()
     process.stdout.close()
     process.stderr.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not all(ended(worker) for worker in workers):
         assert time.monotonic() < deadline, "a worker outlived the one who started it"
         time.sleep(0.05)
@@ -256,26 +300,19 @@ def test_baselines_are_added_to_a_finished_run_whose_model_and_figures_stay_also
     assert "a finished run" in over.stderr
 
 
-def test_baselines_of_a_finished_run_keep_the_engine_that_it_ran_on(ending, monkeypatch):
-    federation, resumed = ending
-    engine.simulate(replace(resumed, engine="local"), quiet())
-    facts = json.loads((federation.path / "report.json").read_text())
-    (federation.path / "report.json").write_text(json.dumps({**facts, "engine": "flower"}))
-    monkeypatch.setattr(engine, "run_baselines", lambda *_: None)
-    assert engine.simulate(replace(resumed, baselines=True), quiet())[0].engine == "flower"
-
-
-def test_baselines_and_ten_other_classes_need_no_change_of_code(tmp_path, write_small_hospitals):
-    classes = [f"lesion {letter}" for letter in "ABCDEFGHIJ"]
-    changes = {"classes": classes, "malignant": [], "tasks": {"subtype": {}}, "federation": {"rounds": 1}}
-    write_small_hospitals(tmp_path / "hospitals", ("north", "south"), num_cases=50, **changes)
-    done = simulate(tmp_path / "hospitals", tmp_path / "run", "--baselines", "--json")
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert list(report["final"]["per_class"]) == classes
+def test_baselines_and_ten_other_classes_need_no_change_of_code(of_ten_classes):
+    report, path = of_ten_classes
+    assert list(report["final"]["per_class"]) == [f"lesion {letter}" for letter in "ABCDEFGHIJ"]
     assert set(report["baselines"]) == {"pooled", "single/north", "single/south"}
     assert report["final"]["malignancy_auroc"] is None
-    assert report == json.loads((tmp_path / "run/report.json").read_text())
+    assert report == json.loads((path / "report.json").read_text())
+
+
+def test_every_number_on_the_page_of_a_real_run_is_that_of_its_report(of_ten_classes):
+    report, path = of_ten_classes
+    page = check_page((path / "report.html").read_text(), report, read_lines(path))
+    assert "final.macro_auroc" in page.places()
+    assert "baselines.single/south.balanced_accuracy" in page.places()
 
 
 @pytest.fixture
@@ -327,11 +364,10 @@ def test_a_round_that_was_told_twice_counts_once_for_the_baselines(ending, monke
     assert asked == [(4, 4 * sum(event["steps"] for event in rounds))]
 
 
-def test_the_bar_of_a_run_with_secure_aggregation_counts_each_site_once_an_exchange(tmp_path, write_small_hospitals):
+def test_the_bar_of_a_run_with_secure_aggregation_counts_each_site_once_an_exchange(tmp_path, write_small_hospitals, one_worker):
     """That a site is ready is an exchange too, and not counted."""
     study_file = write_small_hospitals(tmp_path / "hospitals", federation={"rounds": 2, "secure_aggregation": True})
-    done = simulate(tmp_path / "hospitals", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
+    engine.simulate(Simulation(study_file, tmp_path / "hospitals/sites", tmp_path / "run"), quiet())
     progress, reached = quiet(), {}
     progress.federation(read_study(study_file))
     (bar,) = progress._bars.tasks

@@ -115,7 +115,7 @@ def test_a_question_needs_a_terminal_and_names_the_flag_for_scripts(federation):
     federation.initialise()
     federation.request("centerA")
     command = [Path(sys.prefix) / "bin" / "server", "enroll", "centerA.request.json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300)
     assert done.returncode == 3
     assert "--fingerprint F" in done.stderr
     assert not federation.enrolments.sites()

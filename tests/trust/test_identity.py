@@ -168,12 +168,12 @@ def shake_hands(trusted, certificate, key, folder, server_hostname):
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        with create_connection(listening.getsockname(), timeout=10) as plain:
+        with create_connection(listening.getsockname(), timeout=60) as plain:
             client.wrap_socket(plain, server_hostname=server_hostname).close()
     except ssl.SSLCertVerificationError as error:
         return error.verify_message
     finally:
-        thread.join(10)
+        thread.join(60)
         listening.close()
     return None
 
