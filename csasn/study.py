@@ -198,9 +198,11 @@ class ClassWeighting(Configuration):
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
-class Optimiser(Configuration):
-    """AdamW, anew in each round; the schedule runs over rounds."""
+class Optimiser(Grown):
+    """AdamW or SGD (without momentum), anew in each round; the schedule runs over rounds."""
 
+    newer: ClassVar[Mapping[str, object]] = {"kind": "adamw"}
+    kind: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 16

@@ -28,7 +28,7 @@ from csasn.learning.evaluation import count_split
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import MEASURED_MODES, apply_moments, measure_moments, read_affine, renew_statistics
-from csasn.learning.objectives.objective import local_objective
+from csasn.learning.objectives.objective import Remembered, local_objective
 from csasn.learning.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
 from csasn.measures.blocks import Integers
 from csasn.measures.counts import FIXED_POINT
@@ -40,6 +40,7 @@ from csasn.privacy.contract import LEFT_OUT, USED, Contract
 from csasn.site import Site
 
 Floats32 = NDArray[np.float32]
+OBJECTIVE = "objective"  # the name of what the local objective remembers
 OMEGA_TOLERANCE = 1e-9
 TOLD_AFTER_S = 60.0  # that files are away, where the coordinator waits for a site anyway
 T = TypeVar("T")
@@ -195,16 +196,19 @@ class Learner:
     def _train(self, question: Train, model: Floats32, weights: ClassWeights, before: LeftOver | None) -> Work:
         header = question.header
         counts = self._validate(weights)
-        plan = LocalPlan(self.site.site, header.round, self.objective, number=header.number)
+        remembered = Remembered.of(self.objective, self.contract.state, model, before.memory.get(OBJECTIVE) if before else None)
+        corrections = remembered.corrections(self.network) if remembered else ()
+        plan = LocalPlan(self.site.site, header.round, self.objective, number=header.number, corrections=corrections)
         result = self._train_within_memory(plan, LossTerms.of(self.study, weights, self.device), model)
         self.network.zero_grad()  # gradients are as large as the model
         num_shared = self.contract.state.num_shared
         update_P = self.contract.state.read(self.network)[:num_shared]
         update_P -= model[:num_shared]
+        memory = {OBJECTIVE: remembered.finish(update_P, result.total_rate)} if remembered else {}
         upload = self._quantise(update_P, before, question)
         own = read_tensors(self.network, own_tensors(self.network, self.study.federation.batchnorm))
         counts["training"] = _training_counts(result, upload)
-        return Work(counts, upload.integers_P, LeftOver(upload.residual_P, own))
+        return Work(counts, upload.integers_P, LeftOver(upload.residual_P, own, memory))
 
     def _train_within_memory(self, plan: LocalPlan, terms: LossTerms, model: Floats32) -> LocalResult:
         """Trains, and begins anew with half the micro batch where the GPU's memory is too small."""

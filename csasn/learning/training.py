@@ -1,6 +1,6 @@
 """Local training on one site's cases: their loss, with the term of the local objective (csasn/learning/objectives/)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,14 @@ from csasn.data.cases import TRAIN, SiteData
 from csasn.errors import TrainingError
 from csasn.learning.augmentation import augment
 from csasn.learning.loss import LossTerms, count_labelled, multitask_loss
-from csasn.learning.objectives.objective import LocalObjective
+from csasn.learning.objectives.objective import LocalObjective, gradients_of
 from csasn.model.state import normalisation_layers
 from csasn.platform.randomness import derive_seed, generator
 from csasn.study import Optimiser, Study
 
 Indices = NDArray[np.int64]
 SMALLEST_RATE_SHARE = 0.05
+OPTIMISERS: Mapping[str, type[torch.optim.AdamW | torch.optim.SGD]] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class LocalPlan:
     """One site's part of one round; `num_steps` None means the study's local epochs.
 
     The rate follows from `round`, randomness from `number`, that of the question, or the round where nothing was asked twice.
+    `corrections` are added to the gradients of the trainable parameters in each step.
     """
 
     site: str
@@ -34,6 +36,7 @@ class LocalPlan:
     num_steps: int | None = None
     micro_batch: int | None = None
     number: int | None = None
+    corrections: Sequence[Tensor] = ()
 
     @property
     def draws(self) -> int:
@@ -43,10 +46,11 @@ class LocalPlan:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What training did: mean loss over its steps, and how many."""
+    """What training did: mean loss over its steps, how many, and the sum of their learning rates."""
 
     loss: float
     num_steps: int
+    total_rate: float
 
 
 def learning_rate(settings: Optimiser, current_round: int, num_rounds: int) -> float:
@@ -122,9 +126,9 @@ def train_locally(
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     received = [parameter.detach().clone() for parameter in parameters]
     rate = learning_rate(study.optimiser, plan.round, study.federation.rounds)
-    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=study.optimiser.weight_decay, fused=True)
+    optimiser = OPTIMISERS[study.optimiser.kind](parameters, lr=rate, weight_decay=study.optimiser.weight_decay, fused=True)
     random = generator(study.seed, "train", plan.site, plan.draws)
-    losses = []
+    losses, total_rate = [], 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(study.seed, "dropout", plan.site, plan.draws) % 2**63)
         network.train()
@@ -140,10 +144,13 @@ def train_locally(
                     "lower optimiser.learning_rate in the study",
                 )
             plan.objective.add_gradient(parameters, received)
+            if plan.corrections:
+                torch._foreach_add_(gradients_of(parameters), list(plan.corrections))
             optimiser.step()
+            total_rate += optimiser.param_groups[0]["lr"]
             if on_step:
                 on_step()
-    return LocalResult(float(np.mean(losses)), len(losses))
+    return LocalResult(float(np.mean(losses)), len(losses), total_rate)
 
 
 def _batches(data: SiteData, study: Study, plan: LocalPlan, random: np.random.Generator) -> Iterator[Indices]:

@@ -20,9 +20,12 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     SERVER_RULES: {
         "fedavg": "csasn.federated.server_rules.fedavg:FEDAVG",
         "fedavgm": "csasn.federated.server_rules.fedavgm:FEDAVGM",
+        "feddyn": "csasn.federated.server_rules.feddyn:FEDDYN_RULE",
     },
     LOCAL_OBJECTIVES: {
         "fedprox": "csasn.learning.objectives.fedprox:FEDPROX",
+        "feddyn": "csasn.learning.objectives.feddyn:FEDDYN",
+        "scaffold": "csasn.learning.objectives.scaffold:SCAFFOLD",
     },
     CLASS_WEIGHTINGS: {
         "dynamic": "csasn.federated.class_weightings.dynamic:DYNAMIC",

@@ -16,6 +16,7 @@ from csasn.federated.messages import Answer, Kind
 from csasn.federated.quantise import bits_of_round, integer_type, largest_upload
 from csasn.federated.secagg.keys import Roster
 from csasn.learning.normalisation import MEASURED_MODES, affine_layout, moments_layout
+from csasn.learning.objectives.objective import local_objective
 from csasn.measures.blocks import Integers, Layout
 from csasn.measures.counts import case_layout
 from csasn.model.network import build_network
@@ -50,7 +51,13 @@ class Contract:
 
     @classmethod
     def of(cls, study: Study, membership: Membership, network: nn.Module) -> Self:
-        """The contract of a study; `network` gives the shapes, whatever its weights."""
+        """The contract of a study; `network` gives the shapes, whatever its weights.
+
+        Raises:
+            ConfigurationError: see `LocalObjective.check`.
+        """
+        objective = local_objective(study.federation)
+        objective.check(study)
         cases = case_layout(len(study.classes), 0 < len(study.malignant) < len(study.classes)).shapes
         mode = study.federation.batchnorm
         moments = moments_layout(network).shapes if mode in MEASURED_MODES else ()
@@ -63,7 +70,9 @@ class Contract:
         }
         if study.survey:
             layouts = {Kind.SURVEY: Layout((*survey_layout(study).shapes, FAILED))}
-        return cls(study, membership, StateLayout.of(network, mode), layouts, Layout((*moments, *affine)))
+        return cls(
+            study, membership, StateLayout.of(network, mode, controls=objective.controls), layouts, Layout((*moments, *affine))
+        )
 
     @property
     def num_sites(self) -> int:

@@ -152,7 +152,8 @@ class StudyRun:
         assert replies.sum_P is not None
         summed = Step(replies.sum_P, step_sizes(question.ranges, bits, num_sites), arrived)
         random = fast_generator(self.study.seed, "server rounding", replies.number)
-        step, memory = self.rule.step(summed, state.memory, StepForm(shared, bits, random))
+        before = {} if self.rule.follows_sites and not replies.carried else state.memory
+        step, memory = self.rule.step(summed, before, StepForm(shared, bits, random))
         self.directory.keep_before()
         apply_step_(state.model, step, shared)
         model_hash = self.contract.state.hash(state.model)
@@ -163,7 +164,7 @@ class StudyRun:
             number=replies.number,
             model_hash=model_hash,
             memory=memory,
-            ranges=next_ranges(largest_moves(summed, shared), question.ranges),
+            ranges=next_ranges(largest_moves(summed, shared), question.ranges, self.contract.state.num_controls),
             accepted=replies.transcript,
             num_partial=state.num_partial + bool(replies.absent),
         )

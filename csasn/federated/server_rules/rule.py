@@ -6,7 +6,7 @@ of the rule. csasn/SPEC.md, "Model as a step", holds the equations. P is the num
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -33,7 +33,12 @@ class StepForm:
 
 
 class ServerRule(Configuration):
-    """A rule of the server; its fields are the options that a study may give. Most rules define `move` alone."""
+    """A rule of the server; its fields are the options that a study may give. Most rules define `move` alone.
+
+    What a rule that `follows_sites` remembers is of what sites remember: where they began anew, so does it.
+    """
+
+    follows_sites: ClassVar[bool] = False
 
     def configured(self, federation: Federation) -> Self:
         """This rule with the study's options.
