@@ -128,14 +128,16 @@ class Federation(Grown):
     """Who takes part, and how rounds run. `sites` in roster order; deadlines in seconds.
 
     `server_rule` makes the step of a round from the mean update (csasn/federated/server_rules/), `local_objective` is what a site
-    adds to its loss (csasn/learning/objectives/); the options are those of the rule or objective.
+    adds to its loss (csasn/learning/objectives/); the options are those of the rule or objective. With `personal` each site keeps a
+    model of its own (csasn/learning/personal.py), which nobody else sees.
 
     Of three sites or more sums are masked unless the study says otherwise, and then every round is of all of them: one that is away
     is waited for. A round whose model has more than `loss_guard` times the validation loss of the best so far is undone once.
     """
 
     newer: ClassVar[Mapping[str, object]] = {
-        "server_rule": "fedavg", "server_options": {}, "local_objective": "fedprox", "local_options": {}
+        "server_rule": "fedavg", "server_options": {}, "local_objective": "fedprox", "local_options": {},
+        "personal": "none",
     }  # fmt: skip
     sites: tuple[Name, ...] = Field(min_length=1, max_length=1024)
     secure_aggregation: bool = Field(default_factory=_secure_by_default)
@@ -147,6 +149,7 @@ class Federation(Grown):
     local_objective: LocalObjectiveName = "fedprox"
     local_options: dict[Name, float] = Field(default_factory=dict)
     proximal_mu: Annotated[float, Field(ge=0)] = 0.01
+    personal: Literal["none", "heads"] = "none"
     batchnorm: Literal["silo", "shared", "fedbn", "group", "frozen"] = "silo"
     upload_bits: Literal[8, 16, 32] = 16
     answer_deadline_s: Positive = 3600.0

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from client.worker.kept import LeftOver
 from client.worker.notes import keep_left_out
+from client.worker.personal import Tensors, make_personal
 from csasn.data.cases import TEST, TRAIN, VALIDATION, Records, SiteData, load_records, site_data
 from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
 from csasn.data.survey import count_survey
@@ -49,11 +50,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """What a question came to: blocks of counts, what is summed beside them, and what training left over."""
+    """What a question came to: blocks of counts, what is summed beside them, what training left over, and a personal model."""
 
     counts: dict[str, Integers]
     update_P: SignedIntegers | None = None
     left: LeftOver | None = None
+    personal: Tensors | None = None
 
 
 class NeedsModelError(ProtocolError):
@@ -267,7 +269,7 @@ class Learner:
         return count_split(self.network, self._loaded, VALIDATION, self.study, weights)
 
     def _finish(self, weights: ClassWeights) -> Work:
-        """Counts of test cases, and the normalisation moments of the finished model."""
+        """Counts of test cases, and the normalisation moments of the finished model; after them, what stays at the site."""
         mode, more = self.study.federation.batchnorm, {}
         if mode in MEASURED_MODES:
             more = measure_moments(self.network, self._loaded, self.study, self.site.site)
@@ -276,7 +278,8 @@ class Learner:
             more |= read_affine(self.network, self.contract.membership.weight_units[self.site.site])
         counts = count_split(self.network, self._loaded, TEST, self.study, weights)
         moments = self.contract.statistics.pack(more) if more else None
-        return Work(counts, cast(SignedIntegers | None, moments))
+        personal = make_personal(self.network, self._loaded, self.study, weights, self.site.site, self.micro_batch)
+        return Work(counts, cast(SignedIntegers | None, moments), personal=personal)
 
     def nothing(self, kind: Kind, current_round: int, before: LeftOver | None) -> Work:
         """What stands for work that failed: nothing to sum, and what was left over before, unchanged."""

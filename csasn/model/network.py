@@ -68,11 +68,18 @@ class Csasn(nn.Module):
         height, width = maps[0].shape[2:]
         return torch.cat([maps[0], *(F.adaptive_avg_pool2d(other, (height, width)) for other in maps[1:])], dim=1)
 
-    def forward(self, image_B1HW: Tensor, known: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Grey images in 0..1 (B, 1, S, S), and maps of frozen branches that are known -> {task: logits (B, values)}."""
+    def forward_classifier(self, image_B1HW: Tensor, known: Mapping[str, Tensor] | None = None) -> Tensor:
+        """As `forward`, up to what the heads are given (B, D)."""
         pooled_BC = self.attention(self.forward_features(image_B1HW, known)).mean(dim=(2, 3))
         with torch.autocast(pooled_BC.device.type, enabled=False):  # bf16 logits would tie scores that differ
-            logits: dict[str, Tensor] = self.heads(self.classifier(pooled_BC.float()))
+            features_BD: Tensor = self.classifier(pooled_BC.float())
+        return features_BD
+
+    def forward(self, image_B1HW: Tensor, known: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Grey images in 0..1 (B, 1, S, S), and maps of frozen branches that are known -> {task: logits (B, values)}."""
+        features_BD = self.forward_classifier(image_B1HW, known)
+        with torch.autocast(features_BD.device.type, enabled=False):
+            logits: dict[str, Tensor] = self.heads(features_BD)
         return logits
 
     @torch.no_grad()
