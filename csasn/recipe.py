@@ -1,13 +1,32 @@
-"""How a site trains: changes of its images, and of its loss. csasn/SPEC.md, "Recipe", holds the equations."""
+"""How a site trains: its optimiser, changes of its images, and of its loss. csasn/SPEC.md, "Recipe", holds the equations."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from csasn.platform.configuration import Grown
 
+Positive = Annotated[float, Field(gt=0)]
 Strength = Annotated[float, Field(ge=0, le=1)]
+
+
+class Optimiser(Grown):
+    """AdamW, or SGD without momentum, anew in each round; the schedule runs over rounds, after `warmup_rounds` in which the rate
+    rises evenly.
+
+    Each layer of a branch learns at `layer_decay` times the rate of the layer behind it, all that is behind the branches at the
+    whole rate (csasn/learning/rates.py).
+    """
+
+    newer: ClassVar[Mapping[str, object]] = {"kind": "adamw", "warmup_rounds": 0, "layer_decay": 1.0}
+    kind: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_rounds: Annotated[int, Field(ge=0, lt=10_000)] = 0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class Augmentation(Grown):

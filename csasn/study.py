@@ -20,7 +20,7 @@ from pydantic import (
 from csasn.platform.configuration import Configuration, Grown, pattern, read_yaml, set_keys, validate
 from csasn.platform.labels import check_label, require_distinct
 from csasn.platform.registry import CLASS_WEIGHTINGS, LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_branch, check_name, load
-from csasn.recipe import Augmentation, Loss
+from csasn.recipe import Augmentation, Loss, Optimiser
 
 Name = Annotated[
     str, pattern(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "1 to 63 plain letters, digits, - and _, with a letter or digit first")
@@ -135,14 +135,16 @@ class Federation(Grown):
     """Who takes part, and how rounds run. `sites` in roster order; deadlines in seconds.
 
     `server_rule` makes the step of a round from the mean update (csasn/federated/server_rules/), `local_objective` is what a site
-    adds to its loss (csasn/learning/objectives/); the options are those of the rule or objective.
+    adds to its loss (csasn/learning/objectives/); the options are those of the rule or objective. With `personal` each site keeps a
+    model of its own (csasn/learning/personal.py), which nobody else sees.
 
     Of three sites or more sums are masked unless the study says otherwise, and then every round is of all of them: one that is away
     is waited for. A round whose model has more than `loss_guard` times the validation loss of the best so far is undone once.
     """
 
     newer: ClassVar[Mapping[str, object]] = {
-        "server_rule": "fedavg", "server_options": {}, "local_objective": "fedprox", "local_options": {}
+        "server_rule": "fedavg", "server_options": {}, "local_objective": "fedprox", "local_options": {},
+        "personal": "none",
     }  # fmt: skip
     sites: tuple[Name, ...] = Field(min_length=1, max_length=1024)
     secure_aggregation: bool = Field(default_factory=_secure_by_default)
@@ -154,6 +156,7 @@ class Federation(Grown):
     local_objective: LocalObjectiveName = "fedprox"
     local_options: dict[Name, float] = Field(default_factory=dict)
     proximal_mu: Annotated[float, Field(ge=0)] = 0.01
+    personal: Literal["none", "heads"] = "none"
     batchnorm: Literal["silo", "shared", "group", "frozen"] = "silo"
     upload_bits: Literal[8, 16, 32] = 16
     answer_deadline_s: Positive = 3600.0
@@ -215,22 +218,6 @@ class ClassWeighting(Configuration):
     acts_on: Literal["decision", "loss"] = "decision"
     tau: Annotated[float, Field(ge=0, le=2)] = 0.5
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
-
-
-class Optimiser(Grown):
-    """AdamW, anew in each round; the schedule runs over rounds, after `warmup_rounds` in which the rate rises evenly.
-
-    Each layer of a branch learns at `layer_decay` times the rate of the layer behind it, all that is behind the branches at the
-    whole rate (csasn/learning/rates.py).
-    """
-
-    newer: ClassVar[Mapping[str, object]] = {"warmup_rounds": 0, "layer_decay": 1.0}
-    learning_rate: Positive = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.02
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
-    schedule: Literal["constant", "cosine"] = "cosine"
-    warmup_rounds: Annotated[int, Field(ge=0, lt=10_000)] = 0
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class Split(Configuration):

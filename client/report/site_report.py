@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from client.worker.learner import choose_device
+from client.worker.personal import find_personal
 from csasn.data.cache import Advance
 from csasn.data.cases import SPLITS, TEST, Records, SiteData, load_records, site_data
 from csasn.errors import ConfigurationError, DataError
@@ -34,6 +35,7 @@ from csasn.measures.cases import (
 )
 from csasn.measures.intervals import Interval
 from csasn.model.network import Csasn
+from csasn.model.state import write_tensors
 from csasn.platform.randomness import generator
 from csasn.site import Site
 from csasn.study import Study
@@ -84,7 +86,8 @@ class Example:
 
 @dataclass(frozen=True)
 class SiteReport:
-    """What `client report` shows. `alone` and `gains`, federated less alone on the same cases, are empty where none was trained."""
+    """What `client report` shows. `alone` and `gains`, federated less alone on the same cases, are empty where none was trained;
+    `personal` and its gains over the federated one where the site keeps no personal model."""
 
     site: str
     info: ModelInfo
@@ -94,6 +97,8 @@ class SiteReport:
     mistakes: tuple[Example, ...]
     alone: Tested | None = None
     gains: Mapping[str, Measure] | None = None
+    personal: Tested | None = None
+    personal_gains: Mapping[str, Measure] | None = None
 
     @property
     def num_test_cases(self) -> int:
@@ -143,7 +148,14 @@ def make_site_report(
         trained = _train_alone(study, site, data, on_step)
         alone = _predict(trained.network, data, cases, trained.adjustment_K)
     tested, alone_tested, gains = compare_models(study, site.site, federated, alone)
-    return SiteReport(site.site, info, _count_cases(study, data), tested, right, mistakes, alone_tested, gains)
+    personal, personal_gains = None, None
+    if (tensors := find_personal(site, study, info.round)) is not None:
+        write_tensors(network, tensors)
+        personal, _, personal_gains = compare_models(
+            study, site.site, _predict(network, data, cases, np.array(info.adjustment)), federated
+        )
+    counts = _count_cases(study, data)
+    return SiteReport(site.site, info, counts, tested, right, mistakes, alone_tested, gains, personal, personal_gains)
 
 
 def _check_study(study: Study, site: Site, *, train_alone: bool) -> None:

@@ -1,7 +1,7 @@
 """What a site keeps between two messages: the answer to a question until it is sent, and what training left over.
 
 `pending` holds the one answer that waits: counts, update and, with secure aggregation, the private key under which it will be
-masked. `left-<transcript>` holds what training a question left over: of quantisation, and the tensors that stay at the site. Both
+masked. `left-<transcript>` holds what training a question left over, of quantisation and of what the objective remembers. Both
 are files, written before the coordinator hears of them, so that a site killed at any instant goes on with the same bits. No key
 travels into a backup: pending files are left out (`LEFT_OUT_OF_BACKUPS`).
 """
@@ -28,18 +28,19 @@ Floats32 = NDArray[np.float32]
 PENDING, LEFT, SUFFIX, PRIVATE = "pending", "left-", ".safetensors", 0o600
 PENDING_FILE = f"{PENDING}{SUFFIX}"
 LEFT_OUT_OF_BACKUPS = (PENDING_FILE, f"replay*{SUFFIX}")  # the key of an answer; what is large and of no use elsewhere
-COUNTS, UPDATE, RESIDUAL, OWN = "counts", "update", "residual", "own."
+COUNTS, UPDATE, RESIDUAL, MEMORY = "counts", "update", "residual", "memory."
 
 
 @dataclass(frozen=True)
 class LeftOver:
-    """What training leaves at a site: e (P,), already weighted, and the tensors that are never sent, by name.
+    """What training leaves at a site: e (P,), already weighted.
 
+    `memory` is what is remembered there from round to round (csasn/learning/objectives/), by name.
     `before` is the transcript of the question whose left-over it went on from, empty where it was none.
     """
 
     residual_P: Floats32
-    own: dict[str, Floats32] = field(default_factory=dict)
+    memory: dict[str, Floats32] = field(default_factory=dict)
     before: bytes = b""
 
 
@@ -83,7 +84,7 @@ class Kept:
         """Writes the answer to a question in place of the one before, after what it leaves over."""
         if left is not None:
             arrays: dict[str, NDArray[np.generic]] = {RESIDUAL: left.residual_P}
-            arrays |= {OWN + name: array for name, array in left.own.items()}
+            arrays |= {MEMORY + name: array for name, array in left.memory.items()}
             save_arrays(self._left_path(pending.asked.transcript), arrays, {"before": left.before.hex()}, PRIVATE)
             self._left = pending.asked.transcript, left
         answer: dict[str, NDArray[np.generic]] = {COUNTS: pending.counts}
@@ -164,5 +165,5 @@ def read_left(path: Path) -> LeftOver:
         ModelError: it is damaged.
     """
     arrays, facts = load_arrays(path)
-    own = {name.removeprefix(OWN): array.astype(np.float32) for name, array in arrays.items() if name.startswith(OWN)}
-    return LeftOver(arrays[RESIDUAL].astype(np.float32, copy=False), own, bytes.fromhex(str(facts.get("before", ""))))
+    memory = {name.removeprefix(MEMORY): array.astype(np.float32) for name, array in arrays.items() if name.startswith(MEMORY)}
+    return LeftOver(arrays[RESIDUAL].astype(np.float32, copy=False), memory, bytes.fromhex(str(facts.get("before", ""))))

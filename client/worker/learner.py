@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from client.worker.kept import LeftOver
 from client.worker.notes import keep_left_out
+from client.worker.personal import Tensors, make_personal
 from csasn.data.cases import TEST, TRAIN, VALIDATION, Records, SiteData, load_records, site_data
 from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
 from csasn.data.survey import count_survey
@@ -27,7 +28,7 @@ from csasn.learning.evaluation import count_logits, count_split, labelled_logits
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import apply_moments, measure_moments, num_measured
-from csasn.learning.objectives.objective import local_objective
+from csasn.learning.objectives.objective import Remembered, local_objective
 from csasn.learning.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
 from csasn.measures.blocks import Integers
 from csasn.measures.counts import FIXED_POINT, OWN, PAIRED
@@ -40,6 +41,7 @@ from csasn.study import Study
 from csasn.trust.membership import Membership
 
 Floats32 = NDArray[np.float32]
+OBJECTIVE = "objective"  # the name of what the local objective remembers
 OMEGA_TOLERANCE = 1e-9
 TOLD_AFTER_S = 60.0  # that files are away, where the coordinator waits for a site anyway
 T = TypeVar("T")
@@ -48,11 +50,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """What a question came to: blocks of counts, what is summed beside them, and what training left over."""
+    """What a question came to: blocks of counts, what is summed beside them, what training left over, and a personal model."""
 
     counts: dict[str, Integers]
     update_P: SignedIntegers | None = None
     left: LeftOver | None = None
+    personal: Tensors | None = None
 
 
 class NeedsModelError(ProtocolError):
@@ -187,7 +190,7 @@ class Learner:
         self.doing(f"round {current}: evaluating")
         if isinstance(question, Train):
             return self._train(question, model, weights, before)
-        return Work(self._validate(weights)) if isinstance(question, Validate) else self._finish(weights)
+        return Work(self._validate(weights)) if isinstance(question, Validate) else self._finish(model, weights)
 
     def _load(self, model: Floats32) -> None:
         """Puts the received model into the network."""
@@ -204,15 +207,18 @@ class Learner:
     def _train(self, question: Train, model: Floats32, weights: ClassWeights, before: LeftOver | None) -> Work:
         header = question.header
         counts = self._validate(weights)
-        plan = LocalPlan(self.site.site, header.round, self.objective, number=header.number)
+        remembered = Remembered.of(self.objective, self.contract.state, model, before.memory.get(OBJECTIVE) if before else None)
+        corrections = remembered.corrections(self.network) if remembered else ()
+        plan = LocalPlan(self.site.site, header.round, self.objective, number=header.number, corrections=corrections)
         result = self._train_within_memory(plan, LossTerms.of(self.study, weights, self.device), model)
         self.network.zero_grad()  # gradients are as large as the model
         num_shared = self.contract.state.num_shared
         update_P = self.contract.state.read(self.network)[:num_shared]
         update_P -= model[:num_shared]
+        memory = {OBJECTIVE: remembered.finish(update_P, result.total_rate)} if remembered else {}
         upload = self._quantise(update_P, before, question)
         counts["training"] = _training_counts(result, upload)
-        return Work(counts, upload.integers_P, LeftOver(upload.residual_P))
+        return Work(counts, upload.integers_P, LeftOver(upload.residual_P, memory))
 
     def _train_within_memory(self, plan: LocalPlan, terms: LossTerms, model: Floats32) -> LocalResult:
         """Trains, and begins anew with half the micro batch where the GPU's memory is too small."""
@@ -273,8 +279,9 @@ class Learner:
     def _validate(self, weights: ClassWeights) -> dict[str, Integers]:
         return count_split(self.network, self._loaded, VALIDATION, self.study, weights)
 
-    def _finish(self, weights: ClassWeights) -> Work:
-        """Counts of test cases by the model as it is released; beside them, with normalisation statistics of the site's own."""
+    def _finish(self, model: Floats32, weights: ClassWeights) -> Work:
+        """Counts of test cases by the model as it is released; beside them, with normalisation statistics of the site's own. After
+        them, what stays at the site."""
         self.network.shift_subtype_logits(weights.offset_K)
         as_released = ClassWeights.finished(weights.adjustment_K)
         logits_CK, classes_C = labelled_logits(self.network, self._loaded, TEST, self.study)
@@ -285,7 +292,9 @@ class Learner:
             counts |= {OWN + name: block for name, block in count_logits(own_CK, classes_C, self.study, as_released).items()}
             released_C, own_C = right_cases(logits_CK, classes_C), right_cases(own_CK, classes_C)
             counts[PAIRED[0]] = np.array([(own_C & ~released_C).sum(), (released_C & ~own_C).sum()], np.int64)
-        return Work(counts)
+        self._load(model)
+        personal = make_personal(self.network, self._loaded, self.study, weights, self.site.site, self.micro_batch)
+        return Work(counts, personal=personal)
 
     def nothing(self, kind: Kind, current_round: int, before: LeftOver | None) -> Work:
         """What stands for work that failed: nothing to sum, and what was left over before, unchanged."""

@@ -16,6 +16,7 @@ import torch
 from client.worker.diary import Diary, Entry, Hospitals, NumberError
 from client.worker.kept import Asked, Kept, LeftOver, Pending
 from client.worker.learner import Learner, NeedsModelError, Work
+from client.worker.personal import keep_personal
 from client.worker.replay import keep_replay
 from csasn.data.share import manifest_sha256
 from csasn.data.withdrawals import BRING_BACK, WITHDRAWN_FILE
@@ -115,6 +116,8 @@ class SiteWorker:
             self._note_withdrawals(question)
             if isinstance(question, Finish) and work.counts:
                 self._count_withdrawn(work)
+            if work.personal is not None:
+                keep_personal(self.kept.folder, work.personal, self.study, header.round)
             pending = self._keep(question, digest, work, accepted if before else None)
             if isinstance(question, Train) and model is not None and self.site.policy.keep_for_replay:
                 answer = Answer(pending.counts, pending.update_P)

@@ -236,7 +236,8 @@ class Replies:
 
     `number` and `transcript` are of the question as it was answered. `counts` are summed, None where they are withheld, and `whole`
     if they are of the whole membership; `sum_P` is the sum of updates, None where there is none to accept. `num_failed` sites could
-    not do what was asked. `bytes_up` are those of answers, `bytes_down` of all that was sent.
+    not do what was asked; `carried` is whether all are known to have gone on from what they left over. `bytes_up` are those of
+    answers, `bytes_down` of all that was sent.
     """
 
     attempt: int
@@ -247,6 +248,7 @@ class Replies:
     whole: bool = False
     sum_P: SignedIntegers | None = None
     num_failed: int = 0
+    carried: bool = False
     absent: Mapping[str, Absence] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csasn.errors import TrainingError
-from csasn.model.segments import Segment
+from csasn.model.segments import CONTROL, Segment
 from csasn.trust.membership import WEIGHT_UNITS
 
 Floats32 = NDArray[np.float32]
@@ -21,6 +21,7 @@ SignedIntegers = NDArray[np.signedinteger]
 
 BLOCK = 1 << 16  # values handled at a time, in buffers that stay in the processor's cache
 FIRST_RANGE = 0.05  # of a parameter's update in round 1
+FIRST_CONTROL_RANGE = 1.0  # of a control, which has the size of a gradient
 HEADROOM = 4.0  # a site's update may pass the last step of the sum by this factor
 _DTYPES: dict[int, np.dtype[np.signedinteger]] = {8: np.dtype("int8"), 16: np.dtype("<i2"), 32: np.dtype("<i4")}
 
@@ -103,14 +104,14 @@ def quantise(update_P: Floats32, residual_P: Floats32, scale: Scale, random: np.
 
 
 def first_ranges(segments: Sequence[Segment], state: Floats32) -> Floats64:
-    """Ranges of round 1: 0.05 for parameters; running statistics may double, so theirs follow the initial state."""
+    """Ranges of round 1: 0.05 for parameters, 1 for controls; running statistics may double, so theirs follow the initial state."""
     return np.array([_first_range(segment, state) for segment in segments])
 
 
 def _first_range(segment: Segment, state: Floats32) -> float:
     if segment.is_statistic:
         return max(1.0, 2 * largest_magnitude(state[segment.start : segment.stop]))
-    return FIRST_RANGE
+    return FIRST_CONTROL_RANGE if segment.name.startswith(CONTROL) else FIRST_RANGE
 
 
 def largest_magnitude(values: Floats32 | SignedIntegers) -> float:
@@ -118,11 +119,14 @@ def largest_magnitude(values: Floats32 | SignedIntegers) -> float:
     return max(float(values.max()), -float(values.min()))
 
 
-def next_ranges(largest: Floats64, ranges: Floats64) -> Floats64:
+def next_ranges(largest: Floats64, ranges: Floats64, num_controls: int = 0) -> Floats64:
     """Ranges of the next round, from the largest move of each tensor in the last summed step alone: four times that, or that of the
     median tensor where it is more (in a bias of a few values the moves of sites can cancel), and at least a quarter of the last.
-    Where values were clipped the largest move is near the range, so that the next one is nearly four times as wide."""
-    return np.asarray(np.maximum(HEADROOM * np.maximum(largest, np.median(largest)), ranges / 4))
+    Where values were clipped the largest move is near the range, so that the next one is nearly four times as wide. The last
+    `num_controls` are of another unit, and have a median of their own."""
+    parts = [part for part in np.split(largest, [len(largest) - num_controls]) if len(part)]
+    widest = np.concatenate([np.maximum(part, np.median(part)) for part in parts])
+    return np.asarray(np.maximum(HEADROOM * widest, ranges / 4))
 
 
 def step_sizes(ranges: Floats64, bits: int, num_sites: int) -> Floats64:

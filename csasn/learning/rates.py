@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from csasn.model.backbones import Branch
-from csasn.study import Optimiser
+from csasn.recipe import Optimiser
 
 SMALLEST_RATE_SHARE = 0.05
 

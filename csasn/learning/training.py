@@ -1,6 +1,6 @@
 """Local training on one site's cases: their loss, with the term of the local objective (csasn/learning/objectives/)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from csasn.errors import TrainingError
 from csasn.learning.augmentation import augment
 from csasn.learning.loss import LossTerms, count_labelled, multitask_loss
 from csasn.learning.mixup import Target, mix
-from csasn.learning.objectives.objective import LocalObjective
+from csasn.learning.objectives.objective import LocalObjective, gradients_of
 from csasn.learning.rates import layer_groups, learning_rate
 from csasn.learning.sampling import balanced_cases
 from csasn.model.state import normalisation_layers
@@ -22,6 +22,7 @@ from csasn.recipe import Augmentation
 from csasn.study import Study
 
 Indices = NDArray[np.int64]
+OPTIMISERS: Mapping[str, type[torch.optim.AdamW | torch.optim.SGD]] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class LocalPlan:
     """One site's part of one round; `num_steps` None means the study's local epochs.
 
     The rate follows from `round`, randomness from `number`, that of the question, or the round where nothing was asked twice.
+    `corrections` are added to the gradients of the trainable parameters in each step.
     """
 
     site: str
@@ -37,6 +39,7 @@ class LocalPlan:
     num_steps: int | None = None
     micro_batch: int | None = None
     number: int | None = None
+    corrections: Sequence[Tensor] = ()
 
     @property
     def draws(self) -> int:
@@ -46,10 +49,11 @@ class LocalPlan:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What training did: mean loss over its steps, and how many."""
+    """What training did: mean loss over its steps, how many, and the sum of their learning rates."""
 
     loss: float
     num_steps: int
+    total_rate: float
 
 
 def num_epoch_images(data: SiteData, study: Study) -> int:
@@ -140,9 +144,9 @@ def train_locally(
     received = [parameter.detach().clone() for parameter in parameters]
     rate = learning_rate(study.optimiser, plan.round, study.federation.rounds)
     groups = layer_groups(network, parameters, study.optimiser.layer_decay, rate)
-    optimiser = torch.optim.AdamW(groups, lr=rate, weight_decay=study.optimiser.weight_decay, fused=True)
+    optimiser = OPTIMISERS[study.optimiser.kind](groups, lr=rate, weight_decay=study.optimiser.weight_decay, fused=True)
     random = generator(study.seed, "train", plan.site, plan.draws)
-    losses = []
+    losses, total_rate = [], 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(study.seed, "dropout", plan.site, plan.draws) % 2**63)
         network.train()
@@ -158,10 +162,13 @@ def train_locally(
                     "lower optimiser.learning_rate in the study",
                 )
             plan.objective.add_gradient(parameters, received)
+            if plan.corrections:
+                torch._foreach_add_(gradients_of(parameters), list(plan.corrections))
             optimiser.step()
+            total_rate += optimiser.param_groups[0]["lr"]
             if on_step:
                 on_step()
-    return LocalResult(float(np.mean(losses)), len(losses))
+    return LocalResult(float(np.mean(losses)), len(losses), total_rate)
 
 
 def _batches(data: SiteData, study: Study, plan: LocalPlan, random: np.random.Generator) -> Iterator[Indices]:

@@ -93,10 +93,17 @@ class Csasn(nn.Module):
         return {task: (logits[task] + of_mirror[task]) / 2 for task in logits}
 
     def _answer(self, image_B1HW: Tensor, known: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        features_BD = self.forward_classifier(image_B1HW, known)
+        with torch.autocast(features_BD.device.type, enabled=False):
+            logits: dict[str, Tensor] = self.heads(features_BD)
+        return logits
+
+    def forward_classifier(self, image_B1HW: Tensor, known: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Images, and maps that are known, as in `forward` -> what the heads are given (B, D)."""
         pooled_BC = self.attention(self.forward_features(image_B1HW, known)).mean(dim=(2, 3))
         with torch.autocast(pooled_BC.device.type, enabled=False):  # bf16 logits would tie scores that differ
-            logits: dict[str, Tensor] = self.heads(self.classifier(pooled_BC.float()))
-        return logits
+            features_BD: Tensor = self.classifier(pooled_BC.float())
+        return features_BD
 
     @torch.no_grad()
     def subtype_logits(self, images_NSS: NDArray[np.uint8]) -> NDArray[np.float64]:

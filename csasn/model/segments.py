@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+CONTROL = "control."  # before the name of a tensor: its control, which moves with it and is in no network
+
 
 @dataclass(frozen=True)
 class Segment:

@@ -2,7 +2,8 @@
 
 Shared are the trainable parameters and, with `batchnorm: shared`, the running statistics. Updates leave the fixed part as it is:
 frozen parameters, and with `silo` the running statistics, which are measured anew for each model (csasn/learning/normalisation.py).
-`num_batches_tracked` is no part of it.
+`num_batches_tracked` is no part of it. A local objective with controls (csasn/learning/objectives/) adds one to each trainable
+parameter, behind all of them in the shared part; no network holds them.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from csasn.errors import ModelError
-from csasn.model.segments import Segment, segments_of
+from csasn.model.segments import CONTROL, Segment, segments_of
 from csasn.platform.canonical import canonical
 
 Vector = NDArray[np.float32]
@@ -25,24 +26,33 @@ STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True)
 class StateLayout:
-    """Names and places of all tensors in the state vector; `shared` come first."""
+    """Names and places of all tensors in the state vector; `shared` come first, the last `num_controls` of them controls."""
 
     shared: tuple[Segment, ...]
     fixed: tuple[Segment, ...]
+    num_controls: int = 0
 
     @classmethod
-    def of(cls, network: nn.Module, batchnorm: str) -> Self:
+    def of(cls, network: nn.Module, batchnorm: str, *, controls: bool = False) -> Self:
         """The layout of a network, tensors sorted by name within each part."""
         shared = {name: tuple(p.shape) for name, p in network.named_parameters() if p.requires_grad}
         floats = {name: tuple(t.shape) for name, t in network.state_dict().items() if t.is_floating_point()}
         if batchnorm == "shared":
             shared |= {name: floats[name] for name in statistics_of(network)}
         first = segments_of(shared)
-        return cls(first, segments_of({n: s for n, s in floats.items() if n not in shared}, start=first[-1].stop))
+        if controls:
+            first += segments_of({CONTROL + name: shape for name, shape in shared.items()}, start=first[-1].stop)
+        fixed = segments_of({n: s for n, s in floats.items() if n not in shared}, start=first[-1].stop)
+        return cls(first, fixed, len(shared) if controls else 0)
+
+    @property
+    def weights(self) -> tuple[Segment, ...]:
+        """Those of `shared` that a network holds."""
+        return self.shared[: len(self.shared) - self.num_controls]
 
     @property
     def num_shared(self) -> int:
-        """P: number of values that updates move."""
+        """P: number of values that updates move, controls among them."""
         return self.shared[-1].stop
 
     @property
@@ -51,10 +61,10 @@ class StateLayout:
         return self.fixed[-1].stop if self.fixed else self.num_shared
 
     def read(self, network: nn.Module) -> Vector:
-        """The network's state as a vector (P + Q,)."""
+        """The network's state as a vector (P + Q,); controls are 0."""
         tensors = network.state_dict()
-        vector = np.empty(self.size, np.float32)
-        for segment in self.shared + self.fixed:
+        vector = np.zeros(self.size, np.float32)
+        for segment in self.weights + self.fixed:
             vector[segment.start : segment.stop] = tensors[segment.name].detach().cpu().contiguous().numpy().ravel()
         return vector
 
@@ -70,7 +80,7 @@ class StateLayout:
                 f"state vector of {vector.size} values does not fit, expected {self.size} finite ones", "another study?"
             )
         tensors = network.state_dict()
-        for segment in self.shared + self.fixed:
+        for segment in self.weights + self.fixed:
             values = torch.tensor(vector[segment.start : segment.stop]).reshape(segment.shape)
             tensors[segment.name].copy_(values.clamp(min=0) if segment.name.endswith("running_var") else values)
 

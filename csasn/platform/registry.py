@@ -26,9 +26,12 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "fedadagrad": "csasn.federated.server_rules.fedadagrad:FEDADAGRAD",
         "fedadam": "csasn.federated.server_rules.fedadam:FEDADAM",
         "fedyogi": "csasn.federated.server_rules.fedyogi:FEDYOGI",
+        "feddyn": "csasn.federated.server_rules.feddyn:FEDDYN_RULE",
     },
     LOCAL_OBJECTIVES: {
         "fedprox": "csasn.learning.objectives.fedprox:FEDPROX",
+        "feddyn": "csasn.learning.objectives.feddyn:FEDDYN",
+        "scaffold": "csasn.learning.objectives.scaffold:SCAFFOLD",
     },
     CLASS_WEIGHTINGS: {
         "dynamic": "csasn.federated.class_weightings.dynamic:DYNAMIC",

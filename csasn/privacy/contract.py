@@ -16,6 +16,7 @@ from csasn.federated.messages import Answer, Kind, Moments, Step
 from csasn.federated.quantise import Floats32, bits_of_round, integer_type, largest_upload
 from csasn.federated.secagg.keys import Roster
 from csasn.learning.normalisation import channels_of, has_own_statistics, is_measured, moments_layout, statistics_from
+from csasn.learning.objectives.objective import local_objective
 from csasn.measures.blocks import Integers, Layout
 from csasn.measures.counts import OWN, PAIRED, case_layout
 from csasn.model.network import build_network
@@ -51,7 +52,13 @@ class Contract:
 
     @classmethod
     def of(cls, study: Study, membership: Membership, network: nn.Module) -> Self:
-        """The contract of a study; `network` gives the shapes, whatever its weights."""
+        """The contract of a study; `network` gives the shapes, whatever its weights.
+
+        Raises:
+            ConfigurationError: see `LocalObjective.check`.
+        """
+        objective = local_objective(study.federation)
+        objective.check(study)
         cases = case_layout(len(study.classes), 0 < len(study.malignant) < len(study.classes)).shapes
         own = [(OWN + name, shape) for name, shape in cases] + [PAIRED] if has_own_statistics(study, network) else []
         layouts = {
@@ -65,7 +72,7 @@ class Contract:
             moments, layouts[Kind.MEASURE] = moments_layout(network), Layout((FAILED,))
         if study.survey:
             layouts = {Kind.SURVEY: Layout((*survey_layout(study).shapes, FAILED))}
-        state = StateLayout.of(network, study.federation.batchnorm)
+        state = StateLayout.of(network, study.federation.batchnorm, controls=objective.controls)
         return cls(study, membership, state, layouts, moments, channels_of(network))
 
     @property

@@ -5,13 +5,14 @@ the profile, so that the front and SuperLink need no torch; a test compares them
 """
 
 from csasn.model.profiles import profile_of
-from csasn.study import Model
+from csasn.study import Federation, Study
 
 MIB = 1 << 20
 ENVELOPE_BYTES = 16 * MIB
 MESSAGES_HELD = 2  # replies of one node that SuperLink keeps at once: this exchange's, and a late one to the exchange before
 
 
-def message_bytes(model: Model) -> int:
-    """The most that a message of a study with this model may have."""
-    return profile_of(model).weights_bytes * 5 // 4 + ENVELOPE_BYTES
+def message_bytes(study: Study) -> int:
+    """The most that a message of a study may have; an objective other than the usual may have a control for each weight."""
+    usual = study.federation.local_objective == Federation.model_fields["local_objective"].default
+    return (1 if usual else 2) * profile_of(study.model).weights_bytes * 5 // 4 + ENVELOPE_BYTES

@@ -113,7 +113,7 @@ class _Kept:
             return Child(name, command, logs / f"{name.lower()}.log", environment)
 
         office, folder = "server.office.processes", study_folder.path.resolve()
-        held = MESSAGES_HELD * message_bytes(study_folder.study.model)
+        held = MESSAGES_HELD * message_bytes(study_folder.study)
         return cls(
             superlink=child("SuperLink", "server.flower.superlink", superlink_port, parent, held),
             front=child("front", office, "front", parent, folder, settings.host, settings.port, superlink_port),
@@ -192,8 +192,8 @@ def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None
             superlink_port=superlink_port,
             certificate=folder / SERVER_CERTIFICATE,
             key=folder / SERVER_KEY,
-            max_body_bytes=message_bytes(study.model),
-            max_node_bytes=message_bytes(study.model),
+            max_body_bytes=message_bytes(study),
+            max_node_bytes=message_bytes(study),
             connections_per_address=per_address,
             max_connections=max(FrontSettings.max_connections, 2 * per_address),
         ),

@@ -103,6 +103,7 @@ class MaskedSums:
             whole=True,
             sum_P=answers.sum_P,
             num_failed=answers.num_failed,
+            carried=digest == transcript(question, carried=True),
             bytes_up=answers.bytes_up,
             bytes_down=bytes_down + answers.bytes_down,
         )

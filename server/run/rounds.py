@@ -164,7 +164,8 @@ class StudyRun:
         summed = Step(replies.sum_P, step_sizes(question.ranges, bits, num_sites), arrived)
         random = fast_generator(self.study.seed, "server rounding", replies.number)
         last = state.round + 1 == self.study.federation.rounds
-        step, memory = self.rule.step(summed, state.memory, StepForm(shared, bits, random, last))
+        before = {} if self.rule.follows_sites and not replies.carried else state.memory
+        step, memory = self.rule.step(summed, before, StepForm(shared, bits, random, last))
         self.directory.keep_before()
         self.contract.move_(state.model, step)
         model_hash = self.contract.state.hash(state.model)
@@ -176,7 +177,7 @@ class StudyRun:
             model_hash=model_hash,
             memory=memory,
             measured=False,
-            ranges=next_ranges(largest_moves(summed, shared), question.ranges),
+            ranges=next_ranges(largest_moves(summed, shared), question.ranges, self.contract.state.num_controls),
             accepted=replies.transcript,
             num_partial=state.num_partial + bool(replies.absent),
         )

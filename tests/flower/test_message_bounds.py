@@ -21,4 +21,4 @@ def test_a_model_in_float32_fits_with_a_fifth_more_and_not_twice(tmp_path, profi
     with torch.device("meta"):
         network = build_network(study)
     size = 4 * sum(tensor.numel() for tensor in network.state_dict().values())
-    assert 1.2 * size < message_bytes(study.model) < 2 * size + 2 * ENVELOPE_BYTES
+    assert 1.2 * size < message_bytes(study) < 2 * size + 2 * ENVELOPE_BYTES

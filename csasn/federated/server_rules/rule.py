@@ -37,7 +37,12 @@ class StepForm:
 
 class ServerRule(Configuration):
     """A rule of the server: it defines `move` or, where nothing shall be rounded, `step`. Its fields are the options that a study
-    may give, `words` what it does."""
+    may give, `words` what it does.
+
+    What a rule that `follows_sites` remembers is of what sites remember: where they began anew, so does it.
+    """
+
+    follows_sites: ClassVar[bool] = False
 
     words: ClassVar[str] = "a rule that an installed package brings"
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from csasn.learning.objectives.objective import LocalObjective
+from csasn.learning.objectives.objective import LocalObjective, gradients_of
 from csasn.platform.configuration import validate
 from csasn.study import Federation
 
@@ -35,11 +35,7 @@ class FedProx(LocalObjective):
 @torch.no_grad()
 def add_proximal_gradient(parameters: Sequence[Tensor], received: Sequence[Tensor], mu: float) -> None:
     """Adds μ(w - w_r) to each parameter's gradient, fused over the tensors; the difference first, so that it is 0 where w = w_r."""
-    for parameter in parameters:
-        if parameter.grad is None:  # a head without a label in the batch
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    torch._foreach_add_(gradients, torch._foreach_sub(list(parameters), list(received)), alpha=mu)
+    torch._foreach_add_(gradients_of(parameters), torch._foreach_sub(list(parameters), list(received)), alpha=mu)
 
 
 FEDPROX = FedProx()
