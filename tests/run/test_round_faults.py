@@ -47,7 +47,7 @@ def test_a_lost_site_makes_a_partial_round_that_is_named(federate):
     second = federation.events("round-finished")[1]
     assert second["participants"] == ["centerA", "centerB"]
     assert second["absent"] == {"centerC": "no answer within the deadline"}
-    assert finished.whole
+    assert finished.counts
 
 
 def test_counts_are_never_shown_for_fewer_than_the_whole_membership(federate):
@@ -113,12 +113,13 @@ class Silent:
 
 
 def test_a_site_that_stayed_away_is_asked_again_but_not_waited_for(federate):
-    """In round 2 not a word comes from it: the round ends with the answers of the others all the same."""
+    """From round 1 to the end of round 2 not a word comes from it: each goes on with the answers of the others all the same."""
     allowed = {"rounds": 3, "min_sites": 2, "max_partial_rounds": 0.7}
     federation = federate("run", tamper=lose("centerC", 1), federation=allowed)
-    silent = Silent(federation, "centerC", to=lambda request: request.kind is Kind.TRAIN and request.header.round == 2)
+    asked = {(Kind.MEASURE, 1), (Kind.TRAIN, 2)}
+    silent = Silent(federation, "centerC", to=lambda request: (request.kind, request.header.round) in asked)
     federation.run()
-    assert [(request.kind, request.header.round) for request in silent.left_open] == [(Kind.TRAIN, 2)]
+    assert {(request.kind, request.header.round) for request in silent.left_open} == asked
     finished = federation.events("round-finished")
     assert [event["participants"] for event in finished] == [list(SITES[:2]), list(SITES[:2]), list(SITES)]
     assert finished[1]["absent"] == {"centerC": "no answer within the deadline"}
@@ -255,7 +256,6 @@ def test_work_that_failed_leaves_what_was_left_over_as_it_was(federate):
     assert before.residual_P.any()
     (after,) = [kept.left(bytes.fromhex(path.stem.removeprefix("left-"))) for path in others]
     assert after.residual_P.tobytes() == before.residual_P.tobytes()
-    assert {name: array.tobytes() for name, array in after.own.items()} == {n: a.tobytes() for n, a in before.own.items()}
 
 
 def test_class_weights_that_do_not_follow_from_their_sums_are_refused(federate, caplog):
@@ -453,7 +453,7 @@ def test_a_round_that_makes_the_model_much_worse_is_undone_once_and_trained_anew
     state = federation.directory.load()
     assert (state.round, state.undone, state.validated) == (3, spoilt, True)
     assert len(state.history) == 4  # of each model once, and not of the one that was taken back
-    assert finished.whole
+    assert finished.counts
     trained = [(r.header.round, r.header.number) for site, r in federation.requests if r.kind is Kind.TRAIN and site == "centerA"]
     numbers = [number for _, number in trained]
     assert numbers == sorted(set(numbers))

@@ -88,7 +88,7 @@ def test_a_site_lost_at_any_exchange_is_waited_for_and_the_bits_are_the_same(fed
     federation = masked(federate, tamper=Loses(kind, collects, "centerC", 6), rounds=1)
     finished = federation.run()
     assert federation.state_hash() == expected(1)
-    assert finished.whole
+    assert finished.counts
     assert all(event["participants"] == list(FOUR) for event in federation.events("round-finished"))
     waiting = [event["sites"] for event in federation.events("waiting")]
     assert waiting == [{"centerC": "no answer within the deadline"}, {}]
@@ -131,7 +131,7 @@ def test_a_coordinator_killed_at_any_exchange_goes_on_to_the_same_bits(federate,
     with pytest.raises(Killed):
         federation.run()
     resumed = masked(federate)
-    assert resumed.run().whole
+    assert resumed.run().counts
     assert resumed.state_hash() == expected(2)
 
 
@@ -320,7 +320,7 @@ def test_a_coordinator_that_begins_anew_asks_later_questions_by_itself_and_comes
     for path in [*(federation.path / "checkpoints").iterdir(), federation.path / "events.jsonl"]:
         path.unlink()
     again = masked(federate)
-    assert again.run().whole
+    assert again.run().counts
     assert again.directory.load().number == 4
     assert [event["round"] for event in again.events("round-finished")] == [1, 2]
 
@@ -405,7 +405,7 @@ def test_a_round_that_makes_the_model_worse_is_undone_once_then_stops_the_run(fe
 
         learner.work = work
     if times == 1:
-        assert federation.run().whole
+        assert federation.run().counts
         assert federation.directory.load().undone == 2
     else:
         with pytest.raises(TrainingError, match=r"after round 2, .* was the best so far, also after the round was undone"):

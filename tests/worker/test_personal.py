@@ -127,7 +127,7 @@ def test_a_site_whose_heads_cannot_be_trained_answers_as_ever(federate, monkeypa
 
     monkeypatch.setattr("client.worker.personal.tune_heads", broken)
     federation = federate("run", federation=HEADS)
-    assert federation.run().whole
+    assert federation.run().counts
     assert not list(federation.path.glob(f"sites/*/*/{PERSONAL}"))
 
 
