@@ -47,7 +47,7 @@ def make_app(node_of: Callable[[Context], "Node"]) -> ClientApp:
         torch.set_num_threads(int(context.node_config.get(THREADS, 1)))
         return _reply(message, node_of(context))
 
-    for asked_by_query in ("hello", "survey", "collect"):
+    for asked_by_query in ("hello", "survey", "measure", "collect"):
         app.query(asked_by_query)(reply)
     app.train()(reply)
     for evaluated in ("validate", "finish"):

@@ -95,7 +95,7 @@ class Branch(nn.Module):
     def _fold(self, tokens_BTC: Tensor) -> Tensor:
         patches_BTC = tokens_BTC[:, self.num_prefix_tokens :]
         side = isqrt(patches_BTC.shape[1])
-        return patches_BTC.transpose(1, 2).reshape(len(patches_BTC), tokens_BTC.shape[2], side, side)
+        return patches_BTC.transpose(1, 2).reshape(patches_BTC.shape[0], tokens_BTC.shape[2], side, side)
 
 
 def check_network(name: str) -> None:
