@@ -75,8 +75,8 @@ class Grid(Configuration):
         seeds: each variant is trained with each.
         prevalence: share of each class to which test cases are weighted; as they are found unless given.
         rare: classes of "rare recall", the mean of theirs, and "rare precision", the share of decisions for them that are right.
-        statistics: of normalisation with which models are scored: each site's own where it took part in a federation with
-            `batchnorm: silo`, as in the report of a simulation; or those released with the model, for all.
+        statistics: of normalisation with which models are scored: those released with the model, as in the report; or each site's
+            own where it took part in a federation with `batchnorm: silo`.
         changes: to the study, for all variants.
         variants: by name, one line each.
         comparisons: of variants.
@@ -88,7 +88,7 @@ class Grid(Configuration):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1, max_length=100)
     prevalence: dict[Label, Positive] | None = None
     rare: tuple[Label, ...] = ()
-    statistics: Statistics = "own"
+    statistics: Statistics = "released"
     changes: dict[str, JsonValue] = Field(default_factory=dict)
     variants: dict[Name, Variant] = Field(min_length=1, max_length=200)
     comparisons: tuple[Comparison, ...] = ()

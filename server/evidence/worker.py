@@ -105,8 +105,7 @@ def _train(cell: Cell, workshop: Workshop, folder: Path, tell: Callable[[float],
 def _score(network: Csasn, info: ModelInfo, cell: Cell, workshop: Workshop) -> Predictions:
     """Predictions for the labelled test cases of the sites that the cell is scored on.
 
-    With `own` statistics each site normalises by its own moments, as it does when a federation with `batchnorm: silo` finishes; the
-    network keeps those of the last site.
+    With `own` statistics each site normalises by its own moments; the network keeps those of the last site.
 
     Raises:
         DataError: a site's data cannot be read, or there is no test case.

@@ -115,7 +115,7 @@ def test_a_failing_cell_is_named_and_the_others_go_on(ended):
 
 def test_a_record_says_what_its_measures_are_of(ended):
     for (variant, _), record in records_of(ended[2]).items():
-        assert record["statistics"] == ("own" if variant not in ("pooled", "without_centerB") else "released")
+        assert record["statistics"] == "released"
         assert record["code_version"] == code_version()
         if not record["error"]:
             predictions = load_predictions(ended[2] / "predictions.npz")[f"{variant}-1"]
@@ -126,7 +126,7 @@ def test_a_record_says_what_its_measures_are_of(ended):
 
 
 def test_kept_predictions_are_those_of_a_simulation_and_of_its_pooled_baseline(ended, hospitals, monkeypatch):
-    """Confusion of a federation whose sites use their own statistics, and of the pooled model, to the case."""
+    """Confusion of a federation and of the pooled model, to the case."""
     out, folder = hospitals / "run", hospitals / "hospitals"
     monkeypatch.setattr(engine, "baselines_of", lambda study: (Baseline(POOLED, study.federation.sites),))
     simulation = Simulation(folder / "study.yaml", folder / "sites", out, ("seed=1",), baselines=True)
@@ -249,7 +249,7 @@ def test_the_report_needs_no_data_and_marks_what_cannot_be_concluded(ended, tmp_
     assert "| fedprox - diverging | all | not done yet |" in text
     assert "## Comparisons at equal rare recall" in text
     value = records_of(ended[2])["fedprox", 1]["values"]["macro_auroc"]
-    assert f"| fedprox | own | 1 | {value:.3f} (" in text
+    assert f"| fedprox | released | 1 | {value:.3f} (" in text
     assert records_of(tmp_path / "grid") == records_of(ended[2])
 
 
