@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+FOUR = tuple(f"center{letter}" for letter in "ABCD")
 TI_RADS = ("tr2_3", "tr4a", "tr4b", "tr4c_5")
 Rows = Sequence[Mapping[str, str]]
 MODEL = {"profile": "csasn-small", "image_size": 112, "frozen": ["efficientnet", "vit"]}
@@ -53,27 +54,29 @@ def write_study(out: Path, classes: Sequence[str], malignant: Sequence[str], sit
         "name": out.name, "classes": list(classes), "malignant": list(malignant), "model": MODEL, "augmentation": STILL,
         "federation": {"sites": list(sites), "rounds": 20}, "split": {"validation": 0.15, "test": test},
     }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
     (out / "study.yaml").write_text(yaml.safe_dump(facts, sort_keys=False))
 
 
+def write_studies(out: Path) -> None:
+    """The studies of all three."""
+    write_study(out / "ddti", TI_RADS, TI_RADS[1:], FOUR, test=0.3)
+    write_study(out / "ddti-binary", ("benign", "suspicious"), ("suspicious",), FOUR, test=0.3)
+    write_study(out / "gallbladder", ("non_ba", "biliary_atresia"), ("biliary_atresia",), FOUR[:3], test=0.2)
+
+
 def main(real: Path, out: Path) -> None:
-    """Writes all three."""
-    four, three = [f"center{letter}" for letter in "ABCD"], [f"center{letter}" for letter in "ABC"]
-    images = real / "ddti" / "images"
-    for name, labels in (
-        ("ddti", {}),
-        ("ddti-binary", {grade: "benign" if grade == "tr2_3" else "suspicious" for grade in TI_RADS}),
-    ):
-        for site, rows in share_out(read_rows(real / "ddti"), four).items():
-            write_site(out / name, site, rows, images, labels)
-        classes = ("benign", "suspicious") if labels else TI_RADS
-        write_study(out / name, classes, classes[1:], four, test=0.3)
-    gallbladder = out / "gallbladder"
-    for site, rows in share_out(read_rows(real / "gallbladder" / "train"), three).items():
-        write_site(gallbladder, site, rows, real / "gallbladder" / "train" / "images", {})
+    """Writes all three; the external centre of gallbladder is a site that is in no study."""
+    write_studies(out)
+    binary = {grade: "benign" if grade == "tr2_3" else "suspicious" for grade in TI_RADS}
+    for site, rows in share_out(read_rows(real / "ddti"), FOUR).items():
+        for name, labels in (("ddti", {}), ("ddti-binary", binary)):
+            write_site(out / name, site, rows, real / "ddti" / "images", labels)
+    sites = share_out(read_rows(real / "gallbladder" / "train"), FOUR[:3])
+    for site, rows in sites.items():
+        write_site(out / "gallbladder", site, rows, real / "gallbladder" / "train" / "images", {})
     external = read_rows(real / "gallbladder" / "external")
-    write_site(gallbladder, "external", external, real / "gallbladder" / "external" / "images", {})
-    write_study(gallbladder, ("non_ba", "biliary_atresia"), ("biliary_atresia",), three, test=0.2)
+    write_site(out / "gallbladder", "external", external, real / "gallbladder" / "external" / "images", {})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from csasn.errors import ConfigurationError
+from evidence.real_sites import write_studies
 from grid_scene import GRID, SEEDS, STATIC, write_grid
 from server.evidence.campaign import Campaign
 from server.evidence.cells import cells_of
@@ -92,6 +93,7 @@ def cells_of_evidence(name, tmp_path):
     for folder, study in (("demo", "study.yaml"), ("benchmark", "benchmark.yaml"), ("tuning", "benchmark.yaml")):
         (tmp_path / folder).mkdir()
         shutil.copy(packaged / study, tmp_path / folder / "study.yaml")
+    write_studies(tmp_path / "real")
     (tmp_path / "tests/evidence").mkdir(parents=True)
     return checked(Path(shutil.copy(EVIDENCE / f"{name}.yaml", tmp_path / "tests/evidence")))
 
