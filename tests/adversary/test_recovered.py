@@ -264,7 +264,7 @@ def test_what_a_backup_leaves_out_is_the_one_file_with_a_key(sites, privates):
         sites.both(question)
         for name in sites.names:
             assert files_with_keys(sites, name, privates) == {PENDING_FILE}
-    assert len(privates) == 5 * NUM
+    assert len(privates) == 6 * NUM
 
 
 def test_nor_does_a_process_that_is_killed_while_it_writes_leave_another(sites, privates, monkeypatch):
