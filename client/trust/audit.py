@@ -218,7 +218,7 @@ def _follow(said: Entry, entries: Sequence[Entry]) -> Withdrawal:
     free_from: dict[str, int] = {}
     for entry in entries:
         if entry.outcome == WITHDRAWN and entry.kind and entry.sha256 == said.sha256:
-            free_from.setdefault(entry.run, entry.round)
+            free_from.setdefault(entry.run, entry.round + (entry.kind == Kind.MEASURE))  # a model is measured after its round
             trained.setdefault(entry.run, set())
         elif entry.outcome == SENT and entry.kind == Kind.TRAIN and not entry.why and entry.run not in free_from:
             trained.setdefault(entry.run, set()).add(entry.round)

@@ -19,7 +19,7 @@ FOUR = tuple(f"center{letter}" for letter in "ABCD")
 TI_RADS = ("tr2_3", "tr4a", "tr4b", "tr4c_5")
 Rows = Sequence[Mapping[str, str]]
 MODEL = {"profile": "csasn-small", "image_size": 112, "frozen": ["efficientnet", "vit"]}
-STILL = {"shift": 0, "scale": 0, "rotation_deg": 0, "contrast": 0, "brightness": 0, "frozen_views": 2}
+STILL = {"flip": False, "shift": 0, "scale": 0, "rotation_deg": 0, "contrast": 0, "brightness": 0}
 
 
 def read_rows(folder: Path) -> Rows:
