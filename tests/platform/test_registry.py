@@ -20,6 +20,6 @@ def test_every_entry_is_loaded_and_of_its_kind(group, name):
 
 def test_a_name_that_nobody_provides_is_no_entry():
     with pytest.raises(
-        ConfigurationError, match=r"'fedbest' is no entry of csasn\.server_rules: expected 'fedavg', .* or 'fedyogi'"
+        ConfigurationError, match=r"'fedbest' is no entry of csasn\.server_rules: expected 'fedavg', .* or 'feddyn'"
     ):
         load(SERVER_RULES, "fedbest", ServerRule)
