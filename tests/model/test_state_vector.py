@@ -9,7 +9,7 @@ from torch import nn
 
 from csasn.errors import ModelError
 from csasn.model.network import build_network
-from csasn.model.state import StateLayout, normalisation_layers, own_tensors, read_tensors, write_tensors
+from csasn.model.state import StateLayout, normalisation_layers, read_tensors, statistics_of, write_tensors
 from model_scene import images, study
 
 SOME = settings(deadline=None, max_examples=25)
@@ -67,7 +67,7 @@ def test_running_statistics_are_shared_only_where_the_study_says_so(batchnorm):
     network, layout = frozen_network(batchnorm)
     trainable = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-    statistics = set(read_tensors(network, own_tensors(network, "silo")))
+    statistics = set(read_tensors(network, statistics_of(network)))
     assert len(frozen) == 3
     assert len(statistics) == 2 * len(dict(normalisation_layers(network))) > 0
     shared = {segment.name for segment in layout.shared}
@@ -138,7 +138,7 @@ def test_a_negative_variance_becomes_zero_and_nothing_else_is_clamped():
 
 def test_running_statistics_are_read_as_copies_and_written_back():
     network, _ = frozen_network()
-    kept = read_tensors(network, own_tensors(network, "silo"))
+    kept = read_tensors(network, statistics_of(network))
     before = {name: values.copy() for name, values in kept.items()}
     write_tensors(network, {name: np.ones_like(values) for name, values in kept.items()})
     assert all(np.array_equal(kept[name], before[name]) for name in kept)

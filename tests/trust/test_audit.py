@@ -65,7 +65,7 @@ def run_federation(write_small_hospitals):
 
     def run(folder, policies=None, answered=None):
         hospitals, path = folder / "h", folder / "run"
-        study_file = write_small_hospitals(hospitals, SITES, num_cases=12, federation={"rounds": 1})
+        study_file = write_small_hospitals(hospitals, SITES, num_cases=12, federation={"rounds": 1, "batchnorm": "shared"})
         for site, policy in (policies or {}).items():
             file = hospitals / "sites" / f"{site}.yaml"
             file.write_text(file.read_text() + f"policy: {json.dumps(policy)}\n")

@@ -50,7 +50,7 @@ def test_no_private_key_is_in_what_travels(federation):
         assert b"PRIVATE" not in path.read_bytes()
     with zipfile.ZipFile(federation.folder / "kits/centerA.kit.zip") as kit:
         assert sorted(kit.namelist()) == ["ca.crt", "kit.json", "study.yaml"]
-        assert kit.read("study.yaml") == (federation.path / "study.yaml").read_bytes()
+        assert kit.read("study.yaml") == (federation.path / "coordinator/study.yaml").read_bytes()
 
 
 def test_private_files_are_private_and_the_authoritys_key_is_under_its_passphrase(federation):
