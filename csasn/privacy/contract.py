@@ -129,6 +129,8 @@ class Contract:
         """
         if isinstance(move, Step):
             apply_step_(model, move, self.state.shared)
+        elif not self.moments.shapes:
+            raise ProtocolError("moments of normalisation came, and no model of this study is measured")
         else:
             self.state.put(model, statistics_from(self.moments.unpack(move.sum_M), self.channels))
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from csasn.data.cases import TEST, VALIDATION, load_site_data
-from csasn.federated.messages import Kind
+from csasn.errors import ProtocolError
+from csasn.federated.messages import Kind, Moments
 from csasn.federated.weighting import ClassWeights, class_weights
 from csasn.finished.weights import load_model
 from csasn.learning.evaluation import count_split, labelled_logits, right_cases
@@ -115,6 +116,14 @@ def load_released(federation, finished):
     if not (federation.path / "model.json").exists():
         write_outcome(RunDirectory(federation.path), federation.contract, federation.network, finished)
     return load_model(federation.path)
+
+
+@pytest.mark.parametrize("sums", [np.zeros(0, np.int64), np.ones(5, np.int64)])
+def test_moments_that_nobody_asked_for_are_refused(federate, sums):
+    federation = federate("run", federation={"batchnorm": "frozen"})
+    with pytest.raises(ProtocolError, match="no model of this study is measured"):
+        federation.contract.move_(federation.contract.state.read(federation.network), Moments(sums))
+    federation.directory.close()
 
 
 def test_frozen_statistics_never_move(federate):

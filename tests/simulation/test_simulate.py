@@ -89,9 +89,8 @@ def ended(pid):
         return True
 
 
-def kill_in_mid_round_and_resume(hospitals, out):
-    process = begin(hospitals, out)
-    wait_for(out, mid_round_2, process)
+def kill_with_workers(process):
+    """Kills it alone; its workers end by themselves."""
     workers = workers_of(process.pid)
     assert workers
     os.kill(process.pid, signal.SIGKILL)
@@ -100,8 +99,14 @@ def kill_in_mid_round_and_resume(hospitals, out):
     process.stderr.close()
     deadline = time.monotonic() + 60
     while not all(ended(worker) for worker in workers):
-        assert time.monotonic() < deadline, "a worker outlived the coordinator"
+        assert time.monotonic() < deadline, "a worker outlived the one who started it"
         time.sleep(0.05)
+
+
+def kill_in_mid_round_and_resume(hospitals, out):
+    process = begin(hospitals, out)
+    wait_for(out, mid_round_2, process)
+    kill_with_workers(process)
     assert not (out / "report.json").exists()
     again = simulate(hospitals, out, "--resume")
     assert again.returncode == 0, again.stderr
@@ -269,16 +274,7 @@ def test_baselines_are_added_to_a_finished_run_whose_model_and_figures_stay_also
     before = {name: (out / name).read_bytes() for name in kept}
     process = begin(small, out, "--resume", "--baselines")
     wait_for(out, lambda event: event["event"] == "baseline", process)
-    workers = workers_of(process.pid)
-    assert workers
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    process.stderr.close()
-    deadline = time.monotonic() + 60
-    while not all(ended(worker) for worker in workers):
-        assert time.monotonic() < deadline, "a worker outlived the one who started it"
-        time.sleep(0.05)
+    kill_with_workers(process)
     assert {name: (out / name).read_bytes() for name in before} == before
     trained = [event["name"] for event in read_lines(out) if event["event"] == "baseline"]
     assert 0 < len(trained) < 4
