@@ -77,7 +77,9 @@ def test_what_sites_judge_is_the_model_with_the_statistics_of_all_sites_that_it_
 
 
 @pytest.mark.parametrize("mode", ["silo", "shared", "group", "frozen"])
-def test_the_final_figures_are_those_of_the_released_files(federate, mode):
+def test_the_final_figures_are_those_of_the_released_files(federate, mode, monkeypatch):
+    """With class weights that differ, which are in the bias of the released head."""
+    monkeypatch.setattr("csasn.federated.class_weightings.dynamic.MIN_VALIDATION_CASES", 1)
     federation = federate("run", federation={"rounds": 2, "batchnorm": mode})
     finished = federation.run()
     directory = RunDirectory(federation.path)
@@ -91,6 +93,7 @@ def test_the_final_figures_are_those_of_the_released_files(federate, mode):
     for name in counted[0]:
         np.testing.assert_array_equal(finished.counts[name], sum(blocks[name] for blocks in counted), err_msg=name)
     assert info.statistics
+    assert np.ptp(info.adjustment) > 0.01
 
 
 def test_beside_them_stand_figures_with_statistics_of_the_sites_own_on_the_same_cases(federate):
