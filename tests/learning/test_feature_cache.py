@@ -9,6 +9,7 @@ import torch
 from csasn.data.cases import TRAIN, load_site_data
 from csasn.errors import TrainingError
 from csasn.federated.weighting import class_weights
+from csasn.learning.central import pool
 from csasn.learning.evaluation import image_logits
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
@@ -101,6 +102,28 @@ def test_training_takes_each_view_of_an_image_and_the_maps_of_that_view(federate
         np.testing.assert_array_equal(maps["vit"], known.views.maps_M["vit"][rows].astype(np.float32))
         seen |= set(rows)
     assert len(seen) == 3 * len(training)
+
+
+def test_pooled_cases_have_the_maps_and_views_that_they_had_at_their_sites(federate):
+    study, network, _ = prepared(federate, BOTH, augmentation=FLIPS | {"frozen_views": 2})
+    sites = {name: load_site_data(study, site, 32) for name, site in federate("run").sites.items()}
+    known = {name: with_frozen_maps(network, data, study) for name, data in sites.items()}
+    together, start = pool(known), 0
+    assert together.views.num == 2
+    for name in sorted(known):
+        data, num = known[name], len(known[name].images_NHW)
+        here = np.arange(start, start + num)
+        np.testing.assert_array_equal(together.images_NHW[here], data.images_NHW)
+        assert all(np.array_equal(together.maps_N[branch][here], data.maps_N[branch]) for branch in BOTH)
+        training = np.flatnonzero(data.views.places_N >= 0)
+        assert ((together.views.places_N[here] >= 0) == (data.views.places_N >= 0)).all()
+        for seed in range(4):  # the same views are drawn of the same images
+            rows, own = (views.draw(at, np.random.default_rng(seed)) for views, at in (
+                (together.views, training + start), (data.views, training)))  # fmt: skip
+            np.testing.assert_array_equal(together.views.images_MHW[rows], data.views.images_MHW[own])
+            assert all(np.array_equal(together.views.maps_M[b][rows], data.views.maps_M[b][own]) for b in BOTH)
+        start += num
+    assert start == len(together.images_NHW)
 
 
 def test_views_are_drawn_again_to_the_same_bits_and_change_what_is_trained(federate):
