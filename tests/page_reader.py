@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 VOID = {"meta", "link", "path", "br"}
 DASH = "–"
-UNITS = {"MiB": 1 << 20, "s": 1}
+UNITS = {"MiB": 1 << 20, "s": 1, "min": 60, "h": 3600}
 PRECISION_PX = 0.06  # coordinates are written with one decimal
 SHAPES = ("mark", "dot", "line", "bar")
 
@@ -89,6 +89,8 @@ def check_page(text, report, events):
     for element in page.elements:
         if element.attributes.get("class", "").split(" ")[0] in SHAPES and "data-key" in element.attributes:
             _check_shape(element, root, names)
+        elif "data-of" in element.attributes:
+            _check_share(element, root)
         elif "data-key" in element.attributes:
             _check_text(element, resolve(root, path_of(element.attributes["data-key"])))
         elif not _is_marked(element):
@@ -115,6 +117,19 @@ def _check_text(element, value):
         assert shown == value or (key.endswith(".time") and shown == time), f"{key}: {shown!r} is shown, {value!r} is true"
     else:
         _check_number(shown, value, key)
+
+
+def _check_share(element, root):
+    """So many of 100, and neither none nor all where it is but nearly so."""
+    part, whole = (
+        resolve(root, path_of(element.attributes[name])) if element.attributes[name] else 1 for name in ("data-key", "data-of")
+    )
+    shown, key = element.all_text(), element.attributes["data-key"]
+    if part is None or not whole:
+        assert shown == DASH, f"{key}: {shown} is shown, nothing is known"
+    else:
+        assert abs(int(shown) - 100 * part / whole) <= 0.5 or (int(shown), 0 < part < whole) in ((1, True), (99, True)), key
+        assert (int(shown) == 0, int(shown) == 100) == (part == 0, part == whole), f"{key}: {shown} is shown of {part} in {whole}"
 
 
 def _check_number(shown, value, key):

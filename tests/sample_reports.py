@@ -11,7 +11,7 @@ def sample_report(status="complete", classes=CLASSES, sites=SITES, rounds=12):
     """A report of that status; `stopped` and `failed` have no test metrics, `incomplete` withheld ones."""
     partial = () if status == "complete" else (3, 7)
     final = None if status in ("stopped", "failed", "incomplete") else _final(classes, 0.86, rounds)
-    alone = {f"single/{site}": _final(classes, 0.74 + 0.05 * (number % 4), rounds) for number, site in enumerate(sites)}
+    alone = {f"single/{site}": _other(classes, 0.74 + 0.05 * (number % 4), rounds) for number, site in enumerate(sites)}
     told = [_round(number, classes, sites, number in partial, status) for number in range(1, rounds + 1)]
     return {
         "schema_version": 1,
@@ -22,6 +22,7 @@ def sample_report(status="complete", classes=CLASSES, sites=SITES, rounds=12):
         "seed": 1,
         "profile": "csasn-lite",
         "classes": list(classes),
+        "malignant": list(classes[1:]),
         "secure_aggregation": True,
         "coordinator_saw": "sums over the sites alone",
         "sites": {site: {"weight": 1 / len(sites)} for site in sites},
@@ -31,7 +32,7 @@ def sample_report(status="complete", classes=CLASSES, sites=SITES, rounds=12):
         "weights_sha256": "5c3f9e0b7a" * 6 + "abcd" if final else None,
         "adjustment": [-0.5 - 0.4 * number for number in range(len(classes))] if final else None,
         "membership_hash": "1f0e3dad99908345f7439f8ffabdffc4" * 2,
-        "baselines": {"pooled": _final(classes, 0.88, rounds), **alone} if final else {},
+        "baselines": {"pooled": _other(classes, 0.88, rounds), **alone} if final else {},
         "absent_at_finish": {sites[-1]: "no answer within the deadline"} if status == "incomplete" else {},
         "status": status,
         "about": {"organ": "thyroid", "modality": "ultrasound", "intended_use": None},
@@ -45,6 +46,7 @@ def sample_report(status="complete", classes=CLASSES, sites=SITES, rounds=12):
             "bytes_down": sum(row["bytes_down"] for row in told),
             "seconds": sum(row["seconds"] for row in told),
         },
+        "elapsed": {"whole": 9315.25, "working": 815.25, "waiting": 8400.0, "stopped": 40.0, "baselines": 60.0},
         "notice": "for research only: not a medical device, not for diagnosis",
     }
 
@@ -104,9 +106,37 @@ def _final(classes, quality, rounds):
         "intervals": "95 %, by resampling histogram bins",
         "per_class": per_class,
         "malignancy_auroc": quality + 0.02,
+        "malignancy": _malignancy(confusion),
         "confusion": confusion,
         "round": rounds,
     }
+
+
+def _malignancy(confusion):
+    """Where the first class is benign, and all others are not."""
+    cancers, benign = sum(map(sum, confusion[1:])), sum(confusion[0])
+    found, cleared = sum(sum(row[1:]) for row in confusion[1:]), confusion[0][0]
+    return {
+        "cancers": cancers,
+        "found": found,
+        "sensitivity": found / cancers,
+        "sensitivity_ci95": [found / cancers - 0.02, found / cancers + 0.015],
+        "benign": benign,
+        "cleared": cleared,
+        "specificity": cleared / benign,
+        "specificity_ci95": [cleared / benign - 0.03, cleared / benign + 0.02],
+    }
+
+
+def _other(classes, quality, rounds):
+    """A model to compare with, of the same cases."""
+    value = 0.86 - quality
+    names = ("macro_auroc", "balanced_accuracy", "sensitivity", "specificity")
+    gains = {
+        name: {"value": value / (1 + number), "ci95": [value / (1 + number) - 0.02, value / (1 + number) + 0.025]}
+        for number, name in enumerate(names)
+    }
+    return {**_final(classes, quality, rounds), "gains": gains}
 
 
 def _class(index, support, quality):

@@ -8,8 +8,8 @@ import torch
 
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, Views
 from csasn.errors import DataError
-from csasn.federated.weighting import ClassWeights, Floats, class_sums, class_weights
-from csasn.learning.evaluation import count_split
+from csasn.federated.weighting import Floats, class_sums, class_weights
+from csasn.learning.evaluation import count_split, labelled_logits
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import MEASURED, apply_moments, is_measured, measure_moments
@@ -127,8 +127,7 @@ def train_centrally(
     return Trained(network, chosen, weights.adjustment_K, tuple(seen))
 
 
-def count_tests(trained: Trained, study: Study, sites: Mapping[str, SiteData]) -> dict[str, Integers]:
-    """Counts of the test cases of all sites together."""
-    weights = ClassWeights.finished(trained.adjustment_K)
-    counted = [count_split(trained.network, data, TEST, study, weights) for data in sites.values()]
-    return {name: np.sum([blocks[name] for blocks in counted], axis=0) for name in counted[0]}
+def logits_of_tests(network: Csasn, study: Study, sites: Mapping[str, SiteData]) -> tuple[Floats, Integers]:
+    """Logits (C, K) and classes (C,) of the labelled test cases of all sites, in their order."""
+    logits, classes = zip(*(labelled_logits(network, data, TEST, study) for data in sites.values()), strict=True)
+    return np.concatenate(logits), np.concatenate(classes)

@@ -73,12 +73,14 @@ class LineChart:
 
 @dataclass(frozen=True)
 class RowChart:
-    """A row for each value, on one axis: its name, and below it a mark on its interval, or a bar that ends in a mark."""
+    """A row for each value, on one axis: its name, and below it a mark on its interval, or a bar that ends in a mark.
+    `reference` is where a thin line goes through all rows, to compare with."""
 
     title: str
     description: str
     axis: Axis
     rows: Sequence[IntervalRow | BarRow]
+    reference: float | None = None
 
 
 Chart = LineChart | RowChart

@@ -71,6 +71,8 @@ def _draw_rows(axes: Axes, chart: RowChart) -> None:
             axes.hlines(height, *row.interval, color=STRONG if strong else WEAK, linewidth=2, alpha=0.5)
         if row.value is not None:
             axes.plot(row.value, height, "o" if strong else "D", color=STRONG if strong else WEAK, markersize=8)
+    if chart.reference is not None:
+        axes.axvline(chart.reference, color="0.5", linewidth=1, linestyle=":", zorder=0)
     axes.set_yticks(range(len(chart.rows)), [plain(row.name) for row in chart.rows])
     axes.set(xlabel=chart.axis.label, xlim=(chart.axis.low, chart.axis.high), ylim=(len(chart.rows) - 0.4, -0.6))
     axes.grid(axis="x", alpha=0.25)

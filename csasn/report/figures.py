@@ -32,14 +32,16 @@ def comparison_charts(report: Report) -> list[Chart]:
         interval = result.balanced_accuracy_ci95
         accuracies.append(IntervalRow(name, result.balanced_accuracy, accuracy, interval, f"{accuracy}_ci95", strong))
     return _known(
-        _comparison("Macro AUROC", "macro AUROC; guessing is in the middle", aurocs),
-        _comparison("Balanced accuracy", "balanced accuracy", accuracies),
+        _comparison("Macro AUROC", aurocs, 0.5), _comparison("Balanced accuracy", accuracies, 1 / max(1, len(report.classes)))
     )
 
 
-def _comparison(title: str, meaning: str, rows: Sequence[IntervalRow]) -> Chart | None:
-    described = f"{title} of each model on test cases; the values are in the table below"
-    return RowChart(title, described, share_axis(meaning), rows) if rows else None
+def _comparison(title: str, rows: Sequence[IntervalRow], guessing: float) -> Chart | None:
+    """The axis goes as far as the intervals and guessing do, so that what differs is seen to."""
+    values = [end for row in rows for end in (row.value, *(row.interval or ())) if end is not None]
+    described = f"{title} of each model on test cases, and of guessing; the values are in the table below"
+    axis = value_axis("dotted: guessing; bars: intervals", [*values, guessing])
+    return RowChart(title, described, axis, rows, guessing) if values else None
 
 
 def round_charts(report: Report) -> list[Chart]:

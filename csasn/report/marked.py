@@ -11,11 +11,18 @@ from markupsafe import Markup
 Part = str | int
 DASH = "–"
 MIB = 1 << 20
+LONGEST = {"s": 90, "min": 5400, "h": float("inf")}  # seconds that are shown in a unit, at most
+UNITS = {"s": 1, "min": 60, "h": 3600}
 
 
 def key_of(*path: Part) -> str:
     """A path as one text."""
     return ".".join(str(part).replace("\\", "\\\\").replace(".", "\\.") for part in path)
+
+
+def per_hundred(part: float, whole: float) -> int:
+    """The share as a number of 100; 0 for none alone, 100 for all alone."""
+    return round(100 * part / whole) if part in (0, whole) else min(99, max(1, int(100 * part / whole + 0.5)))
 
 
 class Marked:
@@ -75,6 +82,29 @@ class Marked:
         """Seconds, with one decimal."""
         return self._show(path, lambda value: f"{float(str(value)):.1f} s")
 
+    def duration(self, *path: Part) -> Markup:
+        """Seconds in the unit that suits them, with one decimal."""
+        return self._show(path, lambda value: _duration(float(str(value))))
+
+    def per_hundred(self, part: tuple[Part, ...], whole: tuple[Part, ...] = ()) -> Markup:
+        """A share of a number, or a rate, as so many of 100; `data-of` is the path of the whole, empty of a rate."""
+        share, all_of_it = self.number(*part), self.number(*whole) if whole else 1.0
+        shown = DASH if share is None or not all_of_it else per_hundred(share, all_of_it)
+        return Markup('<span data-key="{}" data-of="{}">{}</span>').format(
+            self.key(*part), self.key(*whole) if whole else "", shown
+        )
+
+    def difference(self, *path: Part) -> Markup:
+        """By how much one rate is above another, with its sign."""
+        return self._show(path, lambda value: f"{float(str(value)):+.3f}")
+
+    def gain(self, *path: Part) -> Markup:
+        """A difference and its interval; a dash where it is not known."""
+        if self.number(*path, "ci95", 0) is None:
+            return self.difference(*path, "value")
+        ends = (self.difference(*path, "ci95", end) for end in (0, 1))
+        return self.difference(*path, "value") + Markup(' <small class="interval">({} to {})</small>').format(*ends)
+
     def text(self, *path: Part) -> Markup:
         """A text as it is."""
         return self._show(path, str)
@@ -103,7 +133,12 @@ class Marked:
         return Markup('<span data-key="{}">{}</span>').format(self.key(*path), DASH if value is None else form(value))
 
 
-def listed(names: Sequence[str]) -> Markup:
+def _duration(seconds: float) -> str:
+    unit = next(name for name, longest in LONGEST.items() if seconds <= longest)
+    return f"{seconds / UNITS[unit]:.1f} {unit}"
+
+
+def listed(names: Sequence[str], word: str = "and") -> Markup:
     """Names as a list in a sentence: a, b and c."""
     head = Markup(", ").join(names[:-1])
-    return Markup("{} and {}").format(head, names[-1]) if head else Markup().join(names)
+    return Markup("{} {} {}").format(head, word, names[-1]) if head else Markup().join(names)

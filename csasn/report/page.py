@@ -66,6 +66,7 @@ def render_page(report: Report, events: Sequence[Event]) -> str:
         final=report.final,
         marked=marked,
         methods={name: marked.at(*place) for name, (_, place) in results.items()},
+        differences={name: marked.at(*place) for name, (result, place) in results.items() if report.final and result.gains},
         results={name: result for name, (result, _) in results.items()},
         comparison=draw(figures.comparison_charts(report)),
         round_charts=draw(figures.round_charts(report)),

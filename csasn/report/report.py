@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+import numpy as np
+
 from csasn import NOTICE, __version__
 from csasn.data.split import SPLITS, TRAIN
 from csasn.measures.blocks import Integers
@@ -19,6 +21,7 @@ from csasn.measures.curves import calibration_error, precision_recall_curve, rel
 from csasn.measures.intervals import METHODS, auroc_interval, balanced_accuracy_interval, paired_difference, wilson
 from csasn.model.packages import branch_starts
 from csasn.platform.randomness import generator
+from csasn.report.elapsed import elapsed
 from csasn.report.events import (
     BaselineTrained,
     Evaluated,
@@ -39,6 +42,7 @@ from csasn.report.types import (
     BranchStart,
     ClassResult,
     Engine,
+    Malignancy,
     OwnStatistics,
     Report,
     Result,
@@ -76,8 +80,29 @@ def final_metrics(study: Study, counts: Mapping[str, Integers], current_round: i
         intervals=METHODS,
         per_class=per_class,
         malignancy_auroc=metrics.malignancy_auroc,
+        malignancy=_malignancy(study, counts["confusion"]),
         confusion=metrics.confusion,
         round=current_round,
+    )
+
+
+def _malignancy(study: Study, confusion_KK: Integers) -> Malignancy | None:
+    """Cancers found and benign cases cleared, by decisions alone; None where the study does not tell both apart."""
+    is_malignant_K = np.isin(np.arange(len(study.classes)), study.malignant_classes)
+    if is_malignant_K.all() or not is_malignant_K.any():
+        return None
+    cancers, benign = (confusion_KK[rows_K] for rows_K in (is_malignant_K, ~is_malignant_K))
+    found, cleared = int(cancers[:, is_malignant_K].sum()), int(benign[:, ~is_malignant_K].sum())
+    num_cancers, num_benign = int(cancers.sum()), int(benign.sum())
+    return Malignancy(
+        cancers=num_cancers,
+        found=found,
+        sensitivity=found / num_cancers if num_cancers else None,
+        sensitivity_ci95=wilson(found, num_cancers),
+        benign=num_benign,
+        cleared=cleared,
+        specificity=cleared / num_benign if num_benign else None,
+        specificity_ci95=wilson(cleared, num_benign),
     )
 
 
@@ -136,6 +161,7 @@ def build_report(study: Study, membership: Membership, engine: Engine, events: S
         initial_weights={branch: BranchStart(**asdict(start)) for branch, start in branch_starts(study).items()},
         about=study.about.model_dump(mode="json") if study.about else None,
         classes=study.classes,
+        malignant=study.malignant,
         secure_aggregation=study.federation.secure_aggregation,
         coordinator_saw=seen_by_coordinator(study),
         sites={member.site: SiteWeight(weight=member.weight_units / 64) for member in membership.members},
@@ -144,6 +170,7 @@ def build_report(study: Study, membership: Membership, engine: Engine, events: S
         withdrawn=finish.withdrawn if finish else None,
         rounds=rounds,
         totals=_totals(rounds, events),
+        elapsed=elapsed(events),
         absent_at_finish=finish.absent if finish else None,
         final=outcome.final if outcome else None,
         own_statistics=outcome.own_statistics if outcome else None,

@@ -61,8 +61,30 @@ class ClassResult(Facts):
         return found
 
 
+class Malignancy(Facts):
+    """Of the cases of malignant classes how many are decided to be of any of them, and of the others how many of none; the
+    shares of both, None where there is no case."""
+
+    cancers: int
+    found: int
+    sensitivity: float | None
+    sensitivity_ci95: Ends | None
+    benign: int
+    cleared: int
+    specificity: float | None
+    specificity_ci95: Ends | None
+
+
+class Gain(Facts):
+    """By how much the federated model is above another on the same cases, and the interval of that."""
+
+    value: float | None
+    ci95: Ends | None
+
+
 class Result(Facts):
-    """What a model reached on test cases; `confusion` has a row for each true class."""
+    """What a model reached on test cases; `confusion` has a row for each true class. `gains`, of a model to compare with, are those
+    of the federated model over it, by measure."""
 
     macro_auroc: float | None
     macro_auroc_ci95: Ends | None = None
@@ -73,6 +95,8 @@ class Result(Facts):
     intervals: str = ""
     per_class: dict[str, ClassResult]
     malignancy_auroc: float | None
+    malignancy: Malignancy | None = None
+    gains: dict[str, Gain] | None = None
     confusion: tuple[tuple[int, ...], ...]
     round: int
 
@@ -141,6 +165,17 @@ class Totals(Facts):
     seconds: float
 
 
+class Elapsed(Facts):
+    """Seconds from the first event of a run to the last, and what they went to: `stopped` while it was ended, `waiting` for sites,
+    `baselines` for training models to compare with, `working` for the rest."""
+
+    whole: float
+    working: float
+    waiting: float
+    stopped: float
+    baselines: float
+
+
 class BranchStart(Facts):
     """Where a branch began: its network, the source that the study names, package or file, and the SHA-256 that was compared."""
 
@@ -165,6 +200,7 @@ class Report(Facts):
     initial_weights: dict[str, BranchStart] = Field(default_factory=dict)
     about: dict[str, str | None] | None = None
     classes: tuple[str, ...]
+    malignant: tuple[str, ...] = ()
     secure_aggregation: bool
     coordinator_saw: str
     sites: dict[str, SiteWeight]
@@ -173,6 +209,7 @@ class Report(Facts):
     withdrawn: int | None = None
     rounds: tuple[RoundResult, ...]
     totals: Totals | None = None
+    elapsed: Elapsed | None = None
     absent_at_finish: Reasons | None = None
     final: Result | None
     own_statistics: OwnStatistics | None = None

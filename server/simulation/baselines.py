@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from csasn.platform.supervision import end_with_parent
 from csasn.report.types import Result
@@ -47,13 +50,17 @@ def run_baselines(
     study: Study,
     sites: Mapping[str, Site],
     baselines: Sequence[Baseline],
+    released: Path | None,
     num_processes: int,
     done: Callable[[str, Result], None],
     advance: Callable[[int], None],
 ) -> None:
-    """Trains and scores baselines in their order; `done(name, final)` as each ends, `advance(number of steps taken)` meanwhile."""
+    """Trains and scores baselines in their order; `done(name, final)` as each ends, `advance(number of steps taken)` meanwhile.
+
+    `released` is the folder of the federation's model, which each is compared with case by case; None where that is withheld.
+    """
     with _workers(num_processes) as (pool, steps):
-        running = {pool.submit(_train, study, dict(sites), baseline): baseline for baseline in baselines}
+        running = {pool.submit(_train, study, dict(sites), baseline, released): baseline for baseline in baselines}
         while running:
             finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
             advance(_drain(steps))
@@ -110,8 +117,12 @@ def _read_data(study: Study, sites: dict[str, Site]) -> "dict[str, SiteData]":
     return _data
 
 
-def _train(study: Study, sites: dict[str, Site], baseline: Baseline) -> Result:
-    from csasn.learning.central import count_tests, federation_steps, pool, train_centrally
+def _train(study: Study, sites: dict[str, Site], baseline: Baseline, released: Path | None) -> Result:
+    from csasn.federated.weighting import ClassWeights
+    from csasn.finished.weights import load_model
+    from csasn.learning.central import federation_steps, logits_of_tests, pool, train_centrally
+    from csasn.learning.evaluation import count_logits
+    from csasn.report.comparison import cases_of, gains_over
     from csasn.report.report import final_metrics
 
     assert _steps is not None
@@ -124,4 +135,11 @@ def _train(study: Study, sites: dict[str, Site], baseline: Baseline) -> Result:
         federation_steps(study, data),
         lambda: steps.put(1),
     )
-    return final_metrics(study, count_tests(trained, study, data), trained.round)
+    logits_NK, class_N = logits_of_tests(trained.network, study, data)
+    counts = count_logits(logits_NK, class_N, study, ClassWeights.finished(trained.adjustment_K))
+    final = final_metrics(study, counts, trained.round)
+    if released is None:
+        return final
+    network, info = load_model(released)
+    federated = cases_of(logits_of_tests(network, study, data)[0], class_N, np.array(info.adjustment))
+    return final.model_copy(update={"gains": gains_over(study, federated, cases_of(logits_NK, class_N, trained.adjustment_K))})

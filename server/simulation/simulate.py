@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from csasn.errors import ConfigurationError, Stopped
 from csasn.model.packages import random_warnings
 from csasn.platform.heap import keep_freed_memory
-from csasn.report.events import BaselineTrained, Event, finished_rounds, of_kind
+from csasn.report.events import BaselineTrained, Event, Outcome, finished_rounds, last, of_kind
 from csasn.report.types import Engine, Report, SurveyReport
 from csasn.site import Site, find_site
 from csasn.study import Study, read_study
@@ -132,11 +132,13 @@ def _add_baselines(directory: RunDirectory, sites: Mapping[str, Site], progress:
     events = directory.events()
     missing = _missing_baselines(directory.study, events)
     steps = sum(event.steps for event in finished_rounds(events))
+    outcome = last(events, Outcome)
     advance = progress.baselines(len(missing), steps * len(missing))
     run_baselines(
         directory.study,
         sites,
         missing,
+        directory.path if outcome and outcome.final else None,
         NUM_PROCESSES,
         lambda name, final: directory.event("baseline", name=name, final=final),
         advance,

@@ -9,8 +9,8 @@ import torch
 from csasn.data.cases import TEST, TRAIN, VALIDATION, load_site_data
 from csasn.errors import DataError
 from csasn.federated.weighting import ClassWeights
-from csasn.learning.central import count_tests, federation_steps, pool, train_centrally
-from csasn.learning.evaluation import count_split
+from csasn.learning.central import federation_steps, logits_of_tests, pool, train_centrally
+from csasn.learning.evaluation import count_logits, count_split
 from csasn.measures.counts import metrics_from_counts
 from csasn.model.state import normalisation_layers
 from csasn.site import find_site
@@ -86,7 +86,8 @@ def test_one_site_pooled_is_that_site(sites):
 def test_training_on_pooled_cases_beats_chance_on_validation_and_test_cases(study, sites, trained):
     result, _ = trained
     assert result.validation[result.round].macro_auroc > 0.8
-    tests = metrics_from_counts(count_tests(result, study, sites))
+    weights = ClassWeights.finished(result.adjustment_K)
+    tests = metrics_from_counts(count_logits(*logits_of_tests(result.network, study, sites), study, weights))
     assert tests.macro_auroc > 0.7
     assert sum(map(sum, tests.confusion)) == sum(len(data.cases(TEST)) for data in sites.values())
 
@@ -181,11 +182,11 @@ def test_federation_steps_are_those_that_the_sites_take_together(study, sites, i
     assert federation_steps(chosen, sites) == expected
 
 
-def test_test_counts_are_summed_over_the_sites(study, sites, trained):
+def test_logits_of_tests_are_those_of_all_sites(study, sites, trained):
     result, _ = trained
     weights = ClassWeights.finished(result.adjustment_K)
     parts = [count_split(result.network, data, TEST, study, weights) for data in sites.values()]
-    found = count_tests(result, study, sites)
+    found = count_logits(*logits_of_tests(result.network, study, sites), study, weights)
     assert set(found) == {"confusion", "loss", "scores", "malignancy"}
     for name, block in found.items():
         assert np.array_equal(block, sum(part[name] for part in parts))

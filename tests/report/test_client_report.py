@@ -188,7 +188,7 @@ def test_words_say_no_more_than_the_interval(compared, gain, says):
 def test_without_a_model_alone_nothing_is_said_of_a_gain(run):
     report = make_site_report(site_of(run), run / "run", train_alone=False)
     assert "not known" in gain_in_words(report)
-    assert "<th>alone</th>" not in render_site_report(report)
+    assert ">alone</th>" not in render_site_report(report)
 
 
 def test_the_command_sends_nothing_and_writes_for_its_owner_alone(run):

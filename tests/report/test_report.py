@@ -30,7 +30,7 @@ KEYS = {
     "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw", "sites",
     "rounds", "final", "baselines", "status", "notice", "study", "membership_hash", "classes", "training_cases", "totals",
     "absent_at_finish", "state_hash", "weights_sha256", "adjustment", "about", "data", "withdrawn", "initial_weights",
-    "own_statistics",
+    "own_statistics", "malignant", "elapsed",
 }  # fmt: skip
 ROUND = {
     "round", "attempts", "participants", "absent", "class_weights", "loss", "macro_auroc", "balanced_accuracy", "recall",
@@ -38,8 +38,9 @@ ROUND = {
 }  # fmt: skip
 FINAL = {
     "macro_auroc", "macro_auroc_ci95", "balanced_accuracy", "balanced_accuracy_ci95", "macro_f1", "ece", "intervals", "per_class",
-    "malignancy_auroc", "confusion", "round",
+    "malignancy_auroc", "malignancy", "confusion", "round",
 }  # fmt: skip
+MALIGNANCY = {"cancers", "found", "sensitivity", "sensitivity_ci95", "benign", "cleared", "specificity", "specificity_ci95"}
 OF_A_SPLIT = {"cases", "cases_used", "images", "images_used", "images_left_out"}
 OF_A_CLASS = {
     "recall", "recall_ci95", "precision", "precision_ci95", "f1", "auroc", "auroc_ci95", "support", "conclusive", "roc",
@@ -67,6 +68,7 @@ def test_the_report_has_every_documented_key(finished):
     assert list(report["data"]) == ["train", "validation", "test"]
     assert all(set(row) == OF_A_SPLIT for row in report["data"].values())
     assert set(report["final"]) == FINAL
+    assert set(report["final"]["malignancy"]) == MALIGNANCY
     assert list(report["final"]["per_class"]) == list(finished.study.classes)
     assert all(set(row) == OF_A_CLASS for row in report["final"]["per_class"].values())
     assert report["status"] == "complete"
@@ -77,7 +79,7 @@ def test_the_report_has_every_documented_key(finished):
 def test_every_key_is_in_the_specification():
     report = build_report(STUDY, MEMBERSHIP, "local", [], "stopped")
     table = (Path(csasn.__file__).parent / "SPEC.md").read_text().partition("## report.json")[2].partition("\n## ")[0]
-    for key in set(report) | ROUND | FINAL | OF_A_CLASS | OF_A_SPLIT | set(report["totals"]):
+    for key in set(report) | ROUND | FINAL | OF_A_CLASS | OF_A_SPLIT | MALIGNANCY | {"gains"} | set(report["totals"]):
         assert re.search(rf"\b{key}\b", table), key
 
 
