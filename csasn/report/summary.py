@@ -42,10 +42,12 @@ def summary(report: Report, events: Sequence[Event], marked: Marked) -> dict[str
 
 
 def _beaten(report: Report, marked: Marked) -> list[Markup]:
-    """The sites whose own model the federated one is better than by macro AUROC, each with what its own reaches."""
+    """The sites whose own model the federated one is above by macro AUROC, each with what its own reaches and the difference of both
+    on the same cases, where that is known."""
     ours = report.final.macro_auroc if report.final else None
-    return [
-        Markup("{} ({})").format(name, marked.rate(*place, "macro_auroc"))
-        for name, result, place in alone(report)
-        if ours is not None and result.macro_auroc is not None and result.macro_auroc < ours
-    ]
+    told = []
+    for name, result, place in alone(report):
+        if ours is not None and result.macro_auroc is not None and result.macro_auroc < ours:
+            gain = Markup("; {}").format(marked.at(*place).gain("gains", "macro_auroc")) if result.gains else ""
+            told.append(Markup("{} ({}{})").format(name, marked.rate(*place, "macro_auroc"), gain))
+    return told

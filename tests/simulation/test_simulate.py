@@ -286,7 +286,8 @@ def test_baselines_are_added_to_a_finished_run_whose_model_and_figures_stay_also
     assert (out / "model.safetensors").read_bytes() == before["model.safetensors"]
     assert (out / "model.json").read_bytes() == before["model.json"]
     was, report = json.loads(before["report.json"]), json.loads((out / "report.json").read_text())
-    assert {**report, "baselines": {}} == was
+    assert {**report, "baselines": {}, "elapsed": was["elapsed"]} == was
+    assert {measure for final in report["baselines"].values() for measure in final["gains"]} >= {"macro_auroc", "balanced_accuracy"}
     assert set(report["baselines"]) == set(told)
     for name in ("report.html", "MODEL_CARD.md"):
         assert "pooled" in (out / name).read_text()
@@ -358,6 +359,20 @@ def test_a_round_that_was_told_twice_counts_once_for_the_baselines(ending, monke
     monkeypatch.setattr(engine, "run_baselines", lambda *_: None)
     engine.simulate(replace(resumed, baselines=True), quiet())
     assert asked == [(4, 4 * sum(event["steps"] for event in rounds))]
+
+
+@pytest.mark.parametrize("withheld", [False, True])
+def test_baselines_are_compared_with_the_model_unless_its_metrics_are_withheld(ending, monkeypatch, withheld):
+    federation, resumed = ending
+    if withheld:
+        (outcome,) = federation.events("outcome")
+        federation.directory.event(
+            "outcome", **{key: outcome[key] for key in outcome if key not in ("event", "time")} | {"final": None}
+        )
+    given = []
+    monkeypatch.setattr(engine, "run_baselines", lambda *arguments: given.append(arguments[3]))
+    engine.simulate(replace(resumed, baselines=True), quiet())
+    assert given == [None if withheld else federation.path]
 
 
 def test_the_bar_of_a_run_with_secure_aggregation_counts_each_site_once_an_exchange(tmp_path, write_small_hospitals, one_worker):
