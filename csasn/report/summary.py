@@ -42,8 +42,8 @@ def summary(report: Report, events: Sequence[Event], marked: Marked) -> dict[str
 
 
 def _beaten(report: Report, marked: Marked) -> list[Markup]:
-    """The sites whose own model the federated one is above by macro AUROC, each with what its own reaches and the difference of both
-    on the same cases, where that is known."""
+    """The sites whose own model the federated one is above by macro AUROC, each with what its own reaches and, where it is known,
+    the difference of both on the same cases."""
     ours = report.final.macro_auroc if report.final else None
     told = []
     for name, result, place in alone(report):
