@@ -23,7 +23,13 @@ QUIET = [
     "--disable-features=NetworkTimeServiceQuerying,OptimizationHints,MediaRouter",
     "--component-updater=url-source=http://127.0.0.1:9/",
 ]  # fmt: skip
-OWN = ("clients2.google.com", "update.googleapis.com", "accounts.google.com", "www.google.com")  # what it asks without any page
+OWN = (
+    "clients2.google.com",
+    "android.clients.google.com",
+    "update.googleapis.com",
+    "accounts.google.com",
+    "www.google.com",
+)  # what it asks without any page
 FAULTS = {
     "<script>nothing.there()</script>": [],
     '<img src="http://127.0.0.2:8099/pixel.png">': ["127.0.0.2"],
