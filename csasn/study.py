@@ -136,7 +136,7 @@ class Federation(Grown):
 
     `server_rule` makes the step of a round from the mean update (csasn/federated/server_rules/), `local_objective` is what a site
     adds to its loss (csasn/learning/objectives/); the options are those of the rule or objective. With `personal` each site keeps a
-    model of its own (csasn/learning/personal.py), which nobody else sees.
+    model of its own (csasn/learning/personal.py), which nobody else sees; `personal_lambda` is how near that of `ditto` stays.
 
     Of three sites or more sums are masked unless the study says otherwise, and then every round is of all of them: one that is away
     is waited for. A round whose model has more than `loss_guard` times the validation loss of the best so far is undone once.
@@ -144,7 +144,7 @@ class Federation(Grown):
 
     newer: ClassVar[Mapping[str, object]] = {
         "server_rule": "fedavg", "server_options": {}, "local_objective": "fedprox", "local_options": {},
-        "personal": "none",
+        "personal": "none", "personal_lambda": 0.1,
     }  # fmt: skip
     sites: tuple[Name, ...] = Field(min_length=1, max_length=1024)
     secure_aggregation: bool = Field(default_factory=_secure_by_default)
@@ -156,7 +156,8 @@ class Federation(Grown):
     local_objective: LocalObjectiveName = "fedprox"
     local_options: dict[Name, float] = Field(default_factory=dict)
     proximal_mu: Annotated[float, Field(ge=0)] = 0.01
-    personal: Literal["none", "heads"] = "none"
+    personal: Literal["none", "heads", "ditto"] = "none"
+    personal_lambda: Annotated[float, Field(ge=0)] = 0.1
     batchnorm: Literal["silo", "shared", "group", "frozen"] = "silo"
     upload_bits: Literal[8, 16, 32] = 16
     answer_deadline_s: Positive = 3600.0
@@ -187,6 +188,8 @@ class Federation(Grown):
             raise ValueError(f"min_sites {self.min_sites} is above the number of sites {len(self.sites)}")
         if self.upload_bits == 8 and len(self.sites) > MAX_SITES_8_BITS:
             raise ValueError(f"upload_bits 8 with {len(self.sites)} sites, expected at most {MAX_SITES_8_BITS}")
+        if "personal_lambda" in self.model_fields_set and self.personal != "ditto":
+            raise ValueError(f"personal_lambda goes with personal ditto, not with {self.personal}: leave it out")
         return self
 
     def _secure(self) -> None:

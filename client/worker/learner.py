@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from client.worker.kept import LeftOver
 from client.worker.notes import keep_left_out
-from client.worker.personal import Tensors, make_personal
+from client.worker.personal import make_personal, train_personal
 from csasn.data.cases import TEST, TRAIN, VALIDATION, Records, SiteData, load_records, site_data
 from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
 from csasn.data.survey import count_survey
@@ -29,6 +29,7 @@ from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import apply_moments, measure_moments, num_measured
 from csasn.learning.objectives.objective import Remembered, local_objective
+from csasn.learning.personal import Tensors
 from csasn.learning.training import LocalPlan, LocalResult, num_epoch_images, num_epoch_steps, train_locally
 from csasn.measures.blocks import Integers
 from csasn.measures.counts import FIXED_POINT, OWN, PAIRED
@@ -190,7 +191,7 @@ class Learner:
         self.doing(f"round {current}: evaluating")
         if isinstance(question, Train):
             return self._train(question, model, weights, before)
-        return Work(self._validate(weights)) if isinstance(question, Validate) else self._finish(model, weights)
+        return Work(self._validate(weights)) if isinstance(question, Validate) else self._finish(model, weights, before)
 
     def _load(self, model: Floats32) -> None:
         """Puts the received model into the network."""
@@ -207,10 +208,12 @@ class Learner:
     def _train(self, question: Train, model: Floats32, weights: ClassWeights, before: LeftOver | None) -> Work:
         header = question.header
         counts = self._validate(weights)
-        remembered = Remembered.of(self.objective, self.contract.state, model, before.memory.get(OBJECTIVE) if before else None)
+        kept = before.memory if before else {}
+        remembered = Remembered.of(self.objective, self.contract.state, model, kept.get(OBJECTIVE))
         corrections = remembered.corrections(self.network) if remembered else ()
         plan = LocalPlan(self.site.site, header.round, self.objective, number=header.number, corrections=corrections)
-        result = self._train_within_memory(plan, LossTerms.of(self.study, weights, self.device), model)
+        terms = LossTerms.of(self.study, weights, self.device)
+        result = self._train_within_memory(plan, terms, model)
         self.network.zero_grad()  # gradients are as large as the model
         num_shared = self.contract.state.num_shared
         update_P = self.contract.state.read(self.network)[:num_shared]
@@ -218,6 +221,12 @@ class Learner:
         memory = {OBJECTIVE: remembered.finish(update_P, result.total_rate)} if remembered else {}
         upload = self._quantise(update_P, before, question)
         counts["training"] = _training_counts(result, upload)
+        if self.study.federation.personal == "ditto":
+            self.doing(f"round {header.round}: training the personal model")
+            self.contract.state.write(self.network, model)
+            beside = replace(plan, micro_batch=self.micro_batch)
+            memory |= train_personal(self.network, self._loaded, self.study, terms, beside, kept)
+            self.network.zero_grad()
         return Work(counts, upload.integers_P, LeftOver(upload.residual_P, memory))
 
     def _train_within_memory(self, plan: LocalPlan, terms: LossTerms, model: Floats32) -> LocalResult:
@@ -279,7 +288,7 @@ class Learner:
     def _validate(self, weights: ClassWeights) -> dict[str, Integers]:
         return count_split(self.network, self._loaded, VALIDATION, self.study, weights)
 
-    def _finish(self, model: Floats32, weights: ClassWeights) -> Work:
+    def _finish(self, model: Floats32, weights: ClassWeights, before: LeftOver | None) -> Work:
         """Counts of test cases by the model as it is released; beside them, with normalisation statistics of the site's own. After
         them, what stays at the site."""
         self.network.shift_subtype_logits(weights.offset_K)
@@ -293,7 +302,8 @@ class Learner:
             released_C, own_C = right_cases(logits_CK, classes_C), right_cases(own_CK, classes_C)
             counts[PAIRED[0]] = np.array([(own_C & ~released_C).sum(), (released_C & ~own_C).sum()], np.int64)
         self._load(model)
-        personal = make_personal(self.network, self._loaded, self.study, weights, self.site.site, self.micro_batch)
+        kept = before.memory if before else {}
+        personal = make_personal(self.network, self._loaded, self.study, weights, self.site.site, self.micro_batch, kept)
         return Work(counts, personal=personal)
 
     def nothing(self, kind: Kind, current_round: int, before: LeftOver | None) -> Work:

@@ -1,44 +1,75 @@
-"""The personal model of a site (csasn/learning/personal.py) in its state folder: kept there, and sent nowhere."""
+"""The personal model of a site (csasn/learning/personal.py) in its state folder: kept there, and sent nowhere.
+
+What the site answers does not depend on it: where it cannot be trained, the site's own log says so, and nothing else does.
+"""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from csasn.data.cases import SiteData
 from csasn.errors import CsasnError, ModelError
 from csasn.federated.weighting import ClassWeights
 from csasn.learning.loss import LossTerms
-from csasn.learning.personal import tune_heads
+from csasn.learning.personal import Tensors, train_ditto, tune_heads
+from csasn.learning.training import LocalPlan
 from csasn.model.network import Csasn
-from csasn.model.state import read_tensors
+from csasn.model.state import read_tensors, write_tensors
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.site import Site
 from csasn.study import Study
 
 PERSONAL, PRIVATE = "personal.safetensors", 0o600
-Tensors = Mapping[str, NDArray[np.float32]]
+REMEMBERED = "personal."  # before the names of its tensors, in what a site remembers from round to round
+FAILURES = CsasnError, torch.OutOfMemoryError
 log = logging.getLogger(__name__)
 
 
+def train_personal(
+    network: Csasn, data: SiteData, study: Study, terms: LossTerms, plan: LocalPlan, memory: Tensors
+) -> dict[str, np.ndarray]:
+    """What is remembered of a personal model that trains in each round, after this one; as before where it could not be trained.
+
+    Changes the network, which holds the received model; `plan` is that of the global model.
+    """
+    tensors: Tensors = _remembered(memory)
+    try:
+        tensors = train_ditto(network, data, study, terms, plan, tensors)
+    except FAILURES as error:
+        _tell("stays as it was", error)
+    return {REMEMBERED + name: tensor for name, tensor in tensors.items()}
+
+
 def make_personal(
-    network: Csasn, data: SiteData, study: Study, weights: ClassWeights, site: str, micro_batch: int | None
+    network: Csasn, data: SiteData, study: Study, weights: ClassWeights, site: str, micro_batch: int | None, memory: Tensors
 ) -> Tensors | None:
     """The tensors of the personal model, whose logits decide as a finished model's do; None where the study has none, or it could
-    not be trained: what the site answers does not depend on it. Changes the network, which holds the finished model."""
+    not be trained. Changes the network, which holds the finished model; `memory` is what the site remembers of the last round."""
     if study.federation.personal == "none":
         return None
-    device = next(network.parameters()).device
-    try:
-        tune_heads(network, data, study, LossTerms.of(study, weights, device), site, micro_batch)
-    except (CsasnError, torch.OutOfMemoryError) as error:
-        log.warning("no personal model is kept: %s", error.message if isinstance(error, CsasnError) else "the GPU is too small")
+    if study.federation.personal == "heads":
+        try:
+            tune_heads(network, data, study, LossTerms.of(study, weights, next(network.parameters()).device), site, micro_batch)
+        except FAILURES as error:
+            _tell("is not kept", error)
+            return None
+    elif last := _remembered(memory):
+        write_tensors(network, last)
+    else:
+        log.warning("the personal model is not kept: none is left over from the last round")
         return None
     network.shift_subtype_logits(weights.offset_K)
     return read_tensors(network, [name for name, tensor in network.state_dict().items() if tensor.is_floating_point()])
+
+
+def _remembered(memory: Tensors) -> dict[str, np.ndarray]:
+    return {name.removeprefix(REMEMBERED): tensor for name, tensor in memory.items() if name.startswith(REMEMBERED)}
+
+
+def _tell(what: str, error: BaseException) -> None:
+    log.warning("the personal model %s: %s", what, error.message if isinstance(error, CsasnError) else "the GPU is too small")
 
 
 def keep_personal(folder: Path, tensors: Tensors, study: Study, current_round: int) -> None:

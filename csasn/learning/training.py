@@ -30,7 +30,8 @@ class LocalPlan:
     """One site's part of one round; `num_steps` None means the study's local epochs.
 
     The rate follows from `round`, randomness from `number`, that of the question, or the round where nothing was asked twice.
-    `corrections` are added to the gradients of the trainable parameters in each step.
+    `corrections` are added to the gradients of the trainable parameters in each step. `received` are those of the model that the
+    objective compares with, where training begins elsewhere.
     """
 
     site: str
@@ -40,6 +41,7 @@ class LocalPlan:
     micro_batch: int | None = None
     number: int | None = None
     corrections: Sequence[Tensor] = ()
+    received: Sequence[Tensor] = ()
 
     @property
     def draws(self) -> int:
@@ -141,7 +143,7 @@ def train_locally(
     """
     device = next(network.parameters()).device
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    received = [parameter.detach().clone() for parameter in parameters]
+    received = plan.received or [parameter.detach().clone() for parameter in parameters]
     rate = learning_rate(study.optimiser, plan.round, study.federation.rounds)
     groups = layer_groups(network, parameters, study.optimiser.layer_decay, rate)
     optimiser = OPTIMISERS[study.optimiser.kind](groups, lr=rate, weight_decay=study.optimiser.weight_decay, fused=True)
