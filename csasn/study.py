@@ -246,10 +246,13 @@ class Study(Grown):
     (csasn/data/survey_tables.py).
 
     `unit` is what an epoch goes through: each case, or each patient with one case of theirs, drawn anew. With `sampling: balanced`
-    it draws as many of them with replacement, each class of the site as often.
+    it draws as many of them with replacement, each class of the site as often. With `calibration: temperature` the logits of the
+    finished model are divided by one number, fitted to the validation cases of all sites (csasn/measures/temperature.py).
     """
 
-    newer: ClassVar[Mapping[str, object]] = {"about": None, "survey": False, "unit": "case", "loss": {}, "sampling": "plain"}
+    newer: ClassVar[Mapping[str, object]] = {
+        "about": None, "survey": False, "unit": "case", "loss": {}, "sampling": "plain", "calibration": "none",
+    }  # fmt: skip
     name: Name
     about: About | None = None
     survey: bool = False
@@ -260,6 +263,7 @@ class Study(Grown):
     federation: Federation
     class_weighting: ClassWeighting = ClassWeighting()
     model_selection: Literal["best", "last"] = "best"
+    calibration: Literal["none", "temperature"] = "none"
     optimiser: Optimiser = Optimiser()
     loss: Loss = Loss()
     augmentation: Augmentation = Augmentation()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from client.worker.kept import LeftOver
 from client.worker.notes import keep_left_out
 from client.worker.personal import make_personal, train_personal
-from csasn.data.cases import TEST, TRAIN, VALIDATION, Records, SiteData, load_records, site_data
+from csasn.data.cases import TEST, TRAIN, Records, SiteData, load_records, site_data
 from csasn.data.share import manifest_stamp, telling_progress, wait_for_share
 from csasn.data.survey import count_survey
 from csasn.data.survey_tables import veil
@@ -24,7 +24,7 @@ from csasn.federated.messages import Finish as FinishQuestion
 from csasn.federated.messages import Kind, Measure, ModelUpdate, Train, Validate, Weighting
 from csasn.federated.quantise import Quantised, Scale, SignedIntegers, integer_type, quantise, step_sizes
 from csasn.federated.weighting import ClassWeights, class_weights
-from csasn.learning.evaluation import count_logits, count_split, labelled_logits, right_cases
+from csasn.learning.evaluation import count_logits, count_validation, labelled_logits, right_cases
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import apply_moments, measure_moments, num_measured
@@ -35,6 +35,7 @@ from csasn.measures.blocks import Integers
 from csasn.measures.counts import FIXED_POINT, OWN, PAIRED
 from csasn.model.network import build_network
 from csasn.model.profiles import image_size
+from csasn.model.state import read_tensors
 from csasn.platform.randomness import fast_generator
 from csasn.privacy.contract import FAILED, LEFT_OUT, USED, Contract
 from csasn.site import Site
@@ -191,7 +192,9 @@ class Learner:
         self.doing(f"round {current}: evaluating")
         if isinstance(question, Train):
             return self._train(question, model, weights, before)
-        return Work(self._validate(weights)) if isinstance(question, Validate) else self._finish(model, weights, before)
+        if isinstance(question, Validate):
+            return Work(self._validate(weights))
+        return self._finish(model, weights, question.temperature, before)
 
     def _load(self, model: Floats32) -> None:
         """Puts the received model into the network."""
@@ -286,13 +289,13 @@ class Learner:
         return Work({FAILED[0]: np.zeros(1, np.int64)}, self.contract.moments.pack(moments))
 
     def _validate(self, weights: ClassWeights) -> dict[str, Integers]:
-        return count_split(self.network, self._loaded, VALIDATION, self.study, weights)
+        return count_validation(self.network, self._loaded, self.study, weights)
 
-    def _finish(self, model: Floats32, weights: ClassWeights, before: LeftOver | None) -> Work:
+    def _finish(self, model: Floats32, weights: ClassWeights, temperature: float, before: LeftOver | None) -> Work:
         """Counts of test cases by the model as it is released; beside them, with normalisation statistics of the site's own. After
         them, what stays at the site."""
-        self.network.shift_subtype_logits(weights.offset_K)
-        as_released = ClassWeights.finished(weights.adjustment_K)
+        self.network.finish_subtype_logits(weights.offset_K, temperature)
+        as_released = ClassWeights.finished(weights.adjustment_K / temperature)
         logits_CK, classes_C = labelled_logits(self.network, self._loaded, TEST, self.study)
         counts = count_logits(logits_CK, classes_C, self.study, as_released)
         if PAIRED in self.contract.counts[Kind.FINISH].shapes:
@@ -303,8 +306,11 @@ class Learner:
             counts[PAIRED[0]] = np.array([(own_C & ~released_C).sum(), (released_C & ~own_C).sum()], np.int64)
         self._load(model)
         kept = before.memory if before else {}
-        personal = make_personal(self.network, self._loaded, self.study, weights, self.site.site, self.micro_batch, kept)
-        return Work(counts, personal=personal)
+        if not make_personal(self.network, self._loaded, self.study, weights, self.site.site, self.micro_batch, kept):
+            return Work(counts)
+        self.network.finish_subtype_logits(weights.offset_K, temperature)
+        floats = [name for name, tensor in self.network.state_dict().items() if tensor.is_floating_point()]
+        return Work(counts, personal=read_tensors(self.network, floats))
 
     def nothing(self, kind: Kind, current_round: int, before: LeftOver | None) -> Work:
         """What stands for work that failed: nothing to sum, and what was left over before, unchanged."""

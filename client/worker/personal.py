@@ -16,7 +16,7 @@ from csasn.learning.loss import LossTerms
 from csasn.learning.personal import Tensors, train_ditto, tune_heads
 from csasn.learning.training import LocalPlan
 from csasn.model.network import Csasn
-from csasn.model.state import read_tensors, write_tensors
+from csasn.model.state import write_tensors
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.site import Site
 from csasn.study import Study
@@ -44,24 +44,23 @@ def train_personal(
 
 def make_personal(
     network: Csasn, data: SiteData, study: Study, weights: ClassWeights, site: str, micro_batch: int | None, memory: Tensors
-) -> Tensors | None:
-    """The tensors of the personal model, whose logits decide as a finished model's do; None where the study has none, or it could
-    not be trained. Changes the network, which holds the finished model; `memory` is what the site remembers of the last round."""
+) -> bool:
+    """Makes the personal model of the chosen one, which the network holds; False where the study has none, or it could not be
+    trained. `memory` is what the site remembers of the last round."""
     if study.federation.personal == "none":
-        return None
+        return False
     if study.federation.personal == "heads":
         try:
             tune_heads(network, data, study, LossTerms.of(study, weights, next(network.parameters()).device), site, micro_batch)
         except FAILURES as error:
             _tell("is not kept", error)
-            return None
+            return False
     elif last := _remembered(memory):
         write_tensors(network, last)
     else:
         log.warning("the personal model is not kept: none is left over from the last round")
-        return None
-    network.shift_subtype_logits(weights.offset_K)
-    return read_tensors(network, [name for name, tensor in network.state_dict().items() if tensor.is_floating_point()])
+        return False
+    return True
 
 
 def _remembered(memory: Tensors) -> dict[str, np.ndarray]:

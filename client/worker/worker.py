@@ -43,6 +43,7 @@ from csasn.federated.quantise import Floats32
 from csasn.federated.secagg.keys import SignedKey, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
 from csasn.federated.weighting import ClassWeights
+from csasn.measures.temperature import is_temperature
 from csasn.privacy.contract import WITHDRAWN
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import Site
@@ -232,6 +233,10 @@ class SiteWorker:
             ranges, expected_shape = request.ranges, (len(contract.state.shared),)
             if ranges.shape != expected_shape or not (np.isfinite(ranges).all() and (ranges > 0).all()):
                 raise ProtocolError(f"the ranges of the tensors are not {expected_shape[0]} positive numbers")
+        if isinstance(request, Finish) and not is_temperature(request.temperature, contract.study.calibration):
+            raise ProtocolError(
+                f"the temperature is {request.temperature}, expected one of calibration {contract.study.calibration}"
+            )
 
 
 def state_name(study_hash: str, membership_hash: str) -> str:

@@ -128,9 +128,10 @@ class Validate(AboutModel):
 
 @dataclass(frozen=True)
 class Finish(AboutModel):
-    """Asks to evaluate the chosen model on test cases."""
+    """Asks to evaluate the chosen model on test cases, its logits divided by `temperature`."""
 
     kind: ClassVar[Kind] = Kind.FINISH
+    temperature: float
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from csasn import NOTICE, __version__
 from csasn.data.images import PREPROCESSING_VERSION
 from csasn.errors import ConfigurationError, ModelError
 from csasn.measures.counts import Floats
 from csasn.model.profiles import image_size
-from csasn.platform.configuration import Configuration, validate
+from csasn.platform.configuration import Grown, validate
 from csasn.platform.storage import file_sha256, write_atomically
 from csasn.study import MALIGNANCY, SUBTYPE, Name, Sha256, Study
 
@@ -28,14 +28,16 @@ CHANGED = f"{DESCRIPTION} was changed after it was written"
 AGAIN = "copy the file again"
 
 
-class ModelInfo(Configuration):
-    """model.json. `adjustment` is added to the subtype logits f, which decide, before the softmax that gives probabilities.
+class ModelInfo(Grown):
+    """model.json. `adjustment` is added to the subtype logits f, which decide, before the softmax that gives probabilities. Both
+    were divided by `temperature` already, which is there where it is not 1.
 
     `files` are those beside it with their SHA-256; `weights_sha256` is of the model.safetensors that all of it was made from.
     `tasks` are the values that each task's logits stand for, in order. `statistics` says where those of normalisation layers come
     from. `description_sha256` is over every other value.
     """
 
+    newer: ClassVar[Mapping[str, object]] = {"temperature": 1.0}
     format_version: Literal[2] = 2
     notice: str = NOTICE
     format: Literal["safetensors", "onnx"] = "safetensors"
@@ -50,12 +52,15 @@ class ModelInfo(Configuration):
     preprocessing_version: int = PREPROCESSING_VERSION
     round: int
     adjustment: tuple[float, ...]
+    temperature: float = 1.0
     statistics: str
     study: Study
     description_sha256: str = ""
 
 
-def describe(study: Study, weights_sha256: str, current_round: int, adjustment_K: Floats, statistics: str) -> ModelInfo:
+def describe(
+    study: Study, weights_sha256: str, current_round: int, adjustment_K: Floats, statistics: str, temperature: float = 1.0
+) -> ModelInfo:
     """The description of a model of `study` whose model.safetensors has that SHA-256."""
     return ModelInfo(
         code_version=__version__,
@@ -67,6 +72,7 @@ def describe(study: Study, weights_sha256: str, current_round: int, adjustment_K
         image_size=image_size(study.model),
         round=current_round,
         adjustment=tuple(float(value) for value in adjustment_K),
+        temperature=temperature,
         statistics=statistics,
         study=study,
     )

@@ -52,8 +52,11 @@ class Prediction:
         return max(self.probabilities, key=lambda name: self.probabilities[name])
 
 
-def save_model(folder: Path, study: Study, network: Csasn, current_round: int, adjustment_K: Floats, statistics: str) -> None:
-    """Writes both files; `statistics` says where the normalisation statistics come from.
+def save_model(
+    folder: Path, study: Study, network: Csasn, current_round: int, adjustment_K: Floats, statistics: str, temperature: float = 1.0
+) -> None:
+    """Writes both files; `statistics` says where the normalisation statistics come from. The network's logits and their adjustment
+    are divided by the temperature already.
 
     Raises:
         StorageError: they cannot be written.
@@ -61,7 +64,8 @@ def save_model(folder: Path, study: Study, network: Csasn, current_round: int, a
     tensors = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in network.state_dict().items()}
     data = save(tensors)
     write_atomically(folder / WEIGHTS, data)
-    write_description(folder, describe(study, hashlib.sha256(data).hexdigest(), current_round, adjustment_K, statistics))
+    sha256 = hashlib.sha256(data).hexdigest()
+    write_description(folder, describe(study, sha256, current_round, adjustment_K, statistics, temperature))
 
 
 def load_model(path: Path) -> tuple[Csasn, ModelInfo]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, Views
+from csasn.data.cases import TEST, TRAIN, SiteData, Views
 from csasn.errors import DataError
 from csasn.federated.weighting import Floats, class_sums, class_weights
-from csasn.learning.evaluation import count_split, labelled_logits
+from csasn.learning.evaluation import count_validation, labelled_logits
 from csasn.learning.frozen_maps import with_frozen_maps
 from csasn.learning.loss import LossTerms
 from csasn.learning.normalisation import MEASURED, apply_moments, is_measured, measure_moments
@@ -17,6 +17,7 @@ from csasn.learning.objectives.objective import LocalObjective
 from csasn.learning.training import LocalPlan, num_epoch_images, num_epoch_steps, train_locally
 from csasn.measures.blocks import Integers
 from csasn.measures.counts import Metrics, metrics_from_counts
+from csasn.measures.temperature import temperature_of
 from csasn.model.initial_weights import initial_network
 from csasn.model.network import Csasn
 from csasn.study import Study
@@ -24,12 +25,13 @@ from csasn.study import Study
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, whose logits decide, their adjustment for probabilities (K,), the round it was chosen from, and metrics of
-    validation cases by round."""
+    """A trained network, whose logits decide, their adjustment for probabilities (K,), what both were divided by, the round it was
+    chosen from, and metrics of validation cases by round."""
 
     network: Csasn
     round: int
     adjustment_K: Floats
+    temperature: float
     validation: tuple[Metrics, ...]
 
 
@@ -104,18 +106,18 @@ def train_centrally(
     histogram_K = np.bincount(classes[classes >= 0], minlength=len(study.classes)).astype(np.int64)
     history: list[Integers] = []
     seen: list[Metrics] = []
-    kept, best, chosen = {}, -1.0, 0
+    kept, best, chosen, temperature = {}, -1.0, 0, 1.0
     rounds = study.federation.rounds
     for done in range(rounds + 1):
         weights = class_weights(study.class_weighting, histogram_K, history)
         if is_measured(study, network):
             apply_moments(network, measure_moments(network, data, study, name, MEASURED))
-        blocks = count_split(network, data, VALIDATION, study, weights)
+        blocks = count_validation(network, data, study, weights)
         history.append(class_sums(blocks["confusion"]))
         seen.append(metrics_from_counts(blocks))
         score = seen[-1].macro_auroc
         if done and (score is None or score > best or study.model_selection == "last"):  # never the untrained model
-            best, chosen = score or 0.0, done
+            best, chosen, temperature = score or 0.0, done, temperature_of(blocks)
             kept = {key: value.clone() for key, value in network.state_dict().items()}
         if done < rounds:
             plan = LocalPlan(name, done + 1, LocalObjective(), num_steps=steps_per_round)
@@ -123,8 +125,8 @@ def train_centrally(
             train_locally(network, data, study, terms, plan, on_step)
     network.load_state_dict(kept)
     weights = class_weights(study.class_weighting, histogram_K, history)
-    network.shift_subtype_logits(weights.offset_K)
-    return Trained(network, chosen, weights.adjustment_K, tuple(seen))
+    network.finish_subtype_logits(weights.offset_K, temperature)
+    return Trained(network, chosen, weights.adjustment_K / temperature, temperature, tuple(seen))
 
 
 def logits_of_tests(network: Csasn, study: Study, sites: Mapping[str, SiteData]) -> tuple[Floats, Integers]:

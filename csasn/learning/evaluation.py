@@ -7,11 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from csasn.data.cases import SiteData
+from csasn.data.cases import VALIDATION, SiteData
 from csasn.federated.weighting import ClassWeights
 from csasn.learning.training import load_images, load_maps, run_network
 from csasn.measures.blocks import Integers
 from csasn.measures.counts import Floats, count_cases
+from csasn.measures.temperature import CALIBRATION, temperature_losses
 from csasn.study import SUBTYPE, Study
 
 BATCH_SIZE = 64  # images; fixed, so that every engine adds in the same order
@@ -62,6 +63,15 @@ def count_logits(logits_CK: Floats, classes_C: Integers, study: Study, weights: 
 def count_split(network: nn.Module, data: SiteData, split: int, study: Study, weights: ClassWeights) -> dict[str, Integers]:
     """Counts of the labelled cases of a split."""
     return count_logits(*labelled_logits(network, data, split, study), study, weights)
+
+
+def count_validation(network: nn.Module, data: SiteData, study: Study, weights: ClassWeights) -> dict[str, Integers]:
+    """Counts of the labelled validation cases, by which models are chosen; and by which they are calibrated, if the study does."""
+    logits_CK, classes_C = labelled_logits(network, data, VALIDATION, study)
+    counts = count_logits(logits_CK, classes_C, study, weights)
+    if study.calibration == "temperature":
+        counts[CALIBRATION[0]] = temperature_losses(logits_CK + weights.offset_K + weights.adjustment_K, classes_C)
+    return counts
 
 
 def right_cases(decision_CK: Floats, classes_C: Integers) -> NDArray[np.bool_]:

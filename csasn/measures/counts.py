@@ -65,16 +65,21 @@ def count_cases(decision_NK: Floats, adjusted_NK: Floats, classes_N: Integers, m
         raise TrainingError("the model's logits are not finite", "training diverged: lower optimiser.learning_rate")
     num_classes = decision_NK.shape[1]
     flat = classes_N * num_classes + decision_NK.argmax(axis=1)
-    losses_N = _log_sum_exp(adjusted_NK) - np.take_along_axis(adjusted_NK, classes_N[:, None], axis=1)[:, 0]
     blocks = {
         "confusion": np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.int64),
-        "loss": np.rint(np.minimum(losses_N, MAX_CASE_LOSS) * FIXED_POINT).sum(keepdims=True).astype(np.int64),
+        "loss": case_losses(adjusted_NK, classes_N).sum(keepdims=True),
         "scores": np.stack([score_histogram(one_against_rest(adjusted_NK, (c,)), classes_N == c) for c in range(num_classes)]),
     }
     if malignant:
         is_malignant_N = np.isin(classes_N, malignant)
         blocks["malignancy"] = score_histogram(one_against_rest(adjusted_NK, malignant), is_malignant_N)
     return blocks
+
+
+def case_losses(adjusted_NK: Floats, classes_N: Integers) -> Integers:
+    """(N,) -log softmax at the true class, at most 64, in units of 2^-16."""
+    losses_N = _log_sum_exp(adjusted_NK) - np.take_along_axis(adjusted_NK, classes_N[:, None], axis=1)[:, 0]
+    return np.asarray(np.rint(np.minimum(losses_N, MAX_CASE_LOSS) * FIXED_POINT), np.int64)
 
 
 def auroc(histogram_2B: Integers) -> float | None:

@@ -113,10 +113,13 @@ class Csasn(nn.Module):
         return np.asarray(logits_NK.double().cpu().numpy())
 
     @torch.no_grad()
-    def shift_subtype_logits(self, offset_K: NDArray[np.float64]) -> None:
-        """Adds `offset_K` (K,) to the subtype logits of every image, by the bias of their head."""
-        bias_K = self.heads.heads[SUBTYPE].get_parameter("bias")
-        bias_K.add_(torch.as_tensor(offset_K, dtype=bias_K.dtype, device=bias_K.device))
+    def finish_subtype_logits(self, offset_K: NDArray[np.float64], temperature: float = 1.0) -> None:
+        """Adds `offset_K` (K,) to the subtype logits of every image, then divides them by the temperature, by weight and bias of
+        their head. Multiplied by 1 / T, since CPU and GPU do not divide alike."""
+        head = self.heads.heads[SUBTYPE]
+        weight_KD, bias_K = head.get_parameter("weight"), head.get_parameter("bias")
+        bias_K.add_(torch.as_tensor(offset_K, dtype=bias_K.dtype, device=bias_K.device)).mul_(1 / temperature)
+        weight_KD.mul_(1 / temperature)
 
 
 def build_network(study: Study) -> Csasn:

@@ -19,6 +19,7 @@ from csasn.learning.normalisation import channels_of, has_own_statistics, is_mea
 from csasn.learning.objectives.objective import local_objective
 from csasn.measures.blocks import Integers, Layout
 from csasn.measures.counts import OWN, PAIRED, case_layout
+from csasn.measures.temperature import CALIBRATION, UNCHANGED
 from csasn.model.network import build_network
 from csasn.model.state import StateLayout
 from csasn.study import Study
@@ -61,10 +62,11 @@ class Contract:
         objective.check(study)
         cases = case_layout(len(study.classes), 0 < len(study.malignant) < len(study.classes)).shapes
         own = [(OWN + name, shape) for name, shape in cases] + [PAIRED] if has_own_statistics(study, network) else []
+        validation = (*cases, CALIBRATION) if study.calibration == "temperature" else cases
         layouts = {
             Kind.HELLO: Layout((("histogram", (len(study.classes),)), USED, LEFT_OUT, FAILED)),
-            Kind.TRAIN: Layout((*cases, TRAINING, FAILED)),
-            Kind.VALIDATE: Layout((*cases, FAILED)),
+            Kind.TRAIN: Layout((*validation, TRAINING, FAILED)),
+            Kind.VALIDATE: Layout((*validation, FAILED)),
             Kind.FINISH: Layout((*cases, *own, WITHDRAWN, FAILED)),
         }
         moments = Layout(())
@@ -193,6 +195,8 @@ class Contract:
             sides_K2 = blocks["scores"].sum(axis=2)
             if not np.array_equal(sides_K2, np.stack([cases_K.sum() - cases_K, cases_K], axis=1)):
                 raise ProtocolError(f"the summed scores of {kind} are of other cases than the confusion")
+            if CALIBRATION[0] in blocks and blocks[CALIBRATION[0]][UNCHANGED] != blocks["loss"][0]:
+                raise ProtocolError(f"the summed losses of {kind} are others where their temperature is 1")
             if PAIRED[0] in blocks and not _are_paired(blocks):
                 raise ProtocolError(f"the summed cases of {kind} are others with statistics of the sites' own")
         if kind is Kind.TRAIN:

@@ -150,6 +150,7 @@ class Outcome(Told):
     round: int = 0
     weights_sha256: str | None = None
     adjustment: tuple[float, ...] | None = None
+    temperature: float | None = None
     tables: tuple[SurveyTable, ...] = ()
 
 

@@ -177,6 +177,7 @@ def build_report(study: Study, membership: Membership, engine: Engine, events: S
         state_hash=outcome.state_hash if outcome else None,
         weights_sha256=outcome.weights_sha256 if outcome else None,
         adjustment=outcome.adjustment if outcome else None,
+        temperature=outcome.temperature if outcome else None,
         baselines={name: trained[name] for name in sorted(trained, key=lambda name: (name != "pooled", name))},
         status=status,
     )

@@ -216,6 +216,7 @@ class Report(Facts):
     state_hash: str | None
     weights_sha256: str | None = None
     adjustment: tuple[float, ...] | None = None
+    temperature: float | None = None
     baselines: dict[str, Result]
     status: Status
 

@@ -21,6 +21,7 @@ ROUND, RUN, ATTEMPT = "round", "run", "attempt"
 STATE_HASH, ARRIVED_UNITS, ACCEPTED = "state-hash", "arrived-units", "accepted"
 WHOLE, STEP_SUM, STEP_SIZES, MOMENTS = "whole-state", "step-sum", "step-sizes", "moments"
 OMEGA, HISTOGRAM, HISTORY, RANGES = "class-weights", "class-histogram", "class-history", "ranges"
+TEMPERATURE = "temperature"
 OF, TRANSCRIPT, KEYS, KEY_SIGNATURES = "of", "transcript", "keys", "key-signatures"
 SEALING, READY = "sealing", "ready"  # records of an answer
 PUBLIC, VIEW, AT = "public", "view", "at"

@@ -47,6 +47,7 @@ from csasn.wire.keys import (
     STEP_SIZES,
     STEP_SUM,
     STUDY_HASH,
+    TEMPERATURE,
     TRANSCRIPT,
     VERSION,
     WHOLE,
@@ -63,6 +64,7 @@ from csasn.wire.values import (
     read_floats,
     read_integers,
     read_list,
+    read_number,
     read_sums,
     read_text,
     to_record,
@@ -76,7 +78,7 @@ _KNOWN = {
     Kind.MEASURE: _HEAD | _ABOUT_MODEL,
     Kind.TRAIN: _HEAD | _ABOUT_MODEL | {RANGES},
     Kind.VALIDATE: _HEAD | _ABOUT_MODEL,
-    Kind.FINISH: _HEAD | _ABOUT_MODEL,
+    Kind.FINISH: _HEAD | _ABOUT_MODEL | {TEMPERATURE},
     Kind.COLLECT: _HEAD | {OF, TRANSCRIPT, KEYS, KEY_SIGNATURES},
 }
 
@@ -94,6 +96,8 @@ def request_to_records(request: Request) -> RecordDict:
         arrays = _write_model(request, header)
     if isinstance(request, Train):
         header[RANGES] = request.ranges.tolist()
+    if isinstance(request, Finish):
+        header[TEMPERATURE] = request.temperature
     if isinstance(request, Collect):
         header[OF], header[TRANSCRIPT] = request.of.value, request.transcript
         header[KEYS] = [key.public for key in request.keys]
@@ -203,6 +207,6 @@ _READERS: Mapping[Kind, _Reader] = {
     Kind.MEASURE: lambda head, header, arrays: Measure(head, *_about_model(header, arrays)),
     Kind.TRAIN: lambda head, header, arrays: Train(head, *_about_model(header, arrays), read_floats(header, RANGES)),
     Kind.VALIDATE: lambda head, header, arrays: Validate(head, *_about_model(header, arrays)),
-    Kind.FINISH: lambda head, header, arrays: Finish(head, *_about_model(header, arrays)),
+    Kind.FINISH: lambda head, header, arrays: Finish(head, *_about_model(header, arrays), read_number(header, TEMPERATURE)),
     Kind.COLLECT: lambda head, header, _: _collect(head, header),
 }

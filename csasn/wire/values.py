@@ -79,6 +79,11 @@ def read_count(record: ConfigRecord, key: str) -> int:
     return value
 
 
+def read_number(record: ConfigRecord, key: str) -> float:
+    """A number."""
+    return _value(record, key, float, "a number")
+
+
 def read_floats(record: ConfigRecord, key: str) -> NDArray[np.float64]:
     """A list of numbers as an array."""
     return np.array(read_list(record, key, float), np.float64)

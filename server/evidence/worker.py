@@ -99,7 +99,8 @@ def _train(cell: Cell, workshop: Workshop, folder: Path, tell: Callable[[float],
     name = POOLED if len(cell.trained_on) > 1 else f"single/{cell.trained_on[0]}"  # as a simulation's baselines
     num_steps = steps * study.federation.rounds
     trained = train_centrally(study, chosen, name, steps, lambda: tell(next(done) / num_steps), workshop.device)
-    save_model(folder, study, trained.network, trained.round, trained.adjustment_K, "of the training cases")
+    statistics = "of the training cases"
+    save_model(folder, study, trained.network, trained.round, trained.adjustment_K, statistics, trained.temperature)
 
 
 def _score(network: Csasn, info: ModelInfo, cell: Cell, workshop: Workshop) -> Predictions:

@@ -26,8 +26,9 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
     study = contract.study
     contract.state.write(network, finished.model)
     weights, state_hash = _after_the_last_round(directory)
-    network.shift_subtype_logits(weights.offset_K)
-    save_model(directory.path, study, network, finished.round, weights.adjustment_K, STATISTICS[study.federation.batchnorm])
+    network.finish_subtype_logits(weights.offset_K, finished.temperature)
+    adjustment_K, statistics = weights.adjustment_K / finished.temperature, STATISTICS[study.federation.batchnorm]
+    save_model(directory.path, study, network, finished.round, adjustment_K, statistics, finished.temperature)
     weights_sha256 = str(json.loads((directory.path / DESCRIPTION).read_text(encoding="utf-8"))["weights_sha256"])
     counts, chosen = finished.counts, finished.round
     directory.event(
@@ -37,7 +38,8 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
         state_hash=state_hash,
         round=chosen,
         weights_sha256=weights_sha256,
-        adjustment=weights.adjustment_K.tolist(),
+        adjustment=adjustment_K.tolist(),
+        temperature=finished.temperature,
     )
 
 

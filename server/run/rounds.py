@@ -32,6 +32,7 @@ from csasn.federated.server_rules.rule import StepForm, server_rule
 from csasn.federated.weighting import class_sums, class_weights
 from csasn.measures.blocks import Integers
 from csasn.measures.counts import FIXED_POINT, describe_metrics, metrics_from_counts
+from csasn.measures.temperature import temperature_of
 from csasn.platform.randomness import fast_generator
 from csasn.privacy.contract import LEFT_OUT, USED, WITHDRAWN, Contract
 from server.run.exchange import Exchange, SiteChannel
@@ -46,10 +47,11 @@ OF_ALL = (Kind.HELLO, Kind.SURVEY)  # asked of the whole membership, or of nobod
 
 @dataclass(frozen=True)
 class Finished:
-    """The outcome of a run: the chosen model and its round, and what was counted of it, None where that is withheld."""
+    """The outcome of a run: the chosen model, its round and temperature, and what was counted of it, None where it is withheld."""
 
     round: int
     model: Floats32
+    temperature: float
     counts: dict[str, Integers] | None
 
 
@@ -149,12 +151,15 @@ class StudyRun:
         """Test cases of the chosen model."""
         elsewhere = self.study.model_selection == "best" and state.best_round != state.round
         best = self.directory.load(BEST) if elsewhere else None
-        chosen = replace(state, model=best.model, model_hash=best.model_hash, round=best.round) if best else state
-        replies = self._ask_all(Finish(*self._about(Kind.FINISH, chosen, 1)))
+        chosen = state
+        if best:
+            chosen = replace(state, model=best.model, model_hash=best.model_hash, round=best.round)
+            chosen = replace(chosen, temperature=state.best_temperature)
+        replies = self._ask_all(Finish(*self._about(Kind.FINISH, chosen, 1), chosen.temperature))
         counts = None if replies.counts is None else self._counts(Kind.FINISH, replies)
         withdrawn = None if counts is None else int(counts.pop(WITHDRAWN[0])[0])
         self.directory.event("finish", round=chosen.round, absent=_reasons(replies), withdrawn=withdrawn)
-        return Finished(chosen.round, chosen.model, counts)
+        return Finished(chosen.round, chosen.model, chosen.temperature, counts)
 
     def _step(self, state: RunState, replies: Replies, question: Train) -> RunState:
         """The state after a round: what the rule of the server makes of the sum of the updates that arrived."""
@@ -177,6 +182,7 @@ class StudyRun:
             model_hash=model_hash,
             memory=memory,
             measured=False,
+            temperature=1.0,
             ranges=next_ranges(largest_moves(summed, shared), question.ranges, self.contract.state.num_controls),
             accepted=replies.transcript,
             num_partial=state.num_partial + bool(replies.absent),
@@ -193,14 +199,15 @@ class StudyRun:
         self.directory.event("evaluated", round=state.round, **describe_metrics(metrics, self.study.classes))
         if replies.whole:
             self._tell_changed_totals(state, blocks["confusion"])
-            state = replace(state, history=(*state.history, class_sums(blocks["confusion"])), loss=metrics.loss)
+            history = (*state.history, class_sums(blocks["confusion"]))
+            state = replace(state, history=history, loss=metrics.loss, temperature=temperature_of(blocks))
         if self._is_worse(state):
             return state
         score = metrics.macro_auroc
         if (
             state.round > 0 and score is not None and score > state.best_score
         ):  # few validation cases can flatter the untrained model
-            state = replace(state, best_round=state.round, best_score=score)
+            state = replace(state, best_round=state.round, best_score=score, best_temperature=state.temperature)
             self.directory.keep_best()
         trained = state.loss if state.round > 0 else None  # first rounds from random weights do worse than chance, and recover
         losses = [loss for loss in (trained, state.best_loss) if loss is not None]

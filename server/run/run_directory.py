@@ -49,6 +49,8 @@ class RunState:
     train question whose sum was accepted, `accepted` its transcript. `loss` is the validation loss of the last model that was
     evaluated, `best_loss` the lowest so far; `undone` the last round that was taken back. Once the last model was evaluated,
     `validated`, only the end of the run is left. `measured` says whether `model` has the normalisation statistics of its own.
+    `temperature` is what the logits of `model` are divided by if it is finished, 1 before all sites evaluated it;
+    `best_temperature` that of the best round.
     """
 
     round: int
@@ -68,6 +70,8 @@ class RunState:
     memory: Memory = field(default_factory=dict)
     validated: bool = False
     measured: bool = False
+    temperature: float = 1.0
+    best_temperature: float = 1.0
 
 
 class RunDirectory:
@@ -154,7 +158,7 @@ class RunDirectory:
             "best_round": state.best_round, "best_score": state.best_score, "num_partial": state.num_partial,
             "number": state.number, "accepted": state.accepted.hex() if state.accepted else None, "undone": state.undone,
             "loss": state.loss, "best_loss": state.best_loss, "validated": state.validated,
-            "measured": state.measured,
+            "measured": state.measured, "temperature": state.temperature, "best_temperature": state.best_temperature,
         }  # fmt: skip
         save_arrays(self.path / LATEST, arrays, facts)
 
@@ -192,6 +196,8 @@ class RunDirectory:
             undone=_int(facts["undone"]),
             validated=bool(facts["validated"]),
             measured=bool(facts["measured"]),
+            temperature=float(str(facts.get("temperature", 1.0))),
+            best_temperature=float(str(facts.get("best_temperature", 1.0))),
         )
 
 

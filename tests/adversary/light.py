@@ -240,7 +240,7 @@ class LightSites:
         return Validate(*self.about(number, **changes))
 
     def finish(self, number=1, **changes):
-        return Finish(*self.about(number, **changes))
+        return Finish(*self.about(number, **changes), 1.0)
 
 
 def total(answers, what="update_P"):

@@ -165,7 +165,7 @@ def test_a_finished_model_decides_as_the_network_did_with_its_offset():
     data, weights = synthetic(40), class_weights(make_study().class_weighting, np.array([60, 25, 15]), [])
     expected = count_split(NETWORK, data, TEST, STUDY, weights)
     finished = copy.deepcopy(NETWORK)
-    finished.shift_subtype_logits(weights.offset_K)
+    finished.finish_subtype_logits(weights.offset_K)
     assert_counts_close(count_split(finished, data, TEST, STUDY, ClassWeights.finished(weights.adjustment_K)), expected)
 
 

@@ -103,6 +103,8 @@ def test_the_card_says_by_what_probabilities_are_divided_before_the_largest_deci
     assert "most probable" in words_of(plain, decided)
     older = {key: value for key, value in report.items() if key != "adjustment"}
     assert "Not known" in words_of(older, decided)
+    assert "calibrated" not in words_of(report, decided)
+    assert "logits are divided by 1.234" in words_of(report | {"temperature": 1.2341}, decided)
 
 
 def test_data_are_sums_and_few_training_cases_are_not_shown():

@@ -43,7 +43,7 @@ REQUESTS = [
     Train(HEADER, WHOLE, WEIGHTING, None, np.array([0.05, 0.06])),
     Train(HEADER, STEP, WEIGHTING, ACCEPTED, np.array([0.05, 0.06])),
     Validate(HEADER, STEP, WEIGHTING, ACCEPTED),
-    Finish(HEADER, WHOLE, WEIGHTING, ACCEPTED),
+    Finish(HEADER, WHOLE, WEIGHTING, ACCEPTED, 1.25),
     Train(HEADER, WHOLE, UNMOVED, None, np.array([0.05])),
     Survey(HEADER),
     *(Collect(HEADER, kind, ACCEPTED, KEYS) for kind in Kind if kind is not Kind.COLLECT),
