@@ -27,9 +27,9 @@ from reports import (
 from server.run.outcome import write_outcome
 
 KEYS = {
-    "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw", "sites",
-    "rounds", "final", "baselines", "status", "notice", "study", "membership_hash", "classes", "training_cases", "totals",
-    "absent_at_finish", "state_hash", "weights_sha256", "adjustment", "temperature", "about", "data", "withdrawn", "initial_weights",
+    "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw",
+    "sites", "rounds", "final", "baselines", "status", "notice", "study", "membership_hash", "classes", "training_cases",
+    "totals", "absent_at_finish", "state_hash", "adjustment", "temperature", "about", "data", "withdrawn", "initial_weights",
     "own_statistics", "malignant", "elapsed",
 }  # fmt: skip
 ROUND = {
