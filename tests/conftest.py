@@ -25,7 +25,7 @@ from csasn.model.initial_weights import initial_network
 from csasn.privacy.contract import Contract
 from csasn.site import find_site
 from csasn.study import Study, read_study
-from csasn.trust.identity import KEYS_FOLDER, load_identity, public_hex, sign
+from csasn.trust.identity import KEYS_FOLDER, load_identity, public_hex, sign, write_identity
 from csasn.trust.membership import Member, Membership, share_weights
 from server.run.rounds import Finished, StudyRun
 from server.run.run_directory import RunDirectory
@@ -110,17 +110,32 @@ class LocalFederation:
     _began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.sites = {name: find_site(name, folder=self.sites_folder) for name in self.study.federation.sites}
         if not self.path.exists():
-            units = share_weights({name: count_training_cases(self.study, site) for name, site in self.sites.items()})
-            keys = {name: Ed25519PrivateKey.generate() for name in self.sites}
-            members = tuple(Member(site=name, weight_units=units[name], identity=public_hex(keys[name])) for name in self.sites)
-            RunDirectory.create(self.path, self.study, Membership(study_hash=self.study.study_hash, members=members), keys)
+            keys = {name: Ed25519PrivateKey.generate() for name in self.study.federation.sites}
+            RunDirectory.create(self.path, self.study, self.membership(keys), keys)
         self.directory = RunDirectory(self.path)
+        self.sites = {name: find_site(name, folder=self.sites_folder) for name in self.directory.membership.sites}
         self.network = initial_network(self.study)
         self.contract = Contract.of(self.study, self.directory.membership, self.network)
         self.workers: dict[str, SiteWorker] = {}
         self.coordinator = StudyRun(self.contract, self.directory, self)
+
+    def membership(self, keys: Mapping[str, Ed25519PrivateKey]) -> Membership:
+        """The membership of the sites that `keys` names, which weigh by their training cases."""
+        sites = {name: find_site(name, folder=self.sites_folder) for name in keys}
+        units = share_weights({name: count_training_cases(self.study, site) for name, site in sites.items()})
+        members = tuple(Member(site=name, weight_units=units[name], identity=public_hex(key)) for name, key in keys.items())
+        return Membership(study_hash=self.study.study_hash, members=members)
+
+    def change(self, *sites: str) -> None:
+        """The run is to go on with these sites."""
+        keys = {}
+        for site in sites:
+            folder = self.path / "sites" / site / KEYS_FOLDER
+            if not folder.exists():
+                write_identity(folder, Ed25519PrivateKey.generate())
+            keys[site] = load_identity(folder)
+        self.directory.adopt(self.membership(keys))
 
     def restart_worker(self, site: str) -> None:
         """The worker's process dies: all but its files is gone."""
@@ -210,6 +225,10 @@ def write_small_hospitals() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def local_federation() -> Callable[[Path, Path], LocalFederation]:
+def local_federation() -> Callable[..., LocalFederation]:
     """A federation over hospitals that are there already."""
-    return lambda hospitals, path: LocalFederation(read_study(hospitals / "study.yaml"), hospitals / "sites", path)
+
+    def make(hospitals: Path, path: Path, **extra: Tamper) -> LocalFederation:
+        return LocalFederation(read_study(hospitals / "study.yaml"), hospitals / "sites", path, **extra)
+
+    return make

@@ -19,18 +19,25 @@ def open_site(name: str, config: Path | None) -> "Site":
     return find_site(name, config)
 
 
-def keygen(site: SiteName, config: SiteFile = None) -> None:
+def keygen(
+    site: SiteName,
+    node: Annotated[bool, option("--node", "renew the node's key alone, which opens the connection; the identity stays")] = False,
+    config: SiteFile = None,
+) -> None:
     """Make this site's keys.
 
     Makes the site's identity and its node's key in the site file's folder keys (default: keys/ in state). Private halves
-    are readable by their owner alone and never leave this machine. Keys that are there are never overwritten.
+    are readable by their owner alone and never leave this machine. Keys that are there are never overwritten; with --node the
+    node's key is set aside, and a new one made: send the coordinator a request with it, which no other hospital has to approve.
 
     example:
       client keygen --site centerA
     """
-    from csasn.trust.identity import create_keys
+    from csasn.trust.identity import create_keys, set_node_key_aside
 
     folder = open_site(site, config).keys_folder
+    if node:
+        say(f"the node's key of before is {set_node_key_aside(folder)}")
     public = create_keys(folder)
     say(
         f"keys of {site} are in {folder}; the private halves never leave this machine",
@@ -43,6 +50,7 @@ def enroll(
     site: SiteName,
     study: Annotated[Path, option("--study FILE", "study.yaml, from the coordinator")],
     out: Annotated[Path | None, option("--out FILE", "file to write (default: NAME.request.json)")] = None,
+    join: Annotated[bool, option("--join", "the study does not name this site, which joins it")] = False,
     config: SiteFile = None,
 ) -> None:
     """Write a request to take part in a study.
@@ -58,7 +66,7 @@ def enroll(
     from csasn.study import read_study
 
     opened, wanted = open_site(site, config), read_study(study)
-    request = request_enrolment(opened, wanted)
+    request = request_enrolment(opened, wanted, join=join)
     out = out or Path(f"{site}.request.json")
     write_json(out, request.model_dump(mode="json"))
     asked = request.enrolment

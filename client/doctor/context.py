@@ -88,7 +88,7 @@ class DoctorContext:
     @cached_property
     def contract(self) -> Contract:
         """What may be in an answer, by the study alone: no size in it depends on who takes part with which weight."""
-        units = share_weights(dict.fromkeys(self.study.federation.sites, 1))
+        units = share_weights(dict.fromkeys((*self.study.federation.sites, self.site.site), 1))
         members = tuple(Member(site=site, weight_units=share) for site, share in units.items())
         with torch.device("meta"):  # shapes without memory
             network = build_network(self.study)

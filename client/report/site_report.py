@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from client.trust.approval import has_joined
 from client.worker.learner import choose_device
 from client.worker.personal import find_personal
 from csasn.data.cache import Advance
@@ -160,7 +161,7 @@ def make_site_report(
 
 def _check_study(study: Study, site: Site, *, train_alone: bool) -> None:
     """Refuses the model of a study that the site is not in, and to train from weights that would have to be fetched."""
-    if site.site not in study.federation.sites:
+    if site.site not in study.federation.sites and not has_joined(site, study):
         raise ConfigurationError(
             f"{site.site} is no site of the model's study {study.name}, expected one of {', '.join(study.federation.sites)}",
             "is this the model of another study?",

@@ -28,7 +28,7 @@ from csasn.site import Site
 from csasn.trust.enrolment import AUTHORITY, Kit, read_kit
 from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from csasn.trust.identity import NODE_KEY
-from csasn.trust.membership import Approval
+from csasn.trust.membership import Approval, Membership
 
 TURN_S = 0.5
 ASK_S = 5.0
@@ -46,15 +46,16 @@ class Agent:
     say: Say
     tell_ready: Callable[[bool], None] = lambda _: None
     kit: Kit = field(init=False)
+    membership: Membership = field(init=False)
     approval: Approval = field(init=False)
     facts: CoordinatorFacts | None = None
     trouble: str = ""
+    agreed: bool = False
     _asked: float = 0.0
-    _kept: tuple[Approval, ...] = ()
 
     def __post_init__(self) -> None:
         self.kit, _ = read_kit(self.site.kit_folder)
-        _, self.membership, self.approval = read_approved(self.site)
+        self._take_up()
         self.state = private_folder(Path(self.site.state))
         self.children = self._children()
 
@@ -103,11 +104,11 @@ class Agent:
         return doing.doing if doing else WAITING
 
     def _turn(self) -> None:
-        idle = why_idle(self.site) or self.facts is None  # whose version and membership were not heard yet
+        idle = bool(why_idle(self.site)) or self.facts is None  # whose version was not heard yet
         for child in self.children:
             if child.name == WORKER and not child.is_running:
                 self._forget_doing()
-            if idle:
+            if idle or (child.name == WORKER and not self.agreed):
                 child.stop()
             elif message := child.turn():
                 self.say(message)
@@ -129,6 +130,7 @@ class Agent:
         if time.monotonic() - self._asked < ASK_S:
             return
         self._asked = time.monotonic()
+        self._take_up()
         said = SiteFacts(site=self.site.site, study_hash=self.kit.study_hash, approval=self.approval)
         try:
             self.facts = ask_facts(self.site, self.kit, said)
@@ -141,28 +143,41 @@ class Agent:
         check_same_version(self.facts)
         if self.facts.phase != "finished":
             self._forget_doing(finished=True)  # of an earlier run
-        proposed = self.facts.membership
+        self.trouble = self._agree(self.facts)
+        self.agreed = not self.trouble
+
+    def _take_up(self) -> None:
+        """Goes by the membership that people here approved last; the worker of an earlier one is started anew for it."""
+        _, membership, approval = read_approved(self.site)
+        if self.agreed and membership.membership_hash != self.membership.membership_hash:
+            self.agreed = False
+            self._turn()  # before the coordinator hears of the approval
+        self.membership, self.approval = membership, approval
+
+    def _agree(self, facts: CoordinatorFacts) -> str:
+        """Keeps what all approved; why not all of the proposed membership did, empty where they did.
+
+        Raises:
+            TrustError: this site is no member any more.
+        """
+        proposed = facts.membership
         if proposed is None:
-            self.trouble = "waiting until every site is enrolled"
-            return
+            return "waiting until every site is enrolled"
         if self.site.site not in proposed.sites:
             raise TrustError(
                 f"membership {proposed.membership_hash[:12]}, which the coordinator proposes, is without {self.site.site}",
-                "it was revoked; ask the coordinator why, and enrol again with new keys: client keygen",
+                "it left or was revoked; ask the coordinator, and enrol again: client enroll, with new keys if it was revoked",
             )
         if proposed.membership_hash != self.membership.membership_hash:
-            raise TrustError(
-                f"the coordinator proposes membership {proposed.membership_hash[:12]}, "
-                f"this site approved {self.membership.membership_hash[:12]}",
-                "read it and sign it: client approve",
+            return (
+                f"the coordinator proposes membership {proposed.membership_hash[:12]} of {', '.join(proposed.sites)}, this site "
+                f"approved {self.membership.membership_hash[:12]}: read it and sign it, client approve --site {self.site.site}"
             )
-        if self.facts.approvals == self._kept:
-            return
         try:
-            keep_approvals(self.site, self.membership, self.facts.approvals)
-            self._kept = self.facts.approvals
+            keep_approvals(self.site, self.membership, facts.approvals)
         except TrustError as error:
-            self.trouble = f"waiting: {error.message}"
+            return f"waiting: {error.message}"
+        return ""
 
     def _children(self) -> list[Child]:
         port = free_port()

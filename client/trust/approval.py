@@ -17,10 +17,11 @@ from csasn.platform.storage import write_json
 from csasn.site import Site
 from csasn.study import Study
 from csasn.trust.enrolment import Kit, read_kit
-from csasn.trust.identity import fingerprint, load_identity, read_public_keys
+from csasn.trust.identity import fingerprint, load_identity, public_hex
 from csasn.trust.membership import (
     Approval,
     Membership,
+    check_number,
     read_approval,
     read_membership,
     sign_membership,
@@ -56,10 +57,10 @@ def obtain_membership(site: Site, kit: Kit, path: Path | None, fetch: FetchMembe
 
 
 def check_membership(site: Site, study: Study, membership: Membership) -> None:
-    """Refuses a membership that is not this study's, does not name this site with its own keys, or breaks the site's policy.
+    """Refuses a membership that is not this study's, does not name this site with its own identity, or breaks the site's policy.
 
     Raises:
-        TrustError: study or keys are others.
+        TrustError: study or identity are others.
         ConfigurationError: the policy asks for more than the study gives.
     """
     if membership.study_hash != study.study_hash:
@@ -67,12 +68,11 @@ def check_membership(site: Site, study: Study, membership: Membership) -> None:
             f"the membership is of study {membership.study_hash[:12]}, the kit holds {study.study_hash[:12]}",
             "ask the coordinator which is right, and for a new kit if it is the membership's",
         )
-    own, public = membership.member(site.site), read_public_keys(site.keys_folder)
-    if own is None or (own.identity, own.node_key) != (public.identity, public.node_key):
-        what = "does not name" if own is None else "names other keys for"
+    own = membership.member(site.site)
+    if own is None or own.identity != public_hex(load_identity(site.keys_folder)):
+        what = "does not name" if own is None else "names another identity for"
         raise TrustError(f"the membership {what} {site.site}", "send the coordinator a new request: client enroll")
-    if strangers := [name for name in membership.sites if name not in study.federation.sites]:
-        raise TrustError(f"the membership names {', '.join(strangers)}, who are no sites of the study", "do not approve; ask why")
+    check_number(study, len(membership.members))
     check_secrecy(site, study)
 
 
@@ -142,6 +142,12 @@ def read_approved(site: Site) -> tuple[Study, Membership, Approval]:
         raise TrustError(f"{APPROVAL} is of {approval.site}, expected {site.site}", "run client approve")
     verify_approval(membership, approval)
     return study, membership, approval
+
+
+def has_joined(site: Site, study: Study) -> bool:
+    """Whether this site approved a membership of the study, which need not name it."""
+    path = site.kit_folder / MEMBERSHIP
+    return path.exists() and read_membership(path).study_hash == study.study_hash
 
 
 def keep_approvals(site: Site, membership: Membership, approvals: Sequence[Approval]) -> None:

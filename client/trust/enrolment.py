@@ -16,16 +16,17 @@ from csasn.trust.identity import load_identity, read_public_keys
 MAX_KIT_FILE_BYTES = 1 << 20
 
 
-def request_enrolment(site: Site, study: Study) -> EnrolmentRequest:
+def request_enrolment(site: Site, study: Study, *, join: bool = False) -> EnrolmentRequest:
     """The request of a site: public halves of its keys, and the number of its training cases; for a survey 1, since it has no
-    weights.
+    weights. With `join` the study need not name the site.
 
     Raises:
         ConfigurationError: see `check_is_site`.
         TrustError: a key is missing or open to others.
         DataError: the manifest cannot be used.
     """
-    check_is_site(site, study)
+    if not join:
+        check_is_site(site, study)
     public, num_cases = read_public_keys(site.keys_folder), count_training_cases(study, site)
     enrolment = Enrolment(
         site=site.site,
@@ -45,7 +46,9 @@ def check_is_site(site: Site, study: Study) -> None:
     """
     if site.site not in study.federation.sites:
         sites = ", ".join(study.federation.sites)
-        raise ConfigurationError(f"{site.site} is no site of study {study.name}, which has {sites}", "ask the coordinator")
+        raise ConfigurationError(
+            f"{site.site} is no site of study {study.name}, which has {sites}", "ask the coordinator; to join it, give --join"
+        )
 
 
 def install_kit(site: Site, path: Path, replace: bool = False) -> Kit:

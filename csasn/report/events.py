@@ -33,13 +33,25 @@ class Started(Told):
 
 
 class Hello(Told):
-    """All sites said what they hold: training cases of each class, and by split [cases, images] that are used and left out."""
+    """All sites of a membership said what they hold: training cases of each class, and by split [cases, images] that are used and
+    left out. `round` rounds were done then."""
 
     event: Literal["hello"]
+    round: int = 0
+    membership_hash: str = ""
     sites: tuple[str, ...] = ()
     histogram: tuple[int, ...]
     used: tuple[tuple[int, int], ...] | None = None
     left_out: tuple[tuple[int, int], ...] = ()
+
+
+class MembershipChanged(Told):
+    """The run goes on with another membership, which all of it approved; the sites that joined and left."""
+
+    event: Literal["membership-changed"]
+    membership_hash: str
+    joined: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class Reply(Told):
@@ -176,8 +188,8 @@ class Ended(Told):
 
 
 Event = Annotated[
-    Started | Hello | Reply | Waiting | Evaluated | EvaluationWithheld | TotalsChanged | RoundFinished | Repeated | RoundUndone
-    | LedgerMarked | Finish | Outcome | BaselineTrained | Failed | Ended,
+    Started | Hello | MembershipChanged | Reply | Waiting | Evaluated | EvaluationWithheld | TotalsChanged | RoundFinished
+    | Repeated | RoundUndone | LedgerMarked | Finish | Outcome | BaselineTrained | Failed | Ended,
     Field(discriminator="event"),
 ]  # fmt: skip
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -89,6 +90,20 @@ def create_keys(folder: Path) -> PublicKeys:
     public = read_public_keys(folder)
     write_atomically(folder / NODE_PUBLIC, public.node_key.encode() + b"\n")
     return public
+
+
+def set_node_key_aside(folder: Path) -> Path:
+    """Renames the node's key to a name with the time, so that a new one can be made; the new name.
+
+    Raises:
+        TrustError: there is none.
+    """
+    path = folder / NODE_KEY
+    if not path.exists():
+        raise TrustError(f"{path} does not exist", MAKE_KEYS)
+    aside = path.with_name(f"{NODE_KEY}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+    path.rename(aside)
+    return aside
 
 
 def write_identity(folder: Path, identity: Ed25519PrivateKey) -> None:

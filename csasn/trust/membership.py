@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from csasn.errors import ConfigurationError, TrustError
 from csasn.platform.configuration import Configuration, read_yaml, validate
-from csasn.study import Name, Sha256
+from csasn.study import MAX_SECURE_SITES, MAX_SITES_8_BITS, Name, Sha256, Study
 from csasn.trust.identity import IdentityHex, NodeKey, SignatureHex, sign, verify
 
 PURPOSE = "membership"
@@ -68,8 +68,10 @@ class Membership(Configuration):
 
     @property
     def membership_hash(self) -> str:
-        """SHA-256 (hex) of the canonical JSON, without the keys that a simulated site has not."""
-        text = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
+        """SHA-256 (hex) of the canonical JSON: who takes part, by which identity and weight. It is without node keys, which open a
+        connection and vouch for nothing, so that a site may renew its own."""
+        agreed = self.model_dump(mode="json", exclude_none=True, exclude={"members": {"__all__": {"node_key"}}})
+        text = json.dumps(agreed, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -80,6 +82,23 @@ class Approval(Configuration):
     study_hash: Sha256
     membership_hash: Sha256
     signature: SignatureHex
+
+
+def check_number(study: Study, num_sites: int) -> None:
+    """Refuses more sites than the study's sums can hold.
+
+    Raises:
+        ConfigurationError: they are too many.
+    """
+    federation = study.federation
+    most = min(
+        MAX_SECURE_SITES if federation.secure_aggregation else WEIGHT_UNITS,
+        MAX_SITES_8_BITS if federation.upload_bits == 8 else WEIGHT_UNITS,
+    )
+    if num_sites > most:
+        raise ConfigurationError(
+            f"{num_sites} sites, expected at most {most} in this study", "see upload_bits and secure_aggregation"
+        )
 
 
 def share_weights(num_cases: Mapping[str, int]) -> dict[str, int]:

@@ -5,7 +5,7 @@ from typing import NoReturn
 from csasn.platform import terminal
 from csasn.platform.terminal import Command, program
 from server.commands.coordinator import receipts, report, run, start, status, stop
-from server.commands.enrolment import backup, enroll, init, renew, restore, revoke
+from server.commands.enrolment import backup, enroll, init, leave, renew, restore, revoke
 from server.commands.simulate import simulate, survey
 
 PROGRAM = program(
@@ -14,7 +14,7 @@ PROGRAM = program(
     (
         Command(simulate, either=("resume", "anew")),
         Command(survey, either=("sites", "address"), required=True),
-        *(Command(one) for one in (init, enroll, revoke, renew, backup, restore, start, run)),
+        *(Command(one) for one in (init, enroll, leave, revoke, renew, backup, restore, start, run)),
         Command(status, either=("json", "check")),
         *(Command(one) for one in (stop, report, receipts)),
     ),

@@ -143,7 +143,7 @@ def receipts(site: Annotated[str, argument("SITE", "the site to whom the lines w
     from csasn.federated.receipt import RECEIVED_FILE, read_receipts
 
     study_folder = _open(folder)
-    if site not in (sites := study_folder.enrolments.study.federation.sites):
+    if site not in (sites := study_folder.enrolments.roster):
         raise ConfigurationError(f"site is {site!r}, expected one of {', '.join(sites)}", "see server status")
     found, unreadable = read_receipts(study_folder.run_path / RECEIVED_FILE)
     for receipt in found:

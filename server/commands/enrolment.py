@@ -9,11 +9,16 @@ from csasn.errors import ConfigurationError, TrustError
 from csasn.platform.terminal import argument, confirm, option, say
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from csasn.study import Study
+    from csasn.trust.enrolment import Enrolment
     from server.office.enrolment import Enrolments
 
 FOLDER = Path("coordinator")
 Folder = Annotated[Path, option("--folder DIR", f"the coordinator's folder (default: {FOLDER}/)")]
+SiteArgument = Annotated[str, argument("SITE", "the site, such as centerB")]
+Yes = Annotated[bool, option("--yes", "a run under way stands still until all have approved: do not ask")]
 PassphraseFile = Annotated[
     Path | None, option("--passphrase-file FILE", "take the passphrase from FILE's first line; else it is asked")
 ]
@@ -71,7 +76,9 @@ def _try_network(study: "Study") -> None:
 def enroll(
     request: Annotated[Path, argument("REQUEST", "the file that client enroll wrote")],
     fingerprint: Annotated[str | None, option("--fingerprint F", "what the site read to you, instead of the question")] = None,
-    replace: Annotated[bool, option("--replace", "the site comes with new keys; its old ones are revoked")] = False,
+    replace: Annotated[bool, option("--replace", "the site comes with a new identity; its old keys are revoked")] = False,
+    join: Annotated[bool, option("--join", "the site is none that the study names, and joins it")] = False,
+    yes: Yes = False,
     folder: Folder = FOLDER,
 ) -> None:
     """Take a site's request, and write its kit.
@@ -79,8 +86,13 @@ def enroll(
     Shows the fingerprint of the site's key and asks whether the site reads you the same by telephone. After the last site
     the membership is proposed, which every site then approves.
 
+    In mid-study: one more hospital joins with --join; one whose keys may be in other hands comes with a new identity and
+    --replace. The run then stands still until all have approved the new membership, and goes on from its last round. A site
+    that renewed its node's key alone (client keygen --node) is taken by its signature: nobody approves anew.
+
     example:
       server enroll centerA.request.json
+      server enroll centerE.request.json --join
     """
     from csasn import __version__
     from csasn.trust.enrolment import read_request
@@ -89,29 +101,51 @@ def enroll(
 
     asked = (signed := read_request(request)).enrolment
     enrolments = Enrolments.open(folder)
-    enrolments.check(signed, replace)
+    enrolments.check(signed, replace=replace, join=join)
+    known = enrolments.sites().get(asked.site)
     cases = " in a survey" if enrolments.study.survey else f" with {asked.num_training_cases} training cases"
     say(
         f"{asked.site} asks to take part{cases}, software {asked.software_version}"
         + ("" if asked.software_version == __version__ else f" (here: {__version__}; have the site install that)"),
         f"fingerprint: {asked.fingerprint}",
     )
-    if fingerprint is None:
+    if known and known.identity == asked.identity:
+        say(f"signed by the identity under which {asked.site} is enrolled: nothing to compare by telephone")
+    elif fingerprint is None:
         confirm(f"does {asked.site} read you this very fingerprint by telephone?", "--fingerprint F")
     elif not same_fingerprint(fingerprint, asked.fingerprint):
         raise TrustError(
             f"the fingerprint of the request is {asked.fingerprint}, given was {fingerprint[:60]}",
             f"this request is not what {asked.site} made, or the fingerprint was read wrongly: ask {asked.site}",
         )
-    say(f"{asked.site} is enrolled; send it {enrolments.enroll(signed, replace)}", *_membership_lines(enrolments))
+    _confirm_change(enrolments, enrolments.sites() | {asked.site: asked}, yes)
+    kit = enrolments.enroll(signed, replace=replace, join=join)
+    say(f"{asked.site} is enrolled; send it {kit}", *_membership_lines(enrolments))
 
 
-def revoke(site: Annotated[str, argument("SITE", "the site, such as centerB")], folder: Folder = FOLDER) -> None:
+def leave(site: SiteArgument, yes: Yes = False, folder: Folder = FOLDER) -> None:
+    """Go on without a site.
+
+    For a hospital that leaves. The membership without it is proposed; once every other site approved, a run that is under
+    way goes on from its last round. It may come back with the same keys: client enroll, server enroll, and all approve.
+
+    example:
+      server leave centerB
+    """
+    from server.office.enrolment import Enrolments
+
+    enrolments = Enrolments.open(folder)
+    _confirm_change(enrolments, {name: each for name, each in enrolments.sites().items() if name != site}, yes)
+    enrolments.leave(site)
+    say(f"{site} is no longer of this study", *_membership_lines(enrolments))
+
+
+def revoke(site: SiteArgument, yes: Yes = False, folder: Folder = FOLDER) -> None:
     """Accept a site's keys no longer.
 
-    For a site that leaves, or whose keys may be in other hands. Its keys are never accepted again, and the membership is
-    proposed without it; every other site approves anew. It comes back with new keys: client keygen, client enroll, server
-    enroll, and all approve.
+    For a site whose keys may be in other hands; one that only leaves: server leave. Its keys are never accepted again, and
+    the membership is proposed without it; once every other site approved, a run that is under way goes on from its last
+    round. It comes back with new keys: client keygen, client enroll, server enroll, and all approve.
 
     example:
       server revoke centerB
@@ -119,6 +153,7 @@ def revoke(site: Annotated[str, argument("SITE", "the site, such as centerB")], 
     from server.office.enrolment import Enrolments
 
     enrolments = Enrolments.open(folder)
+    _confirm_change(enrolments, {name: each for name, each in enrolments.sites().items() if name != site}, yes)
     enrolments.revoke(site)
     say(f"the keys of {site} are accepted no longer", *_membership_lines(enrolments))
 
@@ -184,6 +219,17 @@ def restore(file: Annotated[Path, argument("FILE", "a file that server backup wr
     from csasn.platform.backup import restore_backup
 
     say(f"{restore_backup(file, {FOLDER.name: folder})} files are back in {folder}")
+
+
+def _confirm_change(enrolments: "Enrolments", sites: "Mapping[str, Enrolment]", yes: bool) -> None:
+    """Says what becomes of a run under way if these sites are the members, and asks, where anything does."""
+    from server.office.membership_change import describe_change
+    from server.office.study_folder import StudyFolder
+
+    lines = describe_change(StudyFolder(enrolments), enrolments.membership_of(sites))
+    say(*lines)
+    if lines and not yes:
+        confirm("shall it be so?", "--yes")
 
 
 def _membership_lines(enrolments: "Enrolments") -> list[str]:

@@ -2,9 +2,9 @@
 
     coordinator.yaml  study.yaml     where the coordinator is; the study, in the bytes that every site gets
     keys/                            ca.key (under a passphrase), ca.crt, server.key, server.crt
-    sites/  revoked.json             requests taken; keys that are never accepted again
+    sites/  left/  revoked.json      requests taken; of sites that left; keys that are never accepted again
     kits/  approvals/                what goes to the sites, and what came back
-    membership.json                  proposed when every site of the study is enrolled or revoked
+    membership.json                  proposed when every site of the study is enrolled, or left
 
 What a command writes follows from `sites/` and `revoked.json`, so that one that was cut short is simply run again.
 """
@@ -12,7 +12,7 @@ What a command writes follows from `sites/` and `revoked.json`, so that one that
 import dataclasses
 import json
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Self
@@ -36,7 +36,7 @@ from csasn.trust.certificates import (
 from csasn.trust.encrypted_key import encrypt_key
 from csasn.trust.enrolment import AUTHORITY, KIT, STUDY, Enrolment, EnrolmentRequest, make_kit, read_request
 from csasn.trust.identity import read_private
-from csasn.trust.membership import Approval, Member, Membership, read_approval, share_weights, verify_approval
+from csasn.trust.membership import Approval, Member, Membership, check_number, read_approval, share_weights, verify_approval
 
 AUTHORITY_KEY, SERVER_KEY, SERVER_CERTIFICATE = "keys/ca.key", "keys/server.key", "keys/server.crt"
 AUTHORITY_CERTIFICATE = f"keys/{AUTHORITY}"
@@ -124,10 +124,16 @@ class Enrolments:
             )
         return cls(folder, settings, study)
 
+    @property
+    def roster(self) -> list[str]:
+        """The sites that the study names, then those that joined it, by name."""
+        named = self.study.federation.sites
+        return [*named, *sorted({file.stem for file in (self.folder / "sites").glob("*.json")} - set(named))]
+
     def sites(self) -> dict[str, Enrolment]:
         """Sites whose keys are accepted, in roster order."""
         revoked = self.revoked_keys().keys()
-        files = {site: self._request_file(site) for site in self.study.federation.sites}
+        files = {site: self._request_file(site) for site in self.roster}
         taken = {site: _read_enrolment(file, file.stat().st_mtime_ns) for site, file in files.items() if file.exists()}
         return {site: enrolment for site, enrolment in taken.items() if not enrolment.keys & revoked}
 
@@ -137,14 +143,18 @@ class Enrolments:
         return validate(Revocations, read_yaml(path), REVOKED).keys if path.exists() else {}
 
     def waiting_for(self) -> list[str]:
-        """Sites of the study that have yet to enrol; one that was revoked is not waited for."""
-        settled = {*self.sites(), *self.revoked_keys().values()}
+        """Sites of the study that have yet to enrol; one that left or was revoked is not waited for."""
+        settled = {*self.sites(), *self.revoked_keys().values(), *(file.stem for file in (self.folder / "left").glob("*.json"))}
         return [site for site in self.study.federation.sites if site not in settled]
 
     def membership(self) -> Membership | None:
         """The membership that follows from who is enrolled; None while a site is awaited or too few are left."""
-        sites, federation = self.sites(), self.study.federation
-        if self.waiting_for() or len(sites) < (MIN_SECURE_SITES if federation.secure_aggregation else federation.min_sites):
+        return None if self.waiting_for() else self.membership_of(self.sites())
+
+    def membership_of(self, sites: Mapping[str, Enrolment]) -> Membership | None:
+        """The membership of these sites; None where they are too few."""
+        federation = self.study.federation
+        if len(sites) < (MIN_SECURE_SITES if federation.secure_aggregation else federation.min_sites):
             return None
         units = share_weights({site: enrolment.num_training_cases for site, enrolment in sites.items()})
         members = tuple(
@@ -161,11 +171,13 @@ class Enrolments:
         approvals = [read_approval(file) for file in files if file.exists()]
         return [approval for approval in approvals if approval.membership_hash == membership.membership_hash]
 
-    def check(self, request: EnrolmentRequest, replace: bool = False) -> None:
-        """Refuses a request that this study cannot take; `replace` lets a site come with new keys.
+    def check(self, request: EnrolmentRequest, *, replace: bool = False, join: bool = False) -> None:
+        """Refuses a request that this study cannot take; `replace` lets a site come with a new identity, `join` one that the study
+        does not name.
 
         Raises:
             TrustError: it is of another study, of no site of it, or with keys that are revoked, another site's, or new.
+            ConfigurationError: it is one site more than the study can have.
         """
         asked, study = request.enrolment, self.study
         if asked.study_hash != study.study_hash:
@@ -173,31 +185,36 @@ class Enrolments:
                 f"{asked.site} asks for study {asked.study_hash[:12]}, this is {study.study_hash[:12]}",
                 f"send {self.folder / STUDY} to {asked.site}, and have client enroll run with it",
             )
-        if asked.site not in study.federation.sites:
-            raise TrustError(f"{asked.site} is no site of this study, which has {', '.join(study.federation.sites)}", NAME)
+        if asked.site not in self.roster and not join:
+            raise TrustError(
+                f"{asked.site} is no site of this study, which has {', '.join(self.roster)}",
+                f"is the name right? if {asked.site} shall join the study, give --join",
+            )
+        check_number(study, len(self.sites().keys() | {asked.site}))
         if asked.keys & self.revoked_keys().keys():
             raise TrustError(f"{asked.site} asks with a key that is revoked", f"{asked.site} makes new keys with client keygen")
         for site, known in self.sites().items():
             if site != asked.site and asked.keys & known.keys:
                 raise TrustError(f"{asked.site} asks with a key of {site}", "each site makes its own with client keygen")
-            if site == asked.site and asked.keys != known.keys and not replace:
+            if site == asked.site and asked.identity != known.identity and not replace:
                 raise TrustError(
-                    f"{site} is enrolled with other keys, fingerprint {known.fingerprint}",
+                    f"{site} is enrolled with another identity, fingerprint {known.fingerprint}",
                     "ask the site whether it made new ones; if so, give --replace, which revokes the old ones",
                 )
 
-    def enroll(self, request: EnrolmentRequest, replace: bool = False) -> Path:
+    def enroll(self, request: EnrolmentRequest, *, replace: bool = False, join: bool = False) -> Path:
         """Takes a request whose fingerprint the caller has compared; the site's kit, a zip file.
 
         Raises:
             TrustError: see `check`.
         """
-        self.check(request, replace)
+        self.check(request, replace=replace, join=join)
         asked = request.enrolment
         if before := self.sites().get(asked.site):
             self._revoke(asked.site, before.keys - asked.keys)
         private_folder(self.folder / "sites")
         write_json(self._request_file(asked.site), request.model_dump(mode="json"), PRIVATE)
+        self._left_file(asked.site).unlink(missing_ok=True)
         kit = self._write_kit(asked.site)
         self.propose()
         return kit
@@ -208,9 +225,18 @@ class Enrolments:
         Raises:
             TrustError: the site is not enrolled.
         """
-        if site not in (sites := self.sites()):
-            raise TrustError(f"{site} is not enrolled, those who are: {', '.join(sites) or 'none'}", NAME)
-        self._revoke(site, sites[site].keys)
+        self._revoke(site, self._require_enrolled(site).keys)
+        self.propose()
+
+    def leave(self, site: str) -> None:
+        """Goes on without a site, whose keys are good: it may enrol again with them. The membership without it is proposed.
+
+        Raises:
+            TrustError: the site is not enrolled.
+        """
+        self._require_enrolled(site)
+        private_folder(self.folder / "left")
+        self._request_file(site).rename(self._left_file(site))
         self.propose()
 
     def propose(self) -> None:
@@ -255,6 +281,11 @@ class Enrolments:
         for site in moved.sites():
             moved._write_kit(site)
 
+    def _require_enrolled(self, site: str) -> Enrolment:
+        if site not in (sites := self.sites()):
+            raise TrustError(f"{site} is not enrolled, those who are: {', '.join(sites) or 'none'}", NAME)
+        return sites[site]
+
     def _revoke(self, site: str, keys: Collection[str]) -> None:
         write_json(self.folder / REVOKED, {"keys": self.revoked_keys() | dict.fromkeys(sorted(keys), site)})
 
@@ -274,6 +305,9 @@ class Enrolments:
 
     def _request_file(self, site: str) -> Path:
         return self.folder / "sites" / f"{site}.json"
+
+    def _left_file(self, site: str) -> Path:
+        return self.folder / "left" / f"{site}.json"
 
     def _approval_file(self, site: str) -> Path:
         return self.folder / "approvals" / f"{site}.json"

@@ -19,12 +19,12 @@ from csasn.platform.locks import take_lock
 from csasn.platform.storage import private_folder, write_json
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import split_address
-from csasn.trust.membership import verify_approvals
+from csasn.trust.membership import Membership, verify_approvals
 from server.flower.message_bounds import MESSAGES_HELD, message_bytes
 from server.office.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 from server.office.service_file import LOCK, SERVICE, Service, find_service
 from server.office.study_folder import StudyFolder
-from server.run.run_directory import RunDirectory, has_outcome, is_finished, report_name
+from server.run.run_directory import RunDirectory, is_finished, report_name
 
 TURN_S = 0.5
 # glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes. What is smaller,
@@ -32,6 +32,7 @@ TURN_S = 0.5
 RETURNED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "2"}
 POLL_S = 0.15  # between two looks for replies, a request to SuperLink for each site that owes one
 LOOK_S = 30.0
+MEMBERSHIP_LOOK_S = 2.0
 SITE_CONNECTIONS = 16  # of one site to the front, at most; all sites may come from one proxy
 ANEW = "end the coordinator (server stop), move that folder away, and start it"
 Say = Callable[[str], None]
@@ -184,7 +185,7 @@ def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None
 
     study_folder = StudyFolder(Enrolments.open(folder))
     study, enrolled = study_folder.study, study_folder.enrolments.sites
-    per_address = max(FrontSettings.connections_per_address, SITE_CONNECTIONS * len(study.federation.sites))
+    per_address = max(FrontSettings.connections_per_address, SITE_CONNECTIONS * len(study_folder.enrolments.roster))
     run_front(
         FrontSettings(
             host=host,
@@ -216,57 +217,66 @@ def run(folder: Path, say: Say) -> Path:
     study_folder = StudyFolder(Enrolments.open(folder))
     if is_finished(study_folder.run_path):
         raise RunError(f"{study_folder.run_path} holds a finished run", f"{ANEW} to begin another")
-    if not has_outcome(study_folder.run_path):
-        _await_approvals(study_folder, say)
-    directory = _open_run(study_folder)
+    directory = _open_run(study_folder, say)
     carry_out(directory, "deployment", lambda: _federate(study_folder, directory, say))
     return study_folder.run_path
 
 
-def _open_run(study_folder: StudyFolder) -> RunDirectory:
-    """The run of the study; a new one where there is none yet, once there is a membership."""
+def _open_run(study_folder: StudyFolder, say: Say) -> RunDirectory:
+    """The run of the study; a new one where there is none yet, once every site has approved."""
     if not (study_folder.run_path / "study.yaml").exists():
-        membership = study_folder.enrolments.membership()
-        assert membership is not None
-        RunDirectory.create(study_folder.run_path, study_folder.study, membership)
+        RunDirectory.create(study_folder.run_path, study_folder.study, _await_approvals(study_folder, say))
     return RunDirectory(study_folder.run_path)
 
 
-def _federate(study_folder: StudyFolder, directory: RunDirectory, say: Say) -> None:
-    """The federation to its outcome, over one link after another.
+class _MembershipChangedError(Exception):
+    """Another membership is proposed than that of the run."""
 
-    Raises:
-        RunError: the run was begun with another membership.
-    """
+
+def _federate(study_folder: StudyFolder, directory: RunDirectory, say: Say) -> None:
+    """The federation to its outcome, over one link after another, and under one membership after another."""
     from server.flower.app import coordinate
     from server.flower.superlink import LinkLostError, open_link, register_nodes
 
-    membership = study_folder.enrolments.membership()
-    assert membership is not None
-    if directory.membership.membership_hash != membership.membership_hash:
-        begun, proposed = directory.membership.membership_hash[:12], membership.membership_hash[:12]
-        raise RunError(
-            f"{study_folder.run_path} was begun with membership {begun}, proposed is {proposed}",
-            f"{ANEW} to begin with the new membership",
-        )
-    keys = {member.site: member.node_key or "" for member in membership.members}
     while True:
+        membership = _await_approvals(study_folder, say)
+        if membership != directory.membership:
+            directory.adopt(membership)
+            say(f"the run goes on with membership {membership.membership_hash[:12]} of {', '.join(membership.sites)}")
+        keys = {member.site: member.node_key or "" for member in membership.members}
         service = find_service(study_folder.path)
         try:
             if service is None:
                 raise LinkLostError("the coordinator is not started", "server start")
             nodes = register_nodes(service.superlink_port, keys)
             with open_link(service.superlink_port) as grid:
-                coordinate(grid, nodes, directory, lambda _: time.sleep(POLL_S))
+                coordinate(grid, nodes, directory, _watching(study_folder, membership))
             return
+        except _MembershipChangedError:
+            say("another membership is proposed: the run stands still until all of it have approved")
         except LinkLostError as error:
             say(f"{error.message}; trying again")
             directory.event("link-lost")
             time.sleep(1.0)
 
 
-def _await_approvals(study_folder: StudyFolder, say: Say) -> None:
-    """Waits until every member has signed; says who is missing."""
+def _watching(study_folder: StudyFolder, membership: Membership) -> Callable[[float], None]:
+    """The pause of a run between two looks for replies, which ends it once another membership than `membership` is proposed."""
+    looked = time.monotonic()
+
+    def pause(_: float) -> None:
+        nonlocal looked
+        time.sleep(POLL_S)
+        if time.monotonic() - looked > MEMBERSHIP_LOOK_S:
+            looked = time.monotonic()
+            if study_folder.enrolments.membership() != membership:
+                raise _MembershipChangedError
+
+    return pause
+
+
+def _await_approvals(study_folder: StudyFolder, say: Say) -> Membership:
+    """The membership that is proposed, once every member has signed it; says who is missing."""
     missing = ""
     while True:
         facts = study_folder.facts()
@@ -275,7 +285,7 @@ def _await_approvals(study_folder: StudyFolder, say: Say) -> None:
             now = ", ".join(site for site in facts.membership.sites if site not in approved)
             if not now:
                 verify_approvals(facts.membership, facts.approvals)
-                return
+                return facts.membership
             now = f"waiting for the approval of {now}"
         else:
             now = f"waiting for the enrolment of {', '.join(study_folder.enrolments.waiting_for()) or 'more sites'}"

@@ -103,7 +103,7 @@ def find_version_troubles(study_folder: StudyFolder) -> dict[str, str]:
 def _wait_troubles(study_folder: StudyFolder) -> list[str]:
     """Who keeps the run waiting for long; a process that was just started anew is no trouble."""
     online, found = _online(study_folder), []
-    for site, wait in find_waits(study_folder.study.federation.sites, study_folder.events()).items():
+    for site, wait in find_waits(study_folder.enrolments.roster, study_folder.events()).items():
         if wait.seconds > PATIENCE_S and (wait.why or site not in online):
             found.append(f"the run waits for {site} since {wait.since:%Y-%m-%d %H:%M:%S} UTC: {wait.why or 'it is away'}")
     return found
@@ -155,7 +155,7 @@ def _sites(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequence[
     enrolled, seen, online = study_folder.enrolments.sites(), study_folder.seen(), _online(study_folder)
     approved = {approval.site for approval in facts.approvals}
     finished = finished_rounds(events)
-    waits = find_waits(study_folder.study.federation.sites, events)
+    waits = find_waits(study_folder.enrolments.roster, events)
     return {
         site: SiteStatus(
             enrolled=site in enrolled,
@@ -167,7 +167,7 @@ def _sites(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequence[
             rounds_trained=sum(site in event.participants for event in finished),
             last_round=finished[-1].absent.get(site, "aggregated") if finished else None,
         )
-        for site in study_folder.study.federation.sites
+        for site in study_folder.enrolments.roster
     }
 
 

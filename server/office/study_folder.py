@@ -6,6 +6,7 @@ processes of their own and agree.
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,9 +23,12 @@ from csasn.report.events import Event, finished_rounds
 from csasn.study import Name, Study
 from csasn.trust.certificates import days_left
 from csasn.trust.facts import CoordinatorFacts, Phase, SiteFacts
+from csasn.trust.membership import Membership, read_membership
 from server.front.site_signature import Signer
 from server.office.enrolment import SERVER_CERTIFICATE, Enrolments
-from server.run.run_directory import read_events, report_name
+from server.run.run_directory import MEMBERSHIP, read_events, report_name
+
+ENDED: Mapping[str, Phase] = {"complete": "finished", "degraded": "finished", "incomplete": "finished", "failed": "failed"}
 
 
 class Seen(Configuration):
@@ -61,6 +65,11 @@ class StudyFolder:
         """The run directory of the study."""
         return self.path / "runs" / self.study.name
 
+    def running_membership(self) -> Membership | None:
+        """The membership of the run that is under way, None where none is."""
+        path = self.run_path / MEMBERSHIP
+        return read_membership(path) if path.exists() and not self.is_over else None
+
     def answer_site(self, body: bytes, signer: Signer) -> dict[str, object]:
         """Takes what a site says of itself, and answers; the answer to nothing is the same.
 
@@ -82,17 +91,14 @@ class StudyFolder:
         """What is told to the sites that are enrolled."""
         study, membership = self.study, self.enrolments.membership()
         approvals = tuple(self.enrolments.approvals())
-        phase: Phase = "ready"
-        if membership is None:
+        status, current = self._run_status() if self.run_path.exists() else ("", 0)
+        phase: Phase = "running" if self.run_path.exists() else "ready"
+        if status in ENDED:
+            phase = ENDED[status]
+        elif membership is None:
             phase = "enrolling"
         elif len(approvals) < len(membership.members):
             phase = "approving"
-        status, current = "", 0
-        if self.run_path.exists():
-            status, current = self._run_status()
-            phase = (
-                "finished" if status in ("complete", "degraded", "incomplete") else "failed" if status == "failed" else "running"
-            )
         return CoordinatorFacts(
             study_name=study.name,
             study_hash=study.study_hash,

@@ -73,6 +73,8 @@ class StudyRun:
             TrainingError: sites cannot train with this study, or training diverges.
         """
         state = self.directory.load() or self.hello(initial())
+        if state.membership_hash != self.contract.membership.membership_hash:
+            state = self.go_on(state)
         while not state.validated:
             if self.contract.moments.shapes and not state.measured:
                 state = self.measure(state)
@@ -92,17 +94,30 @@ class StudyRun:
         return self._counts(Kind.SURVEY, self._ask_all(Survey(header)))
 
     def hello(self, initial: Floats32) -> RunState:
-        """Sums the class histogram over the whole membership, and how many cases and images are used and left out."""
-        header = self._header(1, 0)
-        self.directory.event("hello-started", round=0, attempt=header.attempt)
-        counts = self._counts(Kind.HELLO, self._ask_all(Hello(header)))
-        histogram_K = counts["histogram"]
-        facts = {name: counts[name].tolist() for name in ("histogram", USED[0], LEFT_OUT[0])}
-        self.directory.event("hello", sites=list(self.contract.membership.sites), **facts)
+        """What a run begins with: the initial model, and the cases of all."""
+        ranges = first_ranges(self.contract.state.shared, initial)
+        membership_hash = self.contract.membership.membership_hash
         state_hash = self.contract.state.hash(initial)
-        state = RunState(0, initial, state_hash, first_ranges(self.contract.state.shared, initial), histogram_K)
+        state = RunState(0, initial, state_hash, ranges, self._count_cases(0), membership_hash=membership_hash)
         self.directory.save(state)
         return state
+
+    def go_on(self, before: RunState) -> RunState:
+        """What the run goes on with under another membership than that of `before`: the model, and the cases of all anew."""
+        state = before.under(self.contract.membership.membership_hash, self._count_cases(before.round))
+        self.directory.save(state)
+        return state
+
+    def _count_cases(self, current_round: int) -> Integers:
+        """Sums the class histogram (K,) over the whole membership, and how many cases and images are used and left out."""
+        header = self._header(1, current_round)
+        self.directory.event("hello-started", round=current_round, attempt=header.attempt)
+        counts = self._counts(Kind.HELLO, self._ask_all(Hello(header)))
+        facts = {name: counts[name].tolist() for name in ("histogram", USED[0], LEFT_OUT[0])}
+        membership = self.contract.membership
+        told = {"sites": list(membership.sites), "membership_hash": membership.membership_hash, "round": current_round}
+        self.directory.event("hello", **told, **facts)
+        return counts["histogram"]
 
     def measure(self, state: RunState) -> RunState:
         """Gives the model the normalisation statistics with which it is evaluated, and released if it is chosen."""
@@ -151,6 +166,7 @@ class StudyRun:
         """Test cases of the chosen model."""
         elsewhere = self.study.model_selection == "best" and state.best_round != state.round
         best = self.directory.load(BEST) if elsewhere else None
+        assert best is None or best.membership_hash == state.membership_hash
         chosen = state
         if best:
             chosen = replace(state, model=best.model, model_hash=best.model_hash, round=best.round)
@@ -215,8 +231,8 @@ class StudyRun:
 
     def _tell_changed_totals(self, state: RunState, confusion_KK: Integers) -> None:
         """Validation cases of a class are as many as in the round before, unless a site changed its manifest, or lies."""
-        if not state.history:
-            return
+        if state.loss is None:
+            return  # the first evaluation, or that of a new membership
         hits_K, _, missed_K = state.history[-1]
         before_K, now_K = hits_K + missed_K, confusion_KK.sum(axis=1)
         if not np.array_equal(before_K, now_K):

@@ -8,9 +8,10 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -34,8 +35,8 @@ from server.run.sinks import Sinks, chosen_sinks
 LATEST, BEST, BEFORE = (f"checkpoints/{name}.safetensors" for name in ("latest", "best", "before"))
 ATTEMPT = "checkpoints/attempt.json"
 MEMORY = "memory."  # before the names of arrays of a checkpoint
-RUN, REPORT, SURVEY = "run.json", "report.json", "survey.json"
-BEGINNING = {"checkpoints", "sites", "membership.json", RUN}
+MEMBERSHIP, RUN, REPORT, SURVEY = "membership.json", "run.json", "report.json", "survey.json"
+BEGINNING = {"checkpoints", "sites", MEMBERSHIP, RUN}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class RunState:
     `validated`, only the end of the run is left. `measured` says whether `model` has the normalisation statistics of its own.
     `temperature` is what the logits of `model` are divided by if it is finished, 1 before all sites evaluated it;
     `best_temperature` that of the best round.
+    All that was counted is of the membership of `membership_hash`.
     """
 
     round: int
@@ -72,6 +74,18 @@ class RunState:
     measured: bool = False
     temperature: float = 1.0
     best_temperature: float = 1.0
+    membership_hash: str = ""
+
+    def under(self, membership_hash: str, histogram_K: Integers) -> Self:
+        """The same model at the same round, for another membership, of whose training cases are `histogram_K`.
+
+        What sites carried on from round to round is gone, since they keep it for one membership; what was reached on validation
+        cases is reached on others now. The difficulty of classes, ω, goes on.
+        """
+        return replace(
+            self, membership_hash=membership_hash, histogram_K=histogram_K, accepted=None, measured=False, validated=False,
+            best_round=self.round, best_score=-1.0, loss=None, best_loss=None, temperature=1.0, best_temperature=1.0,
+        )  # fmt: skip
 
 
 class RunDirectory:
@@ -83,7 +97,7 @@ class RunDirectory:
         self._sinks = Sinks(path, chosen_sinks() if sinks is None else sinks)
         self._lock = lock_folder(path)
         self.study: Study = read_study(path / "study.yaml")
-        self.membership: Membership = read_membership(path / "membership.json")
+        self.membership: Membership = read_membership(path / MEMBERSHIP)
         self.run_id = str(json.loads((path / RUN).read_text())["id"])  # a site tells runs apart by it, also those of one name
 
     @staticmethod
@@ -103,7 +117,7 @@ class RunDirectory:
         (path / "sites").mkdir()
         for site, key in (identities or {}).items():
             write_identity(path / "sites" / site / KEYS_FOLDER, key)
-        write_json(path / "membership.json", membership.model_dump(mode="json"))
+        write_json(path / MEMBERSHIP, membership.model_dump(mode="json"))
         write_json(path / RUN, {"id": f"{path.name[:40]}-{secrets.token_hex(6)}"})
         write_atomically(path / "study.yaml", write_yaml(study).encode())
 
@@ -127,6 +141,16 @@ class RunDirectory:
     def events(self) -> list[Event]:
         """All events so far."""
         return read_events(self.path)
+
+    def adopt(self, membership: Membership) -> None:
+        """The run goes on with `membership`, from the last round that was accepted; where only node keys are others, as before."""
+        if membership.membership_hash != self.membership.membership_hash:
+            before = set(self.membership.sites)
+            joined = [site for site in membership.sites if site not in before]
+            left = sorted(before - set(membership.sites))
+            self.event("membership-changed", membership_hash=membership.membership_hash, joined=joined, left=left)
+        write_json(self.path / MEMBERSHIP, membership.model_dump(mode="json"))
+        self.membership = membership
 
     def drop_report(self) -> None:
         """The report of an attempt that ended early goes, before the run goes on: without it the run is not taken for finished."""
@@ -159,6 +183,7 @@ class RunDirectory:
             "number": state.number, "accepted": state.accepted.hex() if state.accepted else None, "undone": state.undone,
             "loss": state.loss, "best_loss": state.best_loss, "validated": state.validated,
             "measured": state.measured, "temperature": state.temperature, "best_temperature": state.best_temperature,
+            "membership_hash": state.membership_hash,
         }  # fmt: skip
         save_arrays(self.path / LATEST, arrays, facts)
 
@@ -198,6 +223,7 @@ class RunDirectory:
             measured=bool(facts["measured"]),
             temperature=float(str(facts.get("temperature", 1.0))),
             best_temperature=float(str(facts.get("best_temperature", 1.0))),
+            membership_hash=str(facts["membership_hash"]),
         )
 
 
