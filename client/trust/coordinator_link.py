@@ -88,7 +88,7 @@ def check_known(answer: httpx.Response, site: Site, client: httpx.Client) -> Non
     check_clock(Hello.model_validate_json(hello.content))
     raise TrustError(
         f"the coordinator does not know the key of {site.site}: is it enrolled?",
-        "new keys want a new request, client enroll; if none were made, it was revoked: ask the coordinator why",
+        "new keys want a new request, client enroll; if none were made, the site left or was revoked: ask the coordinator",
     )
 
 

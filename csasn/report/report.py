@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 
 import numpy as np
 
@@ -43,6 +44,7 @@ from csasn.report.types import (
     ClassResult,
     Engine,
     Malignancy,
+    MembershipSpan,
     OwnStatistics,
     Report,
     Result,
@@ -165,6 +167,7 @@ def build_report(study: Study, membership: Membership, engine: Engine, events: S
         secure_aggregation=study.federation.secure_aggregation,
         coordinator_saw=seen_by_coordinator(study),
         sites={member.site: SiteWeight(weight=member.weight_units / 64) for member in membership.members},
+        memberships=_memberships(events),
         training_cases=_training_cases(study, hello),
         data=_used_data(hello),
         withdrawn=finish.withdrawn if finish else None,
@@ -197,6 +200,12 @@ def run_status(events: Sequence[Event]) -> Status:
         return "incomplete"
     partial = any(finished.absent for finished in finished_rounds(events))
     return "degraded" if partial or (finish and finish.absent) else "complete"
+
+
+def _memberships(events: Sequence[Event]) -> tuple[MembershipSpan, ...]:
+    """Who took part together, oldest first; of a first exchange that was told twice, after a crash, the last counts."""
+    spans = (MembershipSpan(membership_hash=e.membership_hash, after_round=e.round, sites=e.sites) for e in of_kind(events, Hello))
+    return tuple(list(same)[-1] for _, same in groupby(spans, key=lambda span: span.membership_hash))
 
 
 def _training_cases(study: Study, hello: Hello | None) -> dict[str, int | None]:

@@ -144,6 +144,14 @@ class SiteWeight(Facts):
     weight: float
 
 
+class MembershipSpan(Facts):
+    """Sites that took part together, from when `after_round` rounds were done until the next membership."""
+
+    membership_hash: str
+    after_round: int
+    sites: tuple[str, ...]
+
+
 class Used(Facts):
     """Cases and images of a split over all sites; images are None where their number would tell that of a small class."""
 
@@ -204,6 +212,7 @@ class Report(Facts):
     secure_aggregation: bool
     coordinator_saw: str
     sites: dict[str, SiteWeight]
+    memberships: tuple[MembershipSpan, ...] = ()
     training_cases: dict[str, int | None] = Field(default_factory=dict)
     data: dict[str, Used] | None = None
     withdrawn: int | None = None

@@ -95,10 +95,10 @@ class StudyFolder:
         phase: Phase = "running" if self.run_path.exists() else "ready"
         if status in ENDED:
             phase = ENDED[status]
-        elif membership is None:
-            phase = "enrolling"
-        elif len(approvals) < len(membership.members):
+        elif membership is not None and len(approvals) < len(membership.members):
             phase = "approving"
+        elif membership is None and phase == "ready":
+            phase = "enrolling"
         return CoordinatorFacts(
             study_name=study.name,
             study_hash=study.study_hash,

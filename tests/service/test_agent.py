@@ -129,6 +129,7 @@ def test_the_worker_has_its_files_from_the_site_file_alone(agent):
 def test_what_a_worker_did_before_it_was_started_anew_is_not_shown(agent):
     note(agent.state / TURN, time=time.time())
     note(agent.state / DOING, **TRAINING)
+    agent.agreed = True
     agent._turn()
     assert all(child.is_running for child in agent.children)
     assert agent.line() == WAITING

@@ -195,7 +195,7 @@ def test_new_keys_of_an_enrolled_site_want_replace_which_revokes_the_old_ones(fe
     old = federation.path / "old"
     federation.site("centerB").keys_folder.rename(old)
     federation.request("centerB")
-    assert "centerB is enrolled with other keys" in federation.enroll("centerB", code=11)
+    assert "centerB is enrolled with another identity" in federation.enroll("centerB", code=11)
     assert federation.enrolments.membership() == before
     federation.enroll("centerB", "--replace")
     after = read_membership(federation.folder / "membership.json")
