@@ -223,6 +223,23 @@ class ClassWeighting(Configuration):
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
+class Continues(Configuration):
+    """The finished model that a study begins with: SHA-256 of its run's continuation.safetensors, which lies at the coordinator
+    alone. Network, normalisation statistics, the memory of the server's rule, and ω go on."""
+
+    model: Sha256
+
+
+class Ancestor(Configuration):
+    """A finished run whose model a study went on from; it came of so many rounds, and has this hash."""
+
+    study: str
+    study_hash: Sha256
+    membership_hash: Sha256
+    state_hash: Sha256
+    rounds: int
+
+
 class Split(Configuration):
     """Shares of the patients of each class where the manifest names no split; the rest trains."""
 
@@ -251,11 +268,12 @@ class Study(Grown):
     """
 
     newer: ClassVar[Mapping[str, object]] = {
-        "about": None, "survey": False, "unit": "case", "loss": {}, "sampling": "plain", "calibration": "none",
+        "about": None, "survey": False, "unit": "case", "loss": {}, "sampling": "plain", "calibration": "none", "continues": None,
     }  # fmt: skip
     name: Name
     about: About | None = None
     survey: bool = False
+    continues: Continues | None = None
     classes: tuple[Label, ...] = Field(min_length=2, max_length=256)
     malignant: tuple[Label, ...] = ()
     tasks: dict[Name, Task] = Field(default_factory=lambda: {SUBTYPE: Task()})

@@ -22,11 +22,13 @@ from csasn.data.cases import count_training_cases
 from csasn.federated.messages import Absence, Reason, Reply, Request
 from csasn.measures.blocks import Integers
 from csasn.model.initial_weights import initial_network
+from csasn.model.network import build_network
 from csasn.privacy.contract import Contract
 from csasn.site import find_site
 from csasn.study import Study, read_study
 from csasn.trust.identity import KEYS_FOLDER, load_identity, public_hex, sign, write_identity
 from csasn.trust.membership import Member, Membership, share_weights
+from server.run.continuation import Beginning, begin_with
 from server.run.rounds import Finished, StudyRun
 from server.run.run_directory import RunDirectory
 from server.run.survey import tell_outcome
@@ -105,6 +107,7 @@ class LocalFederation:
     sites_folder: Path
     path: Path
     tamper: Tamper = lambda site, request, answer: answer
+    start: Path | None = None
     requests: list[tuple[str, Request]] = field(default_factory=list)
     _waiting: list[tuple[str, Request]] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
@@ -112,13 +115,17 @@ class LocalFederation:
     def __post_init__(self) -> None:
         if not self.path.exists():
             keys = {name: Ed25519PrivateKey.generate() for name in self.study.federation.sites}
-            RunDirectory.create(self.path, self.study, self.membership(keys), keys)
+            RunDirectory.create(self.path, self.study, self.membership(keys), keys, self.start)
         self.directory = RunDirectory(self.path)
         self.sites = {name: find_site(name, folder=self.sites_folder) for name in self.directory.membership.sites}
-        self.network = initial_network(self.study)
+        self.network = build_network(self.study) if self.study.continues else initial_network(self.study)
         self.contract = Contract.of(self.study, self.directory.membership, self.network)
         self.workers: dict[str, SiteWorker] = {}
         self.coordinator = StudyRun(self.contract, self.directory, self)
+
+    def beginning(self) -> Beginning:
+        """What the run begins with."""
+        return begin_with(self.directory) if self.study.continues else Beginning(self.contract.state.read(self.network))
 
     def membership(self, keys: Mapping[str, Ed25519PrivateKey]) -> Membership:
         """The membership of the sites that `keys` names, which weigh by their training cases."""
@@ -143,7 +150,7 @@ class LocalFederation:
 
     def run(self) -> Finished:
         try:
-            return self.coordinator.run(lambda: self.contract.state.read(self.network))
+            return self.coordinator.run(self.beginning)
         finally:
             self.directory.close()
 
@@ -190,11 +197,11 @@ class LocalFederation:
 def federate(tmp_path: Path) -> Callable[..., LocalFederation]:
     """federate(name, tamper=..., **changes of the study) -> a federation over small hospitals, ready to run."""
 
-    def make(name: str = "run", tamper: Tamper | None = None, **changes: object) -> LocalFederation:
+    def make(name: str = "run", tamper: Tamper | None = None, start: Path | None = None, **changes: object) -> LocalFederation:
         hospitals = tmp_path / f"hospitals-{name}"
         study_file = hospitals / "study.yaml" if hospitals.exists() else write_hospitals(hospitals, **changes)
         extra = {"tamper": tamper} if tamper else {}
-        return LocalFederation(read_study(study_file), hospitals / "sites", tmp_path / "runs" / name, **extra)
+        return LocalFederation(read_study(study_file), hospitals / "sites", tmp_path / "runs" / name, start=start, **extra)
 
     return make
 

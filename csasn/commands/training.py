@@ -77,7 +77,7 @@ def train(
         task = bars.add_task("training", total=steps * wanted.federation.rounds)
         trained = train_centrally(wanted, pool(data), "+".join(sorted(data)), steps, lambda: bars.advance(task))
     statistics = "of the training cases"
-    save_model(folder, wanted, trained.network, trained.round, trained.adjustment_K, statistics, trained.temperature)
+    save_model(folder, wanted, trained.network, trained.round, trained.adjustment_K, statistics, temperature=trained.temperature)
     auroc = trained.validation[trained.round].macro_auroc
     shown = "unknown" if auroc is None else f"{auroc:.3f}"
     say(f"model of round {trained.round}, macro AUROC {shown} on its validation cases: {folder}")

@@ -16,7 +16,7 @@ from csasn.measures.counts import Floats
 from csasn.model.profiles import image_size
 from csasn.platform.configuration import Grown, validate
 from csasn.platform.storage import file_sha256, write_atomically
-from csasn.study import MALIGNANCY, SUBTYPE, Name, Sha256, Study
+from csasn.study import MALIGNANCY, SUBTYPE, Ancestor, Name, Sha256, Study
 
 DESCRIPTION, WEIGHTS, GRAPH, GRAPH_WEIGHTS = "model.json", "model.safetensors", "model.onnx", "model.onnx.data"
 FILES = {"safetensors": (WEIGHTS,), "onnx": (GRAPH, GRAPH_WEIGHTS)}
@@ -34,10 +34,10 @@ class ModelInfo(Grown):
 
     `files` are those beside it with their SHA-256; `weights_sha256` is of the model.safetensors that all of it was made from.
     `tasks` are the values that each task's logits stand for, in order. `statistics` says where those of normalisation layers come
-    from. `description_sha256` is over every other value.
+    from, `lineage` which runs its study went on from. `description_sha256` is over every other value.
     """
 
-    newer: ClassVar[Mapping[str, object]] = {"temperature": 1.0}
+    newer: ClassVar[Mapping[str, object]] = {"temperature": 1.0, "lineage": ()}
     format_version: Literal[2] = 2
     notice: str = NOTICE
     format: Literal["safetensors", "onnx"] = "safetensors"
@@ -54,12 +54,20 @@ class ModelInfo(Grown):
     adjustment: tuple[float, ...]
     temperature: float = 1.0
     statistics: str
+    lineage: tuple[Ancestor, ...] = ()
     study: Study
     description_sha256: str = ""
 
 
 def describe(
-    study: Study, weights_sha256: str, current_round: int, adjustment_K: Floats, statistics: str, temperature: float = 1.0
+    study: Study,
+    weights_sha256: str,
+    current_round: int,
+    adjustment_K: Floats,
+    statistics: str,
+    *,
+    temperature: float = 1.0,
+    lineage: tuple[Ancestor, ...] = (),
 ) -> ModelInfo:
     """The description of a model of `study` whose model.safetensors has that SHA-256."""
     return ModelInfo(
@@ -74,6 +82,7 @@ def describe(
         adjustment=tuple(float(value) for value in adjustment_K),
         temperature=temperature,
         statistics=statistics,
+        lineage=lineage,
         study=study,
     )
 

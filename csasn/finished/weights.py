@@ -26,7 +26,7 @@ from csasn.finished.description import (
 from csasn.measures.counts import Floats
 from csasn.model.network import Csasn, build_network
 from csasn.platform.storage import write_atomically
-from csasn.study import Study
+from csasn.study import Ancestor, Study
 
 __all__ = ["DESCRIPTION", "NOTICE", "WEIGHTS", "Classifier", "ModelInfo", "Prediction", "load_model", "predict_case", "save_model"]
 
@@ -53,10 +53,18 @@ class Prediction:
 
 
 def save_model(
-    folder: Path, study: Study, network: Csasn, current_round: int, adjustment_K: Floats, statistics: str, temperature: float = 1.0
+    folder: Path,
+    study: Study,
+    network: Csasn,
+    current_round: int,
+    adjustment_K: Floats,
+    statistics: str,
+    *,
+    temperature: float = 1.0,
+    lineage: tuple[Ancestor, ...] = (),
 ) -> None:
-    """Writes both files; `statistics` says where the normalisation statistics come from. The network's logits and their adjustment
-    are divided by the temperature already.
+    """Writes both files; `statistics` says where the normalisation statistics come from, `lineage` which runs it went on from. The
+    network's logits and their adjustment are divided by the temperature already.
 
     Raises:
         StorageError: they cannot be written.
@@ -65,7 +73,8 @@ def save_model(
     data = save(tensors)
     write_atomically(folder / WEIGHTS, data)
     sha256 = hashlib.sha256(data).hexdigest()
-    write_description(folder, describe(study, sha256, current_round, adjustment_K, statistics, temperature))
+    info = describe(study, sha256, current_round, adjustment_K, statistics, temperature=temperature, lineage=lineage)
+    write_description(folder, info)
 
 
 def load_model(path: Path) -> tuple[Csasn, ModelInfo]:

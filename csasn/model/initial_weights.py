@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from csasn.errors import ModelError
+from csasn.errors import ConfigurationError, ModelError
 from csasn.model.network import Csasn, build_network
 from csasn.model.package_tensors import READERS
 from csasn.model.packages import PACKAGES
@@ -23,7 +23,13 @@ def initial_network(study: Study) -> Csasn:
 
     Raises:
         ModelError: weights that are missing, of another architecture, or of another SHA-256 than the study says.
+        ConfigurationError: the study goes on from another's model.
     """
+    if study.continues:
+        raise ConfigurationError(
+            f"study {study.name} continues model {study.continues.model[:12]}, which a federation alone can",
+            "leave out continues, or --baselines",
+        )
     network = build_network(study)
     profile = profile_of(study.model)
     weights = study.model.initial_weights

@@ -52,18 +52,13 @@ PACKAGES: Mapping[str, WeightsPackage] = {"tf_efficientnet_lite0": LITE0, "vit_s
 def settle_weights(study: Study, begun: Study | None = None) -> Study:
     """`study` with initial weights for each branch of which it says nothing: those of `begun`, which a run goes on with; else of an
     installed package, with their SHA-256; else random. A survey trains nothing, and stays as it is."""
-    if study.survey:
+    if study.survey or study.continues:
         return study
     weights = begun.model.initial_weights if begun else _installed(study)
     said = study.model.initial_weights
     settled = {name: getattr(said if _is_said(said, name) else weights, name) for name in ("efficientnet", "vit")}
     model = study.model.model_copy(update={"initial_weights": InitialWeights(**settled)})
     return study.model_copy(update={"model": model})
-
-
-def says_all_weights(study: Study) -> bool:
-    """Whether the study itself says where each of its branches begins, so that nothing is left to settle."""
-    return study.survey or all(_is_said(study.model.initial_weights, name) for name in branch_networks(study.model))
 
 
 @dataclass(frozen=True)
@@ -80,6 +75,9 @@ def branch_starts(study: Study) -> dict[str, Start]:
     """Where each branch that is switched on begins, as the study says."""
     starts = {}
     for branch, network in branch_networks(study.model).items():
+        if study.continues:
+            starts[branch] = Start(network, "continued", None, study.continues.model)
+            continue
         weights: BranchWeights = getattr(study.model.initial_weights, branch)
         package = PACKAGES.get(network) if weights.source == "package" else None
         of = package.distribution if package else Path(weights.path).name if weights.path else None

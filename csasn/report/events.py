@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from csasn.report.types import Facts, OwnStatistics, Reasons, Result, SurveyTable
+from csasn.study import Ancestor
 
 
 def _readable(text: object) -> object:
@@ -43,6 +44,13 @@ class Hello(Told):
     histogram: tuple[int, ...]
     used: tuple[tuple[int, int], ...] | None = None
     left_out: tuple[tuple[int, int], ...] = ()
+
+
+class Continued(Told):
+    """The run begins with the model of another; that run and those before it, oldest first."""
+
+    event: Literal["continued"]
+    lineage: tuple[Ancestor, ...]
 
 
 class MembershipChanged(Told):
@@ -188,8 +196,8 @@ class Ended(Told):
 
 
 Event = Annotated[
-    Started | Hello | MembershipChanged | Reply | Waiting | Evaluated | EvaluationWithheld | TotalsChanged | RoundFinished
-    | Repeated | RoundUndone | LedgerMarked | Finish | Outcome | BaselineTrained | Failed | Ended,
+    Started | Continued | Hello | MembershipChanged | Reply | Waiting | Evaluated | EvaluationWithheld | TotalsChanged
+    | RoundFinished | Repeated | RoundUndone | LedgerMarked | Finish | Outcome | BaselineTrained | Failed | Ended,
     Field(discriminator="event"),
 ]  # fmt: skip
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -25,6 +25,7 @@ from csasn.platform.randomness import generator
 from csasn.report.elapsed import elapsed
 from csasn.report.events import (
     BaselineTrained,
+    Continued,
     Evaluated,
     EvaluationWithheld,
     Event,
@@ -167,6 +168,7 @@ def build_report(study: Study, membership: Membership, engine: Engine, events: S
         secure_aggregation=study.federation.secure_aggregation,
         coordinator_saw=seen_by_coordinator(study),
         sites={member.site: SiteWeight(weight=member.weight_units / 64) for member in membership.members},
+        lineage=began.lineage if (began := last(events, Continued)) else (),
         memberships=_memberships(events),
         training_cases=_training_cases(study, hello),
         data=_used_data(hello),

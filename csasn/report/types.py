@@ -7,6 +7,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from csasn.study import Ancestor
+
 Json = dict[str, JsonValue]
 Engine = Literal["local", "flower", "deployment"]
 Status = Literal["complete", "degraded", "incomplete", "stopped", "failed"]
@@ -212,6 +214,7 @@ class Report(Facts):
     secure_aggregation: bool
     coordinator_saw: str
     sites: dict[str, SiteWeight]
+    lineage: tuple[Ancestor, ...] = ()
     memberships: tuple[MembershipSpan, ...] = ()
     training_cases: dict[str, int | None] = Field(default_factory=dict)
     data: dict[str, Used] | None = None

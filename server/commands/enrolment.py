@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 FOLDER = Path("coordinator")
 Folder = Annotated[Path, option("--folder DIR", f"the coordinator's folder (default: {FOLDER}/)")]
 SiteArgument = Annotated[str, argument("SITE", "the site, such as centerB")]
+Continues = Annotated[
+    Path | None, option("--continue RUN", "begin with the model of the finished run in RUN, with its normalisation and ω")
+]
 Yes = Annotated[bool, option("--yes", "a run under way stands still until all have approved: do not ask")]
 PassphraseFile = Annotated[
     Path | None, option("--passphrase-file FILE", "take the passphrase from FILE's first line; else it is asked")
@@ -28,6 +31,7 @@ def init(
     study: Annotated[Path, argument("STUDY", "study.yaml")],
     address: Annotated[str, option("--address HOST:PORT", "where the sites reach this server")],
     name: Annotated[list[str] | None, option("--name NAME_OR_IP", "a further name of this server; may be repeated")] = None,
+    continues: Continues = None,
     folder: Folder = FOLDER,
     passphrase_file: PassphraseFile = None,
 ) -> None:
@@ -39,23 +43,32 @@ def init(
     example:
       server init study.yaml --address federation.example.org:9443
     """
-    begin_study(study, address, name or [], folder, passphrase_file)
+    begin_study(study, address, name or [], folder, passphrase_file, continues=continues)
 
 
 def begin_study(
-    study: Path, address: str, names: list[str], folder: Path, passphrase_file: Path | None, *, survey: bool = False
+    study: Path,
+    address: str,
+    names: list[str],
+    folder: Path,
+    passphrase_file: Path | None,
+    *,
+    survey: bool = False,
+    continues: Path | None = None,
 ) -> None:
     """Makes the coordinator's folder of a study, or of the survey before it."""
     from csasn.model.packages import random_warnings, settle_weights
     from csasn.study import read_study
     from csasn.trust.certificates import certificate_fingerprint, days_left
     from server.office.enrolment import AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, initialise
+    from server.run.continuation import continued, find_start
 
     wanted = read_study(study)  # before anything is asked
-    wanted = wanted.of_survey if survey else settle_weights(wanted)
-    if not survey:
+    wanted = wanted.of_survey if survey else settle_weights(continued(wanted, continues) if continues else wanted)
+    start = find_start(wanted, study, continues)
+    if not survey and start is None:
         _try_network(wanted)
-    initialise(folder, study, address, names, _passphrase(passphrase_file, twice=True), survey=survey)
+    initialise(folder, wanted, address, names, _passphrase(passphrase_file, twice=True), start)
     days = days_left((folder / SERVER_CERTIFICATE).read_bytes())
     say(*random_warnings(wanted))
     say(

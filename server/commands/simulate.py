@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from csasn.errors import ConfigurationError
 from csasn.platform.terminal import argument, console, option, say_json
-from server.commands.enrolment import begin_study
+from server.commands.enrolment import Continues, begin_study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +28,7 @@ def simulate(
             "pip install 'csasn-federated[flower]'; both give the same model to the bit",
         ),
     ] = "local",
+    continues: Continues = None,
     resume: Annotated[
         bool, option("--resume", "continue the unfinished run in RUN; with --baselines also add those that a finished one lacks")
     ] = False,
@@ -42,11 +43,12 @@ def simulate(
     example:
       csasn phantom --out demo
       server simulate demo/study.yaml --baselines
+      server simulate demo/study.yaml --continue runs/demo --out runs/more --set federation.rounds=5
     """
     from server.simulation.simulate import Simulation
 
     sites = sites or study.parent / "sites"
-    _show(Simulation(study, sites, out, tuple(changes or ()), baselines, resume=resume, anew=anew, engine=engine), json)
+    _show(Simulation(study, sites, out, tuple(changes or ()), baselines, resume, anew, continues, engine), json)
 
 
 def survey(

@@ -100,7 +100,7 @@ def _train(cell: Cell, workshop: Workshop, folder: Path, tell: Callable[[float],
     num_steps = steps * study.federation.rounds
     trained = train_centrally(study, chosen, name, steps, lambda: tell(next(done) / num_steps), workshop.device)
     statistics = "of the training cases"
-    save_model(folder, study, trained.network, trained.round, trained.adjustment_K, statistics, trained.temperature)
+    save_model(folder, study, trained.network, trained.round, trained.adjustment_K, statistics, temperature=trained.temperature)
 
 
 def _score(network: Csasn, info: ModelInfo, cell: Cell, workshop: Workshop) -> Predictions:

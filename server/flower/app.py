@@ -11,11 +11,11 @@ from flwr.serverapp import Grid, ServerApp
 from csasn import wire
 from csasn.errors import ProtocolError, QuorumError
 from csasn.federated.messages import Absence, Collect, Ready, Reason, Reply, Request
-from csasn.model.initial_weights import initial_network
 from csasn.model.network import build_network
 from csasn.privacy.contract import Contract
 from csasn.site import find_site
 from csasn.study import read_study
+from server.run.continuation import begin_with, find_start
 from server.run.execution import carry_out
 from server.run.outcome import write_outcome
 from server.run.preparation import begin, check_resumable
@@ -187,7 +187,7 @@ def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pa
     if study.survey:
         tell_outcome(directory, coordinator.survey())
         return
-    finished = coordinator.run(lambda: contract.state.read(initial_network(study)))
+    finished = coordinator.run(lambda: begin_with(directory))
     write_outcome(directory, contract, build_network(study), finished)
 
 
@@ -208,5 +208,10 @@ def _run_directory(config: Mapping[str, object]) -> Path:
         check_resumable(path, study)
     else:
         folder = Path(str(config[SITES]))
-        begin(path, study, {name: find_site(name, folder=folder) for name in study.federation.sites})
+        begin(
+            path,
+            study,
+            {name: find_site(name, folder=folder) for name in study.federation.sites},
+            find_start(study, Path(str(config[STUDY]))),
+        )
     return path

@@ -21,9 +21,17 @@ from pydantic import Field
 
 from csasn import __version__
 from csasn.errors import ConfigurationError, TrustError
-from csasn.model.packages import says_all_weights, settle_weights
 from csasn.platform.configuration import Configuration, read_yaml, validate, write_yaml
-from csasn.platform.storage import atomic_writer, new_folder, private_folder, reason_of, write_atomically, write_json, write_new
+from csasn.platform.storage import (
+    atomic_writer,
+    link_atomically,
+    new_folder,
+    private_folder,
+    reason_of,
+    write_atomically,
+    write_json,
+    write_new,
+)
 from csasn.site import Address, split_address
 from csasn.study import MIN_SECURE_SITES, Name, Sha256, Study, read_study
 from csasn.trust.certificates import (
@@ -37,6 +45,7 @@ from csasn.trust.encrypted_key import encrypt_key
 from csasn.trust.enrolment import AUTHORITY, KIT, STUDY, Enrolment, EnrolmentRequest, make_kit, read_request
 from csasn.trust.identity import read_private
 from csasn.trust.membership import Approval, Member, Membership, check_number, read_approval, share_weights, verify_approval
+from server.run.run_directory import START
 
 AUTHORITY_KEY, SERVER_KEY, SERVER_CERTIFICATE = "keys/ca.key", "keys/server.key", "keys/server.crt"
 AUTHORITY_CERTIFICATE = f"keys/{AUTHORITY}"
@@ -68,21 +77,14 @@ class Revocations(Configuration):
     keys: dict[str, Name]
 
 
-def initialise(
-    folder: Path, study_file: Path, address: str, names: Sequence[str], passphrase: str, *, survey: bool = False
-) -> None:
-    """Makes the folder of a study: its authority, whose key `passphrase` closes, and the server's key and certificate.
-    With `survey` it is that of the survey before the study. Where the study says nothing of a branch's initial weights, the
-    folder's study.yaml does: what is installed here, or random.
+def initialise(folder: Path, study: Study, address: str, names: Sequence[str], passphrase: str, start: Path | None = None) -> None:
+    """Makes the folder of a study, or a survey: its authority, whose key `passphrase` closes, and the server's key and certificate.
+    The study says where each branch begins (`settle_weights`); `start` is the file of a model that it continues.
 
     Raises:
-        ConfigurationError: study, address, a name or the passphrase cannot be used.
+        ConfigurationError: address, a name or the passphrase cannot be used.
         StorageError: the folder is there already, or cannot be written.
     """
-    study, content = read_study(study_file), study_file.read_bytes()
-    if survey or not says_all_weights(study):
-        study = study.of_survey if survey else settle_weights(study)
-        content = write_yaml(study).encode()
     facts: dict[str, object] = {"address": address, "names": list(names)}
     facts |= {"study_hash": study.study_hash, "software_version": __version__}
     settings = validate(Settings, facts, "server init")
@@ -95,7 +97,9 @@ def initialise(
         write_new(staged / SERVER_KEY, server_key, PRIVATE)
         write_new(staged / AUTHORITY_CERTIFICATE, authority_pem(authority))
         write_new(staged / SERVER_CERTIFICATE, certificate)
-        write_new(staged / STUDY, content)
+        write_new(staged / STUDY, write_yaml(study).encode())
+        if start is not None:
+            link_atomically(start, staged / START)
         _write_settings(staged, settings)
 
 

@@ -24,7 +24,7 @@ from server.flower.message_bounds import MESSAGES_HELD, message_bytes
 from server.office.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 from server.office.service_file import LOCK, SERVICE, Service, find_service
 from server.office.study_folder import StudyFolder
-from server.run.run_directory import RunDirectory, is_finished, report_name
+from server.run.run_directory import START, RunDirectory, is_finished, report_name
 
 TURN_S = 0.5
 # glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes. What is smaller,
@@ -225,7 +225,9 @@ def run(folder: Path, say: Say) -> Path:
 def _open_run(study_folder: StudyFolder, say: Say) -> RunDirectory:
     """The run of the study; a new one where there is none yet, once every site has approved."""
     if not (study_folder.run_path / "study.yaml").exists():
-        RunDirectory.create(study_folder.run_path, study_folder.study, _await_approvals(study_folder, say))
+        membership, start = _await_approvals(study_folder, say), study_folder.path / START
+        start_file = start if study_folder.study.continues else None
+        RunDirectory.create(study_folder.run_path, study_folder.study, membership, start=start_file)
     return RunDirectory(study_folder.run_path)
 
 

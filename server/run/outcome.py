@@ -10,6 +10,7 @@ from csasn.privacy.contract import Contract
 from csasn.report.card import model_card
 from csasn.report.report import build_report, final_metrics, own_statistics, run_status
 from csasn.report.types import Engine, Report, SurveyReport
+from server.run.continuation import leave_continuation, lineage_of
 from server.run.rounds import Finished
 from server.run.run_directory import REPORT, RunDirectory, read_events
 from server.run.survey import write_survey
@@ -24,22 +25,27 @@ STATISTICS = {
 def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, finished: Finished) -> None:
     """Writes the model as it was evaluated, and the event that ends the federation."""
     study = contract.study
-    contract.state.write(network, finished.model)
+    chosen = finished.chosen
+    contract.state.write(network, chosen.model)
+    leave_continuation(directory, chosen)
     weights, state_hash = _after_the_last_round(directory)
-    network.finish_subtype_logits(weights.offset_K, finished.temperature)
-    adjustment_K, statistics = weights.adjustment_K / finished.temperature, STATISTICS[study.federation.batchnorm]
-    save_model(directory.path, study, network, finished.round, adjustment_K, statistics, finished.temperature)
+    network.finish_subtype_logits(weights.offset_K, chosen.temperature)
+    adjustment_K, statistics = weights.adjustment_K / chosen.temperature, STATISTICS[study.federation.batchnorm]
+    save_model(
+        directory.path, study, network, chosen.round, adjustment_K, statistics,
+        temperature=chosen.temperature, lineage=lineage_of(directory),
+    )  # fmt: skip
     weights_sha256 = str(json.loads((directory.path / DESCRIPTION).read_text(encoding="utf-8"))["weights_sha256"])
-    counts, chosen = finished.counts, finished.round
+    counts = finished.counts
     directory.event(
         "outcome",
-        final=None if counts is None else final_metrics(study, counts, chosen),
-        own_statistics=None if counts is None else own_statistics(study, counts, chosen),
+        final=None if counts is None else final_metrics(study, counts, chosen.round),
+        own_statistics=None if counts is None else own_statistics(study, counts, chosen.round),
         state_hash=state_hash,
-        round=chosen,
+        round=chosen.round,
         weights_sha256=weights_sha256,
         adjustment=adjustment_K.tolist(),
-        temperature=finished.temperature,
+        temperature=chosen.temperature,
     )
 
 

@@ -15,10 +15,10 @@ from csasn.trust.membership import Member, Membership, share_weights
 from server.run.run_directory import RunDirectory, is_finished
 
 
-def begin(path: Path, study: Study, sites: Mapping[str, Site]) -> None:
+def begin(path: Path, study: Study, sites: Mapping[str, Site], start: Path | None = None) -> None:
     """Writes a new run directory; each site gets an identity in its folder, and weighs by its share of the training cases, in a
     survey as much as any other. Where the study says nothing of a branch's initial weights, the run's own study.yaml does: what is
-    installed here, or random.
+    installed here, or random. `start` is the file of a model that the study continues.
 
     Raises:
         RunError: something is there already.
@@ -29,7 +29,7 @@ def begin(path: Path, study: Study, sites: Mapping[str, Site]) -> None:
     units = share_weights(num_cases)
     keys = {name: Ed25519PrivateKey.generate() for name in study.federation.sites}
     members = tuple(Member(site=name, weight_units=units[name], identity=public_hex(key)) for name, key in keys.items())
-    RunDirectory.create(path, study, Membership(study_hash=study.study_hash, members=members), keys)
+    RunDirectory.create(path, study, Membership(study_hash=study.study_hash, members=members), keys, start)
 
 
 def check_resumable(path: Path, study: Study, *, lacks_baselines: bool = False) -> None:

@@ -27,7 +27,7 @@ from csasn.federated.messages import (
     Validate,
     Weighting,
 )
-from csasn.federated.quantise import Floats32, first_ranges, next_ranges, step_sizes
+from csasn.federated.quantise import first_ranges, next_ranges, step_sizes
 from csasn.federated.server_rules.rule import StepForm, server_rule
 from csasn.federated.weighting import class_sums, class_weights
 from csasn.measures.blocks import Integers
@@ -35,23 +35,23 @@ from csasn.measures.counts import FIXED_POINT, describe_metrics, metrics_from_co
 from csasn.measures.temperature import temperature_of
 from csasn.platform.randomness import fast_generator
 from csasn.privacy.contract import LEFT_OUT, USED, WITHDRAWN, Contract
+from server.run.continuation import Beginning
 from server.run.exchange import Exchange, SiteChannel
 from server.run.masked_sums import sums_of
 from server.run.run_directory import BEFORE, BEST, RunDirectory, RunState
 from server.run.sums import Sums
 
 MEND = "mend what the sites say, then resume"
-Initial = Callable[[], Floats32]
+Initial = Callable[[], Beginning]
 OF_ALL = (Kind.HELLO, Kind.SURVEY)  # asked of the whole membership, or of nobody
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The outcome of a run: the chosen model, its round and temperature, and what was counted of it, None where it is withheld."""
+    """The outcome of a run: the state whose model was chosen, with the class sums of all rounds, and what was counted of that model,
+    None where it is withheld."""
 
-    round: int
-    model: Floats32
-    temperature: float
+    chosen: RunState
     counts: dict[str, Integers] | None
 
 
@@ -66,7 +66,7 @@ class StudyRun:
         self.sums: Sums = sums_of(contract, self.sites)
 
     def run(self, initial: Initial) -> Finished:
-        """Runs or resumes the study; `initial` gives the model to begin with, where the run is not begun yet.
+        """Runs or resumes the study; `initial` gives what to begin with, where the run is not begun yet.
 
         Raises:
             QuorumError: sites refuse, or too few answered again and again.
@@ -93,12 +93,13 @@ class StudyRun:
         self.directory.event("survey-started", round=0, attempt=header.attempt)
         return self._counts(Kind.SURVEY, self._ask_all(Survey(header)))
 
-    def hello(self, initial: Floats32) -> RunState:
-        """What a run begins with: the initial model, and the cases of all."""
-        ranges = first_ranges(self.contract.state.shared, initial)
-        membership_hash = self.contract.membership.membership_hash
-        state_hash = self.contract.state.hash(initial)
-        state = RunState(0, initial, state_hash, ranges, self._count_cases(0), membership_hash=membership_hash)
+    def hello(self, initial: Beginning) -> RunState:
+        """The state before the first round: what a run begins with, and the cases of all."""
+        layout, membership_hash = self.contract.state, self.contract.membership.membership_hash
+        state = RunState(
+            0, initial.model, layout.hash(initial.model), first_ranges(layout.shared, initial.model), self._count_cases(0),
+            history=initial.history, memory=initial.memory, membership_hash=membership_hash,
+        )  # fmt: skip
         self.directory.save(state)
         return state
 
@@ -169,13 +170,12 @@ class StudyRun:
         assert best is None or best.membership_hash == state.membership_hash
         chosen = state
         if best:
-            chosen = replace(state, model=best.model, model_hash=best.model_hash, round=best.round)
-            chosen = replace(chosen, temperature=state.best_temperature)
+            chosen = replace(best, histogram_K=state.histogram_K, history=state.history, temperature=state.best_temperature)
         replies = self._ask_all(Finish(*self._about(Kind.FINISH, chosen, 1), chosen.temperature))
         counts = None if replies.counts is None else self._counts(Kind.FINISH, replies)
         withdrawn = None if counts is None else int(counts.pop(WITHDRAWN[0])[0])
         self.directory.event("finish", round=chosen.round, absent=_reasons(replies), withdrawn=withdrawn)
-        return Finished(chosen.round, chosen.model, chosen.temperature, counts)
+        return Finished(chosen, counts)
 
     def _step(self, state: RunState, replies: Replies, question: Train) -> RunState:
         """The state after a round: what the rule of the server makes of the sum of the updates that arrived."""

@@ -36,7 +36,8 @@ LATEST, BEST, BEFORE = (f"checkpoints/{name}.safetensors" for name in ("latest",
 ATTEMPT = "checkpoints/attempt.json"
 MEMORY = "memory."  # before the names of arrays of a checkpoint
 MEMBERSHIP, RUN, REPORT, SURVEY = "membership.json", "run.json", "report.json", "survey.json"
-BEGINNING = {"checkpoints", "sites", MEMBERSHIP, RUN}
+START = "start.safetensors"  # of a study that continues another's model
+BEGINNING = {"checkpoints", "sites", MEMBERSHIP, RUN, START}
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,15 @@ class RunDirectory:
         self.run_id = str(json.loads((path / RUN).read_text())["id"])  # a site tells runs apart by it, also those of one name
 
     @staticmethod
-    def create(path: Path, study: Study, membership: Membership, identities: Mapping[str, Ed25519PrivateKey] | None = None) -> None:
+    def create(
+        path: Path,
+        study: Study,
+        membership: Membership,
+        identities: Mapping[str, Ed25519PrivateKey] | None = None,
+        start: Path | None = None,
+    ) -> None:
         """Writes what a run begins with, the study last: what a killed attempt at this left is written anew. `identities` are those
-        of simulated sites, each for its own folder.
+        of simulated sites, each for its own folder; `start` is the file of a model that the study continues.
 
         Raises:
             RunError: something else is there already.
@@ -117,6 +124,8 @@ class RunDirectory:
         (path / "sites").mkdir()
         for site, key in (identities or {}).items():
             write_identity(path / "sites" / site / KEYS_FOLDER, key)
+        if start is not None:
+            link_atomically(start, path / START)
         write_json(path / MEMBERSHIP, membership.model_dump(mode="json"))
         write_json(path / RUN, {"id": f"{path.name[:40]}-{secrets.token_hex(6)}"})
         write_atomically(path / "study.yaml", write_yaml(study).encode())

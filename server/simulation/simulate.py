@@ -18,6 +18,7 @@ from csasn.site import Site, find_site
 from csasn.study import Study, read_study
 from server.flower.app import RUN_DIRECTORY, SITES, Pause, ask_places, coordinate
 from server.flower.runtime import LocalGrid, require_ray, run_on_ray
+from server.run.continuation import continued, find_start
 from server.run.execution import carry_out
 from server.run.preparation import begin, check_resumable
 from server.run.run_directory import REPORT, RunDirectory, describe, is_finished, read_events, set_aside
@@ -39,6 +40,7 @@ class Simulation:
     baselines: bool = False
     resume: bool = False
     anew: bool = False
+    continues: Path | None = None
     engine: Literal["local", "flower"] = "local"
 
 
@@ -53,8 +55,11 @@ def simulate(simulation: Simulation, progress: Progress) -> tuple[Report | Surve
         require_ray()
     keep_freed_memory()
     study = read_study(simulation.study_file, simulation.changes)
-    if study.survey and simulation.baselines:
-        raise ConfigurationError("baselines of a survey, which trains nothing", "leave out --baselines")
+    if simulation.continues:
+        study = continued(study, simulation.continues)
+    if (study.survey or study.continues) and simulation.baselines:
+        what = "a survey, which trains nothing" if study.survey else "a study that continues a model, which they would not"
+        raise ConfigurationError(f"baselines of {what}", "leave out --baselines")
     path = simulation.out or Path("runs") / study.name
     sites = {name: find_site(name, folder=simulation.sites_folder) for name in study.federation.sites}
     _prepare(simulation, study, sites, path, progress)
@@ -84,7 +89,7 @@ def _prepare(simulation: Simulation, study: Study, sites: Mapping[str, Site], pa
         wanting = simulation.baselines and _missing_baselines(study, read_events(path))
         check_resumable(path, study, lacks_baselines=bool(wanting))
     else:
-        begin(path, study, sites)
+        begin(path, study, sites, find_start(study, simulation.study_file, simulation.continues))
 
 
 def _engine_of(simulation: Simulation, path: Path) -> Engine:
@@ -153,6 +158,7 @@ def _missing_baselines(study: Study, events: Sequence[Event]) -> list[Baseline]:
 def _resume_command(simulation: Simulation, path: Path) -> str:
     arguments = [f"{simulation.study_file} --sites {simulation.sites_folder} --out {path}"]
     arguments += [f"--set {change}" for change in simulation.changes]
+    arguments += [f"--continue {simulation.continues}"] if simulation.continues else []
     arguments += ["--baselines"] if simulation.baselines else []
     arguments += [f"--engine {simulation.engine}"] if simulation.engine != "local" else []
     return f"server simulate {' '.join(arguments)} --resume"

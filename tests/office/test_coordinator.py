@@ -36,7 +36,7 @@ def folder(federate, tmp_path):
     federation = federate("run")
     write_outcome(federation.directory, federation.contract, federation.network, federation.run())
     federation.directory.event("run-finished")
-    initialise(tmp_path / "coordinator", tmp_path / "hospitals-run/study.yaml", "127.0.0.1:1", (), "a long enough passphrase")
+    initialise(tmp_path / "coordinator", federation.study, "127.0.0.1:1", (), "a long enough passphrase")
     shutil.copytree(federation.path, tmp_path / "coordinator/runs/small")
     return tmp_path / "coordinator"
 

@@ -29,8 +29,8 @@ from server.run.outcome import write_outcome
 KEYS = {
     "schema_version", "study_hash", "code_version", "engine", "seed", "profile", "secure_aggregation", "coordinator_saw",
     "sites", "rounds", "final", "baselines", "status", "notice", "study", "membership_hash", "classes", "training_cases",
-    "totals", "absent_at_finish", "state_hash", "adjustment", "temperature", "about", "data", "withdrawn", "initial_weights",
-    "own_statistics", "malignant", "elapsed",
+    "totals", "absent_at_finish", "state_hash", "weights_sha256", "adjustment", "temperature", "about", "data", "withdrawn",
+    "initial_weights", "memberships", "lineage", "own_statistics", "malignant", "elapsed",
 }  # fmt: skip
 ROUND = {
     "round", "attempts", "participants", "absent", "class_weights", "loss", "macro_auroc", "balanced_accuracy", "recall",
@@ -151,7 +151,7 @@ def test_the_finished_model_is_the_chosen_one_with_the_class_weights_in_its_bias
     write_outcome(federation.directory, federation.contract, federation.network, chosen)
     network, info = load_model(federation.path)
     saved = network.state_dict()[bias].numpy().copy()
-    federation.contract.state.write(network, chosen.model)
+    federation.contract.state.write(network, chosen.chosen.model)
     np.testing.assert_allclose(saved, network.state_dict()[bias].numpy() - info.adjustment, atol=1e-6)
     assert np.abs(info.adjustment).min() > 0.1
 

@@ -29,5 +29,5 @@ def test_a_run_killed_at_the_last_step_or_behind_it_is_resumed_to_the_mean_of_th
     resumed.run()
     assert resumed.state_hash() == undisturbed.state_hash() != plain.state_hash()
     assert [event["round"] for event in undisturbed.events("evaluated")] == [0, 1, 2]
-    assert finished.round == 2
-    assert undisturbed.contract.state.hash(finished.model) == undisturbed.state_hash()  # what was evaluated last
+    assert finished.chosen.round == 2
+    assert undisturbed.contract.state.hash(finished.chosen.model) == undisturbed.state_hash()  # what was evaluated last

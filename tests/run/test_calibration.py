@@ -43,25 +43,25 @@ def both(tmp_path_factory, write_small_hospitals, local_federation):
 def test_the_temperature_is_that_of_the_pooled_validation_cases_of_the_chosen_model(both):
     federation, finished = both[0]
     study, network = federation.study, federation.network
-    federation.contract.state.write(network, finished.model)
+    federation.contract.state.write(network, finished.chosen.model)
     sums = np.zeros(len(TEMPERATURES))
     for site in federation.sites.values():
         data = load_site_data(study, site, image_size(study.model))
         for logits_K, label in zip(*labelled_logits(network, data, VALIDATION, study), strict=True):
             sums += [round(-log_softmax(logits_K / temperature)[label] * FIXED_POINT) for temperature in TEMPERATURES]
-    assert finished.temperature == pytest.approx(temperature_of({"calibration": sums.astype(np.int64)}), rel=1e-6)
-    assert finished.temperature != 1
+    assert finished.chosen.temperature == pytest.approx(temperature_of({"calibration": sums.astype(np.int64)}), rel=1e-6)
+    assert finished.chosen.temperature != 1
 
 
 def test_what_was_counted_is_what_the_released_files_give(both):
     federation, finished = both[0]
     network, info = load_model(federation.path)
-    assert info.temperature == finished.temperature
-    assert f'"temperature": {finished.temperature}' in (federation.path / DESCRIPTION).read_text()
+    assert info.temperature == finished.chosen.temperature
+    assert f'"temperature": {finished.chosen.temperature}' in (federation.path / DESCRIPTION).read_text()
     for name, block in evaluate_sites(network, info, federation.sites, "test").items():
         np.testing.assert_array_equal(block, finished.counts[name])
     (outcome,) = federation.events("outcome")
-    assert outcome["temperature"] == finished.temperature
+    assert outcome["temperature"] == finished.chosen.temperature
     assert outcome["adjustment"] == list(info.adjustment)
 
 
@@ -70,10 +70,10 @@ def test_no_decision_moves_and_every_probability_is_scaled(both):
     assert calibrated.state_hash() == plain.state_hash()
     np.testing.assert_array_equal(finished.counts["confusion"], finished_plain.counts["confusion"])
     assert finished.counts["loss"] != finished_plain.counts["loss"]
-    assert finished_plain.temperature == 1
+    assert finished_plain.chosen.temperature == 1
     (network, info), (plain_network, plain_info) = load_model(calibrated.path), load_model(plain.path)
     images = np.random.default_rng(0).integers(0, 255, (5, info.image_size, info.image_size)).astype(np.uint8)
-    expected = (plain_network.subtype_logits(images) + np.array(plain_info.adjustment)) / finished.temperature
+    expected = (plain_network.subtype_logits(images) + np.array(plain_info.adjustment)) / finished.chosen.temperature
     found = network.subtype_logits(images) + np.array(info.adjustment)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert '"temperature"' not in (plain.path / DESCRIPTION).read_text()
@@ -96,7 +96,7 @@ def test_killed_before_the_end_the_same_files_come_of_it(federate, both):
         disturbed.run()
     resumed = federate("disturbed")
     finished = run_to_the_end(resumed)
-    assert finished.temperature == both[0][1].temperature
+    assert finished.chosen.temperature == both[0][1].chosen.temperature
     for name in (WEIGHTS, DESCRIPTION):
         assert (resumed.path / name).read_bytes() == (both[0][0].path / name).read_bytes()
 

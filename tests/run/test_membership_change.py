@@ -108,7 +108,7 @@ def test_killed_anywhere_after_the_change_it_ends_with_the_same_bits(changed, lo
 def test_a_site_can_leave_before_the_first_round_and_after_the_last(changed, at):
     run = changed(at, THREE)
     finished = run.run()
-    assert finished.round == ROUNDS
+    assert finished.chosen.round == ROUNDS
     assert {site for site, request in run.requests if request.kind is Kind.FINISH} == set(THREE)
 
 

@@ -189,7 +189,7 @@ def test_an_update_that_is_not_finite_is_a_count_of_its_site_and_its_log_says_so
         vector[7] = np.nan
         return vector
 
-    federation.coordinator.hello(federation.contract.state.read(federation.network))
+    federation.coordinator.hello(federation.beginning())
     monkeypatch.setattr(type(federation.contract.state), "read", poisoned)
     with pytest.raises(TrainingError, match=r"^3 sites could not train; each site's own log says which"):
         federation.run()
@@ -291,10 +291,10 @@ def test_a_refusal_stops_at_once_and_every_other_reason_is_tried_again(federate,
     federation = federate("run", tamper=tamper)
     if stops:
         with pytest.raises(QuorumError, match=f"^hello: 2 sites answered, nothing was summed; centerB: {reason.value}$"):
-            federation.coordinator.hello(federation.contract.state.read(federation.network))
+            federation.coordinator.hello(federation.beginning())
         assert len(said) == 1
     else:
-        federation.coordinator.hello(federation.contract.state.read(federation.network))
+        federation.coordinator.hello(federation.beginning())
         assert len(said) == 3
     federation.directory.close()
 

@@ -73,7 +73,7 @@ def test_initial_weights_are_asked_for_where_no_checkpoint_is_and_never_again(fe
 
     def initial():
         begun.append(1)
-        return federation.contract.state.read(federation.network)
+        return federation.beginning()
 
     with pytest.raises(KilledError):
         federation.coordinator.run(initial)
@@ -199,15 +199,15 @@ def test_the_whole_model_travels_once_and_steps_after_that(federate):
 def test_the_last_model_is_finished_where_the_study_says_last(federate):
     federation = federate("run", model_selection="last")
     finished = federation.run()
-    assert finished.round == 2
-    assert finished.model.tobytes() == federation.directory.load().model.tobytes()
+    assert finished.chosen.round == 2
+    assert finished.chosen.model.tobytes() == federation.directory.load().model.tobytes()
 
 
 def test_the_best_model_on_validation_cases_is_finished_where_the_study_says_best(federate):
     federation = federate("run", federation={"rounds": 4})
     finished = federation.run()
     scores = {event["round"]: event["macro_auroc"] for event in federation.events("evaluated") if event["round"] > 0}
-    assert scores[finished.round] == max(scores.values())
+    assert scores[finished.chosen.round] == max(scores.values())
 
 
 def test_answers_are_exactly_update_and_counts_with_what_seals_them():

@@ -116,7 +116,7 @@ def test_a_personal_model_is_kept_for_its_owner_and_nothing_that_leaves_a_site_c
     for path in paths.values():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         arrays, facts = load_arrays(path)
-        assert (facts["study_hash"], facts["round"]) == (federation.study.study_hash, finished.round)
+        assert (facts["study_hash"], facts["round"]) == (federation.study.study_hash, finished.chosen.round)
         heads.append(arrays["heads.heads.subtype.weight"])
     assert not np.array_equal(heads[0], heads[1])
 
@@ -212,7 +212,7 @@ def test_the_site_s_report_sets_the_personal_model_beside_the_finished_one(kept)
     page = render_site_report(report)
     assert "The personal model of this site" in page
     assert ("trained beside the federated one" in page) == (federation.study.federation.personal == "ditto")
-    assert find_personal(site, federation.study, finished.round + 1) is None
+    assert find_personal(site, federation.study, finished.chosen.round + 1) is None
 
 
 def test_a_study_without_personal_models_is_what_it_was():
