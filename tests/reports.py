@@ -39,7 +39,8 @@ def counted(num_cases=400, separation=1.5, seed=1):
 
 def finished_round(number, absent=None):
     """The event of a round; `absent` {site: reason}."""
-    facts = {"attempts": 1, "participants": [], "clipped_share": None, "seconds": 1.5, "bytes_up": 10, "bytes_down": 300}
+    participants = [site for site in STUDY.federation.sites if site not in (absent or {})]
+    facts = {"attempts": 1, "participants": participants, "clipped_share": None, "seconds": 1.5, "bytes_up": 10, "bytes_down": 300}
     return {"event": "round-finished", "round": number, "absent": absent or {}, **facts}
 
 

@@ -75,7 +75,7 @@ def _attendance(report: Report, site: str) -> str:
     for row in report.rounds:
         if site in row.absent:
             missed.setdefault(row.absent[site], []).append(f"round {row.round}")
-    present = len(report.rounds) - sum(map(len, missed.values()))
+    present = sum(site in row.participants for row in report.rounds)
     if reason := (report.absent_at_finish or {}).get(site):
         missed.setdefault(reason, []).append("the end")
     reasons = "".join(f"; absent in {', '.join(when)}: {reason}" for reason, when in missed.items())

@@ -229,3 +229,16 @@ def test_rates_are_shown_to_three_places_and_intervals_to_two():
     assert show_rate(0.7144) == ".714"
     assert show_rate(1.0, [0.9449, 1.0]) == "1.000 (.94-1.0)"
     assert show_rate(0.0, [0.0, 0.5]) == ".000 (.00-.50)"
+
+
+def test_who_took_part_together_and_what_a_study_went_on_from_are_told():
+    """A site that joined was not absent before; one that left is named."""
+    first, second = HELLO | {"sites": ["centerA", "centerZ"], "membership_hash": "1"}, HELLO | {"sites": ["centerA", "centerB"]}
+    one, two = finished_round(1) | {"participants": ["centerA", "centerZ"]}, finished_round(2)
+    ancestor = {"study": "small", "rounds": 7} | dict.fromkeys(("study_hash", "membership_hash", "state_hash"), "a" * 64)
+    began = {"event": "continued", "lineage": [ancestor]}
+    report = report_of(began, first, one, second | {"membership_hash": "2", "round": 1}, two, *ending())
+    rows = rows_of(report, "Participation")
+    assert (rows["site centerA"], rows["site centerB"]) == ("2 of 2 rounds", "1 of 2 rounds")
+    assert (rows["from round 1"], rows["from round 2"]) == ("centerA, centerZ", "centerA, centerB")
+    assert rows["goes on from"] == "study small (aaaaaaaaaaaa), its model of round 7"
