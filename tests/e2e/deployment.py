@@ -51,13 +51,16 @@ class Deployment:
 
     # enrolment
 
-    def enrol(self, address: str, listen: str = "127.0.0.1", names: Sequence[str] = (), begin: str = "init") -> None:
+    def enrol(
+        self, address: str, listen: str = "127.0.0.1", names: Sequence[str] = (), begin: str = "init", continues: Path | None = None
+    ) -> None:
         """A study, or with `begin` survey the one before it, from nothing to a membership that every site has signed, by files
         alone: no process is needed for it."""
         (self.folder / "listen").write_text(listen)
         (self.folder / "passphrase").write_text(PASSPHRASE)
         more = [word for name in names for word in ("--name", name)]
         given = ("--address", address, "--passphrase-file", "passphrase", "--folder", "coordinator", *more)
+        given = (*given, "--continue", str(continues)) if continues else given
         self.run("server", begin, "study.yaml", *given)
         with ThreadPoolExecutor(2) as pool:
             fingerprints = dict(zip(self.sites, pool.map(self._request, self.sites), strict=True))
@@ -274,13 +277,13 @@ class Deployment:
         return "\n".join([*texts, f"== events\n{events}"])
 
 
-def simulate(folder: Path) -> dict[str, object]:
+def simulate(folder: Path, *more: object, out: str = "local") -> dict[str, object]:
     """The report of the local engine on the same study and hospitals, with the hash of the state after each round."""
     environment = os.environ | QUIET
-    words = [BIN / "server", "simulate", folder / "study.yaml", "--out", folder / "local"]
+    words = [BIN / "server", "simulate", folder / "study.yaml", "--out", folder / out, *map(str, more)]
     subprocess.run(words, cwd=folder, env=environment, stdin=-3, stdout=-3, check=True, timeout=300)
-    report = json.loads((folder / "local/report.json").read_text())
-    rounds = [event for event in read_lines(folder / "local") if event["event"] == "round-finished"]
+    report = json.loads((folder / out / "report.json").read_text())
+    rounds = [event for event in read_lines(folder / out) if event["event"] == "round-finished"]
     return report | {"hashes": {event["round"]: event["state_hash"] for event in rounds}}
 
 

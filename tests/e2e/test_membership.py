@@ -5,7 +5,7 @@ import json
 import pytest
 
 from csasn.platform.supervision import free_port
-from e2e.deployment import COORDINATOR, Deployment
+from e2e.deployment import COORDINATOR, Deployment, simulate
 
 FOUR, JOINS, LEAVES = ("centerA", "centerB", "centerC", "centerD"), "centerE", "centerB"
 FIVE = (*FOUR, JOINS)
@@ -62,6 +62,23 @@ def test_a_key_is_renewed_a_hospital_joins_and_one_leaves_and_the_run_goes_on(de
     for site in AFTER:
         assert deployment.exit_code(site) == 0, deployment.describe()
     assert f"run goes on with membership {deployment.membership_hash()[:12]}" in deployment.run_log()
+
+
+def test_a_study_goes_on_from_a_finished_model_with_the_bits_of_the_local_engine(tmp_path, write_small_hospitals):
+    folder = tmp_path / "study"
+    write_small_hospitals(folder, FOUR[:3], federation={"secure_aggregation": True, "rounds": 5, "answer_deadline_s": 240.0})
+    parent = simulate(folder)
+    expected = simulate(folder, "--continue", folder / "local", out="more")
+    deployment = Deployment(folder)
+    deployment.enrol(f"127.0.0.1:{free_port()}", continues=folder / "local")
+    try:
+        deployment.start_all()
+        report = deployment.report()
+    finally:
+        deployment.close()
+    assert report["state_hash"] == expected["state_hash"] != parent["state_hash"]
+    assert [each["study_hash"] for each in report["lineage"]] == [parent["study_hash"]]
+    assert {each["source"] for each in report["initial_weights"].values()} == {"continued"}
 
 
 def _renew_node_key(deployment, site):
