@@ -1,13 +1,16 @@
 """How a site trains: its optimiser, changes of its images, and of its loss. csasn/SPEC.md, "Recipe", holds the equations."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from csasn.platform.configuration import Grown
+from csasn.platform.configuration import Configuration, Grown
+from csasn.platform.registry import CLASS_WEIGHTINGS, check_name
 
 Positive = Annotated[float, Field(gt=0)]
+ClassWeightingName = Annotated[str, AfterValidator(partial(check_name, CLASS_WEIGHTINGS))]
 Strength = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -88,3 +91,22 @@ class Loss(Grown):
     focal_gamma: Annotated[float, Field(ge=0, le=5)] = 0.0
     ldam_margin: Annotated[float, Field(ge=0, le=10)] = 0.0
     mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+
+class Split(Configuration):
+    """Shares of the patients of each class where the manifest names no split; the rest trains."""
+
+    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    test: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+
+
+class ClassWeighting(Configuration):
+    """The global class weighting: csasn/SPEC.md, "Class weighting".
+
+    On the decision it moves logits after training and leaves training alone; on the loss it weights images and moves logits there.
+    """
+
+    mode: ClassWeightingName = "dynamic"
+    acts_on: Literal["decision", "loss"] = "decision"
+    tau: Annotated[float, Field(ge=0, le=2)] = 0.5
+    beta: Annotated[float, Field(ge=0, lt=1)] = 0.999

@@ -19,8 +19,8 @@ from pydantic import (
 
 from csasn.platform.configuration import Configuration, Grown, pattern, read_yaml, set_keys, validate
 from csasn.platform.labels import check_label, require_distinct
-from csasn.platform.registry import CLASS_WEIGHTINGS, LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_branch, check_name, load
-from csasn.recipe import Augmentation, Loss, Optimiser
+from csasn.platform.registry import LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_branch, check_name, load
+from csasn.recipe import Augmentation, ClassWeighting, Loss, Optimiser, Split
 
 Name = Annotated[
     str, pattern(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "1 to 63 plain letters, digits, - and _, with a letter or digit first")
@@ -41,7 +41,6 @@ Sha256 = Annotated[str, pattern(r"^[0-9a-f]{64}$", "64 digits of 0-9 and a-f")]
 # names that packages can add to
 ServerRuleName = Annotated[str, AfterValidator(partial(check_name, SERVER_RULES))]
 LocalObjectiveName = Annotated[str, AfterValidator(partial(check_name, LOCAL_OBJECTIVES))]
-ClassWeightingName = Annotated[str, AfterValidator(partial(check_name, CLASS_WEIGHTINGS))]
 NetworkName = Annotated[str, AfterValidator(partial(check_name, NETWORKS))]
 Branch = Annotated[bool | str, PlainValidator(check_branch)]
 OPTIONS = {"server_options": (SERVER_RULES, "server_rule"), "local_options": (LOCAL_OBJECTIVES, "local_objective")}
@@ -211,18 +210,6 @@ class Federation(Grown):
             raise ValueError("on_loss reveal shows counts of fewer than all sites, which secure_aggregation: true makes impossible")
 
 
-class ClassWeighting(Configuration):
-    """The global class weighting: csasn/SPEC.md, "Class weighting".
-
-    On the decision it moves logits after training and leaves training alone; on the loss it weights images and moves logits there.
-    """
-
-    mode: ClassWeightingName = "dynamic"
-    acts_on: Literal["decision", "loss"] = "decision"
-    tau: Annotated[float, Field(ge=0, le=2)] = 0.5
-    beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
-
-
 class Continues(Configuration):
     """The finished model that a study begins with: SHA-256 of its run's continuation.safetensors, which lies at the coordinator
     alone. Network, normalisation statistics, the memory of the server's rule, and ω go on."""
@@ -238,13 +225,6 @@ class Ancestor(Configuration):
     membership_hash: Sha256
     state_hash: Sha256
     rounds: int
-
-
-class Split(Configuration):
-    """Shares of the patients of each class where the manifest names no split; the rest trains."""
-
-    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    test: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
 
 
 class About(Configuration):

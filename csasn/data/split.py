@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from csasn.platform.randomness import derive_seed
-from csasn.study import Split
+from csasn.recipe import Split
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from csasn.errors import ProtocolError
 from csasn.measures.blocks import Integers
 from csasn.platform.registry import CLASS_WEIGHTINGS, load
-from csasn.study import ClassWeighting
+from csasn.recipe import ClassWeighting
 
 Floats = NDArray[np.float64]
 

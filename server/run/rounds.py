@@ -48,8 +48,8 @@ OF_ALL = (Kind.HELLO, Kind.SURVEY)  # asked of the whole membership, or of nobod
 
 @dataclass(frozen=True)
 class Finished:
-    """The outcome of a run: the state whose model was chosen, with the class sums of all rounds, and what was counted of that model,
-    None where it is withheld."""
+    """The outcome of a run: the state whose model was chosen, with the class sums of all rounds, and what was counted of its test
+    cases, None where that is withheld."""
 
     chosen: RunState
     counts: dict[str, Integers] | None

@@ -20,8 +20,9 @@ from csasn.errors import ConfigurationError, DataError
 from csasn.learning.central import pool
 from csasn.learning.training import epoch_batches, num_epoch_images, num_epoch_steps
 from csasn.platform.configuration import validate
+from csasn.recipe import Split
 from csasn.site import Policy, Site
-from csasn.study import Federation, Split, Study
+from csasn.study import Federation, Study
 from training_scene import study, synthetic
 
 CLASSES = ("benign", "PTC", "FTC")

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from csasn.data.split import split_cases, split_sizes
-from csasn.study import Split
+from csasn.recipe import Split
 
 SHARES = st.builds(Split, validation=st.floats(0.01, 0.49), test=st.floats(0.01, 0.49))
 CLASSES = st.dictionaries(st.text(min_size=1, max_size=8), st.integers(-1, 3), max_size=60)

@@ -19,7 +19,7 @@ import csasn.errors
 from csasn.federated import weighting
 from csasn.federated.class_weightings import balanced, dynamic
 from csasn.platform.configuration import validate
-from csasn.study import ClassWeighting
+from csasn.recipe import ClassWeighting
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 SCRIPT = VECTORS / "make_weighting.py"

@@ -7,7 +7,7 @@ import numpy as np
 from csasn.errors import ProtocolError
 from csasn.federated.weighting import Floats, WeightingRule, normalise
 from csasn.measures.blocks import Integers
-from csasn.study import ClassWeighting
+from csasn.recipe import ClassWeighting
 
 F1_STRENGTH = 10.0  # a: counts of prior belief that shrink F1 towards the mean
 MIN_VALIDATION_CASES = 5  # over all sites; a rarer class keeps the target 1

@@ -6,7 +6,7 @@ import numpy as np
 
 from csasn.federated.weighting import Floats, WeightingRule
 from csasn.measures.blocks import Integers
-from csasn.study import ClassWeighting
+from csasn.recipe import ClassWeighting
 
 
 def equal_weights(_: ClassWeighting, __: Integers, prior_K: Floats, ___: Sequence[Integers]) -> Floats:
