@@ -73,10 +73,18 @@ class RunError(CsasnError):
     exit_code = 10
 
 
+class DiskFullError(StorageError):
+    """A file that cannot be written for want of room."""
+
+
 class TrustError(CsasnError):
     """A key, signature, certificate or enrolment that cannot be trusted."""
 
     exit_code = 11
+
+
+class KeptError(TrustError):
+    """What a site keeps for itself, such as its keys or its diary, cannot be read: the same works once it is brought back."""
 
 
 class NetworkError(CsasnError):

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,13 +29,15 @@ def take_part(
     if site is None:
         raise ConfigurationError("which site?", "client --site NAME, or client --help for all commands")
     from client.service.agent import Agent
+    from client.service.status import noting_the_end
     from csasn.platform.supervision import ServiceManager, told_health
     from csasn.site import find_site_file
 
     path = find_site_file(site, config)
     manager = ServiceManager(os.environ.get("NOTIFY_SOCKET", ""))
-    with told_health(health) as tell_ready:
-        Agent(open_site(site, config), path, manager, StatusLine(), tell_ready).run()
+    opened = open_site(site, config)
+    with told_health(health) as tell_ready, noting_the_end(Path(opened.state)):
+        Agent(opened, path, manager, StatusLine(), tell_ready).run()
 
 
 class StatusLine:
@@ -48,12 +51,18 @@ class StatusLine:
         line = plain(line)
         if line == self._last:
             return
+        shown = ""
         if sys.stdout.isatty():
-            sys.stdout.write(f"\r\x1b[2K{line}")
+            shown = f"\r\x1b[2K{line}"
         elif line.partition(":")[0] != self._last.partition(":")[0] or not line.endswith("%"):  # progress is for terminals
-            sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+            shown = f"{time.strftime('%H:%M:%S')} {line}\n"
         self._last = line
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(shown)
+            sys.stdout.flush()
+        except OSError:  # a log that lies on the full disk: whoever reads standard error still hears it
+            with suppress(OSError):
+                sys.stderr.write(shown)
 
 
 def status(

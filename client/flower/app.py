@@ -11,13 +11,13 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from client.trust.approval import MEMBERSHIP, read_agreed
-from client.worker.notes import DOING, note_doing
+from client.worker.notes import DOING, line_of, note_doing, say_trouble
 from client.worker.outbox import Outbox
 from client.worker.worker import SiteWorker
 from csasn import wire
-from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, StorageError
-from csasn.federated.messages import Absence, Reason
-from csasn.platform.storage import private_folder
+from csasn.errors import ConfigurationError, CsasnError, DataError, KeptError, ModelError, StorageError
+from csasn.federated.messages import Absence, Collect, Reason, Request
+from csasn.platform.storage import private_folder, reason_of
 from csasn.privacy.gate import Terms
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
 from csasn.site import Site, read_site
@@ -37,6 +37,7 @@ PARTITION, SITES, OUT, RUN_DIRECTORY = "partition-id", "sites", "out", "run-dire
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
+OnError = Callable[[CsasnError], None]
 
 
 def make_app(node_of: Callable[[Context], "Node"]) -> ClientApp:
@@ -70,7 +71,9 @@ def _reply(message: Message, node: "Node") -> Message:
         return _send(message, node, lambda outbox: outbox.post(request, Occasion(), None))
     header = request.header
     occasion = Occasion(header.run, header.round, header.attempt, request.kind.value)
-    reply = reason_of_failure(lambda: node.worker.answer(request))
+    reply = reason_of_failure(lambda: node.worker.answer(request), node.tell_trouble)
+    if not isinstance(reply, Absence):
+        node.tell(_done(request))
 
     def post(outbox: Outbox) -> wire.Records:
         if isinstance(reply, Absence):
@@ -79,6 +82,13 @@ def _reply(message: Message, node: "Node") -> Message:
         return outbox.post(reply, occasion, Terms.of(node.worker.contract, node.site.site, request, left))
 
     return _send(message, node, post)
+
+
+def _done(request: Request) -> str:
+    """What a site has done that answers a request, and does not show until the next one."""
+    if isinstance(request, Collect):
+        return f"round {request.header.round}: answered, waiting for the other hospitals"
+    return f"round {request.header.round}: done, waiting for the other hospitals"
 
 
 def _send(message: Message, node: "Node", post: Callable[[Outbox], wire.Records]) -> Message:
@@ -91,13 +101,15 @@ def _send(message: Message, node: "Node", post: Callable[[Outbox], wire.Records]
         return Message(post(Outbox(node.ledger, signer)), reply_to=message)
     except CsasnError as error:
         log.error("nothing is sent: %s", line_of(error))
+        node.tell_trouble(error)
     except Exception as error:  # noqa: BLE001 - as in `reason_of_failure`
         log.error("nothing is sent: unexpected %s", type(error).__name__)
     return Message(Error(wire.NO_LEDGER, "no ledger, nothing sent"), reply_to=message)
 
 
-def reason_of_failure(answer: Callable[[], T]) -> T | Absence:
-    """What `answer` returns; whatever goes wrong in it becomes a reason, and a line of our own in this site's log.
+def reason_of_failure(answer: Callable[[], T], on_error: OnError = lambda _: None) -> T | Absence:
+    """What `answer` returns; whatever goes wrong in it becomes a reason, and a line of our own in this site's log. `on_error` is
+    told what its people have to mend.
 
     The coordinator learns the reason alone: it is one of a few words, and none depends on what the cases are.
     """
@@ -105,7 +117,12 @@ def reason_of_failure(answer: Callable[[], T]) -> T | Absence:
         return answer()
     except CsasnError as error:
         log.error("no answer: %s", line_of(error))
+        on_error(error)
         return Absence(next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.CONTENTS))
+    except OSError as error:  # of the state folder: what reads images says so itself
+        log.error("no answer: the state folder cannot be used: %s", reason_of(error))
+        on_error(StorageError(f"it cannot be used, {reason_of(error)}"))
+        return Absence(Reason.DISK)
     except MemoryError:
         log.error("no answer: out of memory")
         return Absence(Reason.MEMORY)
@@ -116,26 +133,28 @@ def reason_of_failure(answer: Callable[[], T]) -> T | Absence:
 
 _REASONS: tuple[tuple[type[CsasnError], Reason], ...] = (
     (StorageError, Reason.DISK),
+    (KeptError, Reason.KEPT),
     (DataError, Reason.IMAGES),
     (ConfigurationError, Reason.UNUSABLE),
     (ModelError, Reason.FAILED),
 )
 
 
-def line_of(error: CsasnError) -> str:
-    """What was wrong and what to do, on one line."""
-    return f"{error.message}; {error.hint}" if error.hint else error.message
-
-
 class Node:
     """One site in this process: its files, and what is made of them once. `read` reads the site file; `tell` is told what the site
-    does, in words for people."""
+    does, in words for people, `tell_trouble` what keeps it from answering."""
 
     def __init__(
-        self, read: Callable[[], Site], study_file: Path, membership_file: Path, state: Path, tell: Tell = lambda _: None
+        self,
+        read: Callable[[], Site],
+        study_file: Path,
+        membership_file: Path,
+        state: Path,
+        tell: Tell = lambda _: None,
+        tell_trouble: OnError = lambda _: None,
     ) -> None:
         self._read, self._study_file, self._membership_file = read, study_file, membership_file
-        self._state, self._tell = state, tell
+        self._state, self.tell, self.tell_trouble = state, tell, tell_trouble
 
     @cached_property
     def site(self) -> Site:
@@ -166,7 +185,7 @@ class Node:
             raise ConfigurationError(
                 f"{self.site.site} is no member of study {study.name}", "ask the coordinator for the membership"
             )
-        worker = SiteWorker(study, membership, self.site, self._state, self.signer, self._tell, self.ledger)
+        worker = SiteWorker(study, membership, self.site, self._state, self.signer, self.tell, self.ledger)
         self.ledger.expect(worker.diary.ledger_lines)
         return worker
 
@@ -178,8 +197,12 @@ def node_of_hospital(site_file: Path) -> Node:
         ConfigurationError: the site file cannot be used.
     """
     site = read_site(site_file)
-    kit, tell = site.kit_folder, partial(note_doing, Path(site.state) / DOING)
-    return Node(lambda: site, kit / STUDY, kit / MEMBERSHIP, site.run_folder, tell)
+    kit, state = site.kit_folder, Path(site.state)
+
+    def tell_trouble(error: CsasnError) -> None:
+        note_doing(state / DOING, say_trouble(error, state), trouble=True)
+
+    return Node(lambda: site, kit / STUDY, kit / MEMBERSHIP, site.run_folder, partial(note_doing, state / DOING), tell_trouble)
 
 
 def _simulated_node(context: Context) -> Node:

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from client.trust.coordinator_link import (
     check_study,
     coordinator_address,
 )
-from client.worker.notes import DOING, TURN, Doing, note, read_note
-from csasn.errors import NetworkError, TrustError
+from client.worker.notes import DOING, ENDED, TURN, Doing, find_disk_trouble, note, read_note
+from csasn.errors import NetworkError, StorageError, TrustError
 from csasn.platform.storage import private_folder
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import Site
@@ -51,7 +52,9 @@ class Agent:
     facts: CoordinatorFacts | None = None
     trouble: str = ""
     agreed: bool = False
+    disk_trouble: str = ""
     _asked: float = 0.0
+    _looked: float = 0.0
 
     def __post_init__(self) -> None:
         self.kit, _ = read_kit(self.site.kit_folder)
@@ -82,7 +85,11 @@ class Agent:
         return facts
 
     def _take_part(self) -> CoordinatorFacts:
+        with suppress(OSError):
+            (self.state / ENDED).unlink(missing_ok=True)
         while True:
+            if time.monotonic() - self._looked > ASK_S:
+                self._looked, self.disk_trouble = time.monotonic(), find_disk_trouble(self.state)
             self._ask()
             if self.facts and self.facts.phase == "finished":
                 return self.facts
@@ -96,6 +103,8 @@ class Agent:
         """What this site is doing, on one line."""
         if reason := why_idle(self.site):
             return reason
+        if self.disk_trouble:
+            return self.disk_trouble
         if self.trouble:
             return self.trouble
         if silence_s(self.state) > STALE_S:
@@ -123,7 +132,8 @@ class Agent:
         """Drops what a worker that is gone noted last; that the study has ended stays, unless that is `finished` to be dropped."""
         doing = read_note(self.state / DOING, Doing)
         if bool(doing and doing.finished) is finished:
-            (self.state / DOING).unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that was made read-only after an error: it is said as such
+                (self.state / DOING).unlink(missing_ok=True)
 
     def _ask(self) -> None:
         """Tells the coordinator of this site's approval, and keeps what others approved, where it all holds."""
@@ -175,7 +185,7 @@ class Agent:
             )
         try:
             keep_approvals(self.site, self.membership, facts.approvals)
-        except TrustError as error:
+        except (TrustError, StorageError) as error:
             return f"waiting: {error.message}"
         return ""
 

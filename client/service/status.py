@@ -9,8 +9,20 @@ from datetime import datetime
 from math import inf
 from pathlib import Path
 
-from client.worker.notes import DOING, TURN, Doing, Turn, read_left_out, read_note
-from csasn.errors import RunError, StorageError
+from client.worker.notes import (
+    DOING,
+    ENDED,
+    TURN,
+    Doing,
+    Ended,
+    Turn,
+    find_disk_trouble,
+    line_of,
+    note,
+    read_left_out,
+    read_note,
+)
+from csasn.errors import CsasnError, RunError, Stopped, StorageError
 from csasn.platform.configuration import Configuration
 from csasn.platform.locks import is_locked, take_lock
 from csasn.site import Site
@@ -93,13 +105,15 @@ def describe_site(site: Site) -> SiteStatus:
     state = Path(site.state)
     doing, silent, kit = read_note(state / DOING, Doing), silence_s(state), read_note(site.kit_folder / KIT, Kit)
     idle, at_work, paused = why_idle(site), is_client_at_work(state), (state / PAUSE).exists()
-    takes_part = silent <= STALE_S and not idle
+    trouble = find_disk_trouble(state) if state.exists() else ""
+    takes_part = silent <= STALE_S and not idle and not trouble and not (doing and doing.trouble)
     rests = at_work and bool(idle) and not paused
     finished = bool(doing and kit and doing.finished == kit.study_hash)
-    line = idle if paused or rests else WAITING if takes_part else CONNECTING if at_work else "not running"
+    line = idle if paused or rests else WAITING if takes_part else CONNECTING if at_work else _not_running(state)
+    says = doing and (finished or (silent <= STALE_S and not idle))
     return SiteStatus(
         site=site.site,
-        line=doing.doing if doing and (finished or takes_part) else line,
+        line=trouble or (doing.doing if doing and says else line),
         takes_part=takes_part,
         outside_training_hours=rests,
         finished=finished,
@@ -108,3 +122,22 @@ def describe_site(site: Site) -> SiteStatus:
         left_out=read_left_out(site),
         coordinator_answered_seconds_ago=None if silent == inf else round(silent, 1),
     )
+
+
+def _not_running(state: Path) -> str:
+    """That nothing runs, and why the last one ended, where it ended by itself."""
+    ended = read_note(state / ENDED, Ended)
+    return f"not running; it ended at {datetime.fromtimestamp(ended.time):%Y-%m-%d %H:%M}: {ended.why}" if ended else "not running"
+
+
+@contextmanager
+def noting_the_end(state: Path) -> Iterator[None]:
+    """Keeps the error by which the block ends, for `client status`: a service manager may start it again and again."""
+    try:
+        yield
+    except Stopped:
+        raise
+    except CsasnError as error:
+        if not is_client_at_work(state):
+            note(state / ENDED, Ended(why=line_of(error), time=time.time()))
+        raise

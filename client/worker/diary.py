@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from csasn.errors import ProtocolError, TrustError
+from csasn.errors import KeptError, ProtocolError, TrustError
 from csasn.federated.messages import Kind
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import write_json
@@ -155,7 +155,7 @@ def read_diary(path: Path) -> Contents | None:
     try:
         return Contents.model_validate_json(path.read_bytes())
     except (ValidationError, OSError):
-        raise TrustError(
+        raise KeptError(
             f"{DIARY_FILE} is damaged, so that this site no longer knows what it answered",
             "bring it back from a backup; or, if the coordinator is told, go on with another study seed",
         ) from None

@@ -1,5 +1,7 @@
 """What a site's processes note in its state folder, for one another and for `client status`; it stays at the site."""
 
+import os
+import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,26 +10,36 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
-from csasn.errors import StorageError
+from csasn.errors import CsasnError, DiskFullError, KeptError, ProtocolError, StorageError, TrustError
 from csasn.platform.configuration import Configuration
-from csasn.platform.storage import private_folder, write_json
+from csasn.platform.storage import TEMPORARY, atomic_writer, private_folder, write_json
 from csasn.site import Site
 
-DOING, TURN, LEFT_OUT, PRIVATE = "doing.json", "node.json", "left-out.json", 0o600
+DOING, TURN, LEFT_OUT, ENDED, PRIVATE = "doing.json", "node.json", "left-out.json", "ended.json", 0o600
+BLOCK = bytes(4096)
 N = TypeVar("N", bound=BaseModel)
 
 
 class Doing(Configuration):
-    """doing.json: what the site does since `time`, in words for people; `finished` is the hash of a study that has ended."""
+    """doing.json: what the site does since `time`, in words for people; `finished` is the hash of a study that has ended, `trouble`
+    whether somebody here has to mend something before the site answers."""
 
     doing: str
     time: float
     finished: str = ""
+    trouble: bool = False
 
 
 class Turn(Configuration):
     """node.json: when the coordinator answered last."""
 
+    time: float
+
+
+class Ended(Configuration):
+    """ended.json: why the client ended by itself, at `time`."""
+
+    why: str
     time: float
 
 
@@ -57,9 +69,41 @@ def note(path: Path, said: BaseModel) -> None:
         write_json(path, said.model_dump(mode="json", exclude_defaults=True), PRIVATE)
 
 
-def note_doing(path: Path, doing: str) -> None:
-    """Notes what the worker does."""
-    note(path, Doing(doing=doing, time=time.time()))
+def note_doing(path: Path, doing: str, *, trouble: bool = False) -> None:
+    """Notes what the worker does, or what keeps it from it."""
+    note(path, Doing(doing=doing, time=time.time(), trouble=trouble))
+
+
+def line_of(error: CsasnError) -> str:
+    """What was wrong and what to do, on one line."""
+    return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+def say_trouble(error: CsasnError, state: Path) -> str:
+    """What keeps a site from answering, for its people; training goes on by itself once they mended it."""
+    goes_on = "training goes on by itself once"
+    if isinstance(error, StorageError) and not isinstance(error, DiskFullError):
+        return f"the state folder cannot be written: {error.message}; {goes_on} that is mended"
+    if not isinstance(error, StorageError):
+        refuses = isinstance(error, ProtocolError | TrustError) and not isinstance(error, KeptError)
+        return f"no answer: {line_of(error)}" + ("" if refuses else f"; {goes_on} that is mended")
+    free = ""
+    with suppress(OSError):
+        disk = os.statvfs(state)
+        free = f", free {disk.f_bavail * disk.f_frsize >> 20} MiB"
+    return f"disk of the state folder is full: {error.message}{free}; {goes_on} there is room"
+
+
+def find_disk_trouble(state: Path) -> str:
+    """Why nothing can be written in the state folder now, not even a note; empty where that works."""
+    proof = state / f"{secrets.token_hex(8)}{TEMPORARY}"
+    try:
+        with atomic_writer(proof, PRIVATE, sync=False) as file:
+            file.write(BLOCK)
+        proof.unlink(missing_ok=True)
+    except StorageError as error:
+        return say_trouble(type(error)(error.message.replace(proof.name, "notes"), error.hint), state)
+    return ""
 
 
 def keep_left_out(site: Site, notes: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from csasn.errors import StorageError, TrustError
+from csasn.errors import KeptError, StorageError, TrustError
 from csasn.platform.configuration import Configuration
 from csasn.platform.locks import open_locked
 from csasn.platform.storage import private_folder, reason_of, write_json
@@ -63,7 +63,7 @@ class Withdrawn:
         except FileNotFoundError:
             return cls()
         except (OSError, ValidationError):
-            raise TrustError(f"{WITHDRAWN_FILE} is damaged, or may not be read", BRING_BACK) from None
+            raise KeptError(f"{WITHDRAWN_FILE} is damaged, or may not be read", BRING_BACK) from None
         hashes = load_pseudonyms(site.keys_folder, make=False)
         if hashes.mark != contents.key_mark:
             raise TrustError(f"{WITHDRAWN_FILE} was written with another import.key", BRING_BACK)

@@ -201,6 +201,7 @@ class Reason(StrEnum):
     DISK = "its disk is full or cannot be written"
     MEMORY = "its memory is too small"
     IMAGES = "its manifest or images cannot be used"
+    KEPT = "its keys or what it keeps cannot be read"
     UNUSABLE = "its site file or machine cannot be used"
     BUDGET = "its upload budget is used up"
     VERSION = "runs another version"
@@ -214,6 +215,11 @@ class Reason(StrEnum):
     def is_refusal(self) -> bool:
         """Whether asking again would end alike: a person has to look."""
         return self in (Reason.VERSION, Reason.CONTENTS, Reason.BROKEN)
+
+    @property
+    def heals(self) -> bool:
+        """Whether the site answers by itself once somebody there made room, or brought files back."""
+        return self in (Reason.DISK, Reason.MEMORY, Reason.IMAGES, Reason.KEPT)
 
 
 @dataclass(frozen=True)

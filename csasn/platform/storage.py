@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from csasn.errors import StorageError
+from csasn.errors import DiskFullError, StorageError
 
 TEMPORARY = ".tmp"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -222,5 +222,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> StorageError:
-    hint = "free disk space and try again" if error.errno in _FULL else "check that its folder exists and may be written"
-    return StorageError(f"cannot write {path.name}: {reason_of(error)}", hint)
+    message = f"cannot write {path.name}: {reason_of(error)}"
+    if error.errno in _FULL:
+        return DiskFullError(message, "free disk space and try again")
+    return StorageError(message, "check that its folder exists and may be written")

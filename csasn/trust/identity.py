@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import AfterValidator, Field
 
-from csasn.errors import TrustError
+from csasn.errors import KeptError, TrustError
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import private_folder, write_atomically, write_new
 
@@ -170,7 +170,7 @@ def read_private(path: Path, hint: str) -> bytes:
                 )
             return file.read()
     except OSError as error:
-        raise TrustError(f"cannot read the key {path}: {(error.strerror or 'error').lower()}", hint) from None
+        raise KeptError(f"cannot read the key {path}: {(error.strerror or 'error').lower()}", hint) from None
 
 
 def fingerprint(public: bytes) -> str:
