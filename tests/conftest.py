@@ -163,7 +163,7 @@ class LocalFederation:
         finally:
             self.directory.close()
 
-    def send(self, requests: Mapping[str, Request], deadline_s: float) -> int:
+    def send(self, requests: Mapping[str, Request], deadlines_s: Mapping[str, float]) -> int:
         self._waiting = [old for old in self._waiting if old[0] not in requests]
         # the coordinator moves its model in place
         self._waiting += [(site, copy.deepcopy(request)) for site, request in requests.items()]

@@ -52,16 +52,16 @@ class GridExchange:
         self.on_reply, self.on_mark, self.pause = on_reply, on_mark, pause
         self._open: dict[str, _Sent] = {}  # by the number of the message
 
-    def send(self, requests: Mapping[str, Request], deadline_s: float) -> int:
+    def send(self, requests: Mapping[str, Request], deadlines_s: Mapping[str, float]) -> int:
         """Sends each site its request, in place of an earlier one; bytes sent. Sites share most requests, serialised once."""
         self._open = {key: sent for key, sent in self._open.items() if sent.site not in requests}
-        deadline, num_bytes = time.monotonic() + deadline_s, 0
+        now, num_bytes = time.monotonic(), 0
         for request, sites in _by_request(requests):
             records = wire.request_to_records(request)
             kind = wire.MESSAGE_TYPES[request.kind]
-            messages = [Message(records, dst_node_id=self.nodes[site], message_type=kind, ttl=deadline_s) for site in sites]
+            messages = [Message(records, dst_node_id=self.nodes[site], message_type=kind, ttl=deadlines_s[site]) for site in sites]
             for key, site in zip(self.grid.push_messages(messages), sites, strict=True):
-                self._open[key] = _Sent(site, request, deadline)
+                self._open[key] = _Sent(site, request, now + deadlines_s[site])
             num_bytes += len(sites) * wire.size_bytes(records)
         return num_bytes
 

@@ -40,6 +40,7 @@ from server.run.exchange import Exchange, SiteChannel
 from server.run.masked_sums import sums_of
 from server.run.run_directory import BEFORE, BEST, RunDirectory, RunState
 from server.run.sums import Sums
+from server.run.waits import find_paces
 
 MEND = "mend what the sites say, then resume"
 Initial = Callable[[], Beginning]
@@ -62,7 +63,9 @@ class StudyRun:
         self.contract, self.study = contract, contract.study
         self.directory = directory
         self.rule = server_rule(self.study.federation)
-        self.sites = SiteChannel(contract, exchange, lambda waiting: directory.event("waiting", sites=waiting))
+        self.sites = SiteChannel(
+            contract, exchange, lambda waiting: directory.event("waiting", sites=waiting), find_paces(directory.events())
+        )
         self.sums: Sums = sums_of(contract, self.sites)
 
     def run(self, initial: Initial) -> Finished:

@@ -10,7 +10,17 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from client.flower.app import reason_of_failure
 from client.worker.outbox import Outbox
 from csasn import wire
-from csasn.errors import ConfigurationError, CsasnError, DataError, ModelError, ProtocolError, StorageError, TrustError
+from csasn.errors import (
+    ConfigurationError,
+    CsasnError,
+    DataError,
+    DiskFullError,
+    KeptError,
+    ModelError,
+    ProtocolError,
+    StorageError,
+    TrustError,
+)
 from csasn.federated.messages import Absence, Answer, Collect, Header, Hello, Kind, Ready, Reason
 from csasn.federated.secagg.keys import SignedKey
 from csasn.federated.secagg.sealing import Sealing
@@ -360,6 +370,9 @@ def test_of_a_site_file_that_cannot_be_used_the_coordinator_is_told_no_more_than
         (ModelError("of another size"), Reason.FAILED),
         (ProtocolError("the request is of another study"), Reason.CONTENTS),
         (TrustError("not its signature"), Reason.CONTENTS),
+        (KeptError("diary.json is damaged"), Reason.KEPT),
+        (DiskFullError("cannot write pending"), Reason.DISK),
+        (OSError(30, "Read-only file system", "/state/Jane Doe"), Reason.DISK),
         (MemoryError("Jane Doe"), Reason.MEMORY),
         (ValueError("Jane Doe"), Reason.FAILED),
     ],

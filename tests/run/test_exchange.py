@@ -1,6 +1,6 @@
 """server/run/exchange.py: who is asked again and when, who is sent the whole model, who is waited for and who is told of it."""
 
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,8 +42,8 @@ class Sites:
     def monotonic(self):
         return self.now
 
-    def send(self, requests, deadline_s):
-        assert deadline_s == DEADLINE_S
+    def send(self, requests, deadlines_s):
+        self.deadlines_s = deadlines_s
         self.sent += [(round(self.now, 6), site, request) for site, request in requests.items()]
         self._open |= requests
         return 10 * len(requests)
@@ -69,11 +69,12 @@ class Sites:
 def channel(monkeypatch):
     """channel(centerB=[...]) -> the channel, its sites, and who was said to be waited for, one change after the other."""
 
-    def make(**script):
+    def make(units=MappingProxyType({}), took=MappingProxyType({}), **script):
         sites, told = Sites(**script), []
         monkeypatch.setattr(server.run.exchange, "time", sites)
-        contract = SimpleNamespace(study=SimpleNamespace(federation=SimpleNamespace(answer_deadline_s=DEADLINE_S)))
-        return SiteChannel(contract, sites, told.append), sites, told
+        study = SimpleNamespace(federation=SimpleNamespace(answer_deadline_s=DEADLINE_S))
+        contract = SimpleNamespace(study=study, membership=SimpleNamespace(weight_units=dict.fromkeys(SITES, 21) | units))
+        return SiteChannel(contract, sites, told.append, took), sites, told
 
     return make
 
@@ -109,7 +110,7 @@ def test_a_site_that_is_waited_for_is_asked_at_growing_intervals_of_at_most_five
 @pytest.mark.parametrize("times", [0, 9, 1023, 1024, 10_000])
 def test_a_site_that_is_away_for_weeks_is_waited_for_all_the_same(times):
     for reason in Reason:
-        assert 0 <= wait_for_it("centerB", Absence(reason), times) <= LONGEST_PAUSE_S
+        assert 0 <= wait_for_it(Absence(reason), times, 0.0) <= LONGEST_PAUSE_S
 
 
 @pytest.mark.parametrize("reason", [Reason.NEEDS_MODEL, Reason.DEADLINE])
@@ -119,7 +120,7 @@ def test_a_site_that_lacks_the_model_or_let_the_deadline_pass_is_asked_again_at_
     assert sites.times("centerB") == [0.0] * 4
 
 
-@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize("reason", [reason for reason in Reason if not reason.heals])
 def test_where_a_round_may_do_without_it_a_site_is_asked_again_only_where_that_may_help_at_once(channel, reason):
     asked, sites, told = channel(centerB=[Absence(reason)] * 9)
     came, _ = ask(asked, try_a_few_times)
@@ -127,6 +128,44 @@ def test_where_a_round_may_do_without_it_a_site_is_asked_again_only_where_that_m
     assert sites.times("centerB") == [0.0] * often
     assert came[-1] == ("centerB", Absence(reason)) or ("centerC", ANSWER) in came
     assert all(waiting in ({}, {"centerB": str(reason)}) for waiting in told)
+
+
+@pytest.mark.parametrize("reason", [Reason.DISK, Reason.MEMORY, Reason.IMAGES, Reason.KEPT])
+def test_a_site_whose_people_can_mend_it_is_waited_for_until_its_deadline_as_one_that_is_away(channel, reason):
+    asked, sites, told = channel(centerB=[Absence(reason)] * 5)
+    came, _ = ask(asked, try_a_few_times)
+    assert came[-1] == ("centerB", ANSWER)
+    np.testing.assert_allclose(np.diff(sites.times("centerB")), [1, 2, 4, 8, 16], atol=0.26)
+    assert told == [{"centerB": str(reason)}, {}]
+    asked, sites, _ = channel(centerB=[Absence(reason)] * 999)
+    came, _ = ask(asked, try_a_few_times)
+    assert came[-1] == ("centerB", Absence(reason))
+    assert DEADLINE_S <= sites.now < DEADLINE_S + 1
+    begun = len(sites.sent)
+    came, _ = ask(asked, try_a_few_times)  # it is asked again, not waited for, and still named with its reason
+    assert [site for _, site, _ in sites.sent[begun:]] == list(SITES)
+    assert came[-1] == ("centerB", Absence(reason))
+    assert sites.now < DEADLINE_S + 2
+
+
+def test_deadlines_follow_weights_and_what_sites_took(channel):
+    asked, sites, _ = channel(units={"centerA": 4, "centerB": 6, "centerC": 54}, took={"centerA": 1500.0, "centerB": 900.0})
+    ask(asked)
+    share = 54 * 3 / 64
+    assert sites.deadlines_s == {"centerA": 4500.0, "centerB": DEADLINE_S, "centerC": pytest.approx(share * DEADLINE_S)}
+    silent = iter(range(9000))
+    receive = sites.receive
+
+    def slow():
+        if next(silent) < 8000:  # quarters of a second
+            sites.now += 0.25
+            return iter(())
+        return receive()
+
+    sites.receive = slow
+    ask(asked, question=about(Kind.TRAIN, "one"))
+    ask(asked, question=about(Kind.FINISH, "one"))
+    assert sites.deadlines_s["centerB"] == pytest.approx(6000.0, abs=2)
 
 
 def test_pauses_grow_for_each_site_alone_and_begin_anew_with_the_next_question(channel):

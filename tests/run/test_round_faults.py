@@ -97,12 +97,12 @@ class Silent:
         self.left_open, self._open = [], None
         federation.coordinator.sites.exchange = self
 
-    def send(self, requests, deadline_s):
+    def send(self, requests, deadlines_s):
         if self.site in requests and self._open is not None:
             self.left_open.append(self._open)
         self._open = requests.get(self.site, self._open)
         first = {site: request for site, request in requests.items() if site == self.site}  # it is heard before the others
-        return self.federation.send(first | requests, deadline_s)
+        return self.federation.send(first | requests, deadlines_s)
 
     def receive(self):
         for site, reply in self.federation.receive():
@@ -262,9 +262,9 @@ def test_class_weights_that_do_not_follow_from_their_sums_are_refused(federate, 
     federation = federate("run", federation={"max_attempts": 1})
     exchange = federation.send
 
-    def lie(requests, deadline_s):
+    def lie(requests, deadlines_s):
         false = {site: lying(request) if request.kind is Kind.TRAIN else request for site, request in requests.items()}
-        return exchange(false, deadline_s)
+        return exchange(false, deadlines_s)
 
     def lying(request):
         return replace(request, weighting=replace(request.weighting, omega_K=request.weighting.omega_K * 1.01))
@@ -278,8 +278,9 @@ def test_class_weights_that_do_not_follow_from_their_sums_are_refused(federate, 
 @pytest.mark.parametrize(
     ("reason", "stops"), [(reason, reason in (Reason.VERSION, Reason.CONTENTS, Reason.BROKEN)) for reason in Reason]
 )
-def test_a_refusal_stops_at_once_and_every_other_reason_is_tried_again(federate, reason, stops):
+def test_a_refusal_stops_at_once_and_every_other_reason_is_tried_again(federate, monkeypatch, reason, stops):
     """`at` 0 is what a site says that answered nothing yet, and refuses the number as too high."""
+    monkeypatch.setattr("server.run.exchange.FIRST_PAUSE_S", 0.01)
     said = []
 
     def tamper(site, request, answer):

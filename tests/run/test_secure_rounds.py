@@ -282,12 +282,12 @@ def test_a_site_that_read_another_question_is_told_and_nothing_is_collected(fede
     federation = masked(federate)
     send = federation.send
 
-    def lie(requests, deadline_s):
+    def lie(requests, deadlines_s):
         false = {
             site: replace(sent, accepted=bytes(32)) if site == "centerA" and sent.kind is Kind.VALIDATE else sent
             for site, sent in requests.items()
         }
-        return send(false, deadline_s)
+        return send(false, deadlines_s)
 
     federation.send = lie
     with pytest.raises(QuorumError, match=r"^centerA read another question than was asked"):

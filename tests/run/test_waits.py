@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from reports import told
-from server.run.waits import find_waits
+from server.run.waits import expected_seconds, find_paces, find_waits
 
 SITES = ("centerA", "centerB", "centerC")
 BEGIN = datetime.fromisoformat("2026-11-29T12:00:00.000+00:00")
@@ -57,3 +57,24 @@ def test_a_site_that_came_back_is_no_longer_awaited():
 @pytest.mark.parametrize("end", ["round-finished", "failed", "outcome", "run-finished"])
 def test_where_nothing_is_asked_nobody_is_awaited(end):
     assert find_waits(SITES, events({"event": "train-started"}, waiting(centerB="failed"), {"event": end, "round": 1})) == {}
+
+
+def test_a_link_that_was_lost_gives_each_site_time_to_come_back():
+    heard = [{"event": "train-started"}, said("centerA", "ready"), waiting(centerB="failed"), {"event": "link-lost"}]
+    assert seconds(find_waits(SITES, events(*heard))) == {"centerB": 3, "centerC": 3}
+
+
+def test_how_long_a_site_takes_is_what_its_last_round_took_it():
+    heard = [
+        {"event": "train-started"}, *(said(site, "ready") for site in SITES), said("centerA", "answered"),
+        {"event": "measure-started"}, said("centerA", "ready"),
+        {"event": "train-started"}, waiting(centerB="its disk is full"), said("centerA", "answered"), said("centerB", "answered"),
+    ]  # fmt: skip
+    assert find_paces(events(*heard)) == {"centerA": 2, "centerB": 2, "centerC": 3}
+
+
+def test_a_site_with_nine_times_the_cases_is_expected_to_take_nine_times_as_long():
+    units = {"centerA": 6, "centerB": 4, "centerC": 54}
+    assert expected_seconds({}, units) == {}
+    assert expected_seconds({"centerA": 60.0, "centerB": 10.0}, units) == {"centerA": 60, "centerB": 10, "centerC": 540}
+    assert expected_seconds({"centerA": 60.0, "centerC": 99.0}, units)["centerC"] == 99
