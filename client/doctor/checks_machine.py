@@ -1,6 +1,5 @@
 """Checks of the machine: keys, disk, a real training step, and what the site's policy allows."""
 
-import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from client.doctor.findings import Check, Finding, in_units
 from client.trust import approval
 from csasn.errors import ConfigurationError, StorageError, TrainingError
 from csasn.model.profiles import image_size
+from csasn.platform.storage import free_bytes
 from csasn.trust.identity import IDENTITY_KEY, NODE_KEY, read_public_keys
 
 FRAMING_BYTES = 4 << 10  # of an answer beside its numbers, generously
@@ -39,11 +39,6 @@ def check_disk(context: DoctorContext) -> Finding:
             "free disk space, or name another folder with the key state of the site file",
         )
     return Finding("ok", f"{in_units(free)} free for the state folder; {parts}")
-
-
-def free_bytes(folder: Path) -> int:
-    """What the file system of a folder, made or not yet, has left for this user."""
-    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
 
 
 def check_training(context: DoctorContext) -> Finding:

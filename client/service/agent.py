@@ -140,7 +140,11 @@ class Agent:
         if time.monotonic() - self._asked < ASK_S:
             return
         self._asked = time.monotonic()
-        self._take_up()
+        try:
+            self._take_up()
+        except (TrustError, StorageError) as error:  # of what lies here; it may be brought back
+            self.trouble, self.agreed = error.message, False
+            return
         said = SiteFacts(site=self.site.site, study_hash=self.kit.study_hash, approval=self.approval)
         try:
             self.facts = ask_facts(self.site, self.kit, said)

@@ -1,6 +1,5 @@
 """What a site's processes note in its state folder, for one another and for `client status`; it stays at the site."""
 
-import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from csasn.errors import CsasnError, DiskFullError, KeptError, ProtocolError, StorageError, TrustError
 from csasn.platform.configuration import Configuration
-from csasn.platform.storage import TEMPORARY, atomic_writer, private_folder, write_json
+from csasn.platform.storage import TEMPORARY, atomic_writer, free_bytes, private_folder, write_json
 from csasn.site import Site
 
 DOING, TURN, LEFT_OUT, ENDED, PRIVATE = "doing.json", "node.json", "left-out.json", "ended.json", 0o600
@@ -87,11 +86,7 @@ def say_trouble(error: CsasnError, state: Path) -> str:
     if not isinstance(error, StorageError):
         refuses = isinstance(error, ProtocolError | TrustError) and not isinstance(error, KeptError)
         return f"no answer: {line_of(error)}" + ("" if refuses else f"; {goes_on} that is mended")
-    free = ""
-    with suppress(OSError):
-        disk = os.statvfs(state)
-        free = f", free {disk.f_bavail * disk.f_frsize >> 20} MiB"
-    return f"disk of the state folder is full: {error.message}{free}; {goes_on} there is room"
+    return f"disk of the state folder is full: {error.message}, free {free_bytes(state) >> 20} MiB; {goes_on} there is room"
 
 
 def find_disk_trouble(state: Path) -> str:

@@ -194,6 +194,11 @@ def writable_folder(path: Path, mode: int = 0o777) -> Path:
     return path
 
 
+def free_bytes(folder: Path) -> int:
+    """What the file system of a folder, made or not yet, has left for this user."""
+    return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+
+
 def reason_of(error: OSError) -> str:
     """Says why the system refused, in its own words: no path, since that may be a patient's image."""
     return os.strerror(error.errno or errno.EIO).lower()

@@ -30,9 +30,15 @@ def start(
         str,
         option(
             "--on-trouble COMMAND",
-            "a program, called with one line when the run waits a minute for a site, it failed, or a certificate ends in 14 days",
+            "a program, called with one line of text when something wants a person, and again when it is over",
         ),
     ] = "",
+    grace: Annotated[
+        float,
+        option(
+            "--grace MINUTES", "how long a trouble lasts before that program hears of it, or of its end (default: 3)", (0, None)
+        ),
+    ] = 3.0,
     health: Health = "",
     folder: Folder = FOLDER,
 ) -> None:
@@ -47,7 +53,7 @@ def start(
     from csasn.platform.supervision import ServiceManager, told_health
     from server.office import service
 
-    settings = service.StartSettings(listen, port, run, on_trouble, superlink_port=superlink_port)
+    settings = service.StartSettings(listen, port, run, on_trouble, grace, superlink_port)
     with told_health(health) as tell_ready:
         service.start(folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say_when, tell_ready)
 
@@ -79,13 +85,16 @@ def status(
     example:
       server status --check || mail -s study it@example.org
     """
-    from server.office.status import find_troubles, read_status, status_view
-
     study_folder = _open(folder)
     if check:
+        from server.office.troubles import find_troubles
+
         if troubles := find_troubles(study_folder):
-            raise QuorumError("; ".join(troubles), "see server status")
-    elif json:
+            raise QuorumError("; ".join(trouble.line for trouble in troubles), "see server status, and section 5 of the guide")
+        return
+    from server.office.status import read_status, status_view
+
+    if json:
         say_json(read_status(study_folder).model_dump(mode="json"))
     else:
         console().print(status_view(read_status(study_folder)), highlight=False)

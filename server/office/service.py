@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from csasn.errors import ConfigurationError, RunError
 from csasn.platform.locks import take_lock
+from csasn.platform.plain_text import plain
 from csasn.platform.storage import private_folder, write_json
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import split_address
@@ -25,6 +27,7 @@ from server.office.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
 from server.office.service_file import LOCK, SERVICE, Service, find_service
 from server.office.study_folder import StudyFolder
 from server.run.run_directory import START, RunDirectory, is_finished, report_name
+from server.run.telling import News, say_event
 
 TURN_S = 0.5
 # glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes. What is smaller,
@@ -46,6 +49,7 @@ class StartSettings:
     port: int = 0  # 0: the port of the address that sites were given
     with_run: bool = False
     on_trouble: str = ""
+    grace_minutes: float = 3.0
     superlink_port: int = 0  # 0: any that is free
 
 
@@ -71,8 +75,8 @@ def start(
         (study_folder.run_path / report_name(study_folder.study)).unlink(missing_ok=True)
     kept = _Kept.of(study_folder, settings, port)
     write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=port).model_dump())
-    calls = TroubleCalls(settings.on_trouble, say)
-    looked = 0.0
+    calls = TroubleCalls(settings.on_trouble, say, timedelta(minutes=settings.grace_minutes))
+    looked, news = 0.0, News(study_folder.run_path / "events.jsonl")
     try:
         while True:
             kept.turn(study_folder, say)
@@ -83,6 +87,8 @@ def start(
             if settings.on_trouble and time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
                 calls.tell(study_folder)
+            for line in news.read():
+                say(plain(line))
             manager.alive(f"{study_folder.study.name}: {len(kept.children)} processes")
             time.sleep(TURN_S)
     finally:
@@ -223,12 +229,12 @@ def run(folder: Path, say: Say) -> Path:
 
 
 def _open_run(study_folder: StudyFolder, say: Say) -> RunDirectory:
-    """The run of the study; a new one where there is none yet, once every site has approved."""
+    """The run of the study, of which `say` hears what happens; a new one where there is none yet, once every site has approved."""
     if not (study_folder.run_path / "study.yaml").exists():
         membership, start = _await_approvals(study_folder, say), study_folder.path / START
         start_file = start if study_folder.study.continues else None
         RunDirectory.create(study_folder.run_path, study_folder.study, membership, start=start_file)
-    return RunDirectory(study_folder.run_path)
+    return RunDirectory(study_folder.run_path, lambda event: say(plain(line)) if (line := say_event(event)) else None)
 
 
 class _MembershipChangedError(Exception):

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 
 from rich.console import Group
 from rich.table import Table
@@ -11,19 +10,20 @@ from rich.text import Text
 from csasn import __version__
 from csasn.platform.configuration import Configuration
 from csasn.platform.plain_text import plain
-from csasn.report.events import Event, Failed, LedgerMarked, finished_rounds, last, of_kind
-from csasn.trust.facts import EXPIRES_SOON_DAYS, CoordinatorFacts, Phase
-from server.flower.superlink import LinkLostError, nodes_online
+from csasn.report.events import Event, Started, finished_rounds, last
+from csasn.trust.facts import CoordinatorFacts, Phase
 from server.office.service_file import find_service
 from server.office.study_folder import StudyFolder
-from server.run.waits import find_waits
+from server.office.troubles import expected_by_site, find_troubles, sites_online
+from server.run.waits import AT_WORK, Wait, find_paces, find_waits
 
-PATIENCE_S = 60.0  # with a site that keeps the run waiting, before a person is told
+AGGREGATED = "aggregated"
 
 
 class SiteStatus(Configuration):
     """Where a site stands. `seen_seconds_ago` and `software_version` are what it said last, None before it spoke; `waiting` is why
-    the run waits for it; `last_round` what came of it in the last round."""
+    the run waits for it, `seconds_left` how long it is expected to be at work still; `last_round` what came of it in the last
+    round, `seconds_a_round` how long one takes it."""
 
     enrolled: bool
     approved: bool
@@ -33,10 +33,13 @@ class SiteStatus(Configuration):
     waiting: str | None
     rounds_trained: int
     last_round: str | None
+    seconds_left: float | None = None
+    seconds_a_round: float | None = None
 
 
 class Status(Configuration):
-    """What `server status --json` prints. `rounds` are those that are done, from the events; `troubles` want a person."""
+    """What `server status --json` prints. `round` are done, `under_way` is the round that goes on now, None where none does;
+    `rounds` are those that are done, from the events; `troubles` want a person."""
 
     study: str
     study_hash: str
@@ -46,6 +49,7 @@ class Status(Configuration):
     run_status: str
     round: int
     num_rounds: int
+    under_way: int | None = None
     seconds_left: float | None
     certificate_days_left: int
     started: bool
@@ -56,7 +60,8 @@ class Status(Configuration):
 
 def read_status(study_folder: StudyFolder) -> Status:
     """Reads where the study stands now."""
-    facts, events = study_folder.facts(), study_folder.events()
+    facts, events, troubles = study_folder.facts(), study_folder.events(), find_troubles(study_folder)
+    started = last(events, Started)
     return Status(
         study=facts.study_name,
         study_hash=facts.study_hash,
@@ -66,52 +71,14 @@ def read_status(study_folder: StudyFolder) -> Status:
         run_status=facts.run_status,
         round=facts.round,
         num_rounds=facts.num_rounds,
-        seconds_left=seconds_left(facts, events),
+        under_way=started.round if started and facts.phase == "running" and started.round > facts.round else None,
+        seconds_left=None if any(trouble.stops for trouble in troubles) else seconds_left(facts, events),
         certificate_days_left=study_folder.certificate_days_left(),
         started=find_service(study_folder.path) is not None,
         sites=_sites(study_folder, facts, events),
         rounds=_rounds(events),
-        troubles=find_troubles(study_folder),
+        troubles=[trouble.line for trouble in troubles],
     )
-
-
-def find_troubles(study_folder: StudyFolder) -> list[str]:
-    """What a person should look at, a line each; the same line as long as it is the same trouble."""
-    facts, events, found = study_folder.facts(), study_folder.events(), []
-    if (days := study_folder.certificate_days_left()) < EXPIRES_SOON_DAYS:
-        found.append(f"the server's certificate {'expired' if days < 0 else 'expires within two weeks'}: server renew")
-    if find_service(study_folder.path) is None:
-        found.append("the coordinator is not started: server start")
-    elif facts.phase == "running":
-        found += _wait_troubles(study_folder)
-    found += [f"{site}: {how}" for site, how in _marked_ledgers(events).items()]
-    if facts.phase == "failed":
-        failed = last(events, Failed)
-        found.append(f"the run failed: {failed.error if failed and failed.error else 'see run.log'}")
-    return [plain(trouble) for trouble in found] + list(find_version_troubles(study_folder).values())
-
-
-def find_version_troubles(study_folder: StudyFolder) -> dict[str, str]:
-    """Of the sites whose software is of another version, which is their own word: the trouble, by site."""
-    return {
-        site: plain(f"{site} runs version {seen.software_version}, this is {__version__}")
-        for site, seen in study_folder.seen().items()
-        if seen.software_version != __version__
-    }
-
-
-def _wait_troubles(study_folder: StudyFolder) -> list[str]:
-    """Who keeps the run waiting for long; a process that was just started anew is no trouble."""
-    online, found = _online(study_folder), []
-    for site, wait in find_waits(study_folder.enrolments.roster, study_folder.events()).items():
-        if wait.seconds > PATIENCE_S and (wait.why or site not in online):
-            found.append(f"the run waits for {site} since {wait.since:%Y-%m-%d %H:%M:%S} UTC: {wait.why or 'it is away'}")
-    return found
-
-
-def _marked_ledgers(events: Sequence[Event]) -> dict[str, str]:
-    """How the ledger of a site does not go on from what was seen of it, by the last word on each."""
-    return {event.site: event.how for event in of_kind(events, LedgerMarked)}
 
 
 def seconds_left(facts: CoordinatorFacts, events: Sequence[Event]) -> float | None:
@@ -124,26 +91,62 @@ def seconds_left(facts: CoordinatorFacts, events: Sequence[Event]) -> float | No
 
 def status_view(status: Status) -> Group:
     """Lays the status out for a terminal."""
-    left = status.seconds_left
-    head = (
-        f"study {status.study} ({status.study_hash[:12]}): {status.phase} {status.run_status}, "
-        + (f"round {status.round} of {status.num_rounds}" if status.num_rounds else "a survey, which trains nothing")
-        + (f", about {left / 60:.0f} min left" if left is not None else "")
-        + f"; certificate: {status.certificate_days_left} days left"
-    )
-    table = Table("site", "enrolled", "approved", "online", "version", "rounds trained", "in last round", "awaited", title=None)
+    certificate = f"certificate: {status.certificate_days_left} days left"
+    head = f"study {status.study} ({status.study_hash[:12]}): {_progress(status)}; {certificate}"
+    table = Table("site", "is", "heard", "version", "rounds", "a round takes", "now", title=None)
     for name, site in status.sites.items():
         told = (
-            site.enrolled,
-            site.approved,
-            site.online,
+            _stage(site),
+            None if site.seen_seconds_ago is None else f"{_long(site.seen_seconds_ago)} ago",
             site.software_version,
             site.rounds_trained,
-            site.last_round,
-            site.waiting,
+            None if site.seconds_a_round is None else _long(site.seconds_a_round),
+            _now(site),
         )
         table.add_row(name, *[Text(_cell(value)) for value in told])
-    return Group(Text(head), table, *[Text(f"! {trouble}", style="bold") for trouble in status.troubles])
+    missed = {name: site.last_round for name, site in status.sites.items() if site.last_round not in (None, AGGREGATED)}
+    notes = [Text(f"  {name} was not in round {status.round}: {_cell(why)}") for name, why in missed.items()]
+    return Group(Text(head), table, *notes, *[Text(f"! {trouble}", style="bold") for trouble in status.troubles])
+
+
+def _progress(status: Status) -> str:
+    """Where the study stands, in words: a phase that says nothing more is said alone."""
+    sites = status.sites.values()
+    match status.phase:
+        case "enrolling":
+            return f"enrolling, {sum(site.enrolled for site in sites)} of {len(sites)} sites are"
+        case "approving":
+            enrolled = sum(site.enrolled for site in sites)
+            return f"approving, {sum(site.approved for site in sites)} of {enrolled} sites did"
+        case "ready":
+            return "ready, every site has approved"
+    ended = f"{status.phase}: {status.run_status}" if status.phase == "finished" else status.phase
+    left = "" if status.seconds_left is None else f", about {_long(status.seconds_left)} left"
+    if not status.num_rounds:
+        return f"{ended}, a survey, which trains nothing{left}"
+    if status.under_way is not None:
+        return f"{ended}, round {status.under_way} of {status.num_rounds} is under way{left}"
+    return f"{ended}, {status.round} of {status.num_rounds} rounds are done{left}"
+
+
+def _stage(site: SiteStatus) -> str:
+    """The last step that a site has taken."""
+    known = "approved" if site.approved else "enrolled" if site.enrolled else "not enrolled"
+    return f"{known}, online" if site.online else known
+
+
+def _now(site: SiteStatus) -> str | None:
+    """What a site does in the round: why it does not is a trouble, and stands below in full."""
+    if site.waiting is None:
+        return None
+    if not site.waiting.startswith(AT_WORK):
+        return "awaited, see below"
+    return AT_WORK if site.seconds_left is None else f"{AT_WORK}, {_long(site.seconds_left)} left"
+
+
+def _long(seconds: float) -> str:
+    """A time as people say it."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _cell(value: object) -> str:
@@ -152,10 +155,11 @@ def _cell(value: object) -> str:
 
 
 def _sites(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequence[Event]) -> dict[str, SiteStatus]:
-    enrolled, seen, online = study_folder.enrolments.sites(), study_folder.seen(), _online(study_folder)
+    enrolled, seen, online = study_folder.enrolments.sites(), study_folder.seen(), sites_online(study_folder)
     approved = {approval.site for approval in facts.approvals}
     finished = finished_rounds(events)
     waits = find_waits(study_folder.enrolments.roster, events)
+    paces, expected = find_paces(events), expected_by_site(study_folder, events)
     return {
         site: SiteStatus(
             enrolled=site in enrolled,
@@ -165,20 +169,21 @@ def _sites(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequence[
             software_version=seen[site].software_version if site in seen else None,
             waiting=str(waits[site]) if site in waits else None,
             rounds_trained=sum(site in event.participants for event in finished),
-            last_round=finished[-1].absent.get(site, "aggregated") if finished else None,
+            last_round=finished[-1].absent.get(site, AGGREGATED) if finished else None,
+            seconds_left=_left(waits.get(site), expected.get(site)),
+            seconds_a_round=paces.get(site),
         )
         for site in study_folder.enrolments.roster
     }
 
 
+def _left(wait: Wait | None, expected_s: float | None) -> float | None:
+    """How long a site that trains is expected to be at it still."""
+    if wait is None or wait.why or not wait.trains or expected_s is None:
+        return None
+    return round(max(0.0, expected_s - wait.seconds), 1)
+
+
 def _rounds(events: Sequence[Event]) -> list[dict[str, object]]:
     keys = {"round", "attempts", "participants", "absent", "seconds"}
     return [event.model_dump(mode="json", include=keys) for event in finished_rounds(events)]
-
-
-def _online(study_folder: StudyFolder) -> dict[str, str]:
-    service = find_service(study_folder.path)
-    if service is not None:
-        with suppress(LinkLostError):
-            return nodes_online(service.superlink_port)
-    return {}

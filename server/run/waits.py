@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from csasn.report.events import Ended, Event, Failed, Outcome, Reply, RoundFinished, Started, Waiting
 
 READY, ANSWERED = "ready", "answered"  # what a site said, in events
+AT_WORK = "at work"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Wait:
         return (datetime.now(UTC) - self.since).total_seconds()
 
     def __str__(self) -> str:
-        return f"{self.why or 'at work'}, since {self.since.astimezone():%H:%M:%S}"
+        return f"{self.why or AT_WORK}, since {self.since.astimezone():%H:%M:%S}"
 
 
 def find_waits(sites: Collection[str], events: Sequence[Event]) -> dict[str, Wait]:

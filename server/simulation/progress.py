@@ -9,24 +9,9 @@ from rich.text import Text
 from csasn.federated.messages import Kind
 from csasn.platform.plain_text import plain
 from csasn.platform.terminal import progress_bars
-from csasn.report.events import (
-    BaselineTrained,
-    Evaluated,
-    EvaluationWithheld,
-    Event,
-    LedgerMarked,
-    Outcome,
-    Repeated,
-    Reply,
-    RoundFinished,
-    RoundUndone,
-    Started,
-    TotalsChanged,
-    Waiting,
-)
-from csasn.report.types import Reasons
+from csasn.report.events import Event, Outcome, Repeated, Reply, RoundFinished, RoundUndone, Started
 from csasn.study import Study
-from server.run.waits import ANSWERED, READY
+from server.run.telling import say_event
 
 
 class Progress:
@@ -67,37 +52,20 @@ class Progress:
 
     def on_event(self, event: Event) -> None:
         """Shows an event."""
+        if line := say_event(event):
+            self.say(f"{line}; ω {self._weights}" if isinstance(event, RoundFinished) else line)
         match event:
             case Started(event="train-started"):
                 self._train_started(event)
-            case Reply():
+            case Reply(said="ready" | "answered"):
                 self._reply(event)
-            case Evaluated():
-                rates = f"macro AUROC {_show(event.macro_auroc)}, balanced accuracy {_show(event.balanced_accuracy)}"
-                self.say(f"  model of round {event.round}: {rates} (validation cases)")
-            case RoundFinished():
-                self._round_finished(event)
             case Repeated():
-                self.say(f"  attempt {event.attempt} is repeated: {_reasons(event.absent)}")
                 self._answered = set()
                 self._show_bar()
-            case EvaluationWithheld():
-                self.say(f"  metrics of the model of round {event.round} are withheld: a site is missing")
             case RoundUndone():
-                self.say(f"  round {event.round} is undone, and trained once more: {event.why}")
                 self._answered = set()
-            case TotalsChanged():
-                before, now = (" ".join(map(str, numbers)) for numbers in (event.before, event.now))
-                self.say(f"  validation cases of each class were {before}, and are {now}: did a site change its manifest?")
-            case LedgerMarked():
-                self.say(f"  {event.site}: {event.how}")
-            case Waiting() if event.sites:
-                self.say(f"  waiting for {_reasons(event.sites)}")
             case Outcome():
                 self._close()
-            case BaselineTrained():
-                rates = f"macro AUROC {_show(event.final.macro_auroc)}, balanced accuracy {_show(event.final.balanced_accuracy)}"
-                self.say(f"baseline {event.name}: {rates} (test cases of all sites)")
 
     def _train_started(self, event: Started) -> None:
         if self._study and event.class_weights:
@@ -107,9 +75,7 @@ class Progress:
             self._bars.update(self._task, description=f"round {event.round}/{self._study.federation.rounds}")
 
     def _reply(self, event: Reply) -> None:
-        if event.said not in (READY, ANSWERED):
-            self.say(f"  {event.site}: {event.said}")
-        elif self._task is not None and (exchange := self._place(event.kind, event.round)) is not None:
+        if self._task is not None and (exchange := self._place(event.kind, event.round)) is not None:
             self._answered = {event.site} | (self._answered if exchange == self._exchange else set())
             self._exchange = exchange
             self._show_bar()
@@ -126,21 +92,7 @@ class Progress:
             done = self._exchange * len(self._study.federation.sites) + len(self._answered)
             self._bars.update(self._task, completed=done)
 
-    def _round_finished(self, event: RoundFinished) -> None:
-        missing = f", without {', '.join(event.absent)}" if event.absent else ""
-        loss = "" if event.train_loss is None else f", training loss {_show(event.train_loss)}"
-        sites = f"{len(event.participants)} sites{missing}"
-        self.say(f"round {event.round}: {sites}, {event.seconds} s{loss}; ω {self._weights}")
-
     def _close(self) -> None:
         if self._task is not None:
             self._bars.update(self._task, description="federation", completed=self._bars.tasks[self._task].total)
             self._task = None
-
-
-def _reasons(sites: Reasons) -> str:
-    return "; ".join(f"{site}: {why}" for site, why in sites.items())
-
-
-def _show(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

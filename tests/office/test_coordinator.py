@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -20,9 +20,10 @@ from reports import finished_round, told
 from server.flower.app import GridExchange
 from server.office.enrolment import Enrolments, initialise
 from server.office.service import StartSettings, run, start
-from server.office.status import SiteStatus, Status, _marked_ledgers, _rounds, _sites, find_troubles, seconds_left, status_view
+from server.office.status import SiteStatus, Status, _rounds, _sites, seconds_left, status_view
 from server.office.study_folder import StudyFolder
 from server.office.trouble_calls import TroubleCalls
+from server.office.troubles import Trouble, find_troubles, marked_ledgers
 from server.run.outcome import write_outcome, write_report
 from server.simulation.progress import Progress
 
@@ -54,10 +55,9 @@ def test_a_coordinator_does_not_start_with_a_command_that_cannot_be_called(tmp_p
 
 
 def test_a_command_that_went_away_is_a_warning_and_the_coordinator_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(server.office.trouble_calls, "find_troubles", lambda _: ["centerA is away"])
-    monkeypatch.setattr(server.office.trouble_calls, "find_version_troubles", lambda _: {})
-    said = []
-    TroubleCalls(str(tmp_path / "gone"), said.append).tell(None)
+    monkeypatch.setattr(server.office.trouble_calls, "find_troubles", lambda _: [Trouble("wait", "centerA is away")])
+    said, folder = [], SimpleNamespace(path=tmp_path, study=SimpleNamespace(name="small"))
+    TroubleCalls(str(tmp_path / "gone"), said.append, timedelta(0)).tell(folder)
     assert said == [f"warning: {tmp_path / 'gone'} cannot be called: no such file or directory"]
 
 
@@ -95,7 +95,7 @@ def test_a_trouble_is_one_line_that_a_terminal_does_not_act_on(folder):
     (folder / "seen").mkdir()
     seen = {"site": "centerA", "time": 0.0, "software_version": HOSTILE}
     (folder / "seen/centerA.json").write_text(json.dumps(seen))
-    (trouble,) = [line for line in find_troubles(StudyFolder(Enrolments.open(folder))) if "centerA" in line]
+    (trouble,) = [each.line for each in find_troubles(StudyFolder(Enrolments.open(folder))) if "centerA" in each.line]
     assert trouble == f"centerA runs version {SHOWN}, this is {__version__}"
 
 
@@ -197,28 +197,7 @@ def test_what_is_out_of_the_ordinary_in_a_round_is_said_as_it_comes():
 
 def test_how_a_ledger_went_back_is_told_by_the_last_word_on_it():
     marked = [{"event": "ledger-marked", "site": "centerA", "how": how} for how in ("it went back", "it went back again")]
-    assert _marked_ledgers(told([*marked, reply("centerA", "ready")])) == {"centerA": "it went back again"}
-
-
-def test_a_wait_of_a_minute_is_a_trouble_and_one_of_a_moment_is_none(folder, monkeypatch):
-    import server.office.status
-    from server.run.run_directory import RunDirectory
-
-    monkeypatch.setattr(server.office.status, "find_service", lambda _: True)
-    monkeypatch.setattr(server.office.status, "_online", lambda _: {"centerA": "", "centerB": ""})
-    directory = RunDirectory(folder / "runs/small")
-    directory.event("train-started", round=1)
-    directory.event("waiting", sites={"centerB": "its disk is full or cannot be written"})
-    directory.close()
-    study_folder = StudyFolder(Enrolments.open(folder))
-    assert not [trouble for trouble in find_troubles(study_folder) if "waits" in trouble]
-    monkeypatch.setattr(server.office.status, "PATIENCE_S", -1.0)
-    waits = [trouble for trouble in find_troubles(study_folder) if "waits" in trouble]
-    assert any(
-        "waits for centerB since" in trouble and trouble.endswith("UTC: its disk is full or cannot be written") for trouble in waits
-    )
-    assert any("waits for centerC since" in trouble and trouble.endswith("UTC: it is away") for trouble in waits)
-    assert not any("centerA" in trouble for trouble in waits)  # it is at work
+    assert marked_ledgers(told([*marked, reply("centerA", "ready")])) == {"centerA": "it went back again"}
 
 
 # a round that was told twice

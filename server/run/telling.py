@@ -1,0 +1,99 @@
+"""What of a run is said in a line as it happens: on a terminal, in run.log and in the coordinator's journal."""
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from csasn.report.events import (
+    EVENT,
+    BaselineTrained,
+    Evaluated,
+    EvaluationWithheld,
+    Event,
+    Failed,
+    Hello,
+    LedgerMarked,
+    Repeated,
+    Reply,
+    RoundFinished,
+    RoundUndone,
+    TotalsChanged,
+    Waiting,
+)
+from csasn.report.types import Reasons, Result
+from server.run.waits import ANSWERED, READY
+
+
+def say_event(event: Event) -> str:
+    """A line for people, empty where an event is part of the usual course."""
+    line = ""
+    match event:
+        case Hello() if event.sites:
+            line = f"{len(event.sites)} sites said what they hold; training begins"
+        case Evaluated():
+            line = f"  model of round {event.round}: {_rates(event)} (validation cases)"
+        case RoundFinished():
+            missing = f", without {', '.join(event.absent)}" if event.absent else ""
+            loss = "" if event.train_loss is None else f", training loss {_show(event.train_loss)}"
+            line = f"round {event.round}: {len(event.participants)} sites{missing}, {event.seconds} s{loss}"
+        case Repeated():
+            line = f"  attempt {event.attempt} is repeated: {_reasons(event.absent)}"
+        case Reply() if event.said not in (READY, ANSWERED):
+            line = f"  {event.site}: {event.said}"
+        case Waiting() if event.sites:
+            line = f"  waiting for {_reasons(event.sites)}"
+        case EvaluationWithheld():
+            line = f"  metrics of the model of round {event.round} are withheld: a site is missing"
+        case RoundUndone():
+            line = f"  round {event.round} is undone, and trained once more: {event.why}"
+        case TotalsChanged():
+            before, now = (" ".join(map(str, numbers)) for numbers in (event.before, event.now))
+            line = f"  validation cases of each class were {before}, and are {now}: did a site change its manifest?"
+        case LedgerMarked():
+            line = f"  {event.site}: {event.how}"
+        case BaselineTrained():
+            line = f"baseline {event.name}: {_rates(event.final)} (test cases of all sites)"
+        case Failed():
+            line = f"the run failed: {event.error}"
+    return line
+
+
+def _rates(reached: Evaluated | Result) -> str:
+    return f"macro AUROC {_show(reached.macro_auroc)}, balanced accuracy {_show(reached.balanced_accuracy)}"
+
+
+def _reasons(sites: Reasons) -> str:
+    return "; ".join(f"{site}: {why}" for site, why in sites.items())
+
+
+class News:
+    """The lines of what is added to an events.jsonl, from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_bytes = path.stat().st_size if path.exists() else 0
+
+    def read(self) -> list[str]:
+        """What happened since the last look. A line that is still being written waits for the next one; a file that is another one
+        by now is read from its beginning."""
+        try:
+            with self._path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self._read_bytes:
+                    self._read_bytes = 0
+                file.seek(self._read_bytes)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            whole, end, self._read_bytes = b"", b"", 0
+        self._read_bytes += len(whole + end)
+        lines = []
+        for line in whole.splitlines():
+            try:
+                lines.append(say_event(EVENT.validate_json(line)))
+            except ValidationError:
+                continue
+        return [line for line in lines if line]
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
