@@ -46,13 +46,13 @@ def doctor(
 ) -> None:
     """Check all that a run needs, and say what to mend."""
     from client.doctor.context import DoctorContext
-    from client.doctor.doctor import Result, examine, first_failure
+    from client.doctor.doctor import Result, examine, first_failure, waiting_lines
 
     with progress_bars(transient=True) as bars:
 
         def tell(result: Result) -> None:
             bars.stop()
-            if not json:
+            if not json and not result.waits_for:
                 say(*result.lines())
 
         context = DoctorContext(site, config, study, bar(bars, "reading images"))
@@ -60,6 +60,8 @@ def doctor(
     findings = [result.facts() for result in results]
     if json:
         say_json(findings)
+    else:
+        say(*waiting_lines(results))
     if bundle:
         _write_bundle(bundle, context, findings)
     if error := first_failure(results):

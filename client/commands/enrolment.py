@@ -148,7 +148,10 @@ def approve(
     else:
         approval.check_prefix(proposed, yes)
     approval.approve(opened, study, proposed)
-    say(f"approved by {site}: {opened.kit_folder / 'approval.json'}")
+    say(
+        f"approved by {site}: {opened.kit_folder / 'approval.json'}",
+        f"next: start the service, systemctl enable --now csasn-client@{site} as root, or client --site {site} here",
+    )
 
 
 def backup(

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
 from csasn import __version__
-from csasn.errors import TrustError
+from csasn.errors import ConfigurationError, TrustError
 from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.site import Address
 from csasn.study import Name, Sha256, Study, read_study
@@ -96,6 +96,8 @@ def read_kit(folder: Path) -> tuple[Kit, Study]:
         ConfigurationError: there is none.
         TrustError: a file of it was changed.
     """
+    if not (folder / KIT).exists():
+        raise ConfigurationError(f"no kit is installed in {folder}", "client install --site NAME KIT, with the coordinator's kit")
     kit = validate(Kit, read_yaml(folder / KIT), KIT)
     check_kit({name: (folder / name).read_bytes() for name in KIT_FILES if (folder / name).exists()}, kit)
     study = read_study(folder / STUDY)

@@ -250,7 +250,8 @@ def _membership_lines(enrolments: "Enrolments") -> list[str]:
         proposed = enrolments.folder / "membership.json"
         return [
             f"membership {membership.membership_hash[:12]} of {', '.join(membership.sites)} is proposed in {proposed}",
-            "next: every site approves it with client approve",
+            "next: server start --run, or systemctl enable --now csasn-coordinator as root, so that sites can fetch it;"
+            " then every site approves it with client approve",
         ]
     if waiting := enrolments.waiting_for():
         return [f"still to enrol: {', '.join(waiting)}"]

@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -12,14 +14,16 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from client.commands.agent import StatusLine
 from client.flower.app import node_of_hospital
 from client.service.agent import WORKER, Agent
 from client.service.status import CONNECTING, LOCK, WAITING, describe_site, is_client_at_work, sole_client
-from client.worker.notes import DOING, TURN
-from csasn.errors import RunError
+from client.worker.notes import DOING, TURN, find_disk_trouble
+from csasn.errors import DiskFullError, KeptError, RunError
 from csasn.platform.supervision import Child, ServiceManager
 from csasn.privacy.ledger import LEDGER_FILE
-from enrolling import Federation
+from enrolling import SITES, Federation
+from full_disk import room_for
 
 HOLDS = """
 import sys
@@ -186,3 +190,71 @@ def test_who_may_not_read_the_state_folder_is_not_told_that_nothing_runs(agent, 
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)  # as root, whom a test may run as, nothing is unreadable
     with pytest.raises(PermissionError):
         describe_site(agent.site)
+
+
+# what keeps a site from answering
+
+
+def test_a_disk_without_room_for_a_note_is_said_by_the_agent_and_by_the_status(agent, federation):
+    note(agent.state / TURN, time=time.time())
+    with sole_client("centerA", agent.state):
+        assert describe_site(agent.site).takes_part
+        with room_for(0):
+            line = find_disk_trouble(agent.state)
+            status = describe_site(agent.site)
+        assert line.startswith("disk of the state folder is full: cannot write notes: file too large, free ")
+        assert line.endswith(" MiB; training goes on by itself once there is room")
+        assert status.line.partition(", free")[0] == line.partition(", free")[0]
+        assert not status.takes_part
+        agent.disk_trouble = line
+        assert agent.line() == line
+        assert describe_site(agent.site).takes_part
+    assert not list(agent.state.glob("*.tmp"))
+
+
+def test_what_keeps_the_worker_from_answering_is_a_trouble_until_it_does(agent, federation):
+    node = node_of_hospital(agent.site_file)
+    note(agent.state / TURN, time=time.time())
+    with sole_client("centerA", agent.state):
+        node.tell_trouble(DiskFullError("cannot write pending.safetensors: no space left on device"))
+        said = federation.run("client", "status", "--site", "centerA", "--check", code=12)
+        assert "disk of the state folder is full: cannot write pending.safetensors: no space left on device, free " in said
+        node.tell_trouble(KeptError("diary.json is damaged", "bring it back from a backup"))
+        said = federation.run("client", "status", "--site", "centerA", "--check", code=12)
+        assert (
+            "no answer: diary.json is damaged; bring it back from a backup; training goes on by itself once that is mended" in said
+        )
+        node.tell("round 3: evaluating")
+        assert federation.run("client", "status", "--site", "centerA", "--check") == ""
+
+
+def test_a_line_that_the_log_has_no_room_for_goes_to_standard_error(monkeypatch, capsys):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        StatusLine()("disk of the state folder is full")
+        assert capsys.readouterr().err.endswith(" disk of the state folder is full\n")
+        monkeypatch.undo()
+        full.flush = lambda: None
+        os.dup2(os.open("/dev/null", os.O_WRONLY), full.fileno())
+
+
+def test_why_a_client_ended_is_in_its_status_until_it_runs_again(federation):
+    federation.enroll_all()
+    said = federation.run("client", "--site", "centerA", code=11)
+    assert "centerA has approved no study" in said
+    shown = federation.run("client", "status", "--site", "centerA")
+    assert re.fullmatch(r"not running; it ended at [\d-]+ [\d:]+: centerA has approved no study; run client approve\n", shown)
+
+
+def test_next_steps_are_said(federation):
+    said = federation.run("client", "approve", "--site", "centerA", "--yes", "0", code=3)
+    assert "no kit is installed in " in said
+    assert "hint: client install --site NAME KIT" in said
+    federation.initialise()
+    for site in SITES:
+        federation.request(site)
+        said = federation.enroll(site)
+    assert "next: server start --run" in said
+    federation.run("client", "install", "--site", "centerA", "coordinator/kits/centerA.kit.zip")
+    said = federation.approve("centerA", federation.enrolments.membership())
+    assert "next: start the service, systemctl enable --now csasn-client@centerA as root, or client --site centerA here" in said
