@@ -26,7 +26,7 @@ class Result:
     check: str
     finding: Finding
     error: CsasnError | None = None
-    waits_for: str = ""  # the check that failed, without which this one was not tried
+    waits_for: str = ""  # the check that failed or was skipped, without which this one was not tried
 
     def lines(self) -> list[str]:
         """For people: a line, and below it what to do; what is skipped takes one line."""
@@ -51,12 +51,12 @@ def examine(context: DoctorContext, tell: Callable[[Result], None], checks: Sequ
 
 
 def waiting_lines(results: Sequence[Result]) -> list[str]:
-    """What was not tried since another check failed, a line for each that did."""
+    """What was not tried since another check found no answer, a line for each that did not."""
     waiting: dict[str, list[str]] = {}
     for result in results:
         if result.waits_for:
             waiting.setdefault(result.waits_for, []).append(result.check)
-    return [f"{MARKS['skipped']} not before {need} is mended: {', '.join(checks)}" for need, checks in waiting.items()]
+    return [f"{MARKS['skipped']} not before {need} is in order: {', '.join(checks)}" for need, checks in waiting.items()]
 
 
 def first_failure(results: Sequence[Result]) -> CsasnError | None:
@@ -76,7 +76,7 @@ def _run(check: Check, context: DoctorContext, before: Mapping[str, Result]) -> 
         if finding.status == "failed":
             return Result(check.name, Finding("skipped", f"not before {need} is mended"), waits_for=need)
         if finding.status == "skipped":
-            return Result(check.name, Finding("skipped", finding.message, finding.fix), waits_for=before[need].waits_for)
+            return Result(check.name, Finding("skipped", finding.message, finding.fix), waits_for=before[need].waits_for or need)
     try:
         return Result(check.name, check.run(context))
     except CsasnError as error:

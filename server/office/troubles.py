@@ -57,15 +57,9 @@ def marked_ledgers(events: Sequence[Event]) -> dict[str, str]:
     return {event.site: event.how for event in of_kind(events, LedgerMarked)}
 
 
-def run_membership(study_folder: StudyFolder) -> Membership | None:
-    """The membership with which the run was begun, None where none was."""
-    path = study_folder.run_path / MEMBERSHIP
-    return read_membership(path) if path.exists() else None
-
-
 def expected_by_site(study_folder: StudyFolder, events: Sequence[Event]) -> dict[str, float]:
     """The seconds that a round will take each site, of which something is known."""
-    membership = run_membership(study_folder)
+    membership = study_folder.running_membership()
     return expected_seconds(find_paces(events), membership.weight_units) if membership else {}
 
 
@@ -96,6 +90,10 @@ def _ends(days: int) -> str:
 
 
 def _of_phase(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequence[Event]) -> Iterator[Trouble]:
+    begun, proposed = study_folder.running_membership(), facts.membership
+    if begun and (proposed is None or begun.membership_hash != proposed.membership_hash):
+        yield Trouble("membership", _misfit(begun, facts), stops=True)
+        return
     match facts.phase:
         case "enrolling":
             yield from _of_enrolment(study_folder)
@@ -132,9 +130,6 @@ def _of_approval(study_folder: StudyFolder, facts: CoordinatorFacts) -> Iterator
 
 
 def _of_run(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequence[Event]) -> Iterator[Trouble]:
-    begun, proposed = run_membership(study_folder), facts.membership
-    if begun and (proposed is None or begun.membership_hash != proposed.membership_hash):
-        yield Trouble("membership", _misfit(begun, proposed), stops=True)
     if _seconds_up(study_folder) < PATIENCE_S:
         return
     expected = expected_by_site(study_folder, events)
@@ -160,16 +155,18 @@ def _behind(site: str, wait: Wait, expected: Mapping[str, float]) -> str:
     return f"{usual_s / 60:.0f} min were expected"
 
 
-def _misfit(begun: Membership, proposed: Membership | None) -> str:
-    """How the run and who is enrolled do not go together, and what happens: sites take part in what is proposed alone."""
+def _misfit(begun: Membership, facts: CoordinatorFacts) -> str:
+    """Why the run stands still: sites take part in what is proposed alone."""
+    proposed = facts.membership
     if proposed is None:
-        return f"the run is of membership {begun.membership_hash[:12]}, and none is proposed now: no site goes on with it"
+        return "the run stands still: fewer sites are enrolled than the study needs; server enroll"
     gone, new = set(begun.sites) - set(proposed.sites), set(proposed.sites) - set(begun.sites)
     change = [f"without {', '.join(sorted(gone))}"] * bool(gone) + [f"with {', '.join(sorted(new))}"] * bool(new)
+    approved = {approval.site for approval in facts.approvals}
+    missing = ", ".join(site for site in proposed.sites if site not in approved)
     return (
-        f"the run is of membership {begun.membership_hash[:12]}, proposed is {proposed.membership_hash[:12]}"
-        f" ({' and '.join(change) or 'with new keys or weights'}): no site goes on with it; every site reads and signs the new one "
-        "(client approve), and what becomes of the run is in the guide, section 4"
+        f"the run stands still since a membership {' and '.join(change) or 'with new keys or weights'} is proposed: "
+        + (f"{missing} did not approve it yet (client approve)" if missing else "all approved it, and the run goes on now")
     )
 
 

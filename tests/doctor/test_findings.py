@@ -289,6 +289,17 @@ def test_before_there_is_a_kit_all_but_the_network_is_checked(hospital, quick):
     assert found["clock"].lines() == ["- clock: no kit yet; client install --site centerA KIT"]
 
 
+def test_what_waits_for_a_mend_is_one_line_and_json_says_it_of_each_check(hospital, quick, capsys):
+    unknown_key(hospital)
+    run("client", "doctor", "--site", "centerA", "--config", str(hospital.site_file), code=3)
+    lines = capsys.readouterr().out.splitlines()
+    waiting = [check.name for check in CHECKS if check.name in needing("configuration")]
+    assert lines[-1] == f"- not before configuration is in order: {', '.join(waiting)}"
+    assert len(lines) <= 3
+    run("client", "doctor", "--site", "centerA", "--config", str(hospital.site_file), "--json", code=3)
+    assert [found["check"] for found in json.loads(capsys.readouterr().out)] == [check.name for check in CHECKS]
+
+
 def test_without_a_kit_the_study_has_to_be_named(hospital, quick):
     shutil.rmtree(hospital.state)
     assert_found(hospital.examine(), "configuration", 3, "which study?", "--study FILE")

@@ -48,6 +48,7 @@ class Deployment:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._held: list[int] = []  # processes that stand still
         self.health: dict[str, str] = {}  # owner -> where it answers probes
+        self.more: dict[str, Sequence[str]] = {}  # owner -> further words of its command
 
     # enrolment
 
@@ -115,6 +116,7 @@ class Deployment:
             words = ("server", "start", "--run", "--listen", (self.folder / "listen").read_text())
         if owner in self.health:
             words = (*words, "--health", self.health[owner])
+        words = (*words, *self.more.get(owner, ()))
         with self.log(owner).open("ab") as log:
             self.processes[owner] = subprocess.Popen(
                 self._words(owner, words), cwd=self.folder, env=self._environment(environment), stdin=subprocess.DEVNULL,

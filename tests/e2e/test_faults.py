@@ -252,16 +252,36 @@ def test_a_site_that_is_away_for_ten_minutes_is_waited_for_and_named(deploy):
 # disks
 
 
-def test_a_full_disk_at_a_site_is_said_and_the_run_goes_on_once_there_is_room(deploy, local):
+def test_a_full_disk_at_a_site_is_said_everywhere_and_the_run_goes_on_once_there_is_room(deploy, local):
+    """By status, `--check` and the program that is called; at the site in its journal and status, though its logs have no room."""
     deployment = deploy()
+    hook, heard = deployment.folder / "hook", deployment.folder / "heard"
+    hook.write_text(f'#!/bin/sh\nprintf "%s\\n" "$1" >> {heard}\n')
+    hook.chmod(0o755)
+    deployment.more[COORDINATOR] = ("--on-trouble", str(hook), "--grace", "0.5")
+    status, full = ("client", "status", "--site", "centerB"), "disk of the state folder is full: cannot write "
     with tiny_disk(deployment.folder / "centerB/state", "60m"):
         deployment.start_all()
-        deployment.finished_round(1, 200)
+        deployment.finished_round(1, 300)
         filling = fill(deployment.folder / "centerB/state")
         deployment.wait_for(lambda: "centerB" in waited_for(deployment), "the run waits for centerB", 200)
         assert "its disk is full or cannot be written" in waited_for(deployment)["centerB"]
+        deployment.wait_for(lambda: full in deployment.said("centerB"), "the site's journal says it", 60)
+        assert full in deployment.run(*status)
+        assert full in deployment.run(*status, "--check", code=12)
+        assert "done, waiting for the other hospitals" in deployment.run("client", "status", "--site", "centerA")
+        deployment.wait_for(heard.exists, "the program is called", 300)
+        assert "centerB" in deployment.run("server", "status", "--check", code=8)
+        assert "waiting for centerB: its disk is full" in deployment.run_log()
+        assert "waiting for centerB: its disk is full" in deployment.said(COORDINATOR)
         filling.unlink()
+        deployment.finished_round(2, 400)
         check_same_bits(deployment, local)
+        deployment.wait_for(lambda: "over, after" in heard.read_text(), "the all-clear", 120)
+        told, over = heard.read_text().splitlines()
+        assert "UTC, study small: the run waits for centerB since" in told
+        assert "UTC, study small: over, after" in over
+        assert "round 1: 4 sites" in deployment.said(COORDINATOR)
         deployment.close()
 
 
