@@ -118,7 +118,9 @@ def check_round(context: DoctorContext) -> Finding:
         f"{_seconds(total_s)}: download {in_units(down)} {_seconds(down / link.down)}, {steps} steps {_seconds(training_s)}, "
         f"upload {in_units(up)} {_seconds(up / link.up)}; the first round downloads {in_units(context.download_bytes(1))}"
     )
-    deadline_s = study.federation.answer_deadline_s
+    proposed, site = context.facts.membership, context.site.site
+    longer = proposed.longer(site) if proposed and proposed.member(site) else 1.0
+    deadline_s = study.federation.answer_deadline_s * longer
     fix = "a faster link or GPU, or ask the coordinator for a longer answer_deadline_s or 8 upload_bits"
     if total_s > deadline_s:
         raise TrainingError(f"{parts}; the deadline is {_seconds(deadline_s)}", fix)

@@ -66,6 +66,10 @@ class Membership(Configuration):
         """Weights in 1/64 by site."""
         return {member.site: member.weight_units for member in self.members}
 
+    def longer(self, site: str) -> float:
+        """How many times longer than one of the mean weight a site has for an answer: by its weight, and never less."""
+        return max(1.0, self.weight_units[site] * len(self.members) / WEIGHT_UNITS)
+
     @property
     def membership_hash(self) -> str:
         """SHA-256 (hex) of the canonical JSON: who takes part, by which identity and weight. It is without node keys, which open a

@@ -161,10 +161,8 @@ class SiteChannel:
 
     def _deadline_s(self, site: str) -> float:
         """A site with nine times the cases has nine times as long, and each several times longer than it took last."""
-        membership, usual_s = self.contract.membership, self.contract.study.federation.answer_deadline_s
-        units = membership.weight_units
-        share = units[site] * len(units) / sum(units.values())
-        return max(usual_s * max(1.0, share), SLACK * self._took.get(site, 0.0))
+        usual_s = self.contract.study.federation.answer_deadline_s
+        return max(usual_s * self.contract.membership.longer(site), SLACK * self._took.get(site, 0.0))
 
     def _note(self, site: str, reply: Reply, *, asked_again: bool) -> None:
         """Notes who let a deadline pass, and tells who is waited for, where that changed; whoever lacks the model alone is not."""

@@ -11,7 +11,6 @@ from csasn.report.events import (
     Evaluated,
     EvaluationWithheld,
     Event,
-    Failed,
     Hello,
     LedgerMarked,
     Repeated,
@@ -54,8 +53,6 @@ def say_event(event: Event) -> str:
             line = f"  {event.site}: {event.how}"
         case BaselineTrained():
             line = f"baseline {event.name}: {_rates(event.final)} (test cases of all sites)"
-        case Failed():
-            line = f"the run failed: {event.error}"
     return line
 
 

@@ -21,9 +21,11 @@ from csasn.federated.messages import (
     Validate,
     Weighting,
 )
+from csasn.trust.membership import Member, Membership
 from server.run.exchange import FIRST_PAUSE_S, LONGEST_PAUSE_S, MAX_RETRIES, SiteChannel, try_a_few_times, wait_for_it
 
 SITES = ("centerA", "centerB", "centerC")
+UNITS = MappingProxyType(dict(zip(SITES, (22, 21, 21), strict=True)))
 ANSWER = Answer(np.ones(3, np.int64))
 HELLO = Hello(Header("a" * 64, "b" * 64, 1, 0, "run", 1))
 DEADLINE_S = 3600.0
@@ -69,11 +71,12 @@ class Sites:
 def channel(monkeypatch):
     """channel(centerB=[...]) -> the channel, its sites, and who was said to be waited for, one change after the other."""
 
-    def make(units=MappingProxyType({}), took=MappingProxyType({}), **script):
+    def make(units=UNITS, took=MappingProxyType({}), **script):
         sites, told = Sites(**script), []
         monkeypatch.setattr(server.run.exchange, "time", sites)
         study = SimpleNamespace(federation=SimpleNamespace(answer_deadline_s=DEADLINE_S))
-        contract = SimpleNamespace(study=study, membership=SimpleNamespace(weight_units=dict.fromkeys(SITES, 21) | units))
+        members = tuple(Member(site=site, weight_units=weight) for site, weight in units.items())
+        contract = SimpleNamespace(study=study, membership=Membership(study_hash="0" * 64, members=members))
         return SiteChannel(contract, sites, told.append, took), sites, told
 
     return make
