@@ -16,7 +16,7 @@ from client.worker.outbox import Outbox
 from client.worker.worker import SiteWorker
 from csasn import wire
 from csasn.errors import ConfigurationError, CsasnError, DataError, KeptError, ModelError, StorageError
-from csasn.federated.messages import Absence, Collect, Reason, Request
+from csasn.federated.messages import Absence, Reason
 from csasn.platform.storage import private_folder, reason_of
 from csasn.privacy.gate import Terms
 from csasn.privacy.ledger import LEDGER_FILE, Ledger, Occasion
@@ -73,7 +73,7 @@ def _reply(message: Message, node: "Node") -> Message:
     occasion = Occasion(header.run, header.round, header.attempt, request.kind.value)
     reply = reason_of_failure(lambda: node.worker.answer(request), node.tell_trouble)
     if not isinstance(reply, Absence):
-        node.tell(_done(request))
+        node.tell(f"round {header.round}: done, waiting for the other hospitals")
 
     def post(outbox: Outbox) -> wire.Records:
         if isinstance(reply, Absence):
@@ -82,13 +82,6 @@ def _reply(message: Message, node: "Node") -> Message:
         return outbox.post(reply, occasion, Terms.of(node.worker.contract, node.site.site, request, left))
 
     return _send(message, node, post)
-
-
-def _done(request: Request) -> str:
-    """What a site has done that answers a request, and does not show until the next one."""
-    if isinstance(request, Collect):
-        return f"round {request.header.round}: answered, waiting for the other hospitals"
-    return f"round {request.header.round}: done, waiting for the other hospitals"
 
 
 def _send(message: Message, node: "Node", post: Callable[[Outbox], wire.Records]) -> Message:
