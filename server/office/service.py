@@ -250,7 +250,6 @@ def _federate(study_folder: StudyFolder, directory: RunDirectory, say: Say) -> N
         membership = _await_approvals(study_folder, say)
         if membership != directory.membership:
             directory.adopt(membership)
-            say(f"the run goes on with membership {membership.membership_hash[:12]} of {', '.join(membership.sites)}")
         keys = {member.site: member.node_key or "" for member in membership.members}
         service = find_service(study_folder.path)
         try:

@@ -13,7 +13,7 @@ from csasn.platform.plain_text import plain
 from csasn.platform.storage import free_bytes
 from csasn.report.events import Event, Failed, LedgerMarked, finished_rounds, last, of_kind
 from csasn.trust.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
-from csasn.trust.membership import Membership, read_membership
+from csasn.trust.membership import Membership
 from server.flower.message_bounds import message_bytes
 from server.office.enrolment import MEMBERSHIP
 from server.office.service_file import SERVICE, find_service
@@ -103,7 +103,7 @@ def _of_phase(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequen
             line = "every site has approved, and no run begins: server start --run; or see logs/run.log"
             yield Trouble("no run", line, stops=True)
         case "running":
-            yield from _of_run(study_folder, facts, events)
+            yield from _of_run(study_folder, events)
         case "failed":
             failed = last(events, Failed)
             yield Trouble(
@@ -129,7 +129,7 @@ def _of_approval(study_folder: StudyFolder, facts: CoordinatorFacts) -> Iterator
             yield Trouble(f"approval of {site}", line)
 
 
-def _of_run(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequence[Event]) -> Iterator[Trouble]:
+def _of_run(study_folder: StudyFolder, events: Sequence[Event]) -> Iterator[Trouble]:
     if _seconds_up(study_folder) < PATIENCE_S:
         return
     expected = expected_by_site(study_folder, events)
@@ -164,9 +164,8 @@ def _misfit(begun: Membership, facts: CoordinatorFacts) -> str:
     change = [f"without {', '.join(sorted(gone))}"] * bool(gone) + [f"with {', '.join(sorted(new))}"] * bool(new)
     approved = {approval.site for approval in facts.approvals}
     missing = ", ".join(site for site in proposed.sites if site not in approved)
-    return (
-        f"the run stands still since a membership {' and '.join(change) or 'with new keys or weights'} is proposed: "
-        + (f"{missing} did not approve it yet (client approve)" if missing else "all approved it, and the run goes on now")
+    return f"the run stands still since a membership {' and '.join(change) or 'with new keys or weights'} is proposed: " + (
+        f"{missing} did not approve it yet (client approve)" if missing else "all approved it, and the run goes on now"
     )
 
 

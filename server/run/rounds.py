@@ -40,6 +40,7 @@ from server.run.exchange import Exchange, SiteChannel
 from server.run.masked_sums import sums_of
 from server.run.run_directory import BEFORE, BEST, RunDirectory, RunState
 from server.run.sums import Sums
+from server.run.telling import reasons_of, too_few
 from server.run.waits import find_paces
 
 MEND = "mend what the sites say, then resume"
@@ -155,8 +156,8 @@ class StudyRun:
                 self.directory.save(after)
                 return after
             self._too_few_came(f"round {current}", replies)
-            self.directory.event("round-repeated", round=current, attempt=replies.attempt, absent=_reasons(replies))
-        raise QuorumError(_too_few(f"round {current}", federation.max_attempts, replies), MEND)
+            self.directory.event("round-repeated", round=current, attempt=replies.attempt, absent=reasons_of(replies))
+        raise QuorumError(too_few(f"round {current}", federation.max_attempts, replies), MEND)
 
     def validate(self, state: RunState) -> RunState:
         """Evaluates the last model on validation cases, as each round does with the model before it; once, also over a crash."""
@@ -177,7 +178,7 @@ class StudyRun:
         replies = self._ask_all(Finish(*self._about(Kind.FINISH, chosen, 1), chosen.temperature))
         counts = None if replies.counts is None else self._counts(Kind.FINISH, replies)
         withdrawn = None if counts is None else int(counts.pop(WITHDRAWN[0])[0])
-        self.directory.event("finish", round=chosen.round, absent=_reasons(replies), withdrawn=withdrawn)
+        self.directory.event("finish", round=chosen.round, absent=reasons_of(replies), withdrawn=withdrawn)
         return Finished(chosen, counts)
 
     def _step(self, state: RunState, replies: Replies, question: Train) -> RunState:
@@ -211,7 +212,7 @@ class StudyRun:
         """`state` with what was counted of its model. Where a site is missing, the weighting does not move and, unless the study
         says reveal, nothing is shown."""
         if replies.counts is None:
-            self.directory.event("evaluation-withheld", round=state.round, absent=_reasons(replies))
+            self.directory.event("evaluation-withheld", round=state.round, absent=reasons_of(replies))
             return state
         blocks = self._counts(kind, replies)
         metrics = metrics_from_counts(blocks)
@@ -278,7 +279,7 @@ class StudyRun:
             QuorumError: a site refused.
         """
         if any(absence.reason.is_refusal for absence in replies.absent.values()):
-            raise QuorumError(_too_few(what, 1, replies), MEND)
+            raise QuorumError(too_few(what, 1, replies), MEND)
         self.sites.wait_for_all()
 
     def _ask(self, question: Question, least: int) -> Replies:
@@ -306,9 +307,9 @@ class StudyRun:
                 return replies
             if kind in OF_ALL or len(replies.participants) < federation.min_sites:
                 self._too_few_came(str(kind), replies)
-            self.directory.event("exchange-repeated", kind=str(kind), attempt=replies.attempt, absent=_reasons(replies))
+            self.directory.event("exchange-repeated", kind=str(kind), attempt=replies.attempt, absent=reasons_of(replies))
             question = replace(question, header=replace(question.header, attempt=self.directory.next_attempt()))
-        raise QuorumError(_too_few(str(kind), federation.max_attempts, replies), MEND)
+        raise QuorumError(too_few(str(kind), federation.max_attempts, replies), MEND)
 
     def _has_enough(self, kind: Kind, replies: Replies) -> bool:
         """Whether `min_sites` are in what came, and in the sum of statistics where there is one."""
@@ -337,20 +338,10 @@ class StudyRun:
     def _describe(self, replies: Replies, after: RunState) -> dict[str, object]:
         facts: dict[str, object] = {
             "participants": sorted(replies.participants),
-            "absent": _reasons(replies),
+            "absent": reasons_of(replies),
             "state_hash": after.model_hash,
         }
         if replies.whole:
             loss, steps, clipped, sent = self._counts(Kind.TRAIN, replies)["training"].tolist()
             facts |= {"train_loss": loss / FIXED_POINT / self.contract.num_sites, "steps": steps, "clipped_share": clipped / sent}
         return facts
-
-
-def _reasons(replies: Replies) -> dict[str, str]:
-    return {site: str(absence) for site, absence in sorted(replies.absent.items())}
-
-
-def _too_few(what: str, attempts: int, replies: Replies) -> str:
-    missing = "; ".join(f"{site}: {reason}" for site, reason in _reasons(replies).items())
-    often = f" in the last of {attempts} attempts" if attempts > 1 else ""
-    return f"{what}: {len(replies.participants)} sites answered{often}, nothing was summed; {missing}"

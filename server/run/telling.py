@@ -5,14 +5,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from csasn.federated.messages import Replies
 from csasn.report.events import (
     EVENT,
     BaselineTrained,
+    Continued,
     Evaluated,
     EvaluationWithheld,
     Event,
     Hello,
     LedgerMarked,
+    MembershipChanged,
     Repeated,
     Reply,
     RoundFinished,
@@ -28,8 +31,15 @@ def say_event(event: Event) -> str:
     """A line for people, empty where an event is part of the usual course."""
     line = ""
     match event:
+        case Continued():
+            line = f"begins with the model of study {event.lineage[-1].study}, round {event.lineage[-1].rounds}"
+        case MembershipChanged():
+            change = [f"with {', '.join(event.joined)}"] * bool(event.joined) + [f"without {', '.join(event.left)}"] * bool(
+                event.left
+            )
+            line = f"goes on with membership {event.membership_hash[:12]}, {' and '.join(change) or 'new keys or weights'}"
         case Hello() if event.sites:
-            line = f"{len(event.sites)} sites said what they hold; training begins"
+            line = f"{len(event.sites)} sites said what they hold; training {'goes on' if event.round else 'begins'}"
         case Evaluated():
             line = f"  model of round {event.round}: {_rates(event)} (validation cases)"
         case RoundFinished():
@@ -94,3 +104,15 @@ class News:
 
 def _show(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def reasons_of(replies: Replies) -> dict[str, str]:
+    """Why each site that is missing did not answer, by name."""
+    return {site: str(absence) for site, absence in sorted(replies.absent.items())}
+
+
+def too_few(what: str, attempts: int, replies: Replies) -> str:
+    """What a run says that ends since too few answered."""
+    missing = "; ".join(f"{site}: {reason}" for site, reason in reasons_of(replies).items())
+    often = f" in the last of {attempts} attempts" if attempts > 1 else ""
+    return f"{what}: {len(replies.participants)} sites answered{often}, nothing was summed; {missing}"
