@@ -29,7 +29,14 @@ def _port_exists(address: str) -> str:
     return address
 
 
-def _proxy_exists(proxy: str) -> str:
+def _check_proxy(proxy: str) -> str:
+    """Refuses what is no address of a proxy, by name; a password in it is not shown (csasn/platform/configuration.py)."""
+    if "@" in proxy:
+        raise ValueError("expected an address without a login: write that into a file, named by proxy_login")
+    if re.search(r"^(pac\+|file:)|\.(pac|dat)$", proxy, re.IGNORECASE):
+        raise ValueError("that is a PAC file, expected the proxy's own address: your IT reads it from that file")
+    if not re.fullmatch(rf"https?://({_PROXY_HOST})(:[0-9]{{1,5}})?/?", proxy):
+        raise ValueError("expected http://HOST:PORT")
     try:
         place = urlsplit(proxy)
         if ":" in (place.hostname or ""):
@@ -64,11 +71,7 @@ LabelMap = Annotated[dict[str, str], BeforeValidator(_label_map)]
 _HOST = r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
 Address = Annotated[str, pattern(rf"^({_HOST}):[0-9]{{1,5}}$", "HOST:PORT"), AfterValidator(_port_exists)]
 _PROXY_HOST = r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}"
-Proxy = Annotated[
-    str,
-    pattern(rf"^https?://({_PROXY_HOST})(:[0-9]{{1,5}})?/?$", "http://HOST:PORT without a name or password"),
-    AfterValidator(_proxy_exists),
-]
+Proxy = Annotated[str, AfterValidator(_check_proxy)]
 
 
 class Policy(Configuration):
@@ -108,7 +111,8 @@ class Site(Configuration):
     """site.yaml. `state` holds the image cache (pixels, mode 0700) and what the site keeps of a run.
 
     `labels` maps words of the manifest's label column to classes of the study; its words never reach a message or a log.
-    `keys` and `kit` are folders, in `state` unless named; `coordinator` is asked instead of the kit's address, through `proxy`.
+    `keys` and `kit` are folders, in `state` unless named; `coordinator` is asked instead of the kit's address, through
+    `proxy`, whose user and password stand in the file `proxy_login` (client/trust/proxy.py).
     """
 
     site: Name
@@ -121,6 +125,7 @@ class Site(Configuration):
     kit: FilePath | None = None
     coordinator: Address | None = None
     proxy: Proxy | None = None
+    proxy_login: FilePath | None = None
     policy: Policy = Policy()
     labels: LabelMap = Field(default_factory=dict)
 
@@ -148,7 +153,7 @@ def read_site(path: Path) -> Site:
     """
     site = validate(Site, read_yaml(path), path.name)
     folder = path.resolve().parent
-    keys = [key for key in ("manifest", "images", "state", "keys", "kit") if getattr(site, key)]
+    keys = [key for key in ("manifest", "images", "state", "keys", "kit", "proxy_login") if getattr(site, key)]
     places = {key: os.path.realpath(folder / getattr(site, key)) for key in keys}  # loops of links pass
     return site.model_copy(update=places)
 

@@ -103,6 +103,8 @@ def install(
         "fingerprint of its authority, to be compared with the coordinator by telephone:",
         f"  {certificate_fingerprint((opened.kit_folder / AUTHORITY).read_bytes())}",
     )
+    if there.behind_balancer:
+        say("that authority is of a balancer, which ends TLS before the coordinator: client approve says what it sees")
     if there.software_version != __version__:
         say(f"the coordinator runs version {there.software_version}, here is {__version__}")
     say(f"next: client approve --site {site}, once the membership is proposed")

@@ -43,12 +43,16 @@ def check_connection(context: DoctorContext) -> Finding:
     address, proxy = coordinator_address(context.site, context.kit), context.site.proxy
     protocol = context.handshake.protocol
     way = f"through the proxy {proxy}" if proxy else "directly"
+    if context.kit.behind_balancer:
+        protocol += " of a balancer, which sees what client approve says"
     return Finding("ok", f"{address} answers {way} over {protocol}, and is the coordinator of the kit")
 
 
 def check_certificate(context: DoctorContext) -> Finding:
     """The server's certificate, as TLS showed it, does not end soon."""
     days = (context.handshake.certificate_ends - datetime.now(UTC)).days
+    if context.kit.behind_balancer:
+        return _until(f"the balancer's has {days} days left", days, "remind the coordinator: who runs the balancer renews it")
     return _until(f"the coordinator's has {days} days left", days, "remind the coordinator: server renew")
 
 

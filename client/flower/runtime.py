@@ -39,6 +39,7 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from client.trust.proxy import wants_login
 from csasn.platform.patches import patch
 from csasn.platform.supervision import end_with_parent
 from csasn.wire.loopback import acquire_task, connect, heartbeat
@@ -68,7 +69,7 @@ def serve_node(arguments: Sequence[str], on_turn: Callable[[], None], parent: in
 
     patch(supernode_loop, "time", SimpleNamespace(sleep=wait))
     patch(fleet, "FleetHttpClient", FleetClient)
-    patch(fleet, "make_simple_http_retry_invoker", _retry_broken_handshakes)
+    patch(fleet, "make_simple_http_retry_invoker", _retry_broken_ways)
     patch(supernode_loop, "push_object_contents_from_iterable", _push_or_end)
     patch(supernode_loop, "pull_objects", _looking_again(pull_objects))
     sys.argv = ["flower-supernode", *arguments]
@@ -128,14 +129,17 @@ def _push_or_end(contents: Iterable[tuple[str, bytes]], push_object_fn: Callable
         os._exit(1)
 
 
-def _retry_broken_handshakes() -> RetryInvoker:
-    """Flower's way to try again, which gives up at any error of TLS; here only a certificate that is refused ends it."""
+def _retry_broken_ways() -> RetryInvoker:
+    """Flower's way to try again, which gives up at any error of TLS, and at a proxy that does not reach the coordinator. Here only
+    what a new start may mend ends it: a certificate that is refused, and a proxy that refuses the login, which may be a new one."""
     invoker = make_simple_http_retry_invoker()
+    invoker.recoverable_exceptions = (httpx.TransportError, httpx.HTTPStatusError)
     gives_up = invoker.should_giveup
 
     def gives_up_now(error: Exception) -> bool:
-        broken = isinstance(error, httpx.TransportError) and "CERTIFICATE_VERIFY_FAILED" not in str(error)
-        return not broken and (gives_up is None or gives_up(error))
+        if isinstance(error, httpx.TransportError):
+            return "CERTIFICATE_VERIFY_FAILED" in str(error) or wants_login(error)
+        return gives_up is None or gives_up(error)
 
     invoker.should_giveup = gives_up_now
     return invoker

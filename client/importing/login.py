@@ -1,19 +1,18 @@
-"""How an archive is reached: its address, the authority of its certificate, and a login that no command line or log shows."""
+"""How an archive is reached: its address, the authority of its certificate, and its login."""
 
 import ipaddress
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from csasn.errors import ConfigurationError
-from csasn.trust.identity import read_private
+from csasn.trust.login import BASIC, read_login
 
 VARIABLE = "CSASN_ARCHIVE_LOGIN"
 BEARER = "Bearer "
 _ADDRESS = "such as https://pacs.hospital.example/dicom-web"
-_FORM = "one line, NAME:PASSWORD or Bearer TOKEN"
+_FORM = (f"Bearer [!-~]+|{BASIC}", "one line, NAME:PASSWORD or Bearer TOKEN")
 
 
 @dataclass(frozen=True)
@@ -47,16 +46,10 @@ def read_access(url: str, ca: Path | None, login_file: Path | None, environment:
     if not good:
         raise ConfigurationError("--dicomweb is no address of an archive", _ADDRESS)
     if "@" in place.netloc:
-        raise ConfigurationError("--dicomweb holds a login, which others on this machine could read", f"use --login FILE, {_FORM}")
-    if login_file:
-        login = read_private(login_file, f"write it, {_FORM}, with chmod 600").decode(errors="replace")
-    else:
-        login = environment.get(VARIABLE, "")
-    login = login.strip("\r\n")
-    if not re.fullmatch(r"|Bearer [!-~]+|[^:\x00-\x1f]+:[^\x00-\x1f]+", login):
         raise ConfigurationError(
-            f"the archive's login is not of the form that it has to be: {_FORM}", f"see --login and {VARIABLE}"
+            "--dicomweb holds a login, which others on this machine could read", f"use --login FILE, {_FORM[1]}"
         )
+    login = read_login("the archive's", _FORM, login_file, VARIABLE, environment)
     if login and place.scheme == "http" and not _is_here(place.hostname or ""):
         raise ConfigurationError("over http:// everybody on the way could read the archive's login", "use its https:// address")
     if ca and not ca.is_file():

@@ -202,19 +202,19 @@ class Agent:
             "--auth-supernode-private-key", str(self.site.keys_folder / NODE_KEY), "--isolation", "process",
             "--host", "127.0.0.1", "--port", str(port),
         ]  # fmt: skip
-        environment = children_environment(os.environ, self.site.proxy)
-        node = [*python, "node", str(os.getpid()), str(self.state / TURN), *arguments]
-        worker = [*python, "worker", str(os.getpid()), str(port), str(self.site_file.resolve())]
+        environment, site_file = children_environment(os.environ), str(self.site_file.resolve())
+        node = [*python, "node", str(os.getpid()), site_file, str(self.state / TURN), *arguments]
+        worker = [*python, "worker", str(os.getpid()), str(port), site_file]
         return [
             Child("SuperNode", node, logs / "node.log", environment),
             Child(WORKER, worker, logs / "worker.log", environment),
         ]
 
 
-def children_environment(own: Mapping[str, str], proxy: str | None) -> dict[str, str]:
-    """`own` with the site file's proxy alone on the way to the coordinator, and none to the SuperNode on loopback.
+def children_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """`own` without a proxy that the machine names for other programs (`*_proxy`, in whatever case), and none to loopback.
 
-    A proxy that the machine names for other programs (`*_proxy`, in whatever case) counts for nothing, as in `coordinator_link`.
+    The SuperNode takes that of the site file (client/service/processes.py).
     """
     kept = {name: value for name, value in own.items() if not name.lower().endswith("_proxy")}
-    return kept | QUIET | {"NO_PROXY": "127.0.0.1"} | ({"HTTPS_PROXY": proxy} if proxy else {})
+    return kept | QUIET | {"NO_PROXY": "127.0.0.1"}

@@ -1,5 +1,6 @@
 """The processes that `client --site NAME` keeps running: `python -m client.service.processes node|worker PARENT ...`."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -19,9 +20,13 @@ def main() -> None:
     sys.exit(run_command(lambda: run(int(parent), *more)))
 
 
-def _node(parent: int, turn_file: str, *arguments: str) -> None:
+def _node(parent: int, site_file: str, turn_file: str, *arguments: str) -> None:
     from client.flower.runtime import serve_node
+    from client.trust.proxy import proxy_with_login
+    from csasn.site import read_site
 
+    if proxy := proxy_with_login(read_site(Path(site_file))):
+        os.environ["HTTPS_PROXY"] = proxy  # here, where no list of processes shows the password in it
     serve_node(arguments, Teller(Path(turn_file)).tell, parent)
 
 

@@ -103,6 +103,7 @@ def review(site: Site, study: Study, membership: Membership) -> list[str]:
         study=study,
         membership=membership,
         before=before,
+        behind_balancer=read_kit(site.kit_folder)[0].behind_balancer,
         digits=PREFIX_DIGITS,
         secrecy=SECURE if study.federation.secure_aggregation else PLAIN,
         starts=branch_starts(study),

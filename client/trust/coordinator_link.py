@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from client.trust.proxy import VARIABLE, proxy_with_login, read_proxy_login, wants_login
 from csasn import __version__
 from csasn.errors import NetworkError, ProtocolError, TrustError, causes_of
 from csasn.site import Site
@@ -24,7 +26,7 @@ from csasn.trust.identity import load_identity
 from csasn.trust.membership import Membership
 from csasn.trust.request_signature import sign_request
 
-TIMEOUT_S = 10.0
+TIMEOUT_S, PROXY_TIMEOUT_S = 10.0, 3.0
 MUST_BE_UP = "is the coordinator up, and outbound TCP to that port open?"
 
 
@@ -54,9 +56,9 @@ def open_client(site: Site, kit: Kit, key: Ed25519PrivateKey | None = None) -> I
 
     Raises:
         NetworkError: name, route, proxy or server do not answer, or not as a coordinator.
-        TrustError: the coordinator's certificate is not good.
+        TrustError: the coordinator's certificate is not good, or the proxy's login cannot be read.
     """
-    address = coordinator_address(site, kit)
+    address, proxy = coordinator_address(site, kit), proxy_with_login(site)
     try:
         context = ssl.create_default_context(cafile=str(site.kit_folder / AUTHORITY))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -64,13 +66,13 @@ def open_client(site: Site, kit: Kit, key: Ed25519PrivateKey | None = None) -> I
             base_url=f"https://{address}",
             auth=SignedBy(key) if key else None,
             verify=context,
-            proxy=site.proxy,
+            proxy=proxy,
             timeout=TIMEOUT_S,
             trust_env=False,
         ) as client:
             yield client
     except (httpx.HTTPError, ValueError, OSError) as error:
-        raise explain(error, address, site.proxy) from None
+        raise explain(error, site, kit) from None
 
 
 def check_known(answer: httpx.Response, site: Site, client: httpx.Client) -> None:
@@ -187,16 +189,17 @@ def shake_hands(site: Site, kit: Kit) -> Handshake:
         return Handshake(tls.version(), ends, Hello.model_validate_json(answer.content), heard)
 
 
-def explain(error: Exception, address: str, proxy: str | None) -> NetworkError | TrustError:
+def explain(error: Exception, site: Site, kit: Kit) -> NetworkError | TrustError:
     """What went wrong on the way to the coordinator, in words of our own."""
-    causes = causes_of(error)
+    causes, address = causes_of(error), coordinator_address(site, kit)
     if refused := next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None):
-        return _explain_certificate(refused, address)
-    way = f"through the proxy {proxy}" if proxy else "directly"
+        return _explain_certificate(refused, address, kit)
+    if site.proxy and (found := _explain_proxy(causes, site, site.proxy, address)):
+        return found
+    way = f"through the proxy {site.proxy}" if site.proxy else "directly"
     status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else 0
     known: tuple[tuple[type[BaseException], str, str], ...] = (
-        (socket.gaierror, f"the name in {proxy or address} cannot be resolved", "check the name, and this machine's DNS"),
-        (httpx.ProxyError, f"the proxy {proxy} refuses the way to {address}", "ask who runs it to allow CONNECT to that address"),
+        (socket.gaierror, f"the name in {address} cannot be resolved", "check the name, and this machine's DNS"),
         (httpx.HTTPStatusError, f"{address} answers with status {status}", "is `server start` running there?"),
         (
             httpx.TimeoutException,
@@ -213,19 +216,55 @@ def explain(error: Exception, address: str, proxy: str | None) -> NetworkError |
     return NetworkError(f"{address} answers what no coordinator says", "is this its address? do both run the same version?")
 
 
-def _explain_certificate(error: ssl.SSLCertVerificationError, address: str) -> TrustError:
+def _explain_proxy(causes: list[BaseException], site: Site, proxy: str, address: str) -> NetworkError | None:
+    """What is the proxy's fault, or its word; None where the fault lies beyond it."""
+    name = f"the proxy {proxy}"
+    said = next((cause for cause in causes if isinstance(cause, httpx.ProxyError)), None)
+    if said is None:
+        return _find_proxy(name, proxy) if isinstance(causes[0], httpx.TransportError) else None
+    if wants_login(said) and not read_proxy_login(site):
+        return NetworkError(
+            f"{name} wants a user and password",
+            "write them as USER:PASSWORD into a file with chmod 600, and name it in the site file: proxy_login",
+        )
+    if wants_login(said):
+        return NetworkError(
+            f"{name} refuses the user and password of {site.proxy_login or f'the variable {VARIABLE}'}",
+            "are they right, and not expired? where it takes NTLM or Kerberos alone, ask your IT for an exception",
+        )
+    if str(said)[:3] in ("502", "503", "504"):
+        return NetworkError(f"{name} is up, and does not reach {address}", "is the coordinator up, and may the proxy reach it?")
+    return NetworkError(f"{name} refuses the way to {address}", "ask who runs it to allow CONNECT to that address")
+
+
+def _find_proxy(name: str, proxy: str) -> NetworkError | None:
+    """Whether the proxy is there at all, asked of it alone: an error on the way says of neither whose it is."""
+    place = urlsplit(proxy)
+    port = place.port or (443 if place.scheme == "https" else 80)
+    try:
+        with socket.create_connection((place.hostname or "", port), PROXY_TIMEOUT_S):
+            return None
+    except socket.gaierror:
+        return NetworkError(f"the name of {name} cannot be resolved", "check the name, and this machine's DNS")
+    except OSError:
+        hint = "this says nothing of the coordinator: ask your IT whether the proxy is up, and whether proxy: is right"
+        return NetworkError(f"{name} cannot be reached", hint)
+
+
+def _explain_certificate(error: ssl.SSLCertVerificationError, address: str, kit: Kit) -> TrustError:
     reason = error.verify_message.lower()
+    owner, renews = "this study", "the coordinator runs server renew"
+    if kit.behind_balancer:
+        owner, renews = "the balancer", "who runs the balancer renews it"
     if "expired" in reason or "not yet valid" in reason:
         return TrustError(
             f"the certificate of {address} is {'expired' if 'expired' in reason else 'not valid yet'}",
-            "check this machine's clock; if it is right, the coordinator runs server renew",
+            f"check this machine's clock; if it is right, {renews}",
         )
     if "mismatch" in reason or "doesn't match" in reason or "not valid for" in reason:
-        return TrustError(
-            f"the certificate of {address} is for another name",
-            "the coordinator runs server renew with --name, or mend the address",
-        )
+        hint = f"{renews} with this name (--name), or mend the address"
+        return TrustError(f"the certificate of {address} is for another name", hint)
     return TrustError(
-        f"the certificate of {address} is not of this study's authority",
+        f"the certificate of {address} is not of {owner}'s authority",
         "does a proxy open TLS on the way? is the kit of this study? ask the coordinator to compare fingerprints",
     )

@@ -1,8 +1,8 @@
 """The study's certificate authority and the coordinator's certificate, by which sites know the coordinator.
 
-Sites trust this authority alone, none of the system's. Nothing is revoked: whoever has the server's key can pose as the coordinator
-until its certificate ends, so that a stolen one means a new authority and new kits. Sites are known by their own keys, not by
-certificates.
+Sites trust this authority alone, none of the system's; where a balancer ends TLS before the coordinator, that of its certificate
+alone. Nothing is revoked: whoever has the server's key can pose as the coordinator until its certificate ends, so that a stolen one
+means a new authority and new kits. Sites are known by their own keys, not by certificates.
 """
 
 from collections.abc import Sequence
@@ -104,13 +104,23 @@ def days_left(certificate_pem: bytes, now: datetime | None = None) -> int:
     return (_load(certificate_pem).not_valid_after_utc - (now or datetime.now(UTC))).days
 
 
-def certificate_fingerprint(certificate_pem: bytes) -> str:
-    """The fingerprint of a certificate, for the telephone.
+def certificate_fingerprint(certificates_pem: bytes) -> str:
+    """The fingerprint of a certificate, or of several together, for the telephone.
 
     Raises:
         TrustError: it is no certificate.
     """
-    return fingerprint(_load(certificate_pem).public_bytes(Encoding.DER))
+    return fingerprint(b"".join(each.public_bytes(Encoding.DER) for each in _load_all(certificates_pem)))
+
+
+def certificates_alone(pem: bytes) -> bytes:
+    """The certificates (PEM) of a file, the one that ends last first, without anything else in it, such as a key.
+
+    Raises:
+        TrustError: there is none.
+    """
+    found = sorted(_load_all(pem), key=lambda each: each.not_valid_after_utc, reverse=True)
+    return b"".join(each.public_bytes(Encoding.PEM) for each in found)
 
 
 def _builder(
@@ -141,7 +151,11 @@ def _alternative_name(name: str) -> x509.GeneralName:
 
 
 def _load(certificate_pem: bytes) -> x509.Certificate:
+    return _load_all(certificate_pem)[0]
+
+
+def _load_all(pem: bytes) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificate(certificate_pem)
+        return x509.load_pem_x509_certificates(pem)
     except ValueError:
         raise TrustError("this is no certificate in PEM form", "take ca.crt from the kit again") from None

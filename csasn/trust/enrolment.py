@@ -45,13 +45,17 @@ class EnrolmentRequest(Configuration):
 
 
 class Kit(Configuration):
-    """kit.json: where the coordinator is, and what the other files of the kit have to be."""
+    """kit.json: where the coordinator is, and what the other files of the kit have to be.
+
+    With `behind_balancer` ca.crt is the authority of a balancer, which ends TLS and sees what passes.
+    """
 
     site: Name
     address: Address
     study_hash: Sha256
     software_version: SoftwareVersion
     files: dict[str, Sha256]
+    behind_balancer: bool = False
 
 
 def sign_enrolment(enrolment: Enrolment, key: Ed25519PrivateKey) -> EnrolmentRequest:
@@ -72,10 +76,16 @@ def read_request(path: Path) -> EnrolmentRequest:
     return request
 
 
-def make_kit(site: str, address: str, study_hash: str, files: Mapping[str, bytes]) -> Kit:
+def make_kit(site: str, address: str, study_hash: str, files: Mapping[str, bytes], *, behind_balancer: bool = False) -> Kit:
     """kit.json for a kit of `files`."""
-    hashes = {name: hashlib.sha256(files[name]).hexdigest() for name in KIT_FILES}
-    return Kit(site=site, address=address, study_hash=study_hash, software_version=__version__, files=hashes)
+    return Kit(
+        site=site,
+        address=address,
+        study_hash=study_hash,
+        software_version=__version__,
+        files={name: hashlib.sha256(files[name]).hexdigest() for name in KIT_FILES},
+        behind_balancer=behind_balancer,
+    )
 
 
 def check_kit(files: Mapping[str, bytes], kit: Kit) -> None:

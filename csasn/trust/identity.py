@@ -154,8 +154,10 @@ def load_key(load: Callable[[bytes, bytes | None], K], data: bytes, passphrase: 
         return None
 
 
-def read_private(path: Path, hint: str) -> bytes:
-    """The bytes of a key file; `hint` says what to do where there is none.
+def read_private(
+    path: Path, hint: str, what: str = "a private key", remedy: str = "make new keys and have the old ones revoked"
+) -> bytes:
+    """The bytes of a file that holds `what`; `hint` says what to do where there is none, `remedy` where somebody may have read it.
 
     Raises:
         TrustError: it is missing or cannot be read, or others than its owner may read it.
@@ -165,12 +167,12 @@ def read_private(path: Path, hint: str) -> bytes:
             mode = os.fstat(file.fileno()).st_mode & 0o777
             if mode & 0o077:
                 raise TrustError(
-                    f"{path} has mode {mode:04o}, so that others may read a private key; expected 0600",
-                    f"chmod 600 {path}; if somebody may have read it, make new keys and have the old ones revoked",
+                    f"{path} has mode {mode:04o}, so that others may read {what}; expected 0600",
+                    f"chmod 600 {path}; if somebody may have read it, {remedy}",
                 )
             return file.read()
     except OSError as error:
-        raise KeptError(f"cannot read the key {path}: {(error.strerror or 'error').lower()}", hint) from None
+        raise KeptError(f"cannot read {path}: {(error.strerror or 'error').lower()}", hint) from None
 
 
 def fingerprint(public: bytes) -> str:

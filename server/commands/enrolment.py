@@ -22,6 +22,13 @@ Continues = Annotated[
     Path | None, option("--continue RUN", "begin with the model of the finished run in RUN, with its normalisation and ω")
 ]
 Yes = Annotated[bool, option("--yes", "a run under way stands still until all have approved: do not ask")]
+Balancer = Annotated[
+    Path | None,
+    option(
+        "--behind-balancer CA_FILE",
+        "a balancer ends TLS before this server; sites trust the authority of its certificate, a PEM file, for that",
+    ),
+]
 PassphraseFile = Annotated[
     Path | None, option("--passphrase-file FILE", "take the passphrase from FILE's first line; else it is asked")
 ]
@@ -32,6 +39,7 @@ def init(
     address: Annotated[str, option("--address HOST:PORT", "where the sites reach this server")],
     name: Annotated[list[str] | None, option("--name NAME_OR_IP", "a further name of this server; may be repeated")] = None,
     continues: Continues = None,
+    behind_balancer: Balancer = None,
     folder: Folder = FOLDER,
     passphrase_file: PassphraseFile = None,
 ) -> None:
@@ -43,7 +51,7 @@ def init(
     example:
       server init study.yaml --address federation.example.org:9443
     """
-    begin_study(study, address, name or [], folder, passphrase_file, continues=continues)
+    begin_study(study, address, name or [], folder, passphrase_file, behind_balancer, continues=continues)
 
 
 def begin_study(
@@ -52,6 +60,7 @@ def begin_study(
     names: list[str],
     folder: Path,
     passphrase_file: Path | None,
+    balancer: Path | None,
     *,
     survey: bool = False,
     continues: Path | None = None,
@@ -60,7 +69,7 @@ def begin_study(
     from csasn.model.packages import random_warnings, settle_weights
     from csasn.study import read_study
     from csasn.trust.certificates import certificate_fingerprint, days_left
-    from server.office.enrolment import AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, initialise
+    from server.office.enrolment import SERVER_CERTIFICATE, initialise, kit_authority
     from server.run.continuation import continued, find_start
 
     wanted = read_study(study)  # before anything is asked
@@ -68,12 +77,13 @@ def begin_study(
     start = find_start(wanted, study, continues)
     if not survey and start is None:
         _try_network(wanted)
-    initialise(folder, wanted, address, names, _passphrase(passphrase_file, twice=True), start)
+    trusted = _read_balancer(balancer)
+    initialise(folder, wanted, address, names, _passphrase(passphrase_file, twice=True), start=start, balancer=trusted)
     days = days_left((folder / SERVER_CERTIFICATE).read_bytes())
     say(*random_warnings(wanted))
     say(
-        f"{folder} is made; its authority's fingerprint, for sites that ask:",
-        f"  {certificate_fingerprint((folder / AUTHORITY_CERTIFICATE).read_bytes())}",
+        f"{folder} is made; fingerprint of the {'balancer' if balancer else 'study'}'s authority, for sites that ask:",
+        f"  {certificate_fingerprint(kit_authority(folder).read_bytes())}",
         f"the server's certificate ends in {days} days; keep the passphrase for then",
         f"next: send {folder / 'study.yaml'} to each site, which sends back a request; take it with server enroll REQUEST",
     )
@@ -256,6 +266,13 @@ def _membership_lines(enrolments: "Enrolments") -> list[str]:
     if waiting := enrolments.waiting_for():
         return [f"still to enrol: {', '.join(waiting)}"]
     return ["no membership is proposed: fewer sites are left than the study needs"]
+
+
+def _read_balancer(file: Path | None) -> bytes:
+    try:
+        return file.read_bytes() if file else b""
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file}: {(error.strerror or 'error').lower()}", "check the path") from None
 
 
 def _passphrase(file: Path | None, twice: bool = False) -> str:

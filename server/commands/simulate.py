@@ -60,6 +60,7 @@ def survey(
     json: Annotated[bool, option("--json", "with --sites: print survey.json")] = False,
     folder: Annotated[Path, option("--folder DIR", "with --address: the folder to make (default: survey/)")] = Path("survey"),
     name: Annotated[list[str] | None, option("--name NAME_OR_IP", "with --address: see server init")] = None,
+    behind_balancer: Annotated[Path | None, option("--behind-balancer CA_FILE", "with --address: see server init")] = None,
     passphrase_file: Annotated[Path | None, option("--passphrase-file FILE", "with --address: see server init")] = None,
 ) -> None:
     """Count cases, patients, classes, labels, scanners and sizes over all sites, before training.
@@ -74,10 +75,11 @@ def survey(
       server survey study.yaml --address federation.example.org:9443 --folder survey
     """
     if address is not None:
-        begin_study(study, address, name or [], folder, passphrase_file, survey=True)
+        begin_study(study, address, name or [], folder, passphrase_file, behind_balancer, survey=True)
         return
-    if name or passphrase_file:
-        raise ConfigurationError("--name and --passphrase-file go with --address, not with --sites", "leave them out")
+    if name or passphrase_file or behind_balancer:
+        given = "--name, --passphrase-file and --behind-balancer"
+        raise ConfigurationError(f"{given} go with --address, not with --sites", "leave them out")
     from csasn.study import read_study
     from server.simulation.simulate import Simulation
 

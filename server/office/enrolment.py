@@ -1,7 +1,7 @@
 """The coordinator's folder: authority, server certificate, the sites enrolled, their kits, the membership and who approved it.
 
     coordinator.yaml  study.yaml     where the coordinator is; the study, in the bytes that every site gets
-    keys/                            ca.key (under a passphrase), ca.crt, server.key, server.crt
+    keys/                            ca.key (under a passphrase), ca.crt, server.key, server.crt; balancer.crt where one ends TLS
     sites/  left/  revoked.json      requests taken; of sites that left; keys that are never accepted again
     kits/  approvals/                what goes to the sites, and what came back
     membership.json                  proposed when every site of the study is enrolled, or left
@@ -36,6 +36,7 @@ from csasn.site import Address, split_address
 from csasn.study import MIN_SECURE_SITES, Name, Sha256, Study, read_study
 from csasn.trust.certificates import (
     authority_pem,
+    certificates_alone,
     create_authority,
     create_server_certificate,
     create_server_key,
@@ -48,7 +49,7 @@ from csasn.trust.membership import Approval, Member, Membership, check_number, r
 from server.run.run_directory import START
 
 AUTHORITY_KEY, SERVER_KEY, SERVER_CERTIFICATE = "keys/ca.key", "keys/server.key", "keys/server.crt"
-AUTHORITY_CERTIFICATE = f"keys/{AUTHORITY}"
+AUTHORITY_CERTIFICATE, BALANCER_AUTHORITY = f"keys/{AUTHORITY}", "keys/balancer.crt"
 SETTINGS, MEMBERSHIP, REVOKED = "coordinator.yaml", "membership.json", "revoked.json"
 PRIVATE = 0o600
 RESTORE, NAME = "bring it back with server restore", "is the name right?"
@@ -77,14 +78,31 @@ class Revocations(Configuration):
     keys: dict[str, Name]
 
 
-def initialise(folder: Path, study: Study, address: str, names: Sequence[str], passphrase: str, start: Path | None = None) -> None:
+def initialise(
+    folder: Path,
+    study: Study,
+    address: str,
+    names: Sequence[str],
+    passphrase: str,
+    *,
+    start: Path | None = None,
+    balancer: bytes = b"",
+) -> None:
     """Makes the folder of a study, or a survey: its authority, whose key `passphrase` closes, and the server's key and certificate.
-    The study says where each branch begins (`settle_weights`); `start` is the file of a model that it continues.
+    The study says where each branch begins (`settle_weights`); `start` is the file of a model that it continues, `balancer` are the
+    authorities (PEM) of a balancer that ends TLS.
 
     Raises:
-        ConfigurationError: address, a name or the passphrase cannot be used.
+        ConfigurationError: address, a name or the passphrase cannot be used, or a balancer would see what a site sends.
+        TrustError: `balancer` holds no certificate.
         StorageError: the folder is there already, or cannot be written.
     """
+    if balancer and not study.federation.secure_aggregation:
+        raise ConfigurationError(
+            "secure_aggregation is false in the study: who runs the balancer would see what each site sends",
+            "set it true, or let nothing end TLS before the coordinator",
+        )
+    trusted = certificates_alone(balancer) if balancer else b""
     facts: dict[str, object] = {"address": address, "names": list(names)}
     facts |= {"study_hash": study.study_hash, "software_version": __version__}
     settings = validate(Settings, facts, "server init")
@@ -97,10 +115,18 @@ def initialise(folder: Path, study: Study, address: str, names: Sequence[str], p
         write_new(staged / SERVER_KEY, server_key, PRIVATE)
         write_new(staged / AUTHORITY_CERTIFICATE, authority_pem(authority))
         write_new(staged / SERVER_CERTIFICATE, certificate)
+        if trusted:
+            write_new(staged / BALANCER_AUTHORITY, trusted)
         write_new(staged / STUDY, write_yaml(study).encode())
         if start is not None:
             link_atomically(start, staged / START)
         _write_settings(staged, settings)
+
+
+def kit_authority(folder: Path) -> Path:
+    """Whom kits have sites trust for TLS: the study's own authority, or that of the balancer."""
+    balancer = folder / BALANCER_AUTHORITY
+    return balancer if balancer.exists() else folder / AUTHORITY_CERTIFICATE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,8 +320,10 @@ class Enrolments:
         write_json(self.folder / REVOKED, {"keys": self.revoked_keys() | dict.fromkeys(sorted(keys), site)})
 
     def _write_kit(self, site: str) -> Path:
-        files = {AUTHORITY: _read(self.folder / AUTHORITY_CERTIFICATE), STUDY: _read(self.folder / STUDY)}
-        kit = make_kit(site, self.settings.address, self.settings.study_hash, files)
+        authority = kit_authority(self.folder)
+        files = {AUTHORITY: _read(authority), STUDY: _read(self.folder / STUDY)}
+        balanced = authority == self.folder / BALANCER_AUTHORITY
+        kit = make_kit(site, self.settings.address, self.settings.study_hash, files, behind_balancer=balanced)
         files[KIT] = json.dumps(kit.model_dump(mode="json"), indent=1).encode() + b"\n"
         place = self.folder / "kits" / site
         place.mkdir(parents=True, exist_ok=True)

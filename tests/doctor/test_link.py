@@ -1,9 +1,7 @@
 """The way to the coordinator: through proxies, and how fast it is."""
 
 import socket
-import threading
 import time
-from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -12,67 +10,117 @@ from client.doctor.link_speed import FIRST_BYTES, MOST_BYTES, measure_link, meas
 from client.trust import coordinator_link
 from client.trust.coordinator_link import ask_facts
 from csasn.errors import TrustError
+from csasn.platform.supervision import free_port
 from doctoring import assert_found
+from e2e.ways import Proxy
 
 
-def pass_on(source, target):
-    with suppress(OSError):
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
+@pytest.fixture
+def proxy():
+    """proxy(...) -> a proxy that runs on loopback, which tests may end."""
+    running = []
+
+    def run(host="127.0.0.1", **facts):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        running.append(Proxy(socket.create_server((host, 0), family=family), **facts))
+        return running[-1]
+
+    yield run
+    for each in running:
+        each.close()
 
 
-def tunnel(link, asked, status):
-    """Answers one CONNECT with `status`, and where that is 200 passes bytes both ways until both sides have ended."""
-    with link:
-        asked.append(link.recv(4096).split(b"\r\n")[0].decode())
-        link.sendall(b"HTTP/1.1 %d x\r\n\r\n" % status)
-        if status == 200:
-            host, port = asked[-1].split()[1].split(":")
-            with socket.create_connection((host, int(port))) as target:
-                back = threading.Thread(target=pass_on, args=(target, link))
-                back.start()
-                pass_on(link, target)
-                back.join()
+def test_a_proxy_that_refuses_is_found(hospital, quick, proxy):
+    running = proxy(status=403)
+    hospital.set(proxy=running.address)
+    assert_found(hospital.examine(), "connection", 12, f"the proxy {running.address} refuses the way", "allow CONNECT")
+    assert running.asked
+    assert all(line.startswith(f"CONNECT 127.0.0.1:{hospital.federation.port} ") for line in running.asked)
 
 
-@contextmanager
-def running_proxy(status):
-    """A proxy that answers every CONNECT with `status`; its address, and what it was asked."""
-    asked, threads = [], []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve():
-            with suppress(OSError):
-                while True:
-                    threads.append(threading.Thread(target=tunnel, args=(listener.accept()[0], asked, status)))
-                    threads[-1].start()
-
-        accepting = threading.Thread(target=serve)
-        accepting.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            for thread in (accepting, *threads):
-                thread.join()
-
-
-def test_a_proxy_that_refuses_is_found(hospital, quick):
-    with running_proxy(403) as (proxy, asked):
-        hospital.set(proxy=proxy)
-        assert_found(hospital.examine(), "connection", 12, f"the proxy {proxy} refuses the way", "allow CONNECT")
-    assert asked
-    assert all(line.startswith(f"CONNECT 127.0.0.1:{hospital.federation.port} ") for line in asked)
-
-
-def test_all_is_measured_through_a_proxy_that_lets_through(hospital, quick):
-    with running_proxy(200) as (proxy, asked):
-        hospital.set(proxy=proxy)
-        found = hospital.examine()
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_all_is_measured_through_a_proxy_that_lets_through(hospital, quick, proxy, host):
+    running = proxy(host)
+    hospital.set(proxy=running.address)
+    found = hospital.examine()
     assert {name: result.finding.message for name, result in found.items() if result.finding.status != "ok"} == {}
-    assert f"answers through the proxy {proxy} over TLS" in found["connection"].finding.message
-    assert len(asked) == 3  # handshake, facts, bandwidth
+    assert f"answers through the proxy {running.address} over TLS" in found["connection"].finding.message
+    assert len(running.asked) == 3  # handshake, facts, bandwidth
+
+
+LOGIN, SECRET = "jane doe:pa55:w@rd/%41ü", "pa55"
+
+
+def write_login(hospital, text, mode=0o600):
+    path = hospital.path / "sites/proxy.login"
+    path.write_text(f"{text}\n")
+    path.chmod(mode)
+    return "proxy.login"  # relative to the site file, as all paths in it
+
+
+@pytest.mark.parametrize("place", ["file", "environment"])
+def test_a_proxy_gets_the_login_that_it_wants_from_a_file_or_the_environment(hospital, quick, proxy, monkeypatch, place):
+    running = proxy(login=LOGIN)
+    hospital.set(proxy=running.address, **({"proxy_login": write_login(hospital, LOGIN)} if place == "file" else {}))
+    if place == "environment":
+        monkeypatch.setenv("CSASN_PROXY_LOGIN", LOGIN)
+    found = hospital.examine()
+    assert {name: result.finding.message for name, result in found.items() if result.finding.status != "ok"} == {}
+    assert not any(SECRET in result.finding.message for result in found.values())
+
+
+LOGIN_FAULTS = [
+    (None, 0o600, 12, "wants a user and password", "chmod 600, and name it in the site file: proxy_login"),
+    ("jane:old pa55word", 0o600, 12, "refuses the user and password of /", "NTLM or Kerberos alone"),
+    (LOGIN, 0o644, 11, "has mode 0644, so that others may read a password", "change the password"),
+    (f"{SECRET} alone", 0o600, 3, "the proxy's login is not of the form that it has to be: one line, USER:PASSWORD", "mend /"),
+]
+
+
+@pytest.mark.parametrize(("login", "mode", "code", "says", "fix"), LOGIN_FAULTS, ids=["none", "another", "open", "form"])
+def test_what_is_wrong_with_a_proxys_login_is_said_without_it(hospital, quick, proxy, login, mode, code, says, fix):
+    running = proxy(login=LOGIN)
+    hospital.set(proxy=running.address, **({"proxy_login": write_login(hospital, login, mode)} if login else {}))
+    found = hospital.examine()
+    assert_found(found, "connection", code, says, fix)
+    assert SECRET not in found["connection"].finding.message + found["connection"].finding.fix
+
+
+def test_a_refused_login_of_the_environment_is_named_as_such(hospital, quick, proxy, monkeypatch):
+    running = proxy(login=LOGIN)
+    hospital.set(proxy=running.address)
+    monkeypatch.setenv("CSASN_PROXY_LOGIN", f"jane:{SECRET}")
+    says = f"the proxy {running.address} refuses the user and password of the variable CSASN_PROXY_LOGIN"
+    assert_found(hospital.examine(), "connection", 12, says, "are they right")
+
+
+def test_a_proxy_that_is_down_is_told_from_a_coordinator_that_is(hospital, quick, proxy):
+    down, up = proxy(), proxy()
+    down.close()
+    hospital.set(proxy=down.address)
+    says_nothing = "this says nothing of the coordinator"
+    assert_found(hospital.examine(), "connection", 12, f"the proxy {down.address} cannot be reached", says_nothing)
+    hospital.set(proxy=up.address, coordinator=f"127.0.0.1:{free_port()}")
+    says = f"the proxy {up.address} is up, and does not reach {hospital.context().site.coordinator}"
+    assert_found(hospital.examine(), "connection", 12, says, "is the coordinator up")
+    hospital.set(proxy="http://nowhere.invalid:3128")
+    says = "the name of the proxy http://nowhere.invalid:3128 cannot be resolved"
+    assert_found(hospital.examine(), "connection", 12, says, "DNS")
+
+
+def hangs_up(host, port):
+    """The way on to something that ends each connection: what is behind a proxy then, and not the proxy."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return ours
+
+
+def test_what_breaks_behind_a_proxy_is_not_called_the_proxys_end(hospital, quick, proxy):
+    running = proxy(reach_address=hangs_up)
+    hospital.set(proxy=running.address)
+    finding = hospital.examine()["connection"].finding
+    assert "the proxy" not in finding.message.partition("through")[0]
+    assert f"127.0.0.1:{hospital.federation.port}" in finding.message
 
 
 @pytest.mark.parametrize("rate", [3e3, 2e4, 1e6, 1e9])

@@ -375,8 +375,23 @@ def test_a_password_in_a_refused_value_is_not_shown(tmp_path, proxy):
     assert "user" not in caught.value.message
 
 
+def test_a_proxy_with_a_password_is_sent_to_the_file_for_it(tmp_path):
+    says = r"^centerA\.yaml: proxy is 'http://\*\*\*@proxy:3128': expected an address without a login: .* proxy_login"
+    with pytest.raises(ConfigurationError, match=says):
+        read_site(site_file(tmp_path, proxy=f"http://user:{SECRET}@proxy:3128"))
+
+
 @pytest.mark.parametrize(
-    "proxy", ["http://proxy:port", "http://proxy:0", "http://proxy:65536", "http://[::::]:1", "http://:80", "ftp://p"]
+    "proxy", ["http://wpad.hospital/proxy.pac", "pac+http://p/x", "file:///etc/proxy.pac", "http://wpad/WPAD.DAT"]
+)
+def test_a_pac_file_is_refused_by_name(tmp_path, proxy):
+    says = r"^centerA\.yaml: proxy is '.*': that is a PAC file, expected the proxy's own address: your IT reads it from that file"
+    with pytest.raises(ConfigurationError, match=says):
+        read_site(site_file(tmp_path, proxy=proxy))
+
+
+@pytest.mark.parametrize(
+    "proxy", ["proxy:3128", "http://proxy:port", "http://proxy:0", "http://proxy:65536", "http://[::::]:1", "http://:80", "ftp://p"]
 )
 def test_a_proxy_that_cannot_be_is_refused(tmp_path, proxy):
     with pytest.raises(ConfigurationError, match=r"centerA\.yaml: proxy is "):

@@ -16,6 +16,7 @@ import yaml
 
 from client.commands.agent import StatusLine
 from client.flower.app import node_of_hospital
+from client.service import processes
 from client.service.agent import WORKER, Agent
 from client.service.status import CONNECTING, LOCK, WAITING, describe_site, is_client_at_work, sole_client
 from client.worker.notes import DOING, TURN, find_disk_trouble
@@ -109,16 +110,34 @@ def test_a_look_at_the_lock_keeps_no_client_from_starting(tmp_path, monkeypatch)
             assert is_client_at_work(tmp_path)
 
 
-@pytest.mark.parametrize("proxy", [None, "http://proxy.example.org:3128"])
-def test_the_proxy_is_that_of_the_site_file_whatever_the_environment_says(agent, monkeypatch, proxy):
+def test_no_proxy_of_the_machine_and_no_password_is_in_what_children_are_started_with(agent, federation, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "http://another.example.org:8080")
     monkeypatch.setenv("KEPT", "as it is")
-    site = agent.site.model_copy(update={"proxy": proxy})
-    for child in Agent(site, agent.site_file, ServiceManager(""), lambda _: None).children:
-        proxies = {name: value for name, value in child.environment.items() if name.lower().endswith("_proxy")}
-        assert proxies == {"NO_PROXY": "127.0.0.1"} | ({"HTTPS_PROXY": proxy} if proxy else {})
+    with_login(agent, federation)
+    for child in Agent(agent.site, agent.site_file, ServiceManager(""), lambda _: None).children:
+        assert {value for name, value in child.environment.items() if name.lower().endswith("_proxy")} == {"127.0.0.1"}
         assert child.environment["KEPT"] == "as it is"
+        assert "pa55" not in " ".join([*child.command, *child.environment.values()])
+
+
+def with_login(agent, federation):
+    """Gives the site file a proxy that wants a login."""
+    login = federation.path / "proxy.login"
+    login.write_text("jane doe:pa55/w@rd\n")
+    login.chmod(0o600)
+    facts = yaml.safe_load(agent.site_file.read_text()) | {"proxy": "http://proxy.example.org:3128", "proxy_login": str(login)}
+    agent.site_file.write_text(yaml.safe_dump(facts))
+
+
+@pytest.mark.parametrize("proxy", [None, "http://jane%20doe:pa55%2Fw%40rd@proxy.example.org:3128"])
+def test_the_supernode_takes_the_proxy_of_the_site_file_with_its_login(agent, federation, monkeypatch, proxy):
+    monkeypatch.setattr("client.flower.runtime.serve_node", lambda *_: None)
+    monkeypatch.setattr("client.service.processes.os.environ", given := {})
+    if proxy:
+        with_login(agent, federation)
+    processes._node(1, str(agent.site_file), "turn", "--superlink", "coordinator:9443")
+    assert given == ({"HTTPS_PROXY": proxy} if proxy else {})
 
 
 def test_the_worker_has_its_files_from_the_site_file_alone(agent):
