@@ -36,9 +36,9 @@ class Federation:
     def enrolments(self):
         return Enrolments.open(self.folder)
 
-    def initialise(self):
+    def initialise(self, *more, code=0):
         where = ("--address", "localhost:9443", "--name", "127.0.0.1", "--folder", "coordinator")
-        self.run("server", self.begin, "study.yaml", *where, "--passphrase-file", "passphrase")
+        return self.run("server", self.begin, "study.yaml", *where, "--passphrase-file", "passphrase", *more, code=code)
 
     def request(self, site):
         self.run("client", "keygen", "--site", site)
@@ -50,8 +50,8 @@ class Federation:
         fingerprint = json_of(path)["enrolment"]["identity"] and read_request(path).enrolment.fingerprint
         return self.run("server", "enroll", path.name, "--fingerprint", fingerprint, *more, code=code)
 
-    def enroll_all(self):
-        self.initialise()
+    def enroll_all(self, *more):
+        self.initialise(*more)
         for site in SITES:
             self.request(site)
             self.enroll(site)

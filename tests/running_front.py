@@ -66,10 +66,13 @@ def signed_head(method, route, content, length, key=KEYS["centerA"], query=""):
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+NAMES = ("coordinator.example.org", "federation.example.org")
+
+
 def write_certificate(folder, name):
-    """A certificate for 127.0.0.1 and the name in the nginx file, signed by an authority as `server init` makes it; its number."""
+    """A certificate for loopback and the names in the nginx files, signed by an authority as `server init` makes it; its number."""
     authority, key = create_authority(name), create_server_key()
-    certificate = create_server_certificate(authority, key, ["127.0.0.1", "coordinator.example.org"])
+    certificate = create_server_certificate(authority, key, ["127.0.0.1", "::1", *NAMES])
     for file, content in (("ca.crt", authority_pem(authority)), ("server.key", key), ("server.crt", certificate)):
         (folder / file).write_bytes(content)
     return x509.load_pem_x509_certificate(certificate).serial_number
@@ -146,3 +149,22 @@ def running_front(folder, superlink_port, nodes=None, **changes):
     finally:
         front.process.kill()
         front.process.wait()
+
+
+@contextmanager
+def running_nginx(folder, text, port):
+    """nginx with `text` in its http block, whose port is `port`."""
+    (folder / "csasn.conf").write_text(text)
+    places = " ".join(f"{kind}_temp_path {folder};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    main = f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}} http {{ {places} include csasn.conf; }}"
+    (folder / "nginx.conf").write_text(main)
+    command = ["nginx", "-p", folder, "-c", folder / "nginx.conf"]
+    checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: answers(port))
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)

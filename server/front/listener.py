@@ -119,14 +119,14 @@ class Listener(socket.socket):
 
 
 def open_listener(host: str, port: int, connections: Connections) -> Listener:
-    """A socket that listens at exactly this address.
+    """A socket that listens at exactly this address; at `::` for IPv4 too.
 
     Raises:
         ConfigurationError: it is taken, or cannot be had on this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        plain = socket.create_server((host, port), family=family, backlog=128)
+        plain = socket.create_server((host, port), family=family, backlog=128, dualstack_ipv6=host == "::")
     except OSError as error:
         reason = (error.strerror or "no such address").lower()
         hint = "see with `ss -ltnp` what holds the port, or choose another address or port"

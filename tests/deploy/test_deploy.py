@@ -337,7 +337,7 @@ def documented_commands():
     """Command lines of fenced blocks, also those that follow another program's arguments."""
     text = "".join((DEPLOY / page).read_text() for page in ("README.md", "DATA_PROTECTION.md"))
     blocks = re.findall(r"(?ms)^```sh\n(.*?)^```", text)
-    for page in ("compose.yaml", "kubernetes/coordinator.yaml", "nginx/csasn.conf"):
+    for page in ("compose.yaml", "kubernetes/coordinator.yaml", "nginx/csasn.conf", "nginx/balancer.conf"):
         lines = [line for line in (DEPLOY / page).read_text().splitlines() if re.match("#   .*(server|client) ", line)]
         blocks.append("".join(line.lstrip("# ") + "\n" for line in lines))
     for line in "".join(blocks).replace("\\\n", " ").splitlines():

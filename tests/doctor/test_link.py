@@ -10,9 +10,12 @@ from client.doctor.link_speed import FIRST_BYTES, MOST_BYTES, measure_link, meas
 from client.trust import coordinator_link
 from client.trust.coordinator_link import ask_facts
 from csasn.errors import TrustError
+from csasn.platform.storage import write_json
 from csasn.platform.supervision import free_port
+from csasn.trust.certificates import certificates_alone
+from csasn.trust.enrolment import KIT_FILES, make_kit, read_kit
 from doctoring import assert_found
-from e2e.ways import Proxy
+from e2e.ways import Balancer, Proxy
 
 
 @pytest.fixture
@@ -121,6 +124,34 @@ def test_what_breaks_behind_a_proxy_is_not_called_the_proxys_end(hospital, quick
     finding = hospital.examine()["connection"].finding
     assert "the proxy" not in finding.message.partition("through")[0]
     assert f"127.0.0.1:{hospital.federation.port}" in finding.message
+
+
+@pytest.fixture
+def balanced(hospital):
+    """A balancer that ends TLS before the coordinator, and the hospital with a kit that names its authority."""
+    port, keys = free_port(), hospital.federation.folder / "keys"
+    balancer = Balancer(hospital.path, ("127.0.0.1", port), ("127.0.0.1", hospital.federation.port), keys / "ca.crt")
+    balancer.start()
+    kit, _ = read_kit(hospital.state / "kit")
+    (hospital.state / "kit/ca.crt").write_bytes(certificates_alone((hospital.path / "balancer.pem").read_bytes()))
+    files = {name: (hospital.state / "kit" / name).read_bytes() for name in KIT_FILES}
+    made = make_kit("centerA", f"127.0.0.1:{port}", kit.study_hash, files, behind_balancer=True)
+    write_json(hospital.state / "kit/kit.json", made.model_dump(mode="json"))
+    yield balancer
+    balancer.close()
+
+
+def test_all_is_measured_through_a_balancer_that_ends_tls_and_the_doctor_says_so(hospital, quick, balanced):
+    found = hospital.examine()
+    assert {name: result.finding.message for name, result in found.items() if result.finding.status != "ok"} == {}
+    assert "of a balancer, which sees what client approve says" in found["connection"].finding.message
+    assert "the balancer's has" in found["certificate"].finding.message
+    assert b"csasn-signature" in balanced.seen  # it does see what passes
+
+
+def test_behind_a_balancer_no_other_certificate_is_taken_also_not_the_coordinators_own(hospital, quick, balanced):
+    hospital.set(coordinator=f"127.0.0.1:{hospital.federation.port}")
+    assert_found(hospital.examine(), "connection", 11, "is not of the balancer's authority", "compare fingerprints")
 
 
 @pytest.mark.parametrize("rate", [3e3, 2e4, 1e6, 1e9])

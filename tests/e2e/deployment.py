@@ -53,15 +53,14 @@ class Deployment:
     # enrolment
 
     def enrol(
-        self, address: str, listen: str = "127.0.0.1", names: Sequence[str] = (), begin: str = "init", continues: Path | None = None
+        self, address: str, listen: str = "127.0.0.1", names: Sequence[str] = (), begin: str = "init", given: Sequence[str] = ()
     ) -> None:
         """A study, or with `begin` survey the one before it, from nothing to a membership that every site has signed, by files
         alone: no process is needed for it."""
         (self.folder / "listen").write_text(listen)
         (self.folder / "passphrase").write_text(PASSPHRASE)
         more = [word for name in names for word in ("--name", name)]
-        given = ("--address", address, "--passphrase-file", "passphrase", "--folder", "coordinator", *more)
-        given = (*given, "--continue", str(continues)) if continues else given
+        given = ("--address", address, "--passphrase-file", "passphrase", "--folder", "coordinator", *more, *given)
         self.run("server", begin, "study.yaml", *given)
         with ThreadPoolExecutor(2) as pool:
             fingerprints = dict(zip(self.sites, pool.map(self._request, self.sites), strict=True))
@@ -287,6 +286,15 @@ def simulate(folder: Path, *more: object, out: str = "local") -> dict[str, objec
     report = json.loads((folder / out / "report.json").read_text())
     rounds = [event for event in read_lines(folder / out) if event["event"] == "round-finished"]
     return report | {"hashes": {event["round"]: event["state_hash"] for event in rounds}}
+
+
+def check_same_bits(deployment: Deployment, local: Mapping[str, object]) -> None:
+    """Waits for the end of the run, which has to be that of an undisturbed one, to the bit."""
+    report = deployment.report(400)
+    assert report["status"] == "complete"
+    assert report["state_hash"] == local["state_hash"]
+    for site in deployment.sites:
+        assert deployment.exit_code(site) == 0, deployment.describe()
 
 
 def _children(parent: int) -> list[tuple[int, list[str]]]:

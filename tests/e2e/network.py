@@ -18,12 +18,13 @@ RELAY = "relay"
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
+NEIGHBOURS = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept;"  # without these IPv6 finds no host
 # a hospital: one outbound port to the coordinator (or the relay before it), and nothing inbound
 SITE_RULES = f"""
 table inet firewall {{
-  chain in {{ type filter hook input priority 0; policy drop; iif lo accept; ct state established,related accept; }}
-  chain out {{ type filter hook output priority 0; policy drop; oif lo accept; ct state established,related accept;
-    ip daddr {{ 10.77.0.1, 10.77.0.2 }} tcp dport {PORT} accept; }}
+  chain in {{ type filter hook input priority 0; policy drop; iif lo accept; {NEIGHBOURS} ct state established,related accept; }}
+  chain out {{ type filter hook output priority 0; policy drop; oif lo accept; {NEIGHBOURS} ct state established,related accept;
+    ip daddr {{ 10.77.0.1, 10.77.0.2 }} tcp dport {PORT} accept; ip6 daddr {{ fd77::1, fd77::2 }} tcp dport {PORT} accept; }}
 }}
 """
 BOTH_WAYS = """
@@ -41,6 +42,7 @@ class Network:
         self.name = f"csasn{os.getpid()}"
         self.addresses = {COORDINATOR: "10.77.0.1", RELAY: "10.77.0.2"}
         self.addresses |= {site: f"10.77.0.{11 + number}" for number, site in enumerate(sites)}
+        self.addresses6 = {host: address.replace("10.77.0.", "fd77::") for host, address in self.addresses.items()}
         self._switch = f"{self.name}-switch"
         _ip("netns", "add", self._switch)
         _ip("-n", self._switch, "link", "add", "br0", "type", "bridge")
@@ -86,6 +88,18 @@ class Network:
         """Takes `cut` back."""
         subprocess.run([*self.inside(host), "nft", "delete", "table", "inet", "cut"], check=True, timeout=20)
 
+    def block(self, host: str, target: str) -> None:
+        """`host` may not reach `target`, so that it has to take another way."""
+        addresses = f"ip daddr {self.addresses[target]} drop; ip6 daddr {self.addresses6[target]} drop;"
+        self.rule(host, f"table inet block {{ chain out {{ type filter hook output priority -6; {addresses} }} }}")
+
+    def forget(self, host: str) -> None:
+        """A firewall that knows connections from their first packet loses its table: what is open is dropped, on both ways, and
+        nobody is told."""
+        _run(*self.inside(host), "sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_loose=0")
+        self.rule(host, BOTH_WAYS.format(name="stateful", what="ct state invalid drop"))
+        _run(*self.inside(host), "conntrack", "-F")
+
     def lose(self, host: str, percent: int) -> None:
         """Of the packets to and from `host`, so many are lost."""
         self.rule(host, BOTH_WAYS.format(name="loss", what=f"numgen random mod 100 < {percent} drop"))
@@ -98,11 +112,10 @@ class Network:
             _run("tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", *tbf)
 
     def reset(self, host: str) -> None:
-        """Takes cut, loss and slowness of `host` back."""
+        """Takes back all that was done to the line of `host`."""
         number = list(self.addresses).index(host)
         for words in (
-            [*self.inside(host), "nft", "delete", "table", "inet", "cut"],
-            [*self.inside(host), "nft", "delete", "table", "inet", "loss"],
+            *([*self.inside(host), "nft", "delete", "table", "inet", name] for name in ("cut", "loss", "block", "stateful")),
             ["tc", "-n", self._namespace(host), "qdisc", "del", "dev", "eth0", "root"],
             ["tc", "-n", self._switch, "qdisc", "del", "dev", f"port{number}", "root"],
         ):
@@ -125,6 +138,7 @@ class Network:
         _ip("link", "add", "eth0", "netns", namespace, "type", "veth", "peer", "name", port, "netns", self._switch)
         _ip("-n", self._switch, "link", "set", port, "master", "br0", "up")
         _ip("-n", namespace, "addr", "add", f"{self.addresses[host]}/24", "dev", "eth0")
+        _ip("-n", namespace, "addr", "add", f"{self.addresses6[host]}/64", "dev", "eth0", "nodad")
         for device in ("lo", "eth0"):
             _ip("-n", namespace, "link", "set", device, "up")
 

@@ -15,73 +15,17 @@ from pathlib import Path
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from e2e.deployment import COORDINATOR, Deployment, simulate
-from e2e.network import PORT, RELAY, Network
-from e2e.relay import Relay
+from e2e.deployment import COORDINATOR, Deployment, check_same_bits, simulate
+from e2e.network import PORT, RELAY
 from server.front.front import OWN, PASSED
 
 SITES = ("centerA", "centerB", "centerC", "centerD")
-ROUNDS = 3
 NO_WAY = (ConnectionRefusedError, TimeoutError)
 LIARS = str(Path(__file__).parent / "liars")
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 # only in plain a round may do without a site
 IMPATIENT = {"secure_aggregation": False, "min_sites": 3, "answer_deadline_s": 30.0, "max_partial_rounds": 1.0, "max_attempts": 1}
 pytestmark = [pytest.mark.slow, pytest.mark.network]
-
-
-@pytest.fixture(scope="module")
-def network():
-    assert Path(FAKETIME).exists(), "these tests need the Debian packages libfaketime and nftables"
-    network = Network(SITES)
-    yield network
-    network.close()
-
-
-@pytest.fixture(scope="module")
-def enrol(network, tmp_path_factory, write_small_hospitals):
-    """enrol(name, **federation) -> an enrolled federation of that study, made once."""
-    made = {}
-
-    def make(name, num_cases=60, **federation):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name) / "enrolled"
-            settings = {"secure_aggregation": True, "rounds": ROUNDS, "answer_deadline_s": 240.0} | federation
-            write_small_hospitals(folder, SITES, num_cases=num_cases, federation=settings)
-            made[name] = Deployment(folder, network.inside)
-            made[name].enrol(f"{network.addresses[COORDINATOR]}:{PORT}", "0.0.0.0", [network.addresses[RELAY]])
-        return made[name]
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def local(enrol):
-    return simulate(enrol("patient").folder)
-
-
-@pytest.fixture
-def deploy(enrol, network, tmp_path):
-    """deploy(name of the study, ...) -> a deployment of its own; nothing of it is left in the end."""
-    begun = []
-
-    def begin(name="patient", **federation):
-        begun.append(enrol(name, **federation).copy(tmp_path / f"deployment{len(begun)}"))
-        return begun[-1]
-
-    yield begin
-    for site in SITES:
-        network.reset(site)
-    for deployment in begun:
-        deployment.close()
-
-
-def check_same_bits(deployment, local):
-    report = deployment.report(400)
-    assert report["status"] == "complete"
-    assert report["state_hash"] == local["state_hash"]
-    for site in SITES:
-        assert deployment.exit_code(site) == 0, deployment.describe()
 
 
 def waited_for(deployment):
@@ -128,14 +72,6 @@ def fill(folder):
 
 
 # the network
-
-
-@pytest.fixture
-def relay(network):
-    """A relay on a host of its own, to which a site may be sent."""
-    relay = Relay(network.listen(RELAY), lambda: network.connect(RELAY, COORDINATOR, timeout_s=20))
-    yield relay
-    relay.close()
 
 
 def test_a_line_cut_for_ninety_seconds_in_mid_upload_costs_time_alone(deploy, local, network, relay):

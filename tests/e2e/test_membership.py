@@ -70,7 +70,7 @@ def test_a_study_goes_on_from_a_finished_model_with_the_bits_of_the_local_engine
     parent = simulate(folder)
     expected = simulate(folder, "--continue", folder / "local", out="more")
     deployment = Deployment(folder)
-    deployment.enrol(f"127.0.0.1:{free_port()}", continues=folder / "local")
+    deployment.enrol(f"127.0.0.1:{free_port()}", given=("--continue", str(folder / "local")))
     try:
         deployment.start_all()
         report = deployment.report()

@@ -7,7 +7,7 @@ import pytest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from client.flower.runtime import FleetClient
+from client.flower.runtime import FleetClient, _retry_broken_ways
 
 UP, ASKS = "/v1/fleet/activate-node", "/v1/fleet/pull-messages"
 
@@ -59,3 +59,53 @@ def test_a_node_that_may_have_lost_a_request_says_anew_that_it_is_up(monkeypatch
             client.PullMessages(PullMessagesRequest())
     client.close()
     assert asked == requests
+
+
+TRANSIENT = [
+    httpx.ConnectError("[Errno 111] Connection refused"),
+    httpx.ConnectTimeout("timed out"),
+    httpx.ConnectError("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol"),
+    httpx.ReadTimeout("The read operation timed out"),
+    httpx.RemoteProtocolError("Server disconnected without sending a response."),
+    httpx.ProxyError("503 Service Unavailable"),
+    httpx.ProxyError("403 Forbidden"),
+    *(httpx.HTTPStatusError("", request=None, response=httpx.Response(status)) for status in (502, 503, 504)),
+]
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=[f"{type(error).__name__}-{number}" for number, error in enumerate(TRANSIENT)])
+def test_a_supernode_tries_again_for_two_hours_and_goes_on_where_it_was(error):
+    """Its waits are not slept, but counted: an hour and a half of them, and the tries that each may take half a minute."""
+    invoker, waited = _retry_broken_ways(), [0.0]
+
+    def wait(seconds):
+        waited[0] += seconds
+
+    def ask():
+        if waited[0] < 7200:
+            raise error
+        return "a message"
+
+    invoker.wait_function = wait
+    assert invoker.invoke(ask) == "a message"
+    assert waited[0] < 7230  # it asks twice a minute or more, so that it is back at once
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired"),
+        httpx.ProxyError("407 Proxy Authentication Required"),
+    ],
+    ids=["certificate", "login"],
+)
+def test_a_supernode_ends_where_only_a_new_start_may_help(error):
+    """Then it reads certificate and login anew."""
+    invoker = _retry_broken_ways()
+    invoker.wait_function = lambda _: pytest.fail("it tries again")
+
+    def ask():
+        raise error
+
+    with pytest.raises(type(error)):
+        invoker.invoke(ask)

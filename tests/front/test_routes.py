@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from flwr.supernode.fleet_http_connection import http_request_response
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from csasn.platform.supervision import free_port
-from running_front import RunningFront, answers, running_front, wait_for
+from running_front import RunningFront, running_front, running_nginx
 from server.front.front import PASSED
 from server.front.own_routes import OWN
 
@@ -125,22 +124,8 @@ def nginx(tmp_path, superlink):
             "9443": front.port,
         }.items():
             text = text.replace(old, str(new))
-        (tmp_path / "csasn.conf").write_text(text)
-        places = " ".join(f"{kind}_temp_path {tmp_path};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        main = (
-            f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; events {{}} http {{ {places} include csasn.conf; }}"
-        )
-        (tmp_path / "nginx.conf").write_text(main)
-        command = ["nginx", "-p", tmp_path, "-c", tmp_path / "nginx.conf"]
-        checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
-        assert checked.returncode == 0, checked.stderr
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            wait_for(lambda: answers(server.port))
+        with running_nginx(tmp_path, text, server.port):
             yield server
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is another way to run the front, and not installed here")
