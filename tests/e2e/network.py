@@ -91,7 +91,7 @@ class Network:
     def block(self, host: str, target: str) -> None:
         """`host` may not reach `target`, so that it has to take another way."""
         addresses = f"ip daddr {self.addresses[target]} drop; ip6 daddr {self.addresses6[target]} drop;"
-        self.rule(host, f"table inet block {{ chain out {{ type filter hook output priority -6; {addresses} }} }}")
+        self.rule(host, f"table inet block {{ chain out {{ type filter hook output priority -6; {addresses} }}\n}}")
 
     def forget(self, host: str) -> None:
         """A firewall that knows connections from their first packet loses its table: what is open is dropped, on both ways, and

@@ -23,13 +23,24 @@ def says(deployment, site, words, within_s=120):
     deployment.wait_for(lambda: words in deployment.said(site), f"{site} says {words!r}", within_s, 0.2)
 
 
-def test_a_run_through_a_proxy_outlives_its_end_and_a_new_password(deploy, local, network):
+@pytest.fixture
+def open_proxy(network):
+    """open_proxy(login) -> a proxy on a host of its own, that wants this login."""
+    opened = []
+
+    def make(login):
+        opened.append(Proxy(network.listen(RELAY), lambda host, port: network.connect(RELAY, COORDINATOR, port, 20), login))
+        return opened[-1]
+
+    yield make
+    for proxy in opened:
+        proxy.close()
+
+
+def test_a_run_through_a_proxy_outlives_its_end_and_a_new_password(deploy, local, network, open_proxy):
     """The proxy is the only way out of centerB. Its password is in the file alone: in no log, command line or environment."""
     deployment = deploy()
     network.block("centerB", COORDINATOR)
-
-    def open_proxy(login):
-        return Proxy(network.listen(RELAY), lambda host, port: network.connect(RELAY, COORDINATOR, port, 20), login)
 
     def write_login(text):
         login = deployment.folder / "sites/proxy.login"
@@ -50,7 +61,6 @@ def test_a_run_through_a_proxy_outlives_its_end_and_a_new_password(deploy, local
     deployment.finished_round(1)
     secrets_are_nowhere(deployment, ("pa55", "pa55%3Aw"))
     check_same_bits(deployment, local)
-    proxy.close()
 
 
 def secrets_are_nowhere(deployment, secrets):
@@ -62,9 +72,9 @@ def secrets_are_nowhere(deployment, secrets):
 
 
 def test_a_run_behind_a_balancer_that_ends_tls(network, tmp_path, write_small_hospitals):
-    """A balancer of another authority stands where all sites go; what it saw holds no update, and both sides' ledgers agree."""
+    """Its certificate is of another authority, and it reads what passes; the ledgers of both sides agree all the same."""
     folder = tmp_path / "balanced"
-    write_small_hospitals(folder, SITES, num_cases=60, federation={"secure_aggregation": True, "rounds": 2})
+    write_small_hospitals(folder, SITES[:3], federation={"secure_aggregation": True, "rounds": 1})
     deployment = Deployment(folder, network.inside)
     balancer = Balancer(
         folder, (network.addresses[RELAY], PORT), (network.addresses[COORDINATOR], PORT), folder / "coordinator/keys/ca.crt",
@@ -72,13 +82,16 @@ def test_a_run_behind_a_balancer_that_ends_tls(network, tmp_path, write_small_ho
     )  # fmt: skip
     given = ("--behind-balancer", "balancer.pem")
     deployment.enrol(f"{network.addresses[RELAY]}:{PORT}", "0.0.0.0", [network.addresses[COORDINATOR]], given=given)
-    for site in SITES:
+    for site in SITES[:3]:
         network.block(site, COORDINATOR)
     balancer.start()
     try:
+        deployment.start(COORDINATOR)
+        deployment.wait_for(lambda: "SuperLink knows" in deployment.said(COORDINATOR), "the coordinator is up")
         found = deployment.run("client", "doctor", "--site", "centerB", host="centerB")
         assert "of a balancer, which sees what client approve says" in " ".join(found.split())
-        deployment.start_all()
+        for site in SITES[:3]:
+            deployment.start(site)
         assert deployment.report(600)["status"] == "complete"
         received = folder / "centerB.received.jsonl"
         received.write_text(deployment.run("server", "receipts", "centerB"))
@@ -89,7 +102,7 @@ def test_a_run_behind_a_balancer_that_ends_tls(network, tmp_path, write_small_ho
     finally:
         balancer.close()
         deployment.close()
-        for site in SITES:
+        for site in SITES[:3]:
             network.reset(site)
 
 
