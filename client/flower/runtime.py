@@ -156,7 +156,7 @@ def work(port: int, app: ClientApp, parent: int) -> None:
                 _do(port, token, app)
             else:
                 time.sleep(TASK_POLL_S)
-        except (httpx.HTTPError, RunNotRunningException, RuntimeError) as error:
+        except (httpx.HTTPError, ObjectPushError, RunNotRunningException, RuntimeError) as error:
             # the SuperNode went away, and a task with it: the coordinator asks again
             log.info("the SuperNode does not answer (%s)", type(error).__name__)
             time.sleep(1.0)

@@ -1,12 +1,15 @@
 """How a site's SuperNode gets what the coordinator sent, over lines that break."""
 
 from contextlib import suppress
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from client.flower import runtime
 from client.flower.runtime import FleetClient, _retry_broken_ways
 
 UP, ASKS = "/v1/fleet/activate-node", "/v1/fleet/pull-messages"
@@ -109,3 +112,20 @@ def test_a_supernode_ends_where_only_a_new_start_may_help(error):
 
     with pytest.raises(type(error)):
         invoker.invoke(ask)
+
+
+@pytest.mark.parametrize("error", [ObjectPushError("", 1, ""), httpx.ConnectError(""), RuntimeError("")])
+def test_a_worker_whose_supernode_ends_in_mid_answer_goes_on(monkeypatch, error):
+    """The SuperNode may be started anew at any time, such as for a proxy's new password."""
+    tries = []
+
+    def do(*_):
+        tries.append(1)
+        raise error if len(tries) < 3 else KeyboardInterrupt
+
+    for name, value in {"connect": lambda *_: None, "acquire_task": lambda *_: "a token", "_do": do, "end_with_parent": id}.items():
+        monkeypatch.setattr(runtime, name, value)
+    monkeypatch.setattr(runtime, "time", SimpleNamespace(sleep=lambda _: None))
+    with pytest.raises(KeyboardInterrupt):
+        runtime.work(1, None, 1)
+    assert len(tries) == 3
