@@ -5,6 +5,7 @@ Needs root, ip (iproute2), tc and nft; bandwidth is tc's tbf, loss nft's numgen.
 
 import ctypes
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -97,8 +98,13 @@ class Network:
         """A firewall that knows connections from their first packet loses its table: what is open is dropped, on both ways, and
         nobody is told."""
         _run(*self.inside(host), "sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_loose=0")
-        self.rule(host, BOTH_WAYS.format(name="stateful", what="ct state invalid drop"))
+        self.rule(host, BOTH_WAYS.format(name="stateful", what="ct state invalid counter drop"))
         _run(*self.inside(host), "conntrack", "-F")
+
+    def num_dropped(self, host: str) -> int:
+        """Packets of connections that were forgotten."""
+        said = _run(*self.inside(host), "nft", "list", "table", "inet", "stateful")
+        return sum(map(int, re.findall(r"counter packets (\d+)", said)))
 
     def lose(self, host: str, percent: int) -> None:
         """Of the packets to and from `host`, so many are lost."""

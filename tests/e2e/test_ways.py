@@ -125,13 +125,18 @@ def test_a_firewall_that_forgets_what_is_idle_for_thirty_seconds_costs_time_alon
     assert relay.num_forgotten
 
 
-def test_a_firewall_whose_table_is_flushed_in_mid_round_costs_time_alone(deploy, local, network):
+def test_a_firewall_whose_table_is_flushed_in_mid_round_costs_time_alone(deploy, local, network, relay):
+    """In the middle of an upload, so that a connection is open."""
     deployment = deploy()
-    network.forget("centerB")  # from now on it knows connections from their first packet
+    deployment.change_site("centerB", coordinator=f"{network.addresses[RELAY]}:{PORT}")
     deployment.start_all()
     deployment.await_training("centerB", within_s=600)
+    relay.hold_after(300_000)  # of the 1.8 MB of an update
+    assert relay.holding.wait(300)
     network.forget("centerB")
+    relay.go_on()
     check_same_bits(deployment, local)
+    assert network.num_dropped("centerB")
 
 
 def test_an_outage_longer_than_all_patience_is_said_and_over_as_soon_as_the_line_is_back(deploy, local, network):
