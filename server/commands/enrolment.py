@@ -69,7 +69,7 @@ def begin_study(
     from csasn.model.packages import random_warnings, settle_weights
     from csasn.study import read_study
     from csasn.trust.certificates import certificate_fingerprint, days_left
-    from server.office.enrolment import SERVER_CERTIFICATE, initialise, kit_authority
+    from server.office.authority import SERVER_CERTIFICATE, initialise, kit_authority
     from server.run.continuation import continued, find_start
 
     wanted = read_study(study)  # before anything is asked
@@ -201,7 +201,8 @@ def renew(
       server renew
     """
     from csasn.trust.certificates import days_left
-    from server.office.enrolment import SERVER_CERTIFICATE, Enrolments
+    from server.office.authority import SERVER_CERTIFICATE
+    from server.office.enrolment import Enrolments
 
     enrolments = Enrolments.open(folder)
     enrolments.renew(_passphrase(passphrase_file), address, name or None)

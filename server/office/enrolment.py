@@ -1,4 +1,4 @@
-"""The coordinator's folder: authority, server certificate, the sites enrolled, their kits, the membership and who approved it.
+"""The coordinator's folder: who is enrolled, their kits, the membership and who approved it.
 
     coordinator.yaml  study.yaml     where the coordinator is; the study, in the bytes that every site gets
     keys/                            ca.key (under a passphrase), ca.crt, server.key, server.crt; balancer.crt where one ends TLS
@@ -15,118 +15,37 @@ import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field
-
-from csasn import __version__
 from csasn.errors import ConfigurationError, TrustError
-from csasn.platform.configuration import Configuration, read_yaml, validate, write_yaml
+from csasn.platform.configuration import Configuration, read_yaml, validate
 from csasn.platform.storage import (
     atomic_writer,
-    link_atomically,
-    new_folder,
     private_folder,
-    reason_of,
     write_atomically,
     write_json,
-    write_new,
 )
-from csasn.site import Address, split_address
-from csasn.study import MIN_SECURE_SITES, Name, Sha256, Study, read_study
-from csasn.trust.certificates import (
-    authority_pem,
-    certificates_alone,
-    create_authority,
-    create_server_certificate,
-    create_server_key,
-    load_authority,
-)
-from csasn.trust.encrypted_key import encrypt_key
+from csasn.study import MIN_SECURE_SITES, Name, Study, read_study
 from csasn.trust.enrolment import AUTHORITY, KIT, STUDY, Enrolment, EnrolmentRequest, make_kit, read_request
-from csasn.trust.identity import read_private
 from csasn.trust.membership import Approval, Member, Membership, check_number, read_approval, share_weights, verify_approval
-from server.run.run_directory import START
+from server.office.authority import (
+    BALANCER_AUTHORITY,
+    PRIVATE,
+    SETTINGS,
+    Settings,
+    kit_authority,
+    read_file,
+    renew_certificate,
+)
 
-AUTHORITY_KEY, SERVER_KEY, SERVER_CERTIFICATE = "keys/ca.key", "keys/server.key", "keys/server.crt"
-AUTHORITY_CERTIFICATE, BALANCER_AUTHORITY = f"keys/{AUTHORITY}", "keys/balancer.crt"
-SETTINGS, MEMBERSHIP, REVOKED = "coordinator.yaml", "membership.json", "revoked.json"
-PRIVATE = 0o600
-RESTORE, NAME = "bring it back with server restore", "is the name right?"
-
-
-HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?$")]
-
-
-class Settings(Configuration):
-    """coordinator.yaml. `address` is where sites reach the coordinator; the server's certificate answers to it and to `names`."""
-
-    address: Address
-    names: tuple[HostName, ...] = ()
-    study_hash: Sha256
-    software_version: str
-
-    @property
-    def certificate_names(self) -> list[str]:
-        """Host names and addresses that the server's certificate answers to."""
-        return list(dict.fromkeys([split_address(self.address)[0], *self.names]))
+MEMBERSHIP, REVOKED = "membership.json", "revoked.json"
+NAME = "is the name right?"
 
 
 class Revocations(Configuration):
     """revoked.json."""
 
     keys: dict[str, Name]
-
-
-def initialise(
-    folder: Path,
-    study: Study,
-    address: str,
-    names: Sequence[str],
-    passphrase: str,
-    *,
-    start: Path | None = None,
-    balancer: bytes = b"",
-) -> None:
-    """Makes the folder of a study, or a survey: its authority, whose key `passphrase` closes, and the server's key and certificate.
-    The study says where each branch begins (`settle_weights`); `start` is the file of a model that it continues, `balancer` are the
-    authorities (PEM) of a balancer that ends TLS.
-
-    Raises:
-        ConfigurationError: address, a name or the passphrase cannot be used, or a balancer would see what a site sends.
-        TrustError: `balancer` holds no certificate.
-        StorageError: the folder is there already, or cannot be written.
-    """
-    if balancer and not study.federation.secure_aggregation:
-        raise ConfigurationError(
-            "secure_aggregation is false in the study: who runs the balancer would see what each site sends",
-            "set it true, or let nothing end TLS before the coordinator",
-        )
-    trusted = certificates_alone(balancer) if balancer else b""
-    facts: dict[str, object] = {"address": address, "names": list(names)}
-    facts |= {"study_hash": study.study_hash, "software_version": __version__}
-    settings = validate(Settings, facts, "server init")
-    authority = create_authority(study.name)
-    encrypted, server_key = encrypt_key(authority.key, passphrase), create_server_key()
-    certificate = create_server_certificate(authority, server_key, settings.certificate_names)
-    with new_folder(folder) as staged:
-        private_folder(staged / "keys")
-        write_new(staged / AUTHORITY_KEY, encrypted, PRIVATE)
-        write_new(staged / SERVER_KEY, server_key, PRIVATE)
-        write_new(staged / AUTHORITY_CERTIFICATE, authority_pem(authority))
-        write_new(staged / SERVER_CERTIFICATE, certificate)
-        if trusted:
-            write_new(staged / BALANCER_AUTHORITY, trusted)
-        write_new(staged / STUDY, write_yaml(study).encode())
-        if start is not None:
-            link_atomically(start, staged / START)
-        _write_settings(staged, settings)
-
-
-def kit_authority(folder: Path) -> Path:
-    """Whom kits have sites trust for TLS: the study's own authority, or that of the balancer."""
-    balancer = folder / BALANCER_AUTHORITY
-    return balancer if balancer.exists() else folder / AUTHORITY_CERTIFICATE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,23 +210,10 @@ class Enrolments:
     def renew(self, passphrase: str, address: str | None = None, names: Sequence[str] | None = None) -> None:
         """A new server certificate of the same authority, so that kits stay good; at a new address, kits with it are written too.
 
-        The server's key stays: a certificate and its key are two files, and a crash between two renamings would leave none that
-        work.
-
         Raises:
-            ConfigurationError: address or a name cannot be used.
-            TrustError: the passphrase is wrong, or a key is missing or open to others.
+            ConfigurationError, TrustError: see `renew_certificate`.
         """
-        changes = {"address": address or self.settings.address, "names": self.settings.names if names is None else tuple(names)}
-        settings = validate(Settings, self.settings.model_dump(mode="json") | changes, SETTINGS)
-        authority = load_authority(
-            read_private(self.folder / AUTHORITY_KEY, RESTORE), _read(self.folder / AUTHORITY_CERTIFICATE), passphrase
-        )
-        server_key = read_private(self.folder / SERVER_KEY, RESTORE)
-        certificate = create_server_certificate(authority, server_key, settings.certificate_names)
-        write_atomically(self.folder / SERVER_CERTIFICATE, certificate)
-        _write_settings(self.folder, settings)
-        moved = dataclasses.replace(self, settings=settings)
+        moved = dataclasses.replace(self, settings=renew_certificate(self.folder, self.settings, passphrase, address, names))
         for site in moved.sites():
             moved._write_kit(site)
 
@@ -321,7 +227,7 @@ class Enrolments:
 
     def _write_kit(self, site: str) -> Path:
         authority = kit_authority(self.folder)
-        files = {AUTHORITY: _read(authority), STUDY: _read(self.folder / STUDY)}
+        files = {AUTHORITY: read_file(authority), STUDY: read_file(self.folder / STUDY)}
         balanced = authority == self.folder / BALANCER_AUTHORITY
         kit = make_kit(site, self.settings.address, self.settings.study_hash, files, behind_balancer=balanced)
         files[KIT] = json.dumps(kit.model_dump(mode="json"), indent=1).encode() + b"\n"
@@ -345,18 +251,7 @@ class Enrolments:
         return self.folder / "approvals" / f"{site}.json"
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TrustError(f"cannot read {path}: {reason_of(error)}", RESTORE) from None
-
-
 @lru_cache(maxsize=64)
 def _read_enrolment(file: Path, changed_ns: int) -> Enrolment:  # noqa: ARG001 - what tells old from new
     """Its signature is verified once, and not each time that somebody asks who is enrolled."""
     return read_request(file).enrolment
-
-
-def _write_settings(folder: Path, settings: Settings) -> None:
-    write_atomically(folder / SETTINGS, write_yaml(settings).encode())

@@ -23,7 +23,8 @@ from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigt
 from csasn.site import split_address
 from csasn.trust.membership import Membership, verify_approvals
 from server.flower.message_bounds import MESSAGES_HELD, message_bytes
-from server.office.enrolment import SERVER_CERTIFICATE, SERVER_KEY, Enrolments
+from server.office.authority import SERVER_CERTIFICATE, SERVER_KEY
+from server.office.enrolment import Enrolments
 from server.office.service_file import LOCK, SERVICE, Service, find_service
 from server.office.study_folder import StudyFolder
 from server.run.run_directory import START, RunDirectory, is_finished, report_name

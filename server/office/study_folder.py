@@ -25,7 +25,8 @@ from csasn.trust.certificates import days_left
 from csasn.trust.facts import CoordinatorFacts, Phase, SiteFacts
 from csasn.trust.membership import Membership, read_membership
 from server.front.site_signature import Signer
-from server.office.enrolment import SERVER_CERTIFICATE, Enrolments
+from server.office.authority import SERVER_CERTIFICATE
+from server.office.enrolment import Enrolments
 from server.run.run_directory import MEMBERSHIP, read_events, report_name
 
 ENDED: Mapping[str, Phase] = {"complete": "finished", "degraded": "finished", "incomplete": "finished", "failed": "failed"}

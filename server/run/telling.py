@@ -48,8 +48,8 @@ def say_event(event: Event) -> str:
             line = f"round {event.round}: {len(event.participants)} sites{missing}, {event.seconds} s{loss}"
         case Repeated():
             line = f"  attempt {event.attempt} is repeated: {_reasons(event.absent)}"
-        case Reply() if event.said not in (READY, ANSWERED):
-            line = f"  {event.site}: {event.said}"
+        case Reply(site=site, said=what) | LedgerMarked(site=site, how=what) if what not in (READY, ANSWERED):
+            line = f"  {site}: {what}"
         case Waiting() if event.sites:
             line = f"  waiting for {_reasons(event.sites)}"
         case EvaluationWithheld():
@@ -59,11 +59,23 @@ def say_event(event: Event) -> str:
         case TotalsChanged():
             before, now = (" ".join(map(str, numbers)) for numbers in (event.before, event.now))
             line = f"  validation cases of each class were {before}, and are {now}: did a site change its manifest?"
-        case LedgerMarked():
-            line = f"  {event.site}: {event.how}"
         case BaselineTrained():
             line = f"baseline {event.name}: {_rates(event.final)} (test cases of all sites)"
     return line
+
+
+def _begins(event: Continued | MembershipChanged | Hello) -> str:
+    """What a run begins or goes on with."""
+    match event:
+        case Continued():
+            return f"begins with the model of study {event.lineage[-1].study}, round {event.lineage[-1].rounds}"
+        case MembershipChanged():
+            change = [f"with {', '.join(event.joined)}"] * bool(event.joined)
+            change += [f"without {', '.join(event.left)}"] * bool(event.left)
+            return f"goes on with membership {event.membership_hash[:12]}, {' and '.join(change) or 'new keys or weights'}"
+        case Hello() if event.sites:
+            return f"{len(event.sites)} sites said what they hold; training {'goes on' if event.round else 'begins'}"
+    return ""
 
 
 def _rates(reached: Evaluated | Result) -> str:

@@ -18,7 +18,8 @@ from csasn.platform.supervision import ServiceManager
 from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from reports import finished_round, told
 from server.flower.app import GridExchange
-from server.office.enrolment import Enrolments, initialise
+from server.office.authority import initialise
+from server.office.enrolment import Enrolments
 from server.office.service import StartSettings, run, start
 from server.office.status import SiteStatus, Status, _rounds, _sites, seconds_left, status_view
 from server.office.study_folder import StudyFolder
