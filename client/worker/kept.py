@@ -158,6 +158,21 @@ class Kept:
             return None
 
 
+def forget_memberships(folder: Path, study_hash: str, membership_hash: str) -> None:
+    """Drops what was kept for other memberships of the study, with the keys of answers: none of their questions is asked any more.
+    Their diaries stay."""
+    own = state_name(study_hash, membership_hash)
+    for other in folder.glob(state_name(study_hash, "*")):
+        if other.name != own:
+            for path in (other / PENDING_FILE, *other.glob(f"{LEFT}*{SUFFIX}")):
+                path.unlink(missing_ok=True)
+
+
+def state_name(study_hash: str, membership_hash: str) -> str:
+    """The folder of one study and membership in a site's state."""
+    return f"study-{study_hash[:12]}-{membership_hash[:12]}"
+
+
 def read_left(path: Path) -> LeftOver:
     """What a file says was left over.
 

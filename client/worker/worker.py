@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from client.worker.diary import Diary, Entry, Hospitals, NumberError
-from client.worker.kept import Asked, Kept, LeftOver, Pending
+from client.worker.kept import Asked, Kept, LeftOver, Pending, forget_memberships, state_name
 from client.worker.learner import Learner, NeedsModelError, Work
 from client.worker.personal import keep_personal
 from client.worker.replay import keep_replay
@@ -78,6 +78,7 @@ class SiteWorker:
         self.learner = Learner(study, membership, site, doing)
         self.contract = self.learner.contract
         hashes = study.study_hash, membership.membership_hash
+        forget_memberships(folder, *hashes)
         self.kept = Kept(folder / state_name(*hashes))
         self.diary = Diary(self.kept.folder, Hospitals(study_hash=hashes[0], membership_hash=hashes[1], sites=membership.sites))
 
@@ -237,8 +238,3 @@ class SiteWorker:
             raise ProtocolError(
                 f"the temperature is {request.temperature}, expected one of calibration {contract.study.calibration}"
             )
-
-
-def state_name(study_hash: str, membership_hash: str) -> str:
-    """The folder of one study and membership in a site's state."""
-    return f"study-{study_hash[:12]}-{membership_hash[:12]}"

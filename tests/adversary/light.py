@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from client.flower.app import reason_of_failure
 from client.worker.diary import Diary, Hospitals
-from client.worker.kept import Kept, LeftOver
+from client.worker.kept import Kept, LeftOver, state_name
 from client.worker.learner import Work
-from client.worker.worker import SiteWorker, state_name
+from client.worker.worker import SiteWorker
 from csasn.errors import TrainingError
 from csasn.federated.messages import Collect, Finish, Header, Hello, Kind, Measure, ModelUpdate, Survey, Train, Validate, Weighting
 from csasn.measures.blocks import Layout

@@ -194,8 +194,8 @@ PLANTED = {
     "away": ("running", away, "UTC: it is away"),
     "behind": ("running", lambda s: trained_for(s, 400), "centerB falls behind: at work since"),
     "partial": ("running", lambda s: s.tell(PARTIAL), f"round 1 was made without centerB: {DISK}"),
-    "revoked": ("running", lambda s: revoke(s, "centerC"), "(without centerC): no site goes on with it"),
-    "revoked to too few": ("running", lambda s: revoke(s, "centerB", "centerC"), "and none is proposed now"),
+    "revoked": ("running", lambda s: revoke(s, "centerC"), "without centerC is proposed: centerA, centerB did not approve it yet"),
+    "revoked to too few": ("running", lambda s: revoke(s, "centerB", "centerC"), "the run stands still: fewer sites are enrolled"),
     "own disk": ("running", full, "disk of the coordinator's folder is full: free 5 MiB"),
     "certificate": (
         "approving", lambda s: s.monkeypatch.setattr("server.office.study_folder.days_left", lambda _: 5), "expires within two",

@@ -80,6 +80,10 @@ def test_rounds_go_on_where_they_were_and_are_of_the_new_membership_alone(change
         cases = sum(len(run.workers[site].learner.load_data().cases(TEST)) for site in sites)
         assert finished.counts["confusion"].sum() == cases
     assert runs[0].state_hash() == runs[1].state_hash()
+    for site in set(sites) & set(FOUR):
+        before, after = sorted((runs[1].path / "sites" / site).glob("study-*"), key=lambda path: path.stat().st_ctime)
+        assert [path.name for path in before.iterdir()] == ["diary.json"], "keys of the membership before are kept"
+        assert len(list(after.iterdir())) > 1
 
 
 def test_the_model_is_trained_on_from_where_it_was(changed):

@@ -20,7 +20,7 @@ from client.service import processes
 from client.service.agent import WORKER, Agent
 from client.service.status import CONNECTING, LOCK, WAITING, describe_site, is_client_at_work, sole_client
 from client.worker.notes import DOING, TURN, find_disk_trouble
-from csasn.errors import DiskFullError, KeptError, RunError
+from csasn.errors import DiskFullError, KeptError, RunError, TrustError
 from csasn.platform.supervision import Child, ServiceManager
 from csasn.privacy.ledger import LEDGER_FILE
 from enrolling import SITES, Federation
@@ -277,3 +277,69 @@ def test_next_steps_are_said(federation):
     federation.run("client", "install", "--site", "centerA", "coordinator/kits/centerA.kit.zip")
     said = federation.approve("centerA", federation.enrolments.membership())
     assert "next: start the service, systemctl enable --now csasn-client@centerA as root, or client --site centerA here" in said
+
+
+# a membership that changes
+
+
+def facts_of(federation, **changes):
+    """What the coordinator says of its folder now."""
+    from server.office.study_folder import StudyFolder
+
+    return StudyFolder(federation.enrolments).facts().model_copy(update=changes)
+
+
+@pytest.fixture
+def agreed(agent, federation, monkeypatch):
+    """The agent among others that all approved, whose processes run; its coordinator is the folder itself."""
+    membership = federation.enrolments.membership()
+    for site in SITES:
+        federation.approve(site, membership)
+        federation.enrolments.record(federation.approval(site))
+    monkeypatch.setattr("client.service.agent.ask_facts", lambda site, kit, said: facts_of(federation))
+    monkeypatch.setattr("client.service.agent.ASK_S", 0.0)
+    agent._ask()
+    agent._turn()
+    assert agent.agreed
+    assert all(child.is_running for child in agent.children)
+    return agent
+
+
+def test_a_worker_rests_while_another_membership_is_proposed_and_people_are_told_what_to_do(agreed, federation):
+    federation.run("server", "leave", "centerC")
+    agreed._ask()
+    agreed._turn()
+    assert "client approve --site centerA" in agreed.line()
+    assert {child.name: child.is_running for child in agreed.children} == {"SuperNode": True, WORKER: False}
+
+
+def test_an_approval_is_taken_up_without_a_restart_and_the_old_worker_is_gone_before_the_coordinator_hears_of_it(
+    agreed, federation, monkeypatch
+):
+    federation.run("server", "leave", "centerC")
+    membership = federation.enrolments.membership()
+    federation.approve("centerA", membership)
+    heard = []
+
+    def ask(site, kit, said):
+        heard.append((said.approval.membership_hash, agreed.children[1].is_running))
+        return facts_of(federation)
+
+    monkeypatch.setattr("client.service.agent.ask_facts", ask)
+    agreed._ask()
+    assert heard == [(membership.membership_hash, False)]
+    assert "not approved by centerA, centerB" in agreed.line()
+    for site in ("centerA", "centerB"):
+        federation.approve(site, membership)
+        federation.enrolments.record(federation.approval(site))
+    agreed._ask()
+    agreed._turn()
+    assert agreed.agreed
+    assert agreed.children[1].is_running
+
+
+def test_a_site_that_left_ends_with_why(agreed, federation):
+    federation.run("server", "leave", "centerA")
+    with pytest.raises(TrustError, match="without centerA") as caught:
+        agreed._ask()
+    assert "it left or was revoked" in caught.value.hint

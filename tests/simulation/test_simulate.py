@@ -386,6 +386,6 @@ def test_the_bar_of_a_run_with_secure_aggregation_counts_each_site_once_an_excha
         progress.on_event(event)
         reached[event.event, getattr(event, "round", None)] = bar.completed
     assert bar.total == 3 * (2 + 3)
-    assert [reached["hello", None], reached["round-finished", 1], reached["round-finished", 2]] == [3, 6, 9]
+    assert [reached["hello", 0], reached["round-finished", 1], reached["round-finished", 2]] == [3, 6, 9]
     assert reached["evaluated", 2] == 12
     assert max(done for (event, _), done in reached.items() if event == "finish") == 15
