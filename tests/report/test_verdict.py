@@ -13,7 +13,18 @@ from csasn.report.elapsed import elapsed
 from csasn.report.marked import per_hundred
 from csasn.study import Federation, Study
 from page_reader import check_page
-from reports import final_metrics, render_page, render_survey_page, told
+from reports import (
+    HELLO,
+    MEMBERSHIP,
+    STUDY,
+    build_report,
+    ending,
+    final_metrics,
+    finished_round,
+    render_page,
+    render_survey_page,
+    told,
+)
 from sample_reports import sample_events, sample_report
 
 FOUR, TWO = ("benign", "PTC", "FTC", "MTC"), ("benign", "malignant")
@@ -300,3 +311,23 @@ def test_the_time_of_a_run_is_all_told():
     assert elapsed(told([{"event": "stopped"}])) is None
     report = sample_report() | {"elapsed": spent}
     assert "39.0 min passed: 4.0 min of work" in in_order(report)
+
+
+def test_hospitals_that_came_and_went_and_what_a_study_went_on_from_are_told():
+    """And not that every site took part in every round."""
+    first, second = HELLO | {"sites": ["centerA", "centerZ"], "membership_hash": "1"}, HELLO | {"sites": ["centerA", "centerB"]}
+    one, two = finished_round(1) | {"participants": ["centerA", "centerZ"]}, finished_round(2)
+    ancestor = {"study": "small", "rounds": 7} | dict.fromkeys(("study_hash", "membership_hash", "state_hash"), "a" * 64)
+    events = [
+        {"event": "continued", "lineage": [ancestor]},
+        first,
+        one,
+        second | {"membership_hash": "2", "round": 1},
+        two,
+        *ending(),
+    ]
+    report = build_report(STUDY, MEMBERSHIP, "local", events, "complete")
+    text = " ".join(" ".join(e.text for e in check_page(render_page(report, events), report, events).elements).split())
+    assert "from the beginning centerA and centerZ; after rounds centerA and centerB." in text  # numbers are elements of their own
+    assert "It goes on from the model of after rounds." in text
+    assert "Every site took part" not in text

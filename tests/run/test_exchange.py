@@ -261,7 +261,7 @@ def about(kind, model, number=1):
     given = header, update, WEIGHTING, None
     if kind is Kind.TRAIN:
         return Train(*given, np.ones(1))
-    return (Validate if kind is Kind.VALIDATE else Finish)(*given)
+    return Validate(*given) if kind is Kind.VALIDATE else Finish(*given, temperature=1.0)
 
 
 def forms(sites, start=0):

@@ -50,7 +50,7 @@ def test_a_site_with_two_percent_broken_files_trains_and_report_card_page_and_si
     page = check_page(render_page(report, events), report, events)
     text = " ".join(" ".join(element.text for element in page.elements).split())
     assert "The rest is left out: no image of them can be read at their sites." in text
-    assert "It was trained on" in text
+    assert "It learned from" in text
     note = describe_site(federation.sites["centerA"]).left_out
     assert ["left out: 2 images that cannot be read" in line for line in note] == [True]
     for said in (note[0], caplog.text):

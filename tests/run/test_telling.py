@@ -20,7 +20,7 @@ def test_news_are_what_is_added_from_now_on_each_line_once_and_whole(tmp_path):
         assert news.read() == ["  waiting for centerB: its disk is full"]
         assert news.read() == []
         file.write(json.dumps(finished_round(2))[20:] + "\n")
-    assert news.read() == ["round 2: 0 sites, 1.5 s"]
+    assert news.read() == ["round 2: 2 sites, 1.5 s"]
     path.write_text(json.dumps(DISK) + "\n")  # of a run that was begun anew
     assert news.read() == ["  waiting for centerB: its disk is full"]
     path.unlink()
