@@ -56,7 +56,7 @@ def others(value):
         yield "longer", value + "0"
     else:
         yield "more", value + 1
-        yield "another type", float(value)
+        yield "another type", int(value) if isinstance(value, float) else float(value)
 
 
 def others_of_array(array):

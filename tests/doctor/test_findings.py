@@ -237,7 +237,7 @@ def test_an_expired_certificate_of_the_server_is_found(hospital, quick):
 
 
 def test_a_disk_that_is_nearly_full_is_found(hospital, quick, monkeypatch):
-    monkeypatch.setattr(checks_machine.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4 << 20))
+    monkeypatch.setattr("csasn.platform.storage.shutil.disk_usage", lambda folder: SimpleNamespace(free=4 << 20))
     assert_found(hospital.examine(), "disk", 9, "4 MiB free for the state folder", "free disk space")
 
 
