@@ -218,8 +218,9 @@ class Reason(StrEnum):
 
     @property
     def heals(self) -> bool:
-        """Whether the site answers by itself once somebody there made room, or brought files back."""
-        return self in (Reason.DISK, Reason.MEMORY, Reason.IMAGES, Reason.KEPT)
+        """Whether the site answers by itself once somebody there made room, or brought files back. For images that are away it
+        waits itself, before it says so."""
+        return self in (Reason.DISK, Reason.MEMORY, Reason.KEPT)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def test_where_a_round_may_do_without_it_a_site_is_asked_again_only_where_that_m
     assert all(waiting in ({}, {"centerB": str(reason)}) for waiting in told)
 
 
-@pytest.mark.parametrize("reason", [Reason.DISK, Reason.MEMORY, Reason.IMAGES, Reason.KEPT])
+@pytest.mark.parametrize("reason", [Reason.DISK, Reason.MEMORY, Reason.KEPT])
 def test_a_site_whose_people_can_mend_it_is_waited_for_until_its_deadline_as_one_that_is_away(channel, reason):
     asked, sites, told = channel(centerB=[Absence(reason)] * 5)
     came, _ = ask(asked, try_a_few_times)

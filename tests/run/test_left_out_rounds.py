@@ -61,8 +61,7 @@ def test_a_site_with_two_percent_broken_files_trains_and_report_card_page_and_si
 
 
 def test_a_site_with_five_percent_broken_files_stops_with_the_list(federate, caplog):
-    impatient = {"rounds": 1, "answer_deadline_s": 1.0, "max_attempts": 1}
-    federation = federate("run", num_cases=68, federation=impatient)
+    federation = federate("run", num_cases=68, federation={"rounds": 1})
     rows, secret = damage(federation, "centerA", 20)  # 6 of 102
     with pytest.raises(QuorumError, match="centerA: its manifest or images cannot be used"):
         federation.run()

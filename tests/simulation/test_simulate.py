@@ -248,7 +248,7 @@ def test_a_broken_image_at_a_site_stops_before_training_and_the_row_is_in_the_si
     tmp_path, write_small_hospitals, one_worker, capfd
 ):
     hospitals = tmp_path / "hospitals"
-    write_small_hospitals(hospitals, federation={"answer_deadline_s": 10.0, "max_attempts": 1})
+    write_small_hospitals(hospitals)
     victim = hospitals / "centerB/images/004-0.png"
     victim.write_bytes(victim.read_bytes()[:200])
     assert run_here("server", *words(hospitals, tmp_path / "run")) == 8
