@@ -123,7 +123,7 @@ QUESTIONS = [
     ("train", False, thing("Train", **about(5, 3, ACCEPTED), ranges=RANGES)),
     ("train", True, thing("Train", **about(5, 3, ACCEPTED, whole=False), ranges=RANGES)),
     ("validate", True, thing("Validate", **about(1, 3, ACCEPTED))),
-    ("finish", False, thing("Finish", **about(2, 3, None))),
+    ("finish", False, thing("Finish", **about(2, 3, None), temperature=1.0)),
 ]
 
 
