@@ -28,9 +28,9 @@ from csasn.site import find_site
 from csasn.study import Study, read_study
 from csasn.trust.identity import KEYS_FOLDER, load_identity, public_hex, sign, write_identity
 from csasn.trust.membership import Member, Membership, share_weights
-from server.run.continuation import Beginning, begin_with
+from server.run.continuation import begin_with
 from server.run.rounds import Finished, StudyRun
-from server.run.run_directory import RunDirectory
+from server.run.run_directory import Beginning, RunDirectory
 from server.run.survey import tell_outcome
 
 CLASSES = ("benign", "PTC", "FTC")
@@ -125,7 +125,11 @@ class LocalFederation:
 
     def beginning(self) -> Beginning:
         """What the run begins with."""
-        return begin_with(self.directory) if self.study.continues else Beginning(self.contract.state.read(self.network))
+        return (
+            begin_with(self.directory, self.contract.state)
+            if self.study.continues
+            else Beginning(self.contract.state.read(self.network))
+        )
 
     def membership(self, keys: Mapping[str, Ed25519PrivateKey]) -> Membership:
         """The membership of the sites that `keys` names, which weigh by their training cases."""

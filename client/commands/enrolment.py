@@ -135,15 +135,15 @@ def approve(
     """
     from client.trust import approval
     from client.trust.coordinator_link import fetch_membership
-    from client.trust.separability import check_differences, find_differences
+    from client.trust.separability import check_differences, describe_difference, find_differences
     from csasn.trust.enrolment import read_kit
 
     opened = open_site(site, config)
     kit, study = read_kit(opened.kit_folder)
     proposed = approval.obtain_membership(opened, kit, membership, fetch_membership)
     say(*approval.review(opened, study, proposed), "")
-    for difference in find_differences(opened, proposed):
-        say(f"  ! {difference.line}", "")
+    for earlier, difference in find_differences(opened, proposed).items():
+        say(f"  ! {describe_difference(earlier, difference)}", "")
     check_differences(opened, proposed, accepted=accept_difference)
     if yes is None:
         confirm(f"does {site} take part in this, with these members?", "--yes PREFIX")
@@ -152,7 +152,7 @@ def approve(
     approval.approve(opened, study, proposed)
     say(
         f"approved by {site}: {opened.kit_folder / 'approval.json'}",
-        f"next: start the service, systemctl enable --now csasn-client@{site} as root, or client --site {site} here",
+        f"next, if it does not run: systemctl enable --now csasn-client@{site} as root, or client --site {site} here",
     )
 
 

@@ -11,6 +11,7 @@ from client.trust.coordinator_link import check_same_version, check_study, coord
 from csasn import __version__
 from csasn.errors import TrainingError, TrustError
 from csasn.learning.training import num_epoch_steps
+from csasn.platform.plain_text import in_time
 from csasn.trust.certificates import days_left
 from csasn.trust.enrolment import AUTHORITY
 from csasn.trust.facts import EXPIRES_SOON_DAYS, MAX_CLOCK_ERROR_S
@@ -119,16 +120,16 @@ def check_round(context: DoctorContext) -> Finding:
     training_s = steps * context.training.step_s
     total_s = down / link.down + training_s + up / link.up
     parts = (
-        f"{_seconds(total_s)}: download {in_units(down)} {_seconds(down / link.down)}, {steps} steps {_seconds(training_s)}, "
-        f"upload {in_units(up)} {_seconds(up / link.up)}; the first round downloads {in_units(context.download_bytes(1))}"
+        f"{in_time(total_s)}: download {in_units(down)} {in_time(down / link.down)}, {steps} steps {in_time(training_s)}, "
+        f"upload {in_units(up)} {in_time(up / link.up)}; the first round downloads {in_units(context.download_bytes(1))}"
     )
     proposed, site = context.facts.membership, context.site.site
     longer = proposed.longer(site) if proposed and proposed.member(site) else 1.0
     deadline_s = study.federation.answer_deadline_s * longer
     fix = "a faster link or GPU, or ask the coordinator for a longer answer_deadline_s or 8 upload_bits"
     if total_s > deadline_s:
-        raise TrainingError(f"{parts}; the deadline is {_seconds(deadline_s)}", fix)
-    return judge(parts, {f"the deadline is {_seconds(deadline_s)}": fix} if total_s > LONG_SHARE * deadline_s else {})
+        raise TrainingError(f"{parts}; the deadline is {in_time(deadline_s)}", fix)
+    return judge(parts, {f"the deadline is {in_time(deadline_s)}": fix} if total_s > LONG_SHARE * deadline_s else {})
 
 
 def _until(message: str, days: int, fix: str) -> Finding:
@@ -137,12 +138,6 @@ def _until(message: str, days: int, fix: str) -> Finding:
 
 def _rate(bytes_a_second: float) -> str:
     return f"{bytes_a_second * 8 / 1e6:.3g} Mbit/s"
-
-
-def _seconds(value: float) -> str:
-    if value < 1:
-        return "under 1 s"
-    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
 CONNECTION, ENROLMENT, BANDWIDTH = "connection", "enrolment", "bandwidth"

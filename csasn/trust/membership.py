@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -77,6 +78,31 @@ class Membership(Configuration):
         agreed = self.model_dump(mode="json", exclude_none=True, exclude={"members": {"__all__": {"node_key"}}})
         text = json.dumps(agreed, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+FEW = 2  # hospitals that have to differ on a side, or none, so that no sum of both memberships tells one's
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Sites that are in one of two memberships alone."""
+
+    gone: tuple[str, ...]
+    joined: tuple[str, ...]
+
+    @classmethod
+    def between(cls, before: Sequence[str], after: Sequence[str]) -> Self:
+        """Of an earlier membership and a later one, by the names of their sites."""
+        return cls(tuple(site for site in before if site not in after), tuple(site for site in after if site not in before))
+
+    @property
+    def separable(self) -> tuple[str, ...]:
+        """Who stands nearly alone in the difference of the sums of both."""
+        return tuple(site for side in (self.gone, self.joined) if len(side) < FEW for site in side)
+
+    def __str__(self) -> str:
+        sides = [f"without {', '.join(self.gone)}"] * bool(self.gone) + [f"with {', '.join(self.joined)}"] * bool(self.joined)
+        return " and ".join(sides) or "with other keys or weights"
 
 
 class Approval(Configuration):

@@ -132,10 +132,11 @@ def enroll(
         + ("" if asked.software_version == __version__ else f" (here: {__version__}; have the site install that)"),
         f"fingerprint: {asked.fingerprint}",
     )
-    if known and known.identity == asked.identity:
-        say(f"signed by the identity under which {asked.site} is enrolled: nothing to compare by telephone")
-    elif fingerprint is None:
-        confirm(f"does {asked.site} read you this very fingerprint by telephone?", "--fingerprint F")
+    if fingerprint is None:
+        if known and known.identity == asked.identity:
+            say(f"signed by the identity under which {asked.site} is enrolled: nothing to compare by telephone")
+        else:
+            confirm(f"does {asked.site} read you this very fingerprint by telephone?", "--fingerprint F")
     elif not same_fingerprint(fingerprint, asked.fingerprint):
         raise TrustError(
             f"the fingerprint of the request is {asked.fingerprint}, given was {fingerprint[:60]}",
@@ -155,10 +156,7 @@ def leave(site: SiteArgument, yes: Yes = False, folder: Folder = FOLDER) -> None
     example:
       server leave centerB
     """
-    from server.office.enrolment import Enrolments
-
-    enrolments = Enrolments.open(folder)
-    _confirm_change(enrolments, {name: each for name, each in enrolments.sites().items() if name != site}, yes)
+    enrolments = _confirm_leaving(site, folder, yes)
     enrolments.leave(site)
     say(f"{site} is no longer of this study", *_membership_lines(enrolments))
 
@@ -173,10 +171,7 @@ def revoke(site: SiteArgument, yes: Yes = False, folder: Folder = FOLDER) -> Non
     example:
       server revoke centerB
     """
-    from server.office.enrolment import Enrolments
-
-    enrolments = Enrolments.open(folder)
-    _confirm_change(enrolments, {name: each for name, each in enrolments.sites().items() if name != site}, yes)
+    enrolments = _confirm_leaving(site, folder, yes)
     enrolments.revoke(site)
     say(f"the keys of {site} are accepted no longer", *_membership_lines(enrolments))
 
@@ -243,6 +238,15 @@ def restore(file: Annotated[Path, argument("FILE", "a file that server backup wr
     from csasn.platform.backup import restore_backup
 
     say(f"{restore_backup(file, {FOLDER.name: folder})} files are back in {folder}")
+
+
+def _confirm_leaving(site: str, folder: Path, yes: bool) -> "Enrolments":
+    """The enrolments in `folder`, after the coordinator was asked about a run that goes on without a site."""
+    from server.office.enrolment import Enrolments
+
+    enrolments = Enrolments.open(folder)
+    _confirm_change(enrolments, {name: each for name, each in enrolments.sites().items() if name != site}, yes)
+    return enrolments
 
 
 def _confirm_change(enrolments: "Enrolments", sites: "Mapping[str, Enrolment]", yes: bool) -> None:

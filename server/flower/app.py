@@ -187,7 +187,7 @@ def coordinate(grid: Grid, nodes: Mapping[str, int], directory: RunDirectory, pa
     if study.survey:
         tell_outcome(directory, coordinator.survey())
         return
-    finished = coordinator.run(lambda: begin_with(directory))
+    finished = coordinator.run(lambda: begin_with(directory, contract.state))
     write_outcome(directory, contract, build_network(study), finished)
 
 

@@ -58,6 +58,7 @@ LOOK_S = 1.0  # between two looks at which nodes came back
 CLOCK_TOLERANCE_S = 300  # of a node's clock, either way
 DEFAULT_NODE_BYTES = 1 << 30
 PATIENCE_S = 20.0  # with a SuperLink that does not answer; then the link is lost
+GLANCE_S = 1.0  # the same, of who only looks
 # of Flower's errors, those that say that a node went away with the message, and not that its app failed
 LOST = {
     ErrorCode.MESSAGE_UNAVAILABLE,
@@ -139,7 +140,7 @@ def nodes_online(port: int) -> dict[str, str]:
     Raises:
         LinkLostError: the SuperLink does not answer.
     """
-    with _lost(), _control(port) as control:
+    with _lost(), _control(port, GLANCE_S) as control:
         nodes = control.ListNodes(ListNodesRequest()).nodes_info
     return {node.name: node.last_activated_at for node in nodes if node.status == "online"}
 
@@ -289,9 +290,9 @@ def _acquire(port: int) -> str:
     raise LinkLostError("the SuperLink has no task for the server")
 
 
-def _control(port: int) -> ControlHttpClient:
+def _control(port: int, patience_s: float = PATIENCE_S) -> ControlHttpClient:
     return ControlHttpClient.from_server_address(
-        server_address=f"{LOOPBACK}:{port}", insecure=True, root_certificates=None, interceptors=[], retry_invoker=retry(PATIENCE_S)
+        server_address=f"{LOOPBACK}:{port}", insecure=True, root_certificates=None, interceptors=[], retry_invoker=retry(patience_s)
     )
 
 

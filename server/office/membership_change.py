@@ -1,9 +1,7 @@
 """What a change of the membership ends and what follows, in words for the coordinator, before it is made."""
 
-from csasn.trust.membership import Membership
+from csasn.trust.membership import Difference, Membership
 from server.office.study_folder import StudyFolder
-
-FEW = 2  # hospitals that have to join or leave together so that no sum of before and after differs by one
 
 
 def describe_change(study_folder: StudyFolder, after: Membership | None) -> list[str]:
@@ -18,8 +16,6 @@ def describe_change(study_folder: StudyFolder, after: Membership | None) -> list
     if after is None:
         return [*lines, "fewer sites are left than the study needs: it stands still until others enrol"]
     lines.append(f"nothing that was trained is lost: it goes on from there once {', '.join(after.sites)} all ran client approve")
-    gone = [site for site in before.sites if site not in after.sites]
-    joined = [site for site in after.sites if site not in before.sites]
-    if alone := [site for side in (gone, joined) if len(side) < FEW for site in side]:
+    if alone := Difference.between(before.sites, after.sites).separable:
         lines.append(f"whoever has the sums of before and after has their difference, in which {' and '.join(alone)} stands alone")
     return lines

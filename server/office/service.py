@@ -233,8 +233,7 @@ def _open_run(study_folder: StudyFolder, say: Say) -> RunDirectory:
     """The run of the study, of which `say` hears what happens; a new one where there is none yet, once every site has approved."""
     if not (study_folder.run_path / "study.yaml").exists():
         membership, start = _await_approvals(study_folder, say), study_folder.path / START
-        start_file = start if study_folder.study.continues else None
-        RunDirectory.create(study_folder.run_path, study_folder.study, membership, start=start_file)
+        RunDirectory.create(study_folder.run_path, study_folder.study, membership, start=start if start.exists() else None)
     return RunDirectory(study_folder.run_path, lambda event: say(plain(line)) if (line := say_event(event)) else None)
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from csasn import __version__
 from csasn.platform.configuration import Configuration
-from csasn.platform.plain_text import plain
+from csasn.platform.plain_text import in_time, plain
 from csasn.report.events import Event, Started, finished_rounds, last
 from csasn.trust.facts import CoordinatorFacts, Phase
 from server.office.service_file import find_service
@@ -97,10 +97,10 @@ def status_view(status: Status) -> Group:
     for name, site in status.sites.items():
         told = (
             _stage(site),
-            None if site.seen_seconds_ago is None else f"{_long(site.seen_seconds_ago)} ago",
+            None if site.seen_seconds_ago is None else f"{in_time(site.seen_seconds_ago)} ago",
             site.software_version,
             site.rounds_trained,
-            None if site.seconds_a_round is None else _long(site.seconds_a_round),
+            None if site.seconds_a_round is None else in_time(site.seconds_a_round),
             _now(site),
         )
         table.add_row(name, *[Text(_cell(value)) for value in told])
@@ -121,7 +121,7 @@ def _progress(status: Status) -> str:
         case "ready":
             return "ready, every site has approved"
     ended = f"{status.phase}: {status.run_status}" if status.phase == "finished" else status.phase
-    left = "" if status.seconds_left is None else f", about {_long(status.seconds_left)} left"
+    left = "" if status.seconds_left is None else f", about {in_time(status.seconds_left)} left"
     if not status.num_rounds:
         return f"{ended}, a survey, which trains nothing{left}"
     if status.under_way is not None:
@@ -141,12 +141,7 @@ def _now(site: SiteStatus) -> str | None:
         return None
     if not site.waiting.startswith(AT_WORK):
         return "awaited, see below"
-    return AT_WORK if site.seconds_left is None else f"{AT_WORK}, {_long(site.seconds_left)} left"
-
-
-def _long(seconds: float) -> str:
-    """A time as people say it."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return AT_WORK if site.seconds_left is None else f"{AT_WORK}, {in_time(site.seconds_left)} left"
 
 
 def _cell(value: object) -> str:

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from csasn.errors import ConfigurationError, StorageError
 from csasn.platform.configuration import Configuration
+from csasn.platform.plain_text import in_time
 from csasn.platform.storage import reason_of, write_json
 from server.office.study_folder import StudyFolder
 from server.office.troubles import Trouble, find_troubles
@@ -86,7 +87,7 @@ class TroubleCalls:
         for key in told.keys() - troubles.keys():
             if now - self.last_seen.setdefault(key, now) >= self.grace:
                 old = told.pop(key)
-                self._call(now, study, f"over, after {_long(self.last_seen.pop(key) - old.since)}: {old.line}")
+                self._call(now, study, f"over, after {in_time((self.last_seen.pop(key) - old.since).total_seconds())}: {old.line}")
         if told != before:
             with suppress(StorageError):  # a full disk is a trouble itself
                 write_json(path, AllTold(told=told).model_dump(mode="json"))
@@ -112,8 +113,3 @@ def _read(path: Path) -> dict[str, Told]:
     with suppress(FileNotFoundError, ValidationError):
         return AllTold.model_validate_json(path.read_bytes()).told
     return {}
-
-
-def _long(lasted: timedelta) -> str:
-    minutes = max(1, round(lasted.total_seconds() / 60))
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.0f} h"

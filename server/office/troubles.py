@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csasn import __version__
-from csasn.platform.plain_text import plain
+from csasn.platform.plain_text import in_time, plain
 from csasn.platform.storage import free_bytes
 from csasn.report.events import Event, Failed, LedgerMarked, finished_rounds, last, of_kind
 from csasn.trust.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
-from csasn.trust.membership import Membership
+from csasn.trust.membership import Difference, Membership
 from server.flower.message_bounds import message_bytes
 from server.office.enrolment import MEMBERSHIP
 from server.office.service_file import SERVICE, find_service
@@ -152,7 +152,7 @@ def _behind(site: str, wait: Wait, expected: Mapping[str, float]) -> str:
     usual_s = expected.get(site)
     if not wait.trains or usual_s is None or wait.seconds < BEHIND * max(usual_s, PATIENCE_S):
         return ""
-    return f"{usual_s / 60:.0f} min were expected"
+    return f"{in_time(usual_s)} were expected"
 
 
 def _misfit(begun: Membership, facts: CoordinatorFacts) -> str:
@@ -160,11 +160,10 @@ def _misfit(begun: Membership, facts: CoordinatorFacts) -> str:
     proposed = facts.membership
     if proposed is None:
         return "the run stands still: fewer sites are enrolled than the study needs; server enroll"
-    gone, new = set(begun.sites) - set(proposed.sites), set(proposed.sites) - set(begun.sites)
-    change = [f"without {', '.join(sorted(gone))}"] * bool(gone) + [f"with {', '.join(sorted(new))}"] * bool(new)
+    difference = Difference.between(begun.sites, proposed.sites)
     approved = {approval.site for approval in facts.approvals}
     missing = ", ".join(site for site in proposed.sites if site not in approved)
-    return f"the run stands still since a membership {' and '.join(change) or 'with new keys or weights'} is proposed: " + (
+    return f"the run stands still since a membership {difference} is proposed: " + (
         f"{missing} did not approve it yet (client approve)" if missing else "all approved it, and the run goes on now"
     )
 

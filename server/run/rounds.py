@@ -35,10 +35,9 @@ from csasn.measures.counts import FIXED_POINT, describe_metrics, metrics_from_co
 from csasn.measures.temperature import temperature_of
 from csasn.platform.randomness import fast_generator
 from csasn.privacy.contract import LEFT_OUT, USED, WITHDRAWN, Contract
-from server.run.continuation import Beginning
 from server.run.exchange import Exchange, SiteChannel
 from server.run.masked_sums import sums_of
-from server.run.run_directory import BEFORE, BEST, RunDirectory, RunState
+from server.run.run_directory import BEFORE, BEST, Beginning, RunDirectory, RunState
 from server.run.sums import Sums
 from server.run.telling import reasons_of, too_few
 from server.run.waits import find_paces
@@ -171,9 +170,8 @@ class StudyRun:
         """Test cases of the chosen model."""
         elsewhere = self.study.model_selection == "best" and state.best_round != state.round
         best = self.directory.load(BEST) if elsewhere else None
-        assert best is None or best.membership_hash == state.membership_hash
         chosen = state
-        if best:
+        if best and best.membership_hash == state.membership_hash:  # else no model of this membership was judged
             chosen = replace(best, histogram_K=state.histogram_K, history=state.history, temperature=state.best_temperature)
         replies = self._ask_all(Finish(*self._about(Kind.FINISH, chosen, 1), chosen.temperature))
         counts = None if replies.counts is None else self._counts(Kind.FINISH, replies)

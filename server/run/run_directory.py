@@ -29,7 +29,7 @@ from csasn.platform.storage import TEMPORARY, append_line, link_atomically, writ
 from csasn.report.events import EVENT, Event, Outcome, finished_rounds, of_kind
 from csasn.study import Study, read_study
 from csasn.trust.identity import KEYS_FOLDER, write_identity
-from csasn.trust.membership import Membership, read_membership
+from csasn.trust.membership import Difference, Membership, read_membership
 from server.run.sinks import Sinks, chosen_sinks
 
 LATEST, BEST, BEFORE = (f"checkpoints/{name}.safetensors" for name in ("latest", "best", "before"))
@@ -38,6 +38,33 @@ MEMORY = "memory."  # before the names of arrays of a checkpoint
 MEMBERSHIP, RUN, REPORT, SURVEY = "membership.json", "run.json", "report.json", "survey.json"
 START = "start.safetensors"  # of a study that continues another's model
 BEGINNING = {"checkpoints", "sites", MEMBERSHIP, RUN, START}
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What goes on from one run to another: the model (P + Q,), what the rule of the server remembers, and the class sums (3, K)
+    behind ω."""
+
+    model: Floats32
+    memory: Memory = field(default_factory=dict)
+    history: tuple[Integers, ...] = ()
+
+    @property
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """As a file holds it."""
+        named: dict[str, NDArray[np.generic]] = {MEMORY + name: array for name, array in self.memory.items()}
+        if self.history:
+            named["history"] = np.stack(self.history)
+        return named | {"model": self.model}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Self:
+        """What a file holds."""
+        floats = {
+            name: arrays[name].astype(np.float32, copy=False) for name in arrays if name == "model" or name.startswith(MEMORY)
+        }
+        history = tuple(arrays["history"].astype(np.int64, copy=False)) if "history" in arrays else ()
+        return cls(floats.pop("model"), {name.removeprefix(MEMORY): array for name, array in floats.items()}, history)
 
 
 @dataclass(frozen=True)
@@ -76,6 +103,11 @@ class RunState:
     temperature: float = 1.0
     best_temperature: float = 1.0
     membership_hash: str = ""
+
+    @property
+    def beginning(self) -> Beginning:
+        """What another run can go on from."""
+        return Beginning(self.model, self.memory, self.history)
 
     def under(self, membership_hash: str, histogram_K: Integers) -> Self:
         """The same model at the same round, for another membership, of whose training cases are `histogram_K`.
@@ -154,10 +186,9 @@ class RunDirectory:
     def adopt(self, membership: Membership) -> None:
         """The run goes on with `membership`, from the last round that was accepted; where only node keys are others, as before."""
         if membership.membership_hash != self.membership.membership_hash:
-            before = set(self.membership.sites)
-            joined = [site for site in membership.sites if site not in before]
-            left = sorted(before - set(membership.sites))
-            self.event("membership-changed", membership_hash=membership.membership_hash, joined=joined, left=left)
+            difference = Difference.between(self.membership.sites, membership.sites)
+            sites = {"joined": difference.joined, "left": difference.gone}
+            self.event("membership-changed", membership_hash=membership.membership_hash, **sites)
         write_json(self.path / MEMBERSHIP, membership.model_dump(mode="json"))
         self.membership = membership
 
@@ -182,10 +213,7 @@ class RunDirectory:
 
     def save(self, state: RunState) -> None:
         """Writes a checkpoint, before the next broadcast."""
-        arrays: dict[str, NDArray[np.generic]] = {"model": state.model, "ranges": state.ranges, "histogram": state.histogram_K}
-        arrays |= {MEMORY + name: array for name, array in state.memory.items()}
-        if state.history:
-            arrays["history"] = np.stack(state.history)
+        arrays = {"ranges": state.ranges, "histogram": state.histogram_K} | state.beginning.arrays
         facts = {
             "study_hash": self.study.study_hash, "round": state.round, "model_hash": state.model_hash,
             "best_round": state.best_round, "best_score": state.best_score, "num_partial": state.num_partial,
@@ -207,22 +235,18 @@ class RunDirectory:
         arrays, facts = load_arrays(self.path / name)
         if facts.get("study_hash") != self.study.study_hash:
             raise ModelError(f"{name} is a checkpoint of another study", "resume with the study.yaml that the run began with")
-        accepted, loss, best_loss = facts["accepted"], facts["loss"], facts["best_loss"]
+        begun, accepted, loss, best_loss = Beginning.of_arrays(arrays), facts["accepted"], facts["loss"], facts["best_loss"]
         return RunState(
             round=_int(facts["round"]),
-            model=arrays["model"].astype(np.float32, copy=False),
+            model=begun.model,
+            memory=begun.memory,
+            history=begun.history,
             model_hash=str(facts["model_hash"]),
             ranges=arrays["ranges"].astype(np.float64, copy=False),
             histogram_K=arrays["histogram"].astype(np.int64, copy=False),
-            history=tuple(arrays["history"].astype(np.int64, copy=False)) if "history" in arrays else (),
             best_round=_int(facts["best_round"]),
             best_score=float(str(facts["best_score"])),
             num_partial=_int(facts["num_partial"]),
-            memory={
-                name.removeprefix(MEMORY): array.astype(np.float32, copy=False)
-                for name, array in arrays.items()
-                if name.startswith(MEMORY)
-            },
             number=_int(facts["number"]),
             accepted=bytes.fromhex(str(accepted)) if accepted else None,
             loss=None if loss is None else float(str(loss)),

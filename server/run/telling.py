@@ -24,6 +24,7 @@ from csasn.report.events import (
     Waiting,
 )
 from csasn.report.types import Reasons, Result
+from csasn.trust.membership import Difference
 from server.run.waits import ANSWERED, READY
 
 
@@ -70,9 +71,7 @@ def _begins(event: Continued | MembershipChanged | Hello) -> str:
         case Continued():
             return f"begins with the model of study {event.lineage[-1].study}, round {event.lineage[-1].rounds}"
         case MembershipChanged():
-            change = [f"with {', '.join(event.joined)}"] * bool(event.joined)
-            change += [f"without {', '.join(event.left)}"] * bool(event.left)
-            return f"goes on with membership {event.membership_hash[:12]}, {' and '.join(change) or 'new keys or weights'}"
+            return f"goes on with membership {event.membership_hash[:12]}, {Difference(event.left, event.joined)}"
         case Hello() if event.sites:
             return f"{len(event.sites)} sites said what they hold; training {'goes on' if event.round else 'begins'}"
     return ""
@@ -125,6 +124,6 @@ def reasons_of(replies: Replies) -> dict[str, str]:
 
 def too_few(what: str, attempts: int, replies: Replies) -> str:
     """What a run says that ends since too few answered."""
-    missing = "; ".join(f"{site}: {reason}" for site, reason in reasons_of(replies).items())
+    missing = _reasons(reasons_of(replies))
     often = f" in the last of {attempts} attempts" if attempts > 1 else ""
     return f"{what}: {len(replies.participants)} sites answered{often}, nothing was summed; {missing}"

@@ -3,12 +3,9 @@
 import pytest
 
 from csasn.federated.messages import Kind
+from kills import KilledError, kill_at
 
 RULE = {"federation": {"rounds": 2, "server_rule": "averaged", "server_options": {"decay": 0.5}}, "model_selection": "last"}
-
-
-class KilledError(Exception):
-    """Of the coordinator."""
 
 
 @pytest.mark.parametrize("kind", [Kind.TRAIN, Kind.VALIDATE])
@@ -16,13 +13,7 @@ def test_a_run_killed_at_the_last_step_or_behind_it_is_resumed_to_the_mean_of_th
     undisturbed, plain = federate("undisturbed", **RULE), federate("plain", federation={"rounds": 2}, model_selection="last")
     finished = undisturbed.run()
     plain.run()
-
-    def kill(site, request, answer):
-        if request.kind is kind and request.header.round == 2 and site == "centerB":
-            raise KilledError
-        return answer
-
-    disturbed = federate("disturbed", tamper=kill, **RULE)
+    disturbed = federate("disturbed", tamper=kill_at(kind, 2, "centerB"), **RULE)
     with pytest.raises(KilledError):
         disturbed.run()
     resumed = federate("disturbed")

@@ -12,6 +12,7 @@ from csasn.model.network import build_network
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.storage import file_sha256
 from csasn.study import Continues, Study
+from kills import KilledError, kill_at
 from server.run.continuation import CONTINUATION, continued, find_start
 from server.run.outcome import write_outcome, write_report
 
@@ -78,17 +79,9 @@ def test_report_and_model_tell_all_runs_before_oldest_first(parent, child):
 
 
 def test_a_run_that_is_resumed_does_not_begin_anew(child, federate):
-    class KilledError(Exception):
-        pass
-
-    def kill(site, request, answer):
-        if request.kind is Kind.TRAIN and request.header.round == 2:
-            raise KilledError
-        return answer
-
     run = child("whole")
     run.run()
-    killed = child("killed", tamper=kill)
+    killed = child("killed", tamper=kill_at(Kind.TRAIN, 2))
     with pytest.raises(KilledError):
         killed.run()
     resumed = federate("killed")
@@ -125,5 +118,6 @@ def test_a_file_that_is_missing_another_or_damaged_is_refused(parent, tmp_path):
     forged = study.model_copy(update={"continues": Continues(model=file_sha256(tmp_path / "start.safetensors"))})
     with pytest.raises(ModelError, match="another network"):  # its hash is not that of its values
         find_start(forged, tmp_path / "study.yaml")
+    assert find_start(study.of_survey, tmp_path / "nowhere/study.yaml") is None
     with pytest.raises(ModelError, match="holds no continuation"):
         continued(run.study, tmp_path)

@@ -1,14 +1,17 @@
 """A run goes on under another membership: from its last accepted round, with what is counted anew."""
 
 import shutil
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
 from csasn.data.cases import TEST
-from csasn.federated.messages import Collect, Kind
+from csasn.federated.messages import Kind
 from csasn.report.events import finished_rounds
+from kills import KilledError, kill_at
+from server.run.run_directory import BEST
 
 FOUR, FIVE = ("centerA", "centerB", "centerC", "centerD"), ("centerA", "centerB", "centerC", "centerD", "centerE")
 THREE = ("centerA", "centerC", "centerD")
@@ -16,31 +19,15 @@ ROUNDS = 3
 AT = Kind.TRAIN, 2
 
 
-class KilledError(Exception):
-    pass
-
-
-def kill_at(kind, current_round, site="centerC", collects=False):
-    """The coordinator's process dies when this site answers."""
-
-    def tamper(name, request, answer):
-        of = request.of if isinstance(request, Collect) else request.kind
-        if (name, of, request.header.round, isinstance(request, Collect)) == (site, kind, current_round, collects):
-            raise KilledError
-        return answer
-
-    return tamper
-
-
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory, write_small_hospitals, local_federation):
-    """begun(at, secure) -> hospitals, and the folder of a run of four of them that was killed `at` (kind, round)."""
+    """begun(at, secure, model_selection) -> hospitals, and the folder of a run of four that was killed `at` (kind, round)."""
 
     @cache
-    def make(at, secure):
+    def make(at, secure, model_selection):
         folder = tmp_path_factory.mktemp("begun")
         study = {"sites": list(FOUR), "rounds": ROUNDS, "secure_aggregation": secure}
-        write_small_hospitals(folder / "hospitals", sites=FIVE, num_cases=12, federation=study, model_selection="last")
+        write_small_hospitals(folder / "hospitals", sites=FIVE, num_cases=12, federation=study, model_selection=model_selection)
         run = local_federation(folder / "hospitals", folder / "run", tamper=kill_at(*at))
         with pytest.raises(KilledError):
             run.run()
@@ -51,10 +38,10 @@ def begun(tmp_path_factory, write_small_hospitals, local_federation):
 
 @pytest.fixture
 def changed(begun, local_federation, tmp_path):
-    """changed(at, sites, secure, name, tamper) -> that run, which goes on with `sites`."""
+    """changed(at, sites, secure, name, model_selection, tamper) -> that run, which goes on with `sites`."""
 
-    def make(at, sites, secure=False, name="run", **tamper):
-        hospitals, run = begun(at, secure)
+    def make(at, sites, secure=False, name="run", model_selection="last", **tamper):
+        hospitals, run = begun(at, secure, model_selection)
         shutil.copytree(run, tmp_path / name)
         before = local_federation(hospitals, tmp_path / name)
         before.change(*sites)
@@ -105,7 +92,7 @@ def test_killed_anywhere_after_the_change_it_ends_with_the_same_bits(changed, lo
         killed = changed(AT, THREE, name=f"killed-{number}", tamper=kill_at(*at))
         with pytest.raises(KilledError):
             killed.run()
-        resumed = local_federation(begun(AT, False)[0], tmp_path / f"killed-{number}")
+        resumed = local_federation(begun(AT, False, "last")[0], tmp_path / f"killed-{number}")
         resumed.run()
         assert resumed.state_hash() == expected.state_hash(), at
 
@@ -116,6 +103,17 @@ def test_a_site_can_leave_before_the_first_round_and_after_the_last(changed, at)
     finished = run.run()
     assert finished.chosen.round == ROUNDS
     assert {site for site, request in run.requests if request.kind is Kind.FINISH} == set(THREE)
+
+
+def test_a_model_that_others_chose_is_not_the_one_in_the_end_where_nothing_was_shown_since(changed, begun):
+    """As in plain mode, where evaluations that lack a site are withheld."""
+    run = changed((Kind.TRAIN, 3), THREE, model_selection="best")
+    run.coordinator.run(run.beginning)
+    state = replace(run.directory.load(), best_round=1)
+    shutil.copy(begun((Kind.TRAIN, 3), False, "best")[1] / BEST, run.path / BEST)
+    assert run.directory.load(BEST).membership_hash != state.membership_hash
+    assert run.coordinator.finish(state).chosen.round == ROUNDS
+    run.directory.close()
 
 
 def test_what_was_reached_on_validation_cases_of_others_chooses_no_model(changed):

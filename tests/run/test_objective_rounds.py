@@ -14,6 +14,7 @@ from csasn.learning.training import epoch_batches
 from csasn.model.initial_weights import initial_network
 from csasn.platform.randomness import generator
 from csasn.privacy.contract import Contract
+from kills import KilledError, kill_at
 
 NO_CHANGE = {"flip": False, "shift": 0.0, "scale": 0.0, "rotation_deg": 0.0, "contrast": 0.0, "brightness": 0.0}
 PLAIN = {"tasks": {"subtype": {"weight": 1.0}}, "class_weighting": {"mode": "none"}, "malignant": [], "augmentation": NO_CHANGE}
@@ -133,16 +134,7 @@ def test_rounds_with_masked_sums_are_those_of_a_plain_loop_within_rounding(feder
 def test_killed_and_resumed_with_every_site_the_bits_are_the_same(federate, objective):
     undisturbed = begun(federate, objective, "undisturbed")
     undisturbed.run()
-
-    class KilledError(Exception):
-        pass
-
-    def kill(site, request, answer):
-        if isinstance(request, Train) and request.header.round == 3 and site == "centerB":
-            raise KilledError
-        return answer
-
-    disturbed = begun(federate, objective, "disturbed", tamper=kill)
+    disturbed = begun(federate, objective, "disturbed", tamper=kill_at(Kind.TRAIN, 3, "centerB"))
     with pytest.raises(KilledError):
         disturbed.run()
     resumed = begun(federate, objective, "disturbed")

@@ -8,6 +8,7 @@ import pytest
 from client.worker.learner import Learner
 from csasn.federated.messages import AboutModel, Absence, Answer, Kind, ModelUpdate, Reason, transcript
 from csasn.report.events import finished_rounds
+from kills import KilledError, kill_at
 from reports import build_report, read_lines
 
 
@@ -38,16 +39,7 @@ def test_permuting_the_sites_changes_nothing(federate, bits):
 
 
 def test_a_resumed_run_gives_the_same_bits(federate, undisturbed):
-
-    class KilledError(Exception):
-        pass
-
-    def kill(site, request, answer):
-        if request.kind is Kind.TRAIN and request.header.round == 2 and site == "centerB":
-            raise KilledError
-        return answer
-
-    disturbed = federate("disturbed", tamper=kill, federation={"rounds": 3})
+    disturbed = federate("disturbed", tamper=kill_at(Kind.TRAIN, 2, "centerB"), federation={"rounds": 3})
     with pytest.raises(KilledError):
         disturbed.run()
     resumed = federate("disturbed")
@@ -57,19 +49,10 @@ def test_a_resumed_run_gives_the_same_bits(federate, undisturbed):
     assert attempts == sorted(set(attempts))
 
 
-@pytest.mark.parametrize("killed_at", [Kind.HELLO, Kind.TRAIN])
-def test_initial_weights_are_asked_for_where_no_checkpoint_is_and_never_again(federate, killed_at):
+@pytest.mark.parametrize(("killed_at", "current_round"), [(Kind.HELLO, 0), (Kind.TRAIN, 1)])
+def test_initial_weights_are_asked_for_where_no_checkpoint_is_and_never_again(federate, killed_at, current_round):
     """A run is resumed on a machine that need not have the package or file that they came from."""
-
-    class KilledError(Exception):
-        pass
-
-    def kill(site, request, answer):
-        if request.kind is killed_at and site == "centerB":
-            raise KilledError
-        return answer
-
-    federation, begun = federate("run", tamper=kill), []
+    federation, begun = federate("run", tamper=kill_at(killed_at, current_round, "centerB")), []
 
     def initial():
         begun.append(1)
@@ -92,9 +75,6 @@ def test_a_round_killed_between_its_event_and_its_checkpoint_is_in_the_report_on
     """Whichever of the two is first: the second one is not reached."""
     study = {"federation": {"secure_aggregation": secure}}
     expected = undisturbed(**study).state_hash()
-
-    class KilledError(Exception):
-        pass
 
     disturbed, done = federate("disturbed", **study), []
     directory, save, event = disturbed.directory, disturbed.directory.save, disturbed.directory.event
@@ -244,16 +224,7 @@ def last_training(federation, site="centerB"):
 
 def test_a_question_that_comes_again_is_answered_with_the_same_bytes_and_without_training(federate, monkeypatch):
     """Whoever asks, and under whatever label: run and attempt are in nothing that an answer follows from."""
-
-    class KilledError(Exception):
-        pass
-
-    def stop(site, request, answer):
-        if request.kind is Kind.MEASURE and request.header.round == 1:
-            raise KilledError
-        return answer
-
-    federation = federate("run", tamper=stop, federation={"rounds": 1})
+    federation = federate("run", tamper=kill_at(Kind.MEASURE, 1, "centerA"), federation={"rounds": 1})
     trained = count_training(monkeypatch)
     with pytest.raises(KilledError):
         federation.run()

@@ -61,11 +61,12 @@ class GridInside(LocalGrid):
 
 @pytest.fixture(scope="module")
 def run_federation(write_small_hospitals):
-    """run_federation(folder, policy={site: policy}, answered=...) -> the run directory, and how the run ended."""
+    """run_federation(folder, policy={site: policy}, answered=..., option=...) -> the run directory, and how the run ended."""
 
-    def run(folder, policies=None, answered=None):
+    def run(folder, policies=None, answered=None, **federation):
         hospitals, path = folder / "h", folder / "run"
-        study_file = write_small_hospitals(hospitals, SITES, num_cases=12, federation={"rounds": 1, "batchnorm": "shared"})
+        federation = {"rounds": 1, "batchnorm": "shared", **federation}
+        study_file = write_small_hospitals(hospitals, SITES, num_cases=12, federation=federation)
         for site, policy in (policies or {}).items():
             file = hospitals / "sites" / f"{site}.yaml"
             file.write_text(file.read_text() + f"policy: {json.dumps(policy)}\n")
@@ -371,7 +372,7 @@ def test_a_broken_ledger_sends_nothing_and_the_coordinator_says_so(tmp_path, run
             os.truncate(ledger, 0)
         return reply
 
-    path, error = run_federation(tmp_path, answered=damage)
+    path, error = run_federation(tmp_path, answered=damage, answer_deadline_s=0.5)
     assert "centerB: its disk is full or cannot be written: its ledger is broken or cannot be written" in error.message
     assert "nothing is sent: ledger.jsonl line 1: it is gone" in caplog.text
     assert (path / "sites/centerB/ledger.jsonl").stat().st_size == 0

@@ -75,6 +75,8 @@ def test_a_renewed_node_key_is_taken_by_the_identitys_signature_and_asks_nobody(
     federation.run("client", "keygen", "--site", "centerB", "--node")
     assert list(federation.site("centerB").keys_folder.glob("node.key-*"))
     federation.run("client", "enroll", "--site", "centerB", "--study", "study.yaml")
+    wrong = ("--fingerprint", "0000 " * 8)
+    assert "given was 0000" in federation.run("server", "enroll", "centerB.request.json", *wrong, code=TrustError.exit_code)
     said = federation.run("server", "enroll", "centerB.request.json")
     assert "nothing to compare by telephone" in said
     after = federation.enrolments.membership()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from client.trust.separability import check_differences, find_differences
+from client.trust.separability import check_differences, describe_difference, find_differences
 from client.worker.diary import Diary, Entry, Hospitals
 from csasn.errors import TrustError
 from csasn.federated.messages import Kind
@@ -40,10 +40,11 @@ def count(site, sites, study=STUDY):
 
 def test_a_hospital_that_leaves_is_named_and_nothing_is_signed_without_a_word(site):
     count(site, FOUR)
-    (difference,) = find_differences(site, membership(THREE))
-    assert difference.separable == ("centerD",)
-    assert "without centerD" in difference.line
-    assert "are those of centerD" in difference.line
+    ((earlier, difference),) = find_differences(site, membership(THREE)).items()
+    assert (earlier, difference.separable) == (membership(FOUR).membership_hash, ("centerD",))
+    line = describe_difference(earlier, difference)
+    assert "without centerD" in line
+    assert "are those of centerD" in line
     with pytest.raises(TrustError, match="counts of centerD") as refused:
         check_differences(site, membership(THREE), accepted=False)
     assert "--accept-difference" in refused.value.hint
@@ -52,20 +53,20 @@ def test_a_hospital_that_leaves_is_named_and_nothing_is_signed_without_a_word(si
 
 def test_a_hospital_that_joins_is_named_too(site):
     count(site, THREE)
-    assert [difference.separable for difference in find_differences(site, membership(FOUR))] == [("centerD",)]
+    assert [difference.separable for difference in find_differences(site, membership(FOUR)).values()] == [("centerD",)]
 
 
 def test_one_for_another_names_both(site):
     count(site, THREE)
-    (difference,) = find_differences(site, membership(("centerA", "centerB", "centerE")))
+    (difference,) = find_differences(site, membership(("centerA", "centerB", "centerE"))).values()
     assert difference.separable == ("centerC", "centerE")
 
 
 def test_two_that_leave_hide_each_other_and_the_same_hospitals_differ_in_nothing(site):
     count(site, (*FOUR, "centerE"))
-    assert find_differences(site, membership(THREE)) == []
+    assert find_differences(site, membership(THREE)) == {}
     count(site, THREE)
-    assert find_differences(site, membership(THREE)) == []
+    assert find_differences(site, membership(THREE)) == {}
 
 
 def test_any_earlier_study_with_the_same_cases_counts_and_none_with_others(site):
@@ -73,8 +74,8 @@ def test_any_earlier_study_with_the_same_cases_counts_and_none_with_others(site)
     assert find_differences(site, membership(THREE))
     with open(site.manifest, "a") as file:
         file.write("1,1.png,benign\n")
-    assert find_differences(site, membership(THREE)) == []
+    assert find_differences(site, membership(THREE)) == {}
 
 
 def test_a_membership_that_was_approved_but_never_counted_says_nothing(site):
-    assert find_differences(site, membership(THREE)) == []
+    assert find_differences(site, membership(THREE)) == {}
