@@ -2,18 +2,21 @@
 
 import os
 import re
+from contextlib import suppress
 from datetime import time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from csasn.errors import ConfigurationError
 from csasn.platform.configuration import Configuration, pattern, read_yaml, unshown, validate
 from csasn.study import Name
 
+STUDIES, RUN = "studies", "run"  # of the state folder: further studies, a folder each; ledgers and states of runs
+_NAME = TypeAdapter(Name)
 _CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 
 
@@ -107,12 +110,33 @@ class Policy(Configuration):
         return begin <= now < end if begin < end else now >= begin or now < end
 
 
+class Further(Configuration):
+    """What is otherwise in a further study than in the site file; what it does not name is the same."""
+
+    manifest: FilePath | None = None
+    images: FilePath | None = None
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    policy: Policy | None = None
+    labels: LabelMap | None = None
+
+    def places(self) -> dict[str, str]:
+        """Paths that it names, by key."""
+        return {key: place for key, place in (("manifest", self.manifest), ("images", self.images)) if place}
+
+    @model_validator(mode="after")
+    def _no_hours(self) -> Self:
+        if self.policy and self.policy.training_hours:
+            raise ValueError("training_hours are those of the site in every study, expected none here")
+        return self
+
+
 class Site(Configuration):
     """site.yaml. `state` holds the image cache (pixels, mode 0700) and what the site keeps of a run.
 
     `labels` maps words of the manifest's label column to classes of the study; its words never reach a message or a log.
     `keys` and `kit` are folders, in `state` unless named; `coordinator` is asked instead of the kit's address, through
-    `proxy`, whose user and password stand in the file `proxy_login` (client/trust/proxy.py).
+    `proxy`, whose user and password stand in the file `proxy_login` (client/trust/proxy.py). `studies` says what is otherwise in
+    further studies of the same coordinator, by their names.
     """
 
     site: Name
@@ -128,6 +152,17 @@ class Site(Configuration):
     proxy_login: FilePath | None = None
     policy: Policy = Policy()
     labels: LabelMap = Field(default_factory=dict)
+    studies: dict[Name, Further] = Field(default_factory=dict)
+
+    @property
+    def called(self) -> str:
+        """What `--site` is given for it."""
+        return self.site
+
+    @property
+    def service_folder(self) -> Path:
+        """Where the notes of the one service are that takes part in all studies."""
+        return Path(self.state)
 
     @property
     def keys_folder(self) -> Path:
@@ -137,12 +172,60 @@ class Site(Configuration):
     @property
     def run_folder(self) -> Path:
         """Where ledger and state of runs are."""
-        return Path(self.state) / "run"
+        return Path(self.state) / RUN
 
     @property
     def kit_folder(self) -> Path:
         """Where what came from the coordinator is, and what this site approved."""
         return Path(self.kit or Path(self.state) / "kit")
+
+    def in_study(self, name: str) -> "SiteOfStudy":
+        """This site in a further study, which has an approval, a state, a budget and a ledger of its own."""
+        kept = self.model_dump(exclude={"studies", "kit"})
+        otherwise = self.studies.get(name, Further()).model_dump(exclude_none=True)
+        if "policy" in otherwise:
+            otherwise["policy"]["training_hours"] = self.policy.training_hours
+        state = {"state": str(self.service_folder / STUDIES / name), "keys": str(self.keys_folder)}
+        of_first = {"study": name, "service": str(self.service_folder), "first_kit": str(self.kit_folder)}
+        return SiteOfStudy.model_validate(kept | otherwise | state | of_first)
+
+    def all_studies(self) -> "list[Site]":
+        """This site in each study of which something lies in its state folder, the first one before the further ones."""
+        names = sorted(folder.name for folder in (self.service_folder / STUDIES).glob("*/") if _is_name(folder.name))
+        return [self, *map(self.in_study, names)]
+
+    @property
+    def run_folders(self) -> list[Path]:
+        """Where ledgers and states of runs are, of all studies."""
+        return [self.service_folder / RUN, *sorted((self.service_folder / STUDIES).glob(f"*/{RUN}"))]
+
+
+class SiteOfStudy(Site):
+    """A site in a further study, `study`, beside the first one, whose state folder is `service`, and whose kit `first_kit`."""
+
+    study: Name
+    service: FilePath
+    first_kit: FilePath
+
+    @property
+    def called(self) -> str:
+        """What `--site` is given for it."""
+        return f"{self.site}/{self.study}"
+
+    @property
+    def service_folder(self) -> Path:
+        """Where the notes of the one service are that takes part in all studies."""
+        return Path(self.service)
+
+    def all_studies(self) -> list[Site]:
+        """This one alone."""
+        return [self]
+
+
+def _is_name(text: str) -> bool:
+    with suppress(ValidationError):
+        return bool(_NAME.validate_python(text))
+    return False
 
 
 def read_site(path: Path) -> Site:
@@ -154,21 +237,28 @@ def read_site(path: Path) -> Site:
     site = validate(Site, read_yaml(path), path.name)
     folder = path.resolve().parent
     keys = [key for key in ("manifest", "images", "state", "keys", "kit", "proxy_login") if getattr(site, key)]
-    places = {key: os.path.realpath(folder / getattr(site, key)) for key in keys}  # loops of links pass
-    return site.model_copy(update=places)
+    places: dict[str, object] = {key: os.path.realpath(folder / getattr(site, key)) for key in keys}  # loops of links pass
+    further = {
+        name: each.model_copy(update={key: os.path.realpath(folder / place) for key, place in each.places().items()})
+        for name, each in site.studies.items()
+    }
+    return site.model_copy(update=places | {"studies": further})
 
 
 def find_site(name: str, config: Path | None = None, folder: Path | None = None, option: str = "--sites") -> Site:
-    """The site file of `name`: see `find_site_file`.
+    """The site file of `name`, which `find_site_file` finds: SITE, or SITE/STUDY for a further study.
 
     Raises:
-        ConfigurationError: none exists, or the file found is another site's.
+        ConfigurationError: none exists, the file found is another site's, or the study has no name.
     """
+    name, slash, study = name.partition("/")
     path = find_site_file(name, config, folder, option)
     site = read_site(path)
     if site.site != name:
         raise ConfigurationError(f"{path.name}: site is {site.site!r}, expected {name!r}", "is this another site's file?")
-    return site
+    if slash and not _is_name(study):
+        raise ConfigurationError(f"{study[:60]!r} is no name of a study", "give --site SITE/STUDY, with the name in its study.yaml")
+    return site.in_study(study) if slash else site
 
 
 def find_site_file(name: str, config: Path | None = None, folder: Path | None = None, option: str = "--sites") -> Path:

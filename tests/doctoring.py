@@ -29,6 +29,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from csasn import __version__
 from csasn.platform.command import run_command
+from server.office.studies import Studies
 from server.office.study_folder import StudyFolder
 from server.office.enrolment import Enrolments
 from server.front.front import FrontSettings, Office, run_front
@@ -42,7 +43,7 @@ def hello():
 def facts(said, signer):
     changes = json.loads((folder / "changes.json").read_text())
     changes.pop("ahead_s", None)
-    return study_folder.answer_site(said, signer) | hello() | changes
+    return Studies(study_folder.path).answer_site(said, signer) | hello() | changes
 sites = SiteSignatures(lambda: {site: enrolment.identity for site, enrolment in study_folder.enrolments.sites().items()})
 office = Office(lambda _: None, sites.find, facts, hello)
 settings = FrontSettings("127.0.0.1", port, 1, certificate, folder / "keys/server.key", credits_per_minute=1 << 20)

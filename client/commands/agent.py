@@ -25,7 +25,7 @@ def take_part(
     config: SiteFile = None,
     health: Health = "",
 ) -> None:
-    """Take part in the study until it ends."""
+    """Take part in the study until it ends, and in further ones that were approved."""
     if site is None:
         raise ConfigurationError("which site?", "client --site NAME, or client --help for all commands")
     from client.service.agent import Agent
@@ -33,6 +33,8 @@ def take_part(
     from csasn.platform.supervision import ServiceManager, told_health
     from csasn.site import find_site_file
 
+    if "/" in site:
+        raise ConfigurationError(f"--site {site} is one study of a site", "client --site SITE takes part in all that are approved")
     path = find_site_file(site, config)
     manager = ServiceManager(os.environ.get("NOTIFY_SOCKET", ""))
     opened = open_site(site, config)
@@ -83,19 +85,21 @@ def status(
     from client.service.status import describe_site
 
     opened = open_site(site, config)
-    now = describe_site(opened)
+    studies = [describe_site(each) for each in opened.all_studies()]
     if check:
-        if not (now.takes_part or now.outside_training_hours or now.finished):
-            raise NetworkError(f"site {site}: {now.line}", f"client doctor --site {site}")
+        for now in studies:
+            if not (now.takes_part or now.outside_training_hours or now.finished):
+                raise NetworkError(f"site {now.site}: {now.line}", f"client doctor --site {now.site}")
         return
     if json:
-        say_json(now.facts())
+        say_json(studies[0].facts())
     else:
-        say(now.line, *now.left_out)
+        for now in studies:
+            say(f"{now.site}: {now.line}" if len(studies) > 1 else now.line, *now.left_out)
 
 
 def pause(site: SiteName, resume: Annotated[bool, option("--resume", "go on")] = False, config: SiteFile = None) -> None:
-    """Take no more work, or go on.
+    """Take no more work, of no study, or go on.
 
     The processes end, also in the middle of a round, which the coordinator then waits for until its deadline.
 
@@ -106,7 +110,7 @@ def pause(site: SiteName, resume: Annotated[bool, option("--resume", "go on")] =
     from client.service.status import PAUSE
     from csasn.platform.storage import private_folder, write_atomically
 
-    path = private_folder(Path(open_site(site, config).state)) / PAUSE
+    path = private_folder(open_site(site, config).service_folder) / PAUSE
     if resume:
         path.unlink(missing_ok=True)
     else:

@@ -8,7 +8,7 @@ from csasn.platform.terminal import argument, confirm, option, say
 if TYPE_CHECKING:
     from csasn.site import Site
 
-SiteName = Annotated[str, option("--site NAME", "the site, such as centerA")]
+SiteName = Annotated[str, option("--site NAME", "the site, such as centerA; in a further study NAME/STUDY")]
 SiteFile = Annotated[Path | None, option("--config FILE", "site file (default: sites/NAME.yaml, then /etc/csasn/NAME.yaml)")]
 
 
@@ -67,7 +67,7 @@ def enroll(
 
     opened, wanted = open_site(site, config), read_study(study)
     request = request_enrolment(opened, wanted, join=join)
-    out = out or Path(f"{site}.request.json")
+    out = out or Path(f"{site.replace('/', '-')}.request.json")
     write_json(out, request.model_dump(mode="json"))
     asked = request.enrolment
     cases = "" if wanted.survey else f" and the number of training cases, {asked.num_training_cases}"
@@ -128,17 +128,25 @@ def approve(
     """Read what the study may do and with whom, and sign it.
 
     Shows in plain words what leaves this site, and the fingerprint of every other site: have each hospital read you its
-    own. Nothing trains here before this is signed, and any change of the study or of its members asks again.
+    own. Nothing trains here before this is signed, and any change of the study or of its members asks again. The kit of a
+    further study of the same coordinator, SITE/STUDY, is fetched; a service that runs takes the study up by itself.
 
     example:
       client approve --site centerA --membership membership.json
+      client approve --site centerA/more-rounds
     """
     from client.trust import approval
     from client.trust.coordinator_link import fetch_membership
+    from client.trust.enrolment import fetch_kit
     from client.trust.separability import check_differences, describe_difference, find_differences
+    from csasn.platform.storage import private_folder
+    from csasn.site import SiteOfStudy
     from csasn.trust.enrolment import read_kit
 
     opened = open_site(site, config)
+    if isinstance(opened, SiteOfStudy):
+        private_folder(Path(opened.state))
+        fetch_kit(opened)
     kit, study = read_kit(opened.kit_folder)
     proposed = approval.obtain_membership(opened, kit, membership, fetch_membership)
     say(*approval.review(opened, study, proposed), "")
@@ -152,7 +160,7 @@ def approve(
     approval.approve(opened, study, proposed)
     say(
         f"approved by {site}: {opened.kit_folder / 'approval.json'}",
-        f"next, if it does not run: systemctl enable --now csasn-client@{site} as root, or client --site {site} here",
+        f"next, if it does not run: systemctl enable --now csasn-client@{opened.site} as root, or client --site {opened.site} here",
     )
 
 

@@ -10,6 +10,7 @@ from csasn.platform.terminal import option, say
 
 if TYPE_CHECKING:
     from client.trust.withdrawal import Done
+    from csasn.site import Site
 
 
 def withdraw(
@@ -26,9 +27,9 @@ def withdraw(
     study: Annotated[Path | None, option("--study FILE", "study.yaml (default: the installed kit's)")] = None,
     config: SiteFile = None,
 ) -> None:
-    """Take a patient out of the study.
+    """Take a patient out of the study, and of further ones of this site.
 
-    Takes a patient out of the study at this site: from the next question that it begins to work on, none of their images is in
+    Takes a patient out of every study at this site: from the next question that it begins to work on, none of their images is in
     a training, a cache or a count; an answer under way is finished as it was begun. A running site finds out by itself. The
     ledger gets a line; the list of withdrawals stays in the state folder and names nobody.
 
@@ -46,16 +47,33 @@ def withdraw(
     from client.doctor.context import DoctorContext
     from client.trust.withdrawal import withdraw_patient
     from csasn.data.cases import count_training_cases
+    from csasn.trust.enrolment import KIT
 
     number = (sys.stdin.readline() if patient == "-" else patient).strip()
     if not number:
         raise ConfigurationError("which patient?", "give --patient ID, or the number on standard input with --patient -")
     context = DoctorContext(site, config, study)
     say(*_describe(site, withdraw_patient(context.site, context.study, number, why)))
+    for further in context.site.all_studies()[1:]:
+        if (further.kit_folder / KIT).exists():
+            _in_further_study(further, number, why)
     try:
         count_training_cases(context.study, context.site)
     except DataError as error:
         say(f"this site cannot train any more: {error.message}")
+
+
+def _in_further_study(site: "Site", patient: str, why: str) -> None:
+    """The same in a study whose list of cases may be another."""
+    from client.trust.withdrawal import withdraw_patient
+    from csasn.trust.enrolment import read_kit
+
+    try:
+        done = withdraw_patient(site, read_kit(site.kit_folder)[1], patient, why)
+    except DataError as error:
+        say(f"{site.called}: {error.message}")
+    else:
+        say(f"{site.called}: {done.rows} rows, {done.cached} of these images left the cache")
 
 
 def _describe(site: str, done: "Done") -> list[str]:

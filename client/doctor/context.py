@@ -109,7 +109,7 @@ class DoctorContext:
     def training(self) -> Measured:
         """One training step."""
         wanted = min(self.site.micro_batch or self.study.optimiser.batch_size, self.study.optimiser.batch_size)
-        return measure_training(find_site_file(self.name, self.config), self.study_file, wanted)
+        return measure_training(find_site_file(self.site.site, self.config), self.study_file, wanted)
 
     @cached_property
     def handshake(self) -> Handshake:

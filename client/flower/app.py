@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -10,8 +11,8 @@ import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from client.trust.approval import MEMBERSHIP, read_agreed
-from client.worker.notes import DOING, line_of, note_doing, say_trouble
+from client.trust.approval import APPROVAL, MEMBERSHIP, read_agreed
+from client.worker.notes import DOING, line_of, note_doing, say_trouble, taking_turn
 from client.worker.outbox import Outbox
 from client.worker.worker import SiteWorker
 from csasn import wire
@@ -38,15 +39,18 @@ PARTITION, SITES, OUT, RUN_DIRECTORY = "partition-id", "sites", "out", "run-dire
 T = TypeVar("T")
 Tell = Callable[[str], None]
 OnError = Callable[[CsasnError], None]
+Turn = Callable[[], AbstractContextManager[None]]
 
 
-def make_app(node_of: Callable[[Context], "Node"]) -> ClientApp:
-    """The app of a process; `node_of` says for which site's node a message is."""
+def make_app(node_of: Callable[[Message, Context], "Node"]) -> ClientApp:
+    """The app of a process; `node_of` says for which node a message is."""
     app = ClientApp()
 
     def reply(message: Message, context: Context) -> Message:
         torch.set_num_threads(int(context.node_config.get(THREADS, 1)))
-        return _reply(message, node_of(context))
+        node = node_of(message, context)
+        with node.turn():
+            return _reply(message, node)
 
     for asked_by_query in ("hello", "survey", "measure", "collect"):
         app.query(asked_by_query)(reply)
@@ -60,7 +64,7 @@ def make_app(node_of: Callable[[Context], "Node"]) -> ClientApp:
         place = context.node_config.get(PARTITION)
         if isinstance(place, int):
             return Message(wire.place_to_records(place), reply_to=message)
-        return _send(message, node_of(context), lambda outbox: outbox.post(Absence(Reason.CONTENTS), Occasion(), None))
+        return _send(message, node_of(message, context), lambda outbox: outbox.post(Absence(Reason.CONTENTS), Occasion(), None))
 
     return app
 
@@ -135,7 +139,7 @@ _REASONS: tuple[tuple[type[CsasnError], Reason], ...] = (
 
 class Node:
     """One site in this process: its files, and what is made of them once. `read` reads the site file; `tell` is told what the site
-    does, in words for people, `tell_trouble` what keeps it from answering."""
+    does, in words for people, `tell_trouble` what keeps it from answering; within `turn` it answers."""
 
     def __init__(
         self,
@@ -145,9 +149,10 @@ class Node:
         state: Path,
         tell: Tell = lambda _: None,
         tell_trouble: OnError = lambda _: None,
+        turn: Turn = nullcontext,
     ) -> None:
         self._read, self._study_file, self._membership_file = read, study_file, membership_file
-        self._state, self.tell, self.tell_trouble = state, tell, tell_trouble
+        self._state, self.tell, self.tell_trouble, self.turn = state, tell, tell_trouble, turn
 
     @cached_property
     def site(self) -> Site:
@@ -183,22 +188,43 @@ class Node:
         return worker
 
 
-def node_of_hospital(site_file: Path) -> Node:
-    """The node of a hospital: its files follow from the site file alone, and from nothing that a message says.
+def nodes_of_hospital(site_file: Path) -> Callable[[Message, Context], Node]:
+    """Which node of a hospital a message is for: that of the study that it names, if people here approved it, else the first one,
+    which refuses it. Studies take turns, since one message is answered at a time.
 
     Raises:
         ConfigurationError: the site file cannot be used.
     """
-    site = read_site(site_file)
+    first, *further = read_site(site_file).all_studies()
+    approved = [first, *(site for site in further if (site.kit_folder / APPROVAL).exists())]
+    nodes = {site.called: node_of_hospital(site) for site in approved}
+
+    def node_of(message: Message, context: Context) -> Node:  # noqa: ARG001 - a hospital's node goes by its own files
+        wanted = wire.study_of_message(message)
+        return nodes[next((site.called for site in approved if _approved_study(site) == wanted), first.called)]
+
+    return node_of
+
+
+def _approved_study(site: Site) -> str:
+    """The hash of the study of which people at a site approved the membership; empty where that cannot be read."""
+    with suppress(CsasnError):
+        return read_membership(site.kit_folder / MEMBERSHIP).study_hash
+    return ""
+
+
+def node_of_hospital(site: Site) -> Node:
+    """The node of a hospital in one study: its files follow from the site file alone, and from nothing that a message says."""
     kit, state = site.kit_folder, Path(site.state)
 
     def tell_trouble(error: CsasnError) -> None:
         note_doing(state / DOING, say_trouble(error, state), trouble=True)
 
-    return Node(lambda: site, kit / STUDY, kit / MEMBERSHIP, site.run_folder, partial(note_doing, state / DOING), tell_trouble)
+    tell, turn = partial(note_doing, state / DOING), partial(taking_turn, site)
+    return Node(lambda: site, kit / STUDY, kit / MEMBERSHIP, site.run_folder, tell, tell_trouble, turn)
 
 
-def _simulated_node(context: Context) -> Node:
+def _simulated_node(message: Message, context: Context) -> Node:  # noqa: ARG001 - it is told what to serve by its configuration
     """The node of a site that is simulated: of its own configuration, or, on Flower's runtime, of the run's and its partition.
 
     Raises:

@@ -44,12 +44,11 @@ class Teller:
 
 
 def _worker(parent: int, port: str, site_file: str) -> None:
-    from client.flower.app import make_app, node_of_hospital
+    from client.flower.app import make_app, nodes_of_hospital
     from client.flower.runtime import work
 
     keep_freed_memory()
-    node = node_of_hospital(Path(site_file))
-    work(int(port), make_app(lambda _: node), parent)
+    work(int(port), make_app(nodes_of_hospital(Path(site_file))), parent)
 
 
 if __name__ == "__main__":

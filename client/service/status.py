@@ -17,6 +17,7 @@ from client.worker.notes import (
     Ended,
     Turn,
     find_disk_trouble,
+    in_turn,
     line_of,
     note,
     read_left_out,
@@ -83,16 +84,16 @@ def is_client_at_work(state: Path) -> bool:
 
 def why_idle(site: Site) -> str:
     """Why the site takes no work now, by its own choice; empty where it does."""
-    if (Path(site.state) / PAUSE).exists():
+    if (site.service_folder / PAUSE).exists():
         return "paused; go on with client pause --resume"
     if not site.policy.may_train_at(datetime.now().time()):
         return f"outside training hours {site.policy.training_hours}"
     return ""
 
 
-def silence_s(state: Path) -> float:
+def silence_s(site: Site) -> float:
     """For how many seconds the coordinator has not answered; infinite where it never did."""
-    turn = read_note(state / TURN, Turn)
+    turn = read_note(site.service_folder / TURN, Turn)
     return time.time() - turn.time if turn else inf
 
 
@@ -103,17 +104,18 @@ def describe_site(site: Site) -> SiteStatus:
         PermissionError: this user may not read the notes of its processes.
     """
     state = Path(site.state)
-    doing, silent, kit = read_note(state / DOING, Doing), silence_s(state), read_note(site.kit_folder / KIT, Kit)
-    idle, at_work, paused = why_idle(site), is_client_at_work(state), (state / PAUSE).exists()
+    doing, silent, kit = read_note(state / DOING, Doing), silence_s(site), read_note(site.kit_folder / KIT, Kit)
+    service = site.service_folder
+    idle, at_work, paused = why_idle(site), is_client_at_work(service), (service / PAUSE).exists()
     trouble = find_disk_trouble(state) if state.exists() else ""
     takes_part = silent <= STALE_S and not idle and not trouble and not (doing and doing.trouble)
     rests = at_work and bool(idle) and not paused
     finished = bool(doing and kit and doing.finished == kit.study_hash)
-    line = idle if paused or rests else WAITING if takes_part else CONNECTING if at_work else _not_running(state)
+    line = idle if paused or rests else WAITING if takes_part else CONNECTING if at_work else _not_running(service)
     says = doing and (finished or (silent <= STALE_S and not idle))
     return SiteStatus(
-        site=site.site,
-        line=trouble or (doing.doing if doing and says else line),
+        site=site.called,
+        line=trouble or in_turn(site, doing.doing if doing and says else line),
         takes_part=takes_part,
         outside_training_hours=rests,
         finished=finished,

@@ -110,14 +110,14 @@ def check_clock(said: CoordinatorFacts | Hello) -> None:
 
 
 def ask_facts(site: Site, kit: Kit, said: SiteFacts | None = None) -> CoordinatorFacts:
-    """What the coordinator says, whatever study it runs, after it heard what this site says.
+    """What the coordinator says of the kit's study, or of another where it runs no such, after it heard what this site says.
 
     Raises:
         NetworkError: see `open_client`.
         TrustError: the certificate is not good, or the coordinator does not know this site's key.
     """
     with open_client(site, kit, load_identity(site.keys_folder)) as client:
-        body = said.model_dump_json().encode() if said else b""
+        body = (said or SiteFacts(site=site.site, study_hash=kit.study_hash)).model_dump_json().encode()
         answer = client.post(FACTS_ROUTE, content=body, headers={"content-type": "application/json"})
         check_known(answer, site, client)
         return CoordinatorFacts.model_validate_json(answer.content)

@@ -5,12 +5,26 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from client.trust.coordinator_link import ask_facts
 from csasn.data.cases import count_training_cases
 from csasn.errors import ConfigurationError, TrustError
-from csasn.platform.storage import private_folder, write_atomically
-from csasn.site import Site
-from csasn.study import Study
-from csasn.trust.enrolment import AUTHORITY, KIT, KIT_FILES, KIT_HINT, Enrolment, EnrolmentRequest, Kit, read_kit, sign_enrolment
+from csasn.platform.storage import new_folder, private_folder, write_atomically, write_json
+from csasn.site import Site, SiteOfStudy
+from csasn.study import Study, read_study
+from csasn.trust.enrolment import (
+    AUTHORITY,
+    KIT,
+    KIT_FILES,
+    KIT_HINT,
+    STUDY,
+    Enrolment,
+    EnrolmentRequest,
+    Kit,
+    make_kit,
+    read_kit,
+    sign_enrolment,
+)
+from csasn.trust.facts import SiteFacts
 from csasn.trust.identity import load_identity, read_public_keys
 
 MAX_KIT_FILE_BYTES = 1 << 20
@@ -73,6 +87,34 @@ def install_kit(site: Site, path: Path, replace: bool = False) -> Kit:
         for file in (*KIT_FILES, KIT):
             write_atomically(folder / file, (unpacked / file).read_bytes())
     return kit
+
+
+def fetch_kit(site: SiteOfStudy) -> None:
+    """Gets the kit of a further study from the coordinator of the first one, under the authority that is trusted for that, unless a
+    kit is installed.
+
+    Raises:
+        ConfigurationError, TrustError, NetworkError: the first study's kit is missing, the coordinator does not answer, or has no
+            such study for this site.
+    """
+    if (site.kit_folder / KIT).exists():
+        return
+    first_folder = Path(site.first_kit)
+    first, _ = read_kit(first_folder)
+    said = SiteFacts(site=site.site, study_hash=first.study_hash, wants=site.study)
+    facts = ask_facts(site.model_copy(update={"kit": site.first_kit}), first, said)
+    if not facts.wanted:
+        offered = ", ".join(facts.further_studies) or "none"
+        raise TrustError(
+            f"the coordinator has no study {site.study} for {site.site}; those it has: {offered}", "is the name right?"
+        )
+    with new_folder(site.kit_folder) as staged:
+        files = {AUTHORITY: (first_folder / AUTHORITY).read_bytes(), STUDY: facts.wanted.encode()}
+        for name, content in files.items():
+            write_atomically(staged / name, content)
+        study_hash = read_study(staged / STUDY).study_hash
+        kit = make_kit(site.site, first.address, study_hash, files, behind_balancer=first.behind_balancer)
+        write_json(staged / KIT, kit.model_dump(mode="json"))
 
 
 def _unpack(path: Path, folder: Path) -> None:

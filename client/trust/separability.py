@@ -17,7 +17,7 @@ def find_differences(site: Site, membership: Membership) -> dict[str, Difference
     """The differences by which this membership would make single hospitals separable, by the hash of the earlier one."""
     manifest = Path(site.manifest)
     now = file_sha256(manifest) if manifest.exists() else ""
-    diaries = [read_diary(path) for path in sorted(site.run_folder.glob(f"*/{DIARY_FILE}"))]
+    diaries = [read_diary(path) for folder in site.run_folders for path in sorted(folder.glob(f"*/{DIARY_FILE}"))]
     counted = [diary.hospitals for diary in diaries if diary and diary.hospitals.manifest_sha256 == now]
     differences = {before.membership_hash: Difference.between(before.sites, membership.sites) for before in counted}
     return {earlier: difference for earlier, difference in differences.items() if difference.separable}

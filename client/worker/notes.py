@@ -2,8 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,8 @@ from csasn.platform.configuration import Configuration
 from csasn.platform.storage import TEMPORARY, atomic_writer, free_bytes, private_folder, write_json
 from csasn.site import Site
 
-DOING, TURN, LEFT_OUT, ENDED, PRIVATE = "doing.json", "node.json", "left-out.json", "ended.json", 0o600
+DOING, TURN, AT_WORK, LEFT_OUT, ENDED = "doing.json", "node.json", "at-work.json", "left-out.json", "ended.json"
+PRIVATE = 0o600
 BLOCK = bytes(4096)
 N = TypeVar("N", bound=BaseModel)
 
@@ -33,6 +34,12 @@ class Turn(Configuration):
     """node.json: when the coordinator answered last."""
 
     time: float
+
+
+class AtWork(Configuration):
+    """at-work.json, while the worker answers a study: what `--site` is given for that. Other studies wait for their turn."""
+
+    called: str
 
 
 class Ended(Configuration):
@@ -71,6 +78,29 @@ def note(path: Path, said: BaseModel) -> None:
 def note_doing(path: Path, doing: str, *, trouble: bool = False) -> None:
     """Notes what the worker does, or what keeps it from it."""
     note(path, Doing(doing=doing, time=time.time(), trouble=trouble))
+
+
+@contextmanager
+def taking_turn(site: Site) -> Iterator[None]:
+    """Notes within the block that this study is the one at which the site is at work."""
+    path = site.service_folder / AT_WORK
+    note(path, AtWork(called=site.called))
+    try:
+        yield
+    finally:
+        forget_turn(site)
+
+
+def forget_turn(site: Site) -> None:
+    """Drops what a worker noted that has answered, or is gone."""
+    with suppress(OSError):
+        (site.service_folder / AT_WORK).unlink(missing_ok=True)
+
+
+def in_turn(site: Site, line: str) -> str:
+    """What the site does in a study, with the study that has its turn before, if another has it."""
+    other = read_note(site.service_folder / AT_WORK, AtWork)
+    return f"{line} (its turn comes after {other.called})" if other and other.called != site.called else line
 
 
 def line_of(error: CsasnError) -> str:

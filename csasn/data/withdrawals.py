@@ -1,7 +1,8 @@
 """Patients who withdrew: nothing that the manifest says of them is in a training, a cache or a count from then on.
 
-`withdrawn.json` in the site's state (0600) names them by keyed hashes (csasn/trust/pseudonyms.py), so that it finds them in a
-manifest of patient numbers as in an imported one. Their rows still take part in splitting, so that no other case moves.
+`withdrawn.json` in the site's state (0600), one list for all its studies, names them by keyed hashes (csasn/trust/pseudonyms.py),
+so that it finds them in a manifest of patient numbers as in an imported one. Their rows still take part in splitting, so that no
+other case moves.
 """
 
 import hashlib
@@ -10,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Self
 
 from pydantic import ValidationError
@@ -59,7 +59,7 @@ class Withdrawn:
             TrustError: the list is damaged, or its key is not there or another one.
         """
         try:
-            contents = _Contents.model_validate_json((Path(site.state) / WITHDRAWN_FILE).read_bytes())
+            contents = _Contents.model_validate_json((site.service_folder / WITHDRAWN_FILE).read_bytes())
         except FileNotFoundError:
             return cls()
         except (OSError, ValidationError):
@@ -94,7 +94,7 @@ def withdraw(site: Site, patient: str, why: str) -> Withdrawal:
         TrustError: see `Withdrawn.of`.
         StorageError: the list cannot be written.
     """
-    state = private_folder(Path(site.state))
+    state = private_folder(site.service_folder)
     try:
         lock = open_locked(state / LOCK)  # two at once would each write a list without the other's patient
     except OSError as error:
@@ -112,6 +112,6 @@ def withdraw(site: Site, patient: str, why: str) -> Withdrawal:
 def withdrawals_stamp(site: Site) -> int:
     """Changes with each withdrawal; 0 where there is none."""
     try:
-        return (Path(site.state) / WITHDRAWN_FILE).stat().st_mtime_ns
+        return (site.service_folder / WITHDRAWN_FILE).stat().st_mtime_ns
     except FileNotFoundError:
         return 0

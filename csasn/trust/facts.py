@@ -23,12 +23,13 @@ Phase = Literal["enrolling", "approving", "ready", "running", "finished", "faile
 
 
 class SiteFacts(Configuration):
-    """What a site says of itself."""
+    """What a site says of itself in a study; `wants` is the name of a further one whose study.yaml it asks for."""
 
     site: Name
     software_version: SoftwareVersion = __version__
     study_hash: Sha256
     approval: Approval | None = None
+    wants: Name | None = None
 
 
 class Hello(Configuration):
@@ -39,7 +40,8 @@ class Hello(Configuration):
 
 
 class CoordinatorFacts(Configuration):
-    """What the coordinator answers. `run_status` is report.json's status once the run has ended."""
+    """What the coordinator answers. `run_status` is report.json's status once the run has ended; `further_studies` are those that
+    the site may take part in beside this one, `wanted` is the study.yaml that it asked for, empty where it has none such."""
 
     study_name: Name
     study_hash: Sha256
@@ -52,3 +54,5 @@ class CoordinatorFacts(Configuration):
     num_rounds: int = 0
     membership: Membership | None = None
     approvals: tuple[Approval, ...] = ()
+    further_studies: tuple[Name, ...] = ()
+    wanted: str = ""

@@ -14,7 +14,7 @@ from csasn.wire.answers import (
     place_to_records,
 )
 from csasn.wire.keys import ARRAYS, HEADER, MESSAGE_TYPES, NO_LEDGER, PLACE_MESSAGE, STUDY_HASH, UPDATE
-from csasn.wire.requests import request_from_message, request_to_records
+from csasn.wire.requests import request_from_message, request_to_records, study_of_message
 from csasn.wire.values import size_bytes
 
 __all__ = [
@@ -35,4 +35,5 @@ __all__ = [
     "request_from_message",
     "request_to_records",
     "size_bytes",
+    "study_of_message",
 ]

@@ -1,6 +1,7 @@
 """What the coordinator sends: requests <-> Flower records."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -144,6 +145,13 @@ def request_from_message(message: Message) -> Request:
     if unknown := set(arrays) - ({WHOLE, STEP_SUM, MOMENTS} if OMEGA in _KNOWN[kind] else set()):
         raise ProtocolError(f"{len(unknown)} unknown arrays in the request to {kind}")
     return _READERS[kind](_header(header), header, arrays)
+
+
+def study_of_message(message: Message) -> str:
+    """The hash of the study that a message is about, whatever else it holds; empty where it names none."""
+    with suppress(ProtocolError, KeyError):
+        return read_text(read_config(message.content, HEADER), STUDY_HASH)
+    return ""
 
 
 def _header(header: ConfigRecord) -> Header:

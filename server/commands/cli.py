@@ -7,6 +7,7 @@ from csasn.platform.terminal import Command, program
 from server.commands.coordinator import receipts, report, run, start, status, stop
 from server.commands.enrolment import backup, enroll, init, leave, renew, restore, revoke
 from server.commands.simulate import simulate, survey
+from server.commands.studies import rehearse, study
 
 PROGRAM = program(
     "server",
@@ -14,7 +15,7 @@ PROGRAM = program(
     (
         Command(simulate, either=("resume", "anew")),
         Command(survey, either=("sites", "address"), required=True),
-        *(Command(one) for one in (init, enroll, leave, revoke, renew, backup, restore, start, run)),
+        *(Command(one) for one in (init, study, rehearse, enroll, leave, revoke, renew, backup, restore, start, run)),
         Command(status, either=("json", "check")),
         *(Command(one) for one in (stop, report, receipts)),
     ),

@@ -67,10 +67,10 @@ def run(folder: Folder = FOLDER) -> None:
       server run
     """
     from csasn.platform.supervision import end_on_sigterm
-    from server.office import service
+    from server.office import running
 
     end_on_sigterm()
-    _say_when(f"everything is in {service.run(folder, _say_when)}")
+    _say_when(f"everything is in {running.run(folder, _say_when)}")
 
 
 def status(
@@ -80,24 +80,28 @@ def status(
 ) -> None:
     """Who is enrolled, approved, online; the rounds so far; what needs a person.
 
+    Of the coordinator's folder: of all its studies; with --json of its first one, and of a further one by its own folder.
     Exit code 8 with --check where something needs a person, for cron or monitoring.
 
     example:
       server status --check || mail -s study it@example.org
     """
-    study_folder = _open(folder)
+    opened = _open(folder)
+    studies = [opened, *[_open(each.folder) for each in opened.enrolments.all_studies()[1:]]] if opened.is_first else [opened]
     if check:
         from server.office.troubles import find_troubles
 
-        if troubles := find_troubles(study_folder):
-            raise QuorumError("; ".join(trouble.line for trouble in troubles), "see server status, and section 5 of the guide")
+        troubles = {trouble.line: None for study_folder in studies for trouble in find_troubles(study_folder)}
+        if troubles:
+            raise QuorumError("; ".join(troubles), "see server status, and section 5 of the guide")
         return
     from server.office.status import read_status, status_view
 
     if json:
-        say_json(read_status(study_folder).model_dump(mode="json"))
+        say_json(read_status(opened).model_dump(mode="json"))
     else:
-        console().print(status_view(read_status(study_folder)), highlight=False)
+        for study_folder in studies:
+            console().print(status_view(read_status(study_folder)), highlight=False)
 
 
 def stop(folder: Folder = FOLDER) -> None:

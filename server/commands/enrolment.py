@@ -76,7 +76,7 @@ def begin_study(
     wanted = wanted.of_survey if survey else settle_weights(continued(wanted, continues) if continues else wanted)
     start = find_start(wanted, study, continues)
     if not survey and start is None:
-        _try_network(wanted)
+        try_network(wanted)
     trusted = _read_balancer(balancer)
     initialise(folder, wanted, address, names, _passphrase(passphrase_file, twice=True), start=start, balancer=trusted)
     days = days_left((folder / SERVER_CERTIFICATE).read_bytes())
@@ -89,7 +89,7 @@ def begin_study(
     )
 
 
-def _try_network(study: "Study") -> None:
+def try_network(study: "Study") -> None:
     """Refuses a study whose networks, image size or initial weights do not fit, before any hospital is asked."""
     from csasn.model.initial_weights import initial_network
 
@@ -144,7 +144,7 @@ def enroll(
         )
     _confirm_change(enrolments, enrolments.sites() | {asked.site: asked}, yes)
     kit = enrolments.enroll(signed, replace=replace, join=join)
-    say(f"{asked.site} is enrolled; send it {kit}", *_membership_lines(enrolments))
+    say(f"{asked.site} is enrolled; send it {kit}", *membership_lines(enrolments))
 
 
 def leave(site: SiteArgument, yes: Yes = False, folder: Folder = FOLDER) -> None:
@@ -158,7 +158,7 @@ def leave(site: SiteArgument, yes: Yes = False, folder: Folder = FOLDER) -> None
     """
     enrolments = _confirm_leaving(site, folder, yes)
     enrolments.leave(site)
-    say(f"{site} is no longer of this study", *_membership_lines(enrolments))
+    say(f"{site} is no longer of this study", *membership_lines(enrolments))
 
 
 def revoke(site: SiteArgument, yes: Yes = False, folder: Folder = FOLDER) -> None:
@@ -173,7 +173,7 @@ def revoke(site: SiteArgument, yes: Yes = False, folder: Folder = FOLDER) -> Non
     """
     enrolments = _confirm_leaving(site, folder, yes)
     enrolments.revoke(site)
-    say(f"the keys of {site} are accepted no longer", *_membership_lines(enrolments))
+    say(f"the keys of {site} are accepted no longer", *membership_lines(enrolments))
 
 
 def renew(
@@ -260,7 +260,8 @@ def _confirm_change(enrolments: "Enrolments", sites: "Mapping[str, Enrolment]", 
         confirm("shall it be so?", "--yes")
 
 
-def _membership_lines(enrolments: "Enrolments") -> list[str]:
+def membership_lines(enrolments: "Enrolments") -> list[str]:
+    """The membership that is proposed, or who is awaited."""
     if (membership := enrolments.membership()) is not None:
         proposed = enrolments.folder / "membership.json"
         return [

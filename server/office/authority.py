@@ -8,7 +8,7 @@ from pydantic import Field
 
 from csasn import __version__
 from csasn.errors import ConfigurationError, TrustError
-from csasn.platform.configuration import Configuration, validate, write_yaml
+from csasn.platform.configuration import Configuration, read_yaml, validate, write_yaml
 from csasn.platform.storage import link_atomically, new_folder, private_folder, reason_of, write_atomically, write_new
 from csasn.site import Address, split_address
 from csasn.study import Sha256, Study
@@ -33,12 +33,14 @@ HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9:]([A-Za-z0-9.:-]{0,251}[A-
 
 
 class Settings(Configuration):
-    """coordinator.yaml. `address` is where sites reach the coordinator; the server's certificate answers to it and to `names`."""
+    """coordinator.yaml. `address` is where sites reach the coordinator; the server's certificate answers to it and to `names`. Of a
+    `rehearsal` no model is kept."""
 
     address: Address
     names: tuple[HostName, ...] = ()
     study_hash: Sha256
     software_version: str
+    rehearsal: bool = False
 
     @property
     def certificate_names(self) -> list[str]:
@@ -65,11 +67,8 @@ def initialise(
         TrustError: `balancer` holds no certificate.
         StorageError: the folder is there already, or cannot be written.
     """
-    if balancer and not study.federation.secure_aggregation:
-        raise ConfigurationError(
-            "secure_aggregation is false in the study: who runs the balancer would see what each site sends",
-            "set it true, or let nothing end TLS before the coordinator",
-        )
+    if balancer:
+        check_behind_balancer(study)
     trusted = certificates_alone(balancer) if balancer else b""
     facts: dict[str, object] = {"address": address, "names": list(names)}
     facts |= {"study_hash": study.study_hash, "software_version": __version__}
@@ -85,10 +84,37 @@ def initialise(
         write_new(staged / SERVER_CERTIFICATE, certificate)
         if trusted:
             write_new(staged / BALANCER_AUTHORITY, trusted)
-        write_new(staged / STUDY, write_yaml(study).encode())
-        if start is not None:
-            link_atomically(start, staged / START)
-        _write_settings(staged, settings)
+        write_study(staged, study, settings, start)
+
+
+def check_behind_balancer(study: Study) -> None:
+    """Refuses a study of which a balancer that ends TLS would see what each site sends.
+
+    Raises:
+        ConfigurationError: it is so.
+    """
+    if not study.federation.secure_aggregation:
+        raise ConfigurationError(
+            "secure_aggregation is false in the study: who runs the balancer would see what each site sends",
+            "set it true, or let nothing end TLS before the coordinator",
+        )
+
+
+def write_study(folder: Path, study: Study, settings: Settings, start: Path | None) -> None:
+    """Writes what makes a new folder one of a study; `start` is the file of a model that it continues. Settings come last."""
+    write_new(folder / STUDY, write_yaml(study).encode())
+    if start is not None:
+        link_atomically(start, folder / START)
+    _write_settings(folder, settings)
+
+
+def read_settings(folder: Path) -> Settings:
+    """coordinator.yaml in a folder.
+
+    Raises:
+        ConfigurationError: it is missing, or is none.
+    """
+    return validate(Settings, read_yaml(folder / SETTINGS), SETTINGS)
 
 
 def kit_authority(folder: Path) -> Path:

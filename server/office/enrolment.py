@@ -5,6 +5,7 @@
     sites/  left/  revoked.json      requests taken; of sites that left; keys that are never accepted again
     kits/  approvals/                what goes to the sites, and what came back
     membership.json                  proposed when every site of the study is enrolled, or left
+    studies/NAME/                    a further study: the same but for keys/ and revoked.json, which hold for all
 
 What a command writes follows from `sites/` and `revoked.json`, so that one that was cut short is simply run again.
 """
@@ -16,6 +17,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
+
+from pydantic import Field
 
 from csasn.errors import ConfigurationError, TrustError
 from csasn.platform.configuration import Configuration, read_yaml, validate
@@ -35,17 +38,20 @@ from server.office.authority import (
     Settings,
     kit_authority,
     read_file,
+    read_settings,
     renew_certificate,
 )
 
-MEMBERSHIP, REVOKED = "membership.json", "revoked.json"
+MEMBERSHIP, REVOKED, STUDIES = "membership.json", "revoked.json", "studies"
 NAME = "is the name right?"
 
 
 class Revocations(Configuration):
-    """revoked.json."""
+    """revoked.json: keys that are never accepted again, identities and node keys alike, and whose they were; and which node key an
+    identity has made in the place of an older one."""
 
-    keys: dict[str, Name]
+    keys: dict[str, Name] = Field(default_factory=dict)
+    renewed: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +71,27 @@ class Enrolments:
         """
         if not (folder / SETTINGS).exists():
             raise ConfigurationError(f"{folder} is no coordinator's folder", "make one with server init, or name it with --folder")
-        settings, study = validate(Settings, read_yaml(folder / SETTINGS), SETTINGS), read_study(folder / STUDY)
+        settings, study = read_settings(folder), read_study(folder / STUDY)
         if study.study_hash != settings.study_hash:
             raise ConfigurationError(
                 f"{folder / STUDY} is study {study.study_hash[:12]}, this folder was made for {settings.study_hash[:12]}",
-                "put the old file back; another study wants a folder of its own, by server init",
+                "put the old file back; for another study: server study, or server init where it shares nothing with this one",
             )
-        return cls(folder, settings, study)
+        opened = cls(folder, settings, study)
+        if opened.office == folder:
+            return opened
+        first = read_settings(opened.office)
+        return cls(folder, settings.model_copy(update={"address": first.address, "names": first.names}), study)
+
+    @property
+    def office(self) -> Path:
+        """The coordinator's folder, whose address, keys and revocations hold for each of its studies."""
+        return self.folder.parent.parent if self.folder.absolute().parent.name == STUDIES else self.folder
+
+    def all_studies(self) -> "list[Enrolments]":
+        """The studies of the coordinator, the first one before the further ones."""
+        further = sorted(file.parent for file in (self.office / STUDIES).glob(f"*/{SETTINGS}"))
+        return [self if folder == self.folder else Enrolments.open(folder) for folder in (self.office, *further)]
 
     @property
     def roster(self) -> list[str]:
@@ -81,19 +101,25 @@ class Enrolments:
 
     def sites(self) -> dict[str, Enrolment]:
         """Sites whose keys are accepted, in roster order."""
-        revoked = self.revoked_keys().keys()
-        files = {site: self._request_file(site) for site in self.roster}
+        revoked = self.revoked()
+        files = {site: self.request_file(site) for site in self.roster}
         taken = {site: _read_enrolment(file, file.stat().st_mtime_ns) for site, file in files.items() if file.exists()}
-        return {site: enrolment for site, enrolment in taken.items() if not enrolment.keys & revoked}
+        newest = {site: _with_newest_key(enrolment, revoked.renewed) for site, enrolment in taken.items()}
+        return {site: enrolment for site, enrolment in newest.items() if not enrolment.keys & revoked.keys.keys()}
 
-    def revoked_keys(self) -> dict[str, str]:
-        """Keys that are never accepted again, identities and node keys alike, and whose they were."""
-        path = self.folder / REVOKED
-        return validate(Revocations, read_yaml(path), REVOKED).keys if path.exists() else {}
+    def everybody(self) -> dict[str, Enrolment]:
+        """Sites whose keys are accepted in any of the coordinator's studies; a name is one hospital's in all of them."""
+        found = [each.sites() for each in self.all_studies()]
+        return {site: enrolment for sites in reversed([*found, self.sites()]) for site, enrolment in sites.items()}
+
+    def revoked(self) -> Revocations:
+        """What holds of keys in all studies."""
+        path = self.office / REVOKED
+        return validate(Revocations, read_yaml(path), REVOKED) if path.exists() else Revocations()
 
     def waiting_for(self) -> list[str]:
         """Sites of the study that have yet to enrol; one that left or was revoked is not waited for."""
-        settled = {*self.sites(), *self.revoked_keys().values(), *(file.stem for file in (self.folder / "left").glob("*.json"))}
+        settled = {*self.sites(), *self.revoked().keys.values(), *(file.stem for file in (self.folder / "left").glob("*.json"))}
         return [site for site in self.study.federation.sites if site not in settled]
 
     def membership(self) -> Membership | None:
@@ -140,9 +166,9 @@ class Enrolments:
                 f"is the name right? if {asked.site} shall join the study, give --join",
             )
         check_number(study, len(self.sites().keys() | {asked.site}))
-        if asked.keys & self.revoked_keys().keys():
+        if asked.keys & self.revoked().keys.keys():
             raise TrustError(f"{asked.site} asks with a key that is revoked", f"{asked.site} makes new keys with client keygen")
-        for site, known in self.sites().items():
+        for site, known in self.everybody().items():
             if site != asked.site and asked.keys & known.keys:
                 raise TrustError(f"{asked.site} asks with a key of {site}", "each site makes its own with client keygen")
             if site == asked.site and asked.identity != known.identity and not replace:
@@ -159,12 +185,14 @@ class Enrolments:
         """
         self.check(request, replace=replace, join=join)
         asked = request.enrolment
-        if before := self.sites().get(asked.site):
-            self._revoke(asked.site, before.keys - asked.keys)
+        before = self.everybody().get(asked.site)
         private_folder(self.folder / "sites")
-        write_json(self._request_file(asked.site), request.model_dump(mode="json"), PRIVATE)
+        write_json(self.request_file(asked.site), request.model_dump(mode="json"), PRIVATE)
         self._left_file(asked.site).unlink(missing_ok=True)
-        kit = self._write_kit(asked.site)
+        if before:
+            renewed = before.identity == asked.identity and before.node_key != asked.node_key
+            self._revoke(asked.site, before.keys - asked.keys, {before.node_key: asked.node_key} if renewed else None)
+        kit = self.write_kit(asked.site)
         self.propose()
         return kit
 
@@ -175,7 +203,6 @@ class Enrolments:
             TrustError: the site is not enrolled.
         """
         self._revoke(site, self._require_enrolled(site).keys)
-        self.propose()
 
     def leave(self, site: str) -> None:
         """Goes on without a site, whose keys are good: it may enrol again with them. The membership without it is proposed.
@@ -185,7 +212,7 @@ class Enrolments:
         """
         self._require_enrolled(site)
         private_folder(self.folder / "left")
-        self._request_file(site).rename(self._left_file(site))
+        self.request_file(site).rename(self._left_file(site))
         self.propose()
 
     def propose(self) -> None:
@@ -213,22 +240,29 @@ class Enrolments:
         Raises:
             ConfigurationError, TrustError: see `renew_certificate`.
         """
-        moved = dataclasses.replace(self, settings=renew_certificate(self.folder, self.settings, passphrase, address, names))
-        for site in moved.sites():
-            moved._write_kit(site)
+        renew_certificate(self.office, read_settings(self.office), passphrase, address, names)
+        for each in Enrolments.open(self.office).all_studies():
+            for site in each.sites():
+                each.write_kit(site)
 
     def _require_enrolled(self, site: str) -> Enrolment:
         if site not in (sites := self.sites()):
             raise TrustError(f"{site} is not enrolled, those who are: {', '.join(sites) or 'none'}", NAME)
         return sites[site]
 
-    def _revoke(self, site: str, keys: Collection[str]) -> None:
-        write_json(self.folder / REVOKED, {"keys": self.revoked_keys() | dict.fromkeys(sorted(keys), site)})
+    def _revoke(self, site: str, keys: Collection[str], renewed: dict[str, str] | None = None) -> None:
+        """Accepts these keys of a site no longer, in any study; what follows of it is proposed."""
+        before = self.revoked()
+        after = Revocations(keys=before.keys | dict.fromkeys(sorted(keys), site), renewed=before.renewed | (renewed or {}))
+        write_json(self.office / REVOKED, after.model_dump(mode="json"))
+        for each in self.all_studies():
+            each.propose()
 
-    def _write_kit(self, site: str) -> Path:
-        authority = kit_authority(self.folder)
+    def write_kit(self, site: str) -> Path:
+        """The kit of a site, a zip file."""
+        authority = kit_authority(self.office)
         files = {AUTHORITY: read_file(authority), STUDY: read_file(self.folder / STUDY)}
-        balanced = authority == self.folder / BALANCER_AUTHORITY
+        balanced = authority == self.office / BALANCER_AUTHORITY
         kit = make_kit(site, self.settings.address, self.settings.study_hash, files, behind_balancer=balanced)
         files[KIT] = json.dumps(kit.model_dump(mode="json"), indent=1).encode() + b"\n"
         place = self.folder / "kits" / site
@@ -241,7 +275,8 @@ class Enrolments:
                 archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980: the same kit is the same file
         return path
 
-    def _request_file(self, site: str) -> Path:
+    def request_file(self, site: str) -> Path:
+        """Where the request of an enrolled site is."""
         return self.folder / "sites" / f"{site}.json"
 
     def _left_file(self, site: str) -> Path:
@@ -249,6 +284,14 @@ class Enrolments:
 
     def _approval_file(self, site: str) -> Path:
         return self.folder / "approvals" / f"{site}.json"
+
+
+def _with_newest_key(enrolment: Enrolment, renewed: Mapping[str, str]) -> Enrolment:
+    """A node key that was renewed in one study is renewed in all."""
+    newest = enrolment.node_key
+    while newest in renewed:
+        newest = renewed[newest]
+    return enrolment if newest == enrolment.node_key else enrolment.model_copy(update={"node_key": newest})
 
 
 @lru_cache(maxsize=64)

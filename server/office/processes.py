@@ -6,7 +6,8 @@ from pathlib import Path
 
 from csasn.platform.command import log_to_stderr, run_command
 from csasn.platform.supervision import end_on_sigterm, end_with_parent
-from server.office.service import run, serve_front
+from server.office.running import run
+from server.office.service import serve_front
 
 
 def main() -> None:

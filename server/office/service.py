@@ -1,19 +1,19 @@
-"""The coordinator's processes: `server start` keeps SuperLink and front running, `server run` drives the study over them.
+"""`server start`: keeps SuperLink and front running for all studies of a coordinator, and where asked a run of each.
 
-Each can be killed and started again at any instant: SuperLink holds nothing that matters, the front nothing at all, and a run goes
-on from its directory.
+Each process can be killed and started again at any instant: SuperLink holds nothing that matters, the front nothing at all, and a
+run goes on from its directory.
 """
 
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Self
 
 from csasn.errors import ConfigurationError, RunError
 from csasn.platform.locks import take_lock
@@ -21,24 +21,22 @@ from csasn.platform.plain_text import plain
 from csasn.platform.storage import private_folder, write_json
 from csasn.platform.supervision import QUIET, Child, ServiceManager, end_on_sigterm, free_port
 from csasn.site import split_address
-from csasn.trust.membership import Membership, verify_approvals
 from server.flower.message_bounds import MESSAGES_HELD, message_bytes
 from server.office.authority import SERVER_CERTIFICATE, SERVER_KEY
 from server.office.enrolment import Enrolments
 from server.office.service_file import LOCK, SERVICE, Service, find_service
+from server.office.studies import Studies
 from server.office.study_folder import StudyFolder
-from server.run.run_directory import START, RunDirectory, is_finished, report_name
-from server.run.telling import News, say_event
+from server.run.run_directory import report_name
+from server.run.telling import News
 
 TURN_S = 0.5
 # glibc gives a freed array back to the system, whatever came before it: a model's size each, in several processes. What is smaller,
 # such as the blocks of a body, stays: pages that are touched anew for each took a sixth of a round
 RETURNED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "2"}
-POLL_S = 0.15  # between two looks for replies, a request to SuperLink for each site that owes one
 LOOK_S = 30.0
-MEMBERSHIP_LOOK_S = 2.0
+STUDIES_AT_ONCE = 2  # for which there is room from the beginning
 SITE_CONNECTIONS = 16  # of one site to the front, at most; all sites may come from one proxy
-ANEW = "end the coordinator (server stop), move that folder away, and start it"
 Say = Callable[[str], None]
 
 
@@ -57,7 +55,7 @@ class StartSettings:
 def start(
     folder: Path, settings: StartSettings, manager: ServiceManager, say: Say, tell_ready: Callable[[bool], None] = lambda _: None
 ) -> None:
-    """Keeps SuperLink, front and, where asked, the run going, until SIGTERM or Ctrl-C.
+    """Keeps SuperLink, front and, where asked, the runs going, until SIGTERM or Ctrl-C.
 
     `tell_ready` is told at each turn whether the front runs before a SuperLink that knows the sites.
 
@@ -65,32 +63,23 @@ def start(
         ConfigurationError: the folder is none of a coordinator's, another `server start` is at work on it, or what it shall call
             in trouble is no command.
     """
-    from server.office.trouble_calls import TroubleCalls, check_command
+    from server.office.trouble_calls import check_command
 
     check_command(settings.on_trouble)
-    study_folder = StudyFolder(Enrolments.open(folder))
+    if (office := Enrolments.open(folder).office) != folder:
+        raise ConfigurationError(f"{folder} is one study of a coordinator", f"server start --folder {office} serves all of them")
     lock = _lock(folder)
     end_on_sigterm()
-    port = settings.superlink_port or free_port()
-    if settings.with_run and study_folder.facts().phase == "failed":  # an attempt that failed, and now goes on
-        (study_folder.run_path / report_name(study_folder.study)).unlink(missing_ok=True)
-    kept = _Kept.of(study_folder, settings, port)
-    write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=port).model_dump())
-    calls = TroubleCalls(settings.on_trouble, say, timedelta(minutes=settings.grace_minutes))
-    looked, news = 0.0, News(study_folder.run_path / "events.jsonl")
+    kept = _Kept(Studies(folder), settings, settings.superlink_port or free_port(), say)
+    write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=kept.port).model_dump())
     try:
         while True:
-            kept.turn(study_folder, say)
-            if kept.superlink.is_running and kept.register(study_folder, port):
-                say(f"SuperLink knows {len(study_folder.enrolments.sites())} enrolled sites")
+            kept.turn()
+            if kept.superlink.is_running and kept.register():
                 manager.ready()
             tell_ready(kept.known is not None and kept.superlink.is_running and kept.front.is_running)
-            if settings.on_trouble and time.monotonic() - looked > LOOK_S:
-                looked = time.monotonic()
-                calls.tell(study_folder)
-            for line in news.read():
-                say(plain(line))
-            manager.alive(f"{study_folder.study.name}: {len(kept.children)} processes")
+            kept.tell()
+            manager.alive(f"{', '.join(kept.told)}: {len(kept.children)} processes")
             time.sleep(TURN_S)
     finally:
         manager.stopping()
@@ -100,60 +89,128 @@ def start(
         os.close(lock)
 
 
+class _Told:
+    """What of a study its people are told: what happens in its run, and through the operator's program what wants somebody."""
+
+    def __init__(self, study_folder: StudyFolder, settings: StartSettings, say: Say) -> None:
+        from server.office.trouble_calls import TroubleCalls
+
+        self.study_folder, self._say, self._calls_somebody = study_folder, say, bool(settings.on_trouble)
+        self._news = News(study_folder.run_path / "events.jsonl")
+        self._calls = TroubleCalls(settings.on_trouble, say, timedelta(minutes=settings.grace_minutes))
+        self._looked = 0.0
+
+    def tell(self) -> None:
+        """Tells what is new."""
+        if self._calls_somebody and time.monotonic() - self._looked > LOOK_S:
+            self._looked = time.monotonic()
+            self._calls.tell(self.study_folder)
+        for line in self._news.read():
+            self._say(plain(line))
+
+
 @dataclass
 class _Kept:
-    """What `server start` keeps running. `run` is None where nobody asked for it, and once it is over; `known` are the node keys
-    that SuperLink knows, by site, None before it was told."""
+    """What `server start` keeps running: SuperLink at `port`, the front, and the runs by their studies, of which none is there once
+    it is over. `known` are the node keys that SuperLink knows, by site, None before it was told."""
 
-    superlink: Child
-    front: Child
-    run: Child | None
+    studies: Studies
+    settings: StartSettings
+    port: int
+    say: Say
     known: Mapping[str, str] | None = None
+    told: dict[str, _Told] = field(default_factory=dict)
+    runs: dict[str, Child] = field(default_factory=dict)
 
-    @classmethod
-    def of(cls, study_folder: StudyFolder, settings: StartSettings, superlink_port: int) -> Self:
-        """The processes of a study's folder, which are yet to be started."""
-        logs, parent = private_folder(study_folder.path.resolve() / "logs"), str(os.getpid())
-        environment = os.environ | QUIET | RETURNED_MEMORY
-
-        def child(name: str, module: str, *words: object) -> Child:
-            command = [sys.executable, "-P", "-m", module, *map(str, words)]
-            return Child(name, command, logs / f"{name.lower()}.log", environment)
-
-        office, folder = "server.office.processes", study_folder.path.resolve()
-        held = MESSAGES_HELD * message_bytes(study_folder.study)
-        return cls(
-            superlink=child("SuperLink", "server.flower.superlink", superlink_port, parent, held),
-            front=child("front", office, "front", parent, folder, settings.host, settings.port, superlink_port),
-            run=child("run", office, "run", parent, folder) if settings.with_run and not study_folder.is_over else None,
-        )
+    def __post_init__(self) -> None:
+        self._take_up(self.studies.all())
+        self._make_common()
 
     @property
     def children(self) -> list[Child]:
         """The processes, in the order in which they are started."""
-        return [child for child in (self.superlink, self.front, self.run) if child is not None]
+        return [self.superlink, self.front, *self.runs.values()]
 
-    def turn(self, study_folder: StudyFolder, say: Say) -> None:
+    def turn(self) -> None:
         """Starts what is due; a run that came to its end is not."""
-        if self.run and not self.run.is_running and study_folder.is_over:
-            self.run = None
-            say(f"the run is over: {study_folder.facts().run_status}; see server report")
+        studies = self.studies.all()
+        if self._take_up(studies) and self._wanted_room() > self.room:
+            self.say("a further study wants more room for messages: SuperLink and front are started anew")
+            self.front.stop()
+            self.superlink.stop()
+            self._make_common()
+        for name, run in list(self.runs.items()):
+            study_folder = self.told[name].study_folder
+            if not run.is_running and study_folder.is_over:
+                del self.runs[name]
+                self._say_of(name, f"the run is over: {study_folder.facts().run_status}; see server report")
         for child in self.children:
             if message := child.turn():
-                say(message)
+                self.say(message)
                 self.known = None if child is self.superlink else self.known
 
-    def register(self, study_folder: StudyFolder, port: int) -> bool:
+    def register(self) -> bool:
         """Tells SuperLink who is enrolled, where that is new; whether it was told."""
         from server.flower.superlink import LinkLostError, register_nodes  # Flower, which server stop and status do without
 
-        keys = {site: enrolment.node_key for site, enrolment in study_folder.enrolments.sites().items()}
+        keys = {site: enrolment.node_key for site, enrolment in self.studies.sites().items()}
         if self.known != keys:
             with suppress(LinkLostError):
-                register_nodes(port, keys)
+                register_nodes(self.port, keys)
                 self.known = keys
+                self.say(f"SuperLink knows {len(keys)} enrolled sites")
                 return True
         return False
+
+    def tell(self) -> None:
+        """Tells people of each study what is new."""
+        for told in self.told.values():
+            told.tell()
+
+    def _take_up(self, studies: list[StudyFolder]) -> bool:
+        """Takes up the studies that are new; whether one is."""
+        new = {name: each for each in studies if (name := _called(each)) not in self.told}
+        for name, each in new.items():
+            self.told[name] = _Told(each, self.settings, partial(self._say_of, name))
+            if not self.settings.with_run:
+                continue
+            if each.facts().phase == "failed":  # an attempt that failed, and now goes on
+                (each.run_path / report_name(each.study)).unlink(missing_ok=True)
+            if not each.is_over:
+                run = "run" if each.path == self.studies.folder else f"run {name}"
+                self.runs[name] = self._child(run, each.path, "server.office.processes", "run", os.getpid(), each.path.resolve())
+        return bool(new)
+
+    def _make_common(self) -> None:
+        folder, parent = self.studies.folder, os.getpid()
+        self.room = self._wanted_room()
+        self.superlink = self._child("SuperLink", folder, "server.flower.superlink", self.port, parent, MESSAGES_HELD * self.room)
+        listens = self.settings.host, self.settings.port
+        self.front = self._child("front", folder, "server.office.processes", "front", parent, folder.resolve(), *listens, self.port)
+
+    def _wanted_room(self) -> int:
+        """Bytes for the messages of one site."""
+        return _message_room(told.study_folder for told in self.told.values())
+
+    def _say_of(self, name: str, line: str) -> None:
+        """Says of which study a line is, where there are several."""
+        self.say(f"{name}: {line}" if len(self.told) > 1 else line)
+
+    def _child(self, name: str, folder: Path, module: str, *words: object) -> Child:
+        logs = private_folder(folder.resolve() / "logs")
+        command = [sys.executable, "-P", "-m", module, *map(str, words)]
+        return Child(name, command, logs / f"{name.lower().partition(' ')[0]}.log", os.environ | QUIET | RETURNED_MEMORY)
+
+
+def _called(study_folder: StudyFolder) -> str:
+    """A survey has the name of the study that may come after it."""
+    return f"{study_folder.study.name}{'-survey' * study_folder.study.survey}"
+
+
+def _message_room(studies: Iterable[StudyFolder]) -> int:
+    """Bytes of the messages that one site may have under way: one of each study."""
+    sizes = [message_bytes(each.study) for each in studies]
+    return max(STUDIES_AT_ONCE, len(sizes)) * max(sizes)
 
 
 def _lock(folder: Path) -> int:
@@ -173,14 +230,15 @@ def stop(folder: Path, within_s: float = 60.0) -> None:
         ConfigurationError: the folder is none of a coordinator's.
         RunError: it is not running, or does not end.
     """
-    service = find_service(Enrolments.open(folder).folder)
+    office = Enrolments.open(folder).office
+    service = find_service(office)
     if service is None:
         raise RunError("the coordinator is not running", "start it with server start")
     os.kill(service.pid, signal.SIGTERM)
     deadline = time.monotonic() + within_s
-    while find_service(folder) and time.monotonic() < deadline:
+    while find_service(office) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if find_service(folder):
+    if find_service(office):
         raise RunError(f"process {service.pid} does not end", f"look into it; the last resort is kill -9 {service.pid}")
 
 
@@ -190,113 +248,25 @@ def serve_front(folder: Path, host: str, port: int, superlink_port: int) -> None
     from server.front.node_signature import NodeSignatures
     from server.front.site_signature import SiteSignatures
 
-    study_folder = StudyFolder(Enrolments.open(folder))
-    study, enrolled = study_folder.study, study_folder.enrolments.sites
-    per_address = max(FrontSettings.connections_per_address, SITE_CONNECTIONS * len(study_folder.enrolments.roster))
+    all_studies = Studies(folder)
+    studies = all_studies.all()
+    roster = {site for each in studies for site in each.enrolments.roster}
+    per_address = max(FrontSettings.connections_per_address, SITE_CONNECTIONS * len(roster))
     run_front(
         FrontSettings(
             host=host,
-            port=port or split_address(study_folder.enrolments.settings.address)[1],
+            port=port or split_address(studies[0].enrolments.settings.address)[1],
             superlink_port=superlink_port,
             certificate=folder / SERVER_CERTIFICATE,
             key=folder / SERVER_KEY,
-            max_body_bytes=message_bytes(study),
-            max_node_bytes=message_bytes(study),
+            max_body_bytes=max(message_bytes(each.study) for each in studies),
+            max_node_bytes=_message_room(studies),
             connections_per_address=per_address,
             max_connections=max(FrontSettings.max_connections, 2 * per_address),
         ),
         Office(
-            find_node=NodeSignatures(lambda: {site: enrolment.node_key for site, enrolment in enrolled().items()}).find,
-            find_site=SiteSignatures(lambda: {site: enrolment.identity for site, enrolment in enrolled().items()}).find,
-            facts=study_folder.answer_site,
+            find_node=NodeSignatures(lambda: {site: enrolment.node_key for site, enrolment in all_studies.sites().items()}).find,
+            find_site=SiteSignatures(lambda: {site: enrolment.identity for site, enrolment in all_studies.sites().items()}).find,
+            facts=all_studies.answer_site,
         ),
     )
-
-
-def run(folder: Path, say: Say) -> Path:
-    """Runs or resumes the study, through whatever happens to the other processes; the run directory.
-
-    Raises:
-        CsasnError: the run cannot go on.
-    """
-    from server.run.execution import carry_out
-
-    study_folder = StudyFolder(Enrolments.open(folder))
-    if is_finished(study_folder.run_path):
-        raise RunError(f"{study_folder.run_path} holds a finished run", f"{ANEW} to begin another")
-    directory = _open_run(study_folder, say)
-    carry_out(directory, "deployment", lambda: _federate(study_folder, directory, say))
-    return study_folder.run_path
-
-
-def _open_run(study_folder: StudyFolder, say: Say) -> RunDirectory:
-    """The run of the study, of which `say` hears what happens; a new one where there is none yet, once every site has approved."""
-    if not (study_folder.run_path / "study.yaml").exists():
-        membership, start = _await_approvals(study_folder, say), study_folder.path / START
-        RunDirectory.create(study_folder.run_path, study_folder.study, membership, start=start if start.exists() else None)
-    return RunDirectory(study_folder.run_path, lambda event: say(plain(line)) if (line := say_event(event)) else None)
-
-
-class _MembershipChangedError(Exception):
-    """Another membership is proposed than that of the run."""
-
-
-def _federate(study_folder: StudyFolder, directory: RunDirectory, say: Say) -> None:
-    """The federation to its outcome, over one link after another, and under one membership after another."""
-    from server.flower.app import coordinate
-    from server.flower.superlink import LinkLostError, open_link, register_nodes
-
-    while True:
-        membership = _await_approvals(study_folder, say)
-        if membership != directory.membership:
-            directory.adopt(membership)
-        keys = {member.site: member.node_key or "" for member in membership.members}
-        service = find_service(study_folder.path)
-        try:
-            if service is None:
-                raise LinkLostError("the coordinator is not started", "server start")
-            nodes = register_nodes(service.superlink_port, keys)
-            with open_link(service.superlink_port) as grid:
-                coordinate(grid, nodes, directory, _watching(study_folder, membership))
-            return
-        except _MembershipChangedError:
-            say("another membership is proposed: the run stands still until all of it have approved")
-        except LinkLostError as error:
-            say(f"{error.message}; trying again")
-            directory.event("link-lost")
-            time.sleep(1.0)
-
-
-def _watching(study_folder: StudyFolder, membership: Membership) -> Callable[[float], None]:
-    """The pause of a run between two looks for replies, which ends it once another membership than `membership` is proposed."""
-    looked = time.monotonic()
-
-    def pause(_: float) -> None:
-        nonlocal looked
-        time.sleep(POLL_S)
-        if time.monotonic() - looked > MEMBERSHIP_LOOK_S:
-            looked = time.monotonic()
-            if study_folder.enrolments.membership() != membership:
-                raise _MembershipChangedError
-
-    return pause
-
-
-def _await_approvals(study_folder: StudyFolder, say: Say) -> Membership:
-    """The membership that is proposed, once every member has signed it; says who is missing."""
-    missing = ""
-    while True:
-        facts = study_folder.facts()
-        if facts.membership is not None:
-            approved = {approval.site for approval in facts.approvals}
-            now = ", ".join(site for site in facts.membership.sites if site not in approved)
-            if not now:
-                verify_approvals(facts.membership, facts.approvals)
-                return facts.membership
-            now = f"waiting for the approval of {now}"
-        else:
-            now = f"waiting for the enrolment of {', '.join(study_folder.enrolments.waiting_for()) or 'more sites'}"
-        if now != missing:
-            missing = now
-            say(now)
-        time.sleep(1.0)

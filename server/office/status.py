@@ -12,7 +12,6 @@ from csasn.platform.configuration import Configuration
 from csasn.platform.plain_text import in_time, plain
 from csasn.report.events import Event, Started, finished_rounds, last
 from csasn.trust.facts import CoordinatorFacts, Phase
-from server.office.service_file import find_service
 from server.office.study_folder import StudyFolder
 from server.office.troubles import expected_by_site, find_troubles, sites_online
 from server.run.waits import AT_WORK, Wait, find_paces, find_waits
@@ -74,7 +73,7 @@ def read_status(study_folder: StudyFolder) -> Status:
         under_way=started.round if started and facts.phase == "running" and started.round > facts.round else None,
         seconds_left=None if any(trouble.stops for trouble in troubles) else seconds_left(facts, events),
         certificate_days_left=study_folder.certificate_days_left(),
-        started=find_service(study_folder.path) is not None,
+        started=study_folder.service is not None,
         sites=_sites(study_folder, facts, events),
         rounds=_rounds(events),
         troubles=[trouble.line for trouble in troubles],

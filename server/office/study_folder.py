@@ -1,6 +1,6 @@
-"""The coordinator's answers to sites beside the rounds, and what an operator wants to know at a glance.
+"""What the coordinator tells a site of one study beside the rounds, and what an operator wants to know of it at a glance.
 
-Everything is read from the coordinator's folder each time it is asked, so that the front, `server status` and `server run` are
+Everything is read from the study's folder each time it is asked, so that the front, `server status` and `server run` are
 processes of their own and agree.
 """
 
@@ -13,10 +13,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from csasn import __version__
-from csasn.errors import ProtocolError, TrustError
 from csasn.platform.configuration import Configuration
 from csasn.platform.storage import private_folder, write_json
 from csasn.report.events import Event, finished_rounds
@@ -24,9 +21,9 @@ from csasn.study import Name, Study
 from csasn.trust.certificates import days_left
 from csasn.trust.facts import CoordinatorFacts, Phase, SiteFacts
 from csasn.trust.membership import Membership, read_membership
-from server.front.site_signature import Signer
 from server.office.authority import SERVER_CERTIFICATE
 from server.office.enrolment import Enrolments
+from server.office.service_file import Service, find_service
 from server.run.run_directory import MEMBERSHIP, read_events, report_name
 
 ENDED: Mapping[str, Phase] = {"complete": "finished", "degraded": "finished", "incomplete": "finished", "failed": "failed"}
@@ -57,6 +54,11 @@ class StudyFolder:
         return self.enrolments.study
 
     @property
+    def is_first(self) -> bool:
+        """Whether it is the coordinator's folder itself, and not that of a further study."""
+        return self.path == self.enrolments.office
+
+    @property
     def is_over(self) -> bool:
         """Whether its run came to an end, good or bad."""
         return self.facts().phase in ("finished", "failed")
@@ -71,22 +73,10 @@ class StudyFolder:
         path = self.run_path / MEMBERSHIP
         return read_membership(path) if path.exists() and not self.is_over else None
 
-    def answer_site(self, body: bytes, signer: Signer) -> dict[str, object]:
-        """Takes what a site says of itself, and answers; the answer to nothing is the same.
-
-        Raises:
-            ProtocolError: it is not what a site says.
-            TrustError: it is of another site than signed, or an approval in it does not hold.
-        """
-        if body:
-            try:
-                said = SiteFacts.model_validate_json(body)
-            except ValidationError:
-                raise ProtocolError("a site's facts cannot be read") from None
-            if said.site != signer.site or (said.approval is not None and said.approval.site != signer.site):
-                raise TrustError(f"{signer.site} signed facts of another site", "each site speaks for itself alone")
-            self._remember(said, signer.time_s)
-        return self.facts().model_dump(mode="json")
+    @property
+    def service(self) -> Service | None:
+        """The `server start` that is at work on the coordinator's folder, if any."""
+        return find_service(self.enrolments.office)
 
     def facts(self) -> CoordinatorFacts:
         """What is told to the sites that are enrolled."""
@@ -122,10 +112,14 @@ class StudyFolder:
 
     def certificate_days_left(self) -> int:
         """Days until the server's certificate is refused."""
-        return days_left((self.path / SERVER_CERTIFICATE).read_bytes())
+        return days_left((self.enrolments.office / SERVER_CERTIFICATE).read_bytes())
 
-    def _remember(self, said: SiteFacts, time_s: float) -> None:
-        """Keeps what a site said, unless it was signed before what it said last: a request that is sent again changes nothing."""
+    def remember(self, said: SiteFacts, time_s: float) -> None:
+        """Keeps what a site said, unless it was signed before what it said last: a request that is sent again changes nothing.
+
+        Raises:
+            TrustError: an approval in it does not hold.
+        """
         path = private_folder(self.path / "seen") / f"{said.site}.json"
         if path.exists() and Seen.model_validate_json(path.read_bytes()).time >= time_s:
             return

@@ -16,7 +16,7 @@ from csasn.trust.facts import EXPIRES_SOON_DAYS, CoordinatorFacts
 from csasn.trust.membership import Difference, Membership
 from server.flower.message_bounds import message_bytes
 from server.office.enrolment import MEMBERSHIP
-from server.office.service_file import SERVICE, find_service
+from server.office.service_file import SERVICE
 from server.office.study_folder import StudyFolder
 from server.run.waits import Wait, expected_seconds, find_paces, find_waits
 
@@ -65,7 +65,7 @@ def expected_by_site(study_folder: StudyFolder, events: Sequence[Event]) -> dict
 
 def sites_online(study_folder: StudyFolder) -> dict[str, str]:
     """The sites that are connected now, and since when; none where SuperLink does not answer."""
-    if (service := find_service(study_folder.path)) is None:
+    if (service := study_folder.service) is None:
         return {}
     from server.flower.superlink import LinkLostError, nodes_online  # Flower takes seconds, and is seldom asked
 
@@ -75,9 +75,9 @@ def sites_online(study_folder: StudyFolder) -> dict[str, str]:
 
 
 def _of_coordinator(study_folder: StudyFolder, facts: CoordinatorFacts) -> Iterator[Trouble]:
-    if (days := study_folder.certificate_days_left()) < EXPIRES_SOON_DAYS:
+    if study_folder.is_first and (days := study_folder.certificate_days_left()) < EXPIRES_SOON_DAYS:
         yield Trouble("certificate", f"the server's certificate {_ends(days)}: server renew", stops=days < 0)
-    if find_service(study_folder.path) is None:
+    if study_folder.service is None:
         yield Trouble("not started", "the coordinator is not started: server start", stops=True)
     free, wanted = free_bytes(study_folder.path), message_bytes(study_folder.study)
     if free < wanted and facts.phase != "finished":
@@ -170,7 +170,7 @@ def _misfit(begun: Membership, facts: CoordinatorFacts) -> str:
 
 def _seconds_up(study_folder: StudyFolder) -> float:
     """How long the coordinator has been up; 0 where it is not."""
-    return _age_s(study_folder.path / SERVICE) if find_service(study_folder.path) else 0.0
+    return _age_s(study_folder.enrolments.office / SERVICE) if study_folder.service else 0.0
 
 
 def _age_s(*paths: Path) -> float:

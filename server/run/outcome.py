@@ -1,16 +1,18 @@
 """What a run leaves behind: the finished model, its test metrics, and in the end the report with its picture."""
 
 import json
+from pathlib import Path
 
 from csasn.federated.weighting import ClassWeights, class_weights
-from csasn.finished.weights import DESCRIPTION, save_model
+from csasn.finished.description import DESCRIPTION, WEIGHTS
+from csasn.finished.weights import save_model
 from csasn.model.network import Csasn
 from csasn.platform.storage import write_atomically, write_json
 from csasn.privacy.contract import Contract
 from csasn.report.card import model_card
 from csasn.report.report import build_report, final_metrics, own_statistics, run_status
 from csasn.report.types import Engine, Report, SurveyReport
-from server.run.continuation import leave_continuation, lineage_of
+from server.run.continuation import CONTINUATION, leave_continuation, lineage_of
 from server.run.rounds import Finished
 from server.run.run_directory import REPORT, RunDirectory, read_events
 from server.run.survey import write_survey
@@ -47,6 +49,12 @@ def write_outcome(directory: RunDirectory, contract: Contract, network: Csasn, f
         adjustment=adjustment_K.tolist(),
         temperature=chosen.temperature,
     )
+
+
+def forget_model(path: Path) -> None:
+    """Throws away what a rehearsal trained: nothing but its events, receipts and report stays in the run directory."""
+    for file in (path / WEIGHTS, path / DESCRIPTION, path / CONTINUATION, *path.glob("checkpoints/*")):
+        file.unlink(missing_ok=True)
 
 
 def _after_the_last_round(directory: RunDirectory) -> tuple[ClassWeights, str]:

@@ -25,6 +25,7 @@ from e2e.relay import Relay
 from server.front.site_signature import Signer
 from server.office.enrolment import Enrolments
 from server.office.service_file import find_service
+from server.office.studies import Studies
 from server.office.study_folder import StudyFolder
 
 SITES = ("centerA", "centerB", "centerC")
@@ -166,7 +167,8 @@ def test_a_site_that_approved_an_older_membership_is_told_the_new_one(tmp_path, 
     study_folder.enrolments.revoke("centerC")
     said = SiteFacts(site="centerA", study_hash=approval["study_hash"], approval=approval)
     signer = Signer("centerA", time.time(), "")
-    answer = CoordinatorFacts.model_validate_json(json.dumps(study_folder.answer_site(said.model_dump_json().encode(), signer)))
+    answered = Studies(study_folder.path).answer_site(said.model_dump_json().encode(), signer)
+    answer = CoordinatorFacts.model_validate_json(json.dumps(answered))
     assert answer.membership.sites == ("centerA", "centerB")
     assert answer.membership.membership_hash != approval["membership_hash"]
     assert answer.approvals == ()
@@ -178,7 +180,7 @@ def test_no_run_begins_with_a_site_of_another_version(enrolled, tmp_path):
     study_folder = StudyFolder(Enrolments.open(deployment.folder / "coordinator"))
     for version, approved in (("9.9.9", []), (__version__, ["centerA"])):
         said = SiteFacts(site="centerA", study_hash=approval["study_hash"], approval=approval, software_version=version)
-        study_folder.answer_site(said.model_dump_json().encode(), Signer("centerA", time.time(), ""))
+        Studies(study_folder.path).answer_site(said.model_dump_json().encode(), Signer("centerA", time.time(), ""))
         time.sleep(0.002)
         assert [approval.site for approval in study_folder.facts().approvals] == approved
         assert study_folder.seen()["centerA"].software_version == version

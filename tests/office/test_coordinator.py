@@ -20,7 +20,8 @@ from reports import finished_round, told
 from server.flower.app import GridExchange
 from server.office.authority import initialise
 from server.office.enrolment import Enrolments
-from server.office.service import StartSettings, run, start
+from server.office.running import run
+from server.office.service import StartSettings, start
 from server.office.status import SiteStatus, Status, _rounds, _sites, seconds_left, status_view
 from server.office.study_folder import StudyFolder
 from server.office.trouble_calls import TroubleCalls

@@ -15,6 +15,7 @@ from csasn.trust.facts import SiteFacts
 from csasn.trust.membership import Approval
 from enrolling import Federation
 from server.front.site_signature import Signer
+from server.office.studies import Studies
 from server.office.study_folder import StudyFolder
 from server.office.trouble_calls import VERSIONS_TOLD, TroubleCalls
 
@@ -33,28 +34,28 @@ def said(site="centerA", version=__version__, approval=None):
 
 def test_a_site_speaks_for_itself_alone(study_folder):
     with pytest.raises(TrustError, match="centerB signed facts of another site"):
-        study_folder.answer_site(said("centerA"), Signer("centerB", time.time(), ""))
+        Studies(study_folder.path).answer_site(said("centerA"), Signer("centerB", time.time(), ""))
     foreign = Approval(site="centerA", study_hash="a" * 64, membership_hash="b" * 64, signature="c" * 128)
     with pytest.raises(TrustError, match="centerB signed facts of another site"):
-        study_folder.answer_site(said("centerB", approval=foreign), Signer("centerB", time.time(), ""))
+        Studies(study_folder.path).answer_site(said("centerB", approval=foreign), Signer("centerB", time.time(), ""))
     assert study_folder.seen() == {}
-    study_folder.answer_site(said("centerB"), Signer("centerB", 5.0, ""))
+    Studies(study_folder.path).answer_site(said("centerB"), Signer("centerB", 5.0, ""))
     assert {site: seen.time for site, seen in study_folder.seen().items()} == {"centerB": 5.0}
 
 
 def test_a_request_that_is_sent_again_changes_nothing(study_folder):
-    study_folder.answer_site(said(version="9.9.9"), Signer("centerA", 10.0, ""))
-    study_folder.answer_site(said(), Signer("centerA", 20.0, ""))
-    study_folder.answer_site(said(version="9.9.9"), Signer("centerA", 10.0, ""))
-    study_folder.answer_site(said(version="9.9.9"), Signer("centerA", 20.0, ""))
+    Studies(study_folder.path).answer_site(said(version="9.9.9"), Signer("centerA", 10.0, ""))
+    Studies(study_folder.path).answer_site(said(), Signer("centerA", 20.0, ""))
+    Studies(study_folder.path).answer_site(said(version="9.9.9"), Signer("centerA", 10.0, ""))
+    Studies(study_folder.path).answer_site(said(version="9.9.9"), Signer("centerA", 20.0, ""))
     assert (study_folder.seen()["centerA"].time, study_folder.seen()["centerA"].software_version) == (20.0, __version__)
 
 
 def test_what_is_no_sites_word_is_refused(study_folder):
     for body in (b"null", b"{}", b"\xff", said().replace(b"centerA", b"../../x")):
         with pytest.raises(ProtocolError):
-            study_folder.answer_site(body, Signer("centerA", 1.0, ""))
-    assert json.dumps(study_folder.answer_site(b"", Signer("centerA", 1.0, "")))
+            Studies(study_folder.path).answer_site(body, Signer("centerA", 1.0, ""))
+    assert json.dumps(Studies(study_folder.path).answer_site(b"", Signer("centerA", 1.0, "")))
 
 
 @pytest.mark.parametrize("version", ["1.2", "0.1.0", "1.2.3.dev4", "1.0rc1", "2.0.0+local.1", __version__])
@@ -76,7 +77,7 @@ def test_a_person_is_called_once_for_a_sites_version_and_for_few_of_them(study_f
     monkeypatch.setattr(server.office.trouble_calls.subprocess, "Popen", lambda words, **_: called.append(words[1]))
     calls = TroubleCalls("tell-me", print, timedelta())
     for number, version in enumerate(["9.9.1", "9.9.2", "9.9.1", "9.9.2", *(f"9.8.{each}" for each in range(20))]):
-        study_folder.answer_site(said(version=version), Signer("centerA", 100.0 + number, ""))
+        Studies(study_folder.path).answer_site(said(version=version), Signer("centerA", 100.0 + number, ""))
         calls.tell(study_folder)
         calls.tell(study_folder)
     versions = [
@@ -84,6 +85,6 @@ def test_a_person_is_called_once_for_a_sites_version_and_for_few_of_them(study_f
     ]
     assert versions == [f"centerA runs version {version}, this is {__version__}" for version in ("9.9.1", "9.9.2", "9.8.0")]
     assert len(versions) == VERSIONS_TOLD
-    study_folder.answer_site(said("centerB", "9.9.1"), Signer("centerB", 1.0, ""))
+    Studies(study_folder.path).answer_site(said("centerB", "9.9.1"), Signer("centerB", 1.0, ""))
     calls.tell(study_folder)
     assert called[-1].endswith(f"study small: centerB runs version 9.9.1, this is {__version__}")

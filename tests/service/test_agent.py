@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from flwr.app import RecordDict
 
 from client.commands.agent import StatusLine
-from client.flower.app import node_of_hospital
+from client.flower.app import node_of_hospital, nodes_of_hospital
 from client.service import processes
 from client.service.agent import WORKER, Agent
 from client.service.status import CONNECTING, LOCK, WAITING, describe_site, is_client_at_work, sole_client
@@ -50,7 +51,7 @@ def agent(federation):
     agent = Agent(federation.site("centerA"), federation.path / "sites/centerA.yaml", ServiceManager(""), lambda _: None)
     wait = [sys.executable, "-c", "import time; time.sleep(600)"]
     agent.children = [Child(name, wait, agent.state / f"logs/{name}.log") for name in ("SuperNode", WORKER)]
-    agent.facts = SimpleNamespace(phase="training")
+    agent.studies["centerA"].facts = SimpleNamespace(phase="training", further_studies=())
     yield agent
     for child in agent.children:
         child.stop()
@@ -83,8 +84,9 @@ def test_two_clients_do_not_work_on_one_state_folder(agent, federation, monkeypa
 def test_an_agent_holds_its_folder_as_long_as_it_runs_and_no_longer(agent, monkeypatch):
     held = []
     monkeypatch.setattr("client.service.agent.end_on_sigterm", lambda: None)
-    monkeypatch.setattr(agent, "_ask", lambda: held.append(is_client_at_work(agent.state)))
-    agent.facts = SimpleNamespace(phase="finished", run_status="complete", study_hash=agent.kit.study_hash)
+    study = agent.studies["centerA"]
+    monkeypatch.setattr(study, "_ask", lambda: held.append(is_client_at_work(agent.state)))
+    study.facts = SimpleNamespace(phase="finished", run_status="complete", study_hash=agent.kit.study_hash, further_studies=())
     agent.run()
     assert held == [True]
     assert not is_client_at_work(agent.state)
@@ -144,7 +146,7 @@ def test_the_worker_has_its_files_from_the_site_file_alone(agent):
     """Nothing that a message, or its context, says can name another one."""
     supernode, worker = Agent(agent.site, agent.site_file, ServiceManager(""), lambda _: None).children
     assert "--node-config" not in supernode.command
-    node = node_of_hospital(Path(worker.command[-1]))
+    node = nodes_of_hospital(Path(worker.command[-1]))(SimpleNamespace(content=RecordDict()), None)
     assert node.site == agent.site
     assert node.ledger.path == agent.site.run_folder / LEDGER_FILE
 
@@ -152,7 +154,7 @@ def test_the_worker_has_its_files_from_the_site_file_alone(agent):
 def test_what_a_worker_did_before_it_was_started_anew_is_not_shown(agent):
     note(agent.state / TURN, time=time.time())
     note(agent.state / DOING, **TRAINING)
-    agent.agreed = True
+    agent.studies["centerA"].agreed = True
     agent._turn()
     assert all(child.is_running for child in agent.children)
     assert agent.line() == WAITING
@@ -225,14 +227,14 @@ def test_a_disk_without_room_for_a_note_is_said_by_the_agent_and_by_the_status(a
         assert line.endswith(" MiB; training goes on by itself once there is room")
         assert status.line.partition(", free")[0] == line.partition(", free")[0]
         assert not status.takes_part
-        agent.disk_trouble = line
+        agent.studies["centerA"].disk_trouble = line
         assert agent.line() == line
         assert describe_site(agent.site).takes_part
     assert not list(agent.state.glob("*.tmp"))
 
 
 def test_what_keeps_the_worker_from_answering_is_a_trouble_until_it_does(agent, federation):
-    node = node_of_hospital(agent.site_file)
+    node = node_of_hospital(agent.site)
     note(agent.state / TURN, time=time.time())
     with sole_client("centerA", agent.state):
         node.tell_trouble(DiskFullError("cannot write pending.safetensors: no space left on device"))
@@ -276,7 +278,7 @@ def test_next_steps_are_said(federation):
     assert "next: server start --run" in said
     federation.run("client", "install", "--site", "centerA", "coordinator/kits/centerA.kit.zip")
     said = federation.approve("centerA", federation.enrolments.membership())
-    assert "next: start the service, systemctl enable --now csasn-client@centerA as root, or client --site centerA here" in said
+    assert "next, if it does not run: systemctl enable --now csasn-client@centerA as root, or client --site centerA here" in said
 
 
 # a membership that changes
@@ -289,6 +291,13 @@ def facts_of(federation, **changes):
     return StudyFolder(federation.enrolments).facts().model_copy(update=changes)
 
 
+def turn(agent):
+    """One turn of the agent."""
+    for called, study in list(agent.studies.items()):
+        agent._take_part_in(called, study)
+    agent._turn()
+
+
 @pytest.fixture
 def agreed(agent, federation, monkeypatch):
     """The agent among others that all approved, whose processes run; its coordinator is the folder itself."""
@@ -296,19 +305,17 @@ def agreed(agent, federation, monkeypatch):
     for site in SITES:
         federation.approve(site, membership)
         federation.enrolments.record(federation.approval(site))
-    monkeypatch.setattr("client.service.agent.ask_facts", lambda site, kit, said: facts_of(federation))
-    monkeypatch.setattr("client.service.agent.ASK_S", 0.0)
-    agent._ask()
-    agent._turn()
-    assert agent.agreed
+    monkeypatch.setattr("client.service.participation.ask_facts", lambda site, kit, said: facts_of(federation))
+    monkeypatch.setattr("client.service.participation.ASK_S", 0.0)
+    turn(agent)
+    assert agent.studies["centerA"].agreed
     assert all(child.is_running for child in agent.children)
     return agent
 
 
 def test_a_worker_rests_while_another_membership_is_proposed_and_people_are_told_what_to_do(agreed, federation):
     federation.run("server", "leave", "centerC")
-    agreed._ask()
-    agreed._turn()
+    turn(agreed)
     assert "client approve --site centerA" in agreed.line()
     assert {child.name: child.is_running for child in agreed.children} == {"SuperNode": True, WORKER: False}
 
@@ -325,21 +332,21 @@ def test_an_approval_is_taken_up_without_a_restart_and_the_old_worker_is_gone_be
         heard.append((said.approval.membership_hash, agreed.children[1].is_running))
         return facts_of(federation)
 
-    monkeypatch.setattr("client.service.agent.ask_facts", ask)
-    agreed._ask()
+    monkeypatch.setattr("client.service.participation.ask_facts", ask)
+    turn(agreed)
+    turn(agreed)
     assert heard == [(membership.membership_hash, False)]
     assert "not approved by centerA, centerB" in agreed.line()
     for site in ("centerA", "centerB"):
         federation.approve(site, membership)
         federation.enrolments.record(federation.approval(site))
-    agreed._ask()
-    agreed._turn()
-    assert agreed.agreed
+    turn(agreed)
+    assert agreed.studies["centerA"].agreed
     assert agreed.children[1].is_running
 
 
 def test_a_site_that_left_ends_with_why(agreed, federation):
     federation.run("server", "leave", "centerA")
     with pytest.raises(TrustError, match="without centerA") as caught:
-        agreed._ask()
+        turn(agreed)
     assert "it left or was revoked" in caught.value.hint

@@ -39,7 +39,7 @@ def test_a_site_leaves_and_comes_back_with_the_same_keys(federation):
     after = read_membership(federation.folder / "membership.json")
     assert after.sites == ("centerA", "centerC")
     assert federation.enrolments.approvals() == []
-    assert not federation.enrolments.revoked_keys()
+    assert not federation.enrolments.revoked().keys
     federation.enroll("centerB")
     assert federation.enrolments.membership() == before
     verify_approvals(before, federation.enrolments.approvals())
@@ -81,7 +81,7 @@ def test_a_renewed_node_key_is_taken_by_the_identitys_signature_and_asks_nobody(
     assert "nothing to compare by telephone" in said
     after = federation.enrolments.membership()
     assert after.members[1].node_key != before.members[1].node_key
-    assert before.members[1].node_key in federation.enrolments.revoked_keys()
+    assert before.members[1].node_key in federation.enrolments.revoked().keys
     assert after.membership_hash == before.membership_hash
     verify_approvals(after, federation.enrolments.approvals())
 
