@@ -138,7 +138,7 @@ def audit(
     """
     from client.trust.audit import audit, audit_site
 
-    report = audit(ledger, received, site) if ledger else audit_site(open_site(site, config), received)
+    report = audit(ledger, received, site.partition("/")[0]) if ledger else audit_site(open_site(site, config), received)
     replayed = _replay(open_site(site, config)) if replay else None
     if json:
         say_json(asdict(report) | ({} if replayed is None else {"replay": asdict(replayed)}))

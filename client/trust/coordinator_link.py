@@ -131,7 +131,8 @@ def check_study(facts: CoordinatorFacts, kit: Kit) -> None:
     """
     if facts.study_hash != kit.study_hash:
         raise TrustError(
-            f"the coordinator runs study {facts.study_hash[:12]}, the kit is of {kit.study_hash[:12]}", "ask for a new kit"
+            f"the coordinator runs study {facts.study_hash[:12]}, the kit is of {kit.study_hash[:12]}",
+            "ask for a new kit, or whether this site left the study",
         )
 
 

@@ -125,7 +125,7 @@ def enroll(
     asked = (signed := read_request(request)).enrolment
     enrolments = Enrolments.open(folder)
     enrolments.check(signed, replace=replace, join=join)
-    known = enrolments.sites().get(asked.site)
+    known = enrolments.everybody().get(asked.site)
     cases = " in a survey" if enrolments.study.survey else f" with {asked.num_training_cases} training cases"
     say(
         f"{asked.site} asks to take part{cases}, software {asked.software_version}"

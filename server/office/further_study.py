@@ -48,5 +48,5 @@ def rehearsal_of(study: Study) -> Study:
     said = study.model_dump(mode="json") | {"name": f"{study.name}-rehearsal", "continues": None}
     said["federation"] |= {"rounds": 1}
     said["optimiser"] |= {"warmup_rounds": 0}
-    said["model"] |= {"initial_weights": {"efficientnet": "random", "vit": "random"}}
+    said["model"] |= {"initial_weights": {branch: {"source": "random"} for branch in ("efficientnet", "vit")}}
     return validate(Study, said, "server rehearse")

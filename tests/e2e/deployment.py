@@ -272,16 +272,17 @@ class Deployment:
 
     def describe(self) -> str:
         """The ends of all logs, for a test that fails."""
-        files = [*self.folder.glob("*.log"), *self.folder.glob("coordinator/logs/*.log"), *self.folder.glob("*/state/logs/*.log")]
+        places = ("*.log", "coordinator/logs/*.log", "coordinator/studies/*/logs/*.log", "*/state/logs/*.log")
+        files = [file for place in places for file in self.folder.glob(place)]
         texts = [f"== {file.relative_to(self.folder)}\n{file.read_text(errors='replace')[-1500:]}" for file in files]
         events = "\n".join(str(event)[:300] for event in read_lines(self.run_path)[-25:])
         return "\n".join([*texts, f"== events\n{events}"])
 
 
-def simulate(folder: Path, *more: object, out: str = "local") -> dict[str, object]:
+def simulate(folder: Path, *more: object, out: str = "local", study: str = "study.yaml") -> dict[str, object]:
     """The report of the local engine on the same study and hospitals, with the hash of the state after each round."""
     environment = os.environ | QUIET
-    words = [BIN / "server", "simulate", folder / "study.yaml", "--out", folder / out, *map(str, more)]
+    words = [BIN / "server", "simulate", folder / study, "--out", folder / out, *map(str, more)]
     subprocess.run(words, cwd=folder, env=environment, stdin=-3, stdout=-3, check=True, timeout=300)
     report = json.loads((folder / out / "report.json").read_text())
     rounds = [event for event in read_lines(folder / out) if event["event"] == "round-finished"]
