@@ -137,17 +137,11 @@ def approve(
     """
     from client.trust import approval
     from client.trust.coordinator_link import fetch_membership
-    from client.trust.enrolment import fetch_kit
+    from client.trust.enrolment import open_kit
     from client.trust.separability import check_differences, describe_difference, find_differences
-    from csasn.platform.storage import private_folder
-    from csasn.site import SiteOfStudy
-    from csasn.trust.enrolment import read_kit
 
     opened = open_site(site, config)
-    if isinstance(opened, SiteOfStudy):
-        private_folder(Path(opened.state))
-        fetch_kit(opened)
-    kit, study = read_kit(opened.kit_folder)
+    kit, study = open_kit(opened)
     proposed = approval.obtain_membership(opened, kit, membership, fetch_membership)
     say(*approval.review(opened, study, proposed), "")
     for earlier, difference in find_differences(opened, proposed).items():

@@ -89,16 +89,20 @@ def install_kit(site: Site, path: Path, replace: bool = False) -> Kit:
     return kit
 
 
-def fetch_kit(site: SiteOfStudy) -> None:
-    """Gets the kit of a further study from the coordinator of the first one, under the authority that is trusted for that, unless a
-    kit is installed.
+def open_kit(site: Site) -> tuple[Kit, Study]:
+    """The installed kit and its study. That of a further study is fetched from the first one's coordinator, under the authority that
+    is trusted for that, where none is installed.
 
     Raises:
-        ConfigurationError, TrustError, NetworkError: the first study's kit is missing, the coordinator does not answer, or has no
-            such study for this site.
+        ConfigurationError, TrustError, NetworkError: a kit is missing or changed, the coordinator does not answer, or has no such
+            study for this site.
     """
-    if (site.kit_folder / KIT).exists():
-        return
+    if isinstance(site, SiteOfStudy) and not (site.kit_folder / KIT).exists():
+        _fetch_kit(site)
+    return read_kit(site.kit_folder)
+
+
+def _fetch_kit(site: SiteOfStudy) -> None:
     first_folder = Path(site.first_kit)
     first, _ = read_kit(first_folder)
     said = SiteFacts(site=site.site, study_hash=first.study_hash, wants=site.study)
@@ -108,6 +112,7 @@ def fetch_kit(site: SiteOfStudy) -> None:
         raise TrustError(
             f"the coordinator has no study {site.study} for {site.site}; those it has: {offered}", "is the name right?"
         )
+    private_folder(Path(site.state))
     with new_folder(site.kit_folder) as staged:
         files = {AUTHORITY: (first_folder / AUTHORITY).read_bytes(), STUDY: facts.wanted.encode()}
         for name, content in files.items():
