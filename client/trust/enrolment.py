@@ -90,8 +90,8 @@ def install_kit(site: Site, path: Path, replace: bool = False) -> Kit:
 
 
 def open_kit(site: Site) -> tuple[Kit, Study]:
-    """The installed kit and its study. Where none is, that of a further study is fetched from the first one's coordinator, under the
-    authority that is trusted for that.
+    """The installed kit and its study. Where none is installed, that of a further study is fetched from the coordinator of the
+    first one, under the authority that is trusted for that.
 
     Raises:
         ConfigurationError, TrustError, NetworkError: a kit is missing or changed, the coordinator does not answer, or has no such
