@@ -176,8 +176,8 @@ def backup(
     from csasn.platform.backup import write_backup
 
     opened = open_site(site, config)
-    left_out = [Path(opened.state) / name for name in (CACHE, *PAGES)]
-    left_out += [path for name in LEFT_OUT_OF_BACKUPS for path in opened.run_folder.glob(f"*/{name}")]
+    left_out = [Path(each.state) / name for each in opened.all_studies() for name in (CACHE, *PAGES)]
+    left_out += [path for name in LEFT_OUT_OF_BACKUPS for folder in opened.run_folders for path in folder.glob(f"*/{name}")]
     say(f"{write_backup(file, _folders(opened), leave_out=left_out)} files of {site} are in {file}")
 
 

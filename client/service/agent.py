@@ -41,7 +41,7 @@ class Agent:
     tell_ready: Callable[[bool], None] = lambda _: None
     studies: dict[str, Participation] = field(default_factory=dict)  # by what `--site` is given for each; none that is over
     over: dict[str, str] = field(default_factory=dict)  # of those that are, how they ended
-    offered: set[str] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)  # what is said once
 
     def __post_init__(self) -> None:
         first = Participation(self.site)
@@ -92,9 +92,11 @@ class Agent:
         """Takes up what people here approved since; the worker is started anew for it."""
         for site in self.site.all_studies()[1:]:
             if site.called not in self.studies and site.called not in self.over and (site.kit_folder / APPROVAL).exists():
-                with suppress(CsasnError):  # approve it again: the command says what is wrong
+                try:
                     self.studies[site.called] = Participation(site)
                     self.studies[site.called].changed = True
+                except CsasnError as error:  # people here may mend it
+                    self._say_once(f"{site.called}: {error.message}")
 
     def _take_part_in(self, called: str, study: Participation) -> None:
         """A turn of one study, which is left once it is over. While others go on, so does the site.
@@ -119,9 +121,13 @@ class Agent:
     def _say_offered(self, names: tuple[str, ...]) -> None:
         for name in names:
             called = self.site.in_study(name).called
-            if called not in self.offered | self.studies.keys() | self.over.keys():
-                self.offered.add(called)
-                self.say(f"the coordinator offers study {name}: read it, client approve --site {called}")
+            if called not in self.studies.keys() | self.over.keys():
+                self._say_once(f"the coordinator offers study {name}: read it, client approve --site {called}")
+
+    def _say_once(self, line: str) -> None:
+        if line not in self.said:
+            self.said.add(line)
+            self.say(line)
 
     def _turn(self) -> None:
         studies = self.studies.values()

@@ -29,8 +29,8 @@ class Studies:
 
     def sites(self) -> dict[str, Enrolment]:
         """Sites whose keys are accepted, of all studies."""
-        self.all()
-        return self._opened[self.folder].enrolments.everybody()
+        found = [each.enrolments.sites() for each in self.all()]
+        return {site: enrolment for sites in reversed(found) for site, enrolment in sites.items()}
 
     def answer_site(self, body: bytes, signer: Signer) -> dict[str, object]:
         """Takes what a site says of itself in a study, and answers with that study; the first one of the site where it runs no such

@@ -1,7 +1,9 @@
 """Further studies of one coordinator: who is in them, who hears of them, and what of keys holds in all."""
 
 import json
+import tarfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -280,6 +282,35 @@ def test_a_running_service_says_what_is_offered_and_takes_up_what_was_approved(f
     assert "not approved by centerB, centerC" in agent.studies["centerA/more"].trouble
     agent.studies["centerA"].trouble = "another"
     assert agent.line() == "centerA: another; centerA/more: waiting: not approved by centerB, centerC"
+
+
+def test_an_approval_that_cannot_be_read_is_said_once_and_taken_up_once_it_is_mended(federation, agent):
+    federation.run("server", "study", "more.yaml")
+    approve(federation, "centerA")
+    approval = find_site("centerA/more").kit_folder / "approval.json"
+    before = approval.read_bytes()
+    approval.write_bytes(before.replace(b'"centerA"', b'"centerB"'))
+    turn(agent)
+    turn(agent)
+    assert [line for line in lines if "approval.json is of centerB" in line] == [
+        "centerA/more: approval.json is of centerB, expected centerA"
+    ]
+    approval.write_bytes(before)
+    turn(agent)
+    assert "centerA/more" in agent.studies
+
+
+def test_a_backup_holds_the_keys_and_ledgers_of_all_studies_and_pixels_of_none(federation):
+    site, further_one = find_site("centerA"), find_site("centerA/more")
+    for state in (Path(site.state), Path(further_one.state)):
+        for name in ("cache/pixels.bin", "report/page.html", "run/ledger.jsonl"):
+            (state / name).parent.mkdir(parents=True, exist_ok=True)
+            (state / name).write_bytes(b"x")
+    federation.run("client", "backup", "--site", "centerA", "backup.tar")
+    with tarfile.open(federation.path / "backup.tar") as archive:
+        names = archive.getnames()
+    assert {"state/run/ledger.jsonl", "state/studies/more/run/ledger.jsonl"} <= set(names)
+    assert not [name for name in names if "pixels" in name or "page.html" in name]
 
 
 def test_a_study_that_is_over_ends_nothing_but_itself_and_the_last_one_ends_the_service(federation, agent, monkeypatch):
