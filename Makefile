@@ -51,22 +51,20 @@ bench: $(WHEEL_ENV)/ready
 lock: $(VENV)/ready
 	$(BIN)/python deploy/lock.py
 
-# Every wheel that a hospital or the coordinator installs without a network: those of requirements.lock, by their hashes, and PyTorch by
-# its version; Python, system and CPU type are those of this machine.
-# For a GPU: make wheelhouse TORCH=torch==2.13.0+cu126 WHEELHOUSE=build/wheelhouse-cuda
+# The package that a hospital or the coordinator installs without a network: the wheels of requirements.lock, by their hashes, PyTorch by
+# its version, and what deploy/wheelhouse.py adds. Python, system and CPU type are those of this machine, and in the folder's name, to
+# which WHEELHOUSE links. For a GPU: make wheelhouse TORCH=torch==2.13.0+cu126 WHEELHOUSE=build/wheelhouse-cuda
 WHEELHOUSE := build/wheelhouse
 TORCH :=
-WHEEL = $(BIN)/python -m pip wheel --quiet --wheel-dir $(WHEELHOUSE)
+WHEEL = $(BIN)/python -m pip wheel --quiet --wheel-dir build/package/wheels
 wheelhouse: $(VENV)/ready
-	rm -rf $(WHEELHOUSE) build/lib build/bdist.*
-	mkdir -p $(WHEELHOUSE)
+	rm -rf $(WHEELHOUSE) build/package build/lib build/bdist.*
+	mkdir -p build/package/wheels
 	$(WHEEL) --no-deps --require-hashes --requirement requirements.lock
 	$(CONSTRAINTS) requirements.lock > build/constraints.txt
 	$(WHEEL) --constraint build/constraints.txt $(if $(TORCH),$(TORCH) torchvision,--requirement requirements-torch.txt)
 	$(WHEEL) --no-deps .
-	cp -r deploy $(WHEELHOUSE)/deploy
-	rm -rf $(WHEELHOUSE)/deploy/__pycache__
-	$(BIN)/python deploy/wheelhouse.py $(WHEELHOUSE)
+	$(BIN)/python deploy/wheelhouse.py build/package $(WHEELHOUSE)
 
 # The diagram of ARCHITECTURE.md, and whether imports go one way; how much code there is.
 map size: $(VENV)/ready
