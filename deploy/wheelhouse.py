@@ -23,6 +23,7 @@ from packaging.tags import Tag
 from packaging.utils import parse_wheel_filename
 
 import licences
+import man
 from client.commands.keys import HEAD as SITE_HEAD
 from csasn.commands.keys import HEAD as STUDY_HEAD
 from csasn.platform.keys import template
@@ -102,6 +103,7 @@ def fill(folder: Path, needed: MadeFor) -> None:
     for key, value in asdict(needed).items():
         check = check.replace(f"@{key.upper()}@", value)
     (folder / "check.sh").write_text(check)
+    man.write(folder / "share/man")
     (folder / "study.yaml").write_text("\n".join(template(Study, STUDY_HEAD)) + "\n")
     (folder / "site.yaml").write_text("\n".join(template(Site, SITE_HEAD)) + "\n")
 

@@ -1,9 +1,7 @@
 """`client site`: every key of a site file, from its own model."""
 
 from csasn.commands.keys import Explain, Template
-from csasn.platform import keys
 from csasn.platform.terminal import say
-from csasn.site import Site
 
 HEAD = """The site file of centerA, /etc/csasn/centerA.yaml: stays in the hospital. Paths are absolute, or relative to it. What one
 key is: client site --explain KEY."""
@@ -16,6 +14,9 @@ def site(template: Template = False, explain: Explain = None) -> None:
       client site --template > /etc/csasn/centerA.yaml
       client site --explain proxy
     """
+    from csasn.platform import keys
+    from csasn.site import Site
+
     if template:
         say(*keys.template(Site, HEAD))
     if explain is not None:

@@ -32,3 +32,7 @@ def main() -> NoReturn:
     """Entry point of the command."""
     sleep_while_waiting()
     terminal.main(PROGRAM)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,11 +2,7 @@
 
 from typing import Annotated
 
-from csasn.platform import keys
-from csasn.platform.configuration import Configuration
-from csasn.platform.registry import load, names
 from csasn.platform.terminal import option, say
-from csasn.study import OPTIONS, Study
 
 Template = Annotated[bool, option("--template", "a file with every key, its default and meaning")]
 Explain = Annotated[str | None, option("--explain KEY", "what one key is, by its dotted name or the end of that")]
@@ -20,6 +16,9 @@ def study(template: Template = False, explain: Explain = None) -> None:
       csasn study --template > study.yaml
       csasn study --explain rounds
     """
+    from csasn.platform import keys
+    from csasn.study import Study
+
     if template:
         say(*keys.template(Study, HEAD))
     if explain is not None:
@@ -28,6 +27,10 @@ def study(template: Template = False, explain: Explain = None) -> None:
 
 def _options(key: str) -> list[str]:
     """Of a key for options those of each rule or objective, with their defaults."""
+    from csasn.platform.configuration import Configuration
+    from csasn.platform.registry import load, names
+    from csasn.study import OPTIONS
+
     if key not in OPTIONS:
         return []
     group, chooser = OPTIONS[key]

@@ -10,7 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from command_line import PROGRAMS, run_quietly
 from csasn.site import read_site
 from csasn.study import read_study
 from wheelhouse import MadeFor, made_for
@@ -127,7 +129,7 @@ def test_the_sums_are_over_every_file_and_their_own_hash_is_said(made):
 def test_it_holds_what_a_hospital_reads_and_fills_in_and_nothing_for_the_source_alone(made):
     place, _ = made
     assert {path.name for path in place.iterdir()} == {
-        "wheels", "deploy", "csasn", "requirements.txt", "SHA256SUMS", "INSTALL.md", "check.sh", "study.yaml", "site.yaml",
+        "wheels", "deploy", "csasn", "share", "requirements.txt", "SHA256SUMS", "INSTALL.md", "check.sh", "study.yaml", "site.yaml",
     }  # fmt: skip
     assert read_study(place / "study.yaml").federation.sites[0] == read_site(place / "site.yaml").site
     assert {path.suffix for path in (place / "deploy").rglob("*") if path.is_file()}.isdisjoint({".py", ".sh", ".png", ".pyc"})
@@ -160,6 +162,20 @@ def test_the_page_to_begin_with_says_what_to_type_one_after_another(made):
     )
     assert sorted(map(commands.index, order)) == [commands.index(step) for step in order]
     assert f"/usr/bin/python{PYTHON} -m venv" in commands
+
+
+def test_each_command_has_a_man_page_with_the_words_of_its_help(made):
+    folder = made[0] / "share/man/man1"
+    commands = {f"{program}-{name}": (program, name) for program, app in PROGRAMS.items() for name in get_command(app).commands}
+    assert {path.name for path in folder.iterdir()} == {f"{name}.1" for name in (*PROGRAMS, *commands)}
+    page = (folder / "client-doctor.1").read_text()
+    assert {line.partition(" ")[0] for line in page.splitlines()} - {".TH", ".SH", ".nf", ".fi"} == {
+        line.partition(" ")[0] for line in page.splitlines() if line.startswith("\\&")
+    }
+    plain = page.replace("\\&", "").replace("\\-", "-")
+    assert plain.startswith('.TH "CLIENT-DOCTOR" 1 "" "csasn ')
+    for line in run_quietly("client", "doctor", "--help").stdout.removeprefix("Usage: ").splitlines():
+        assert f"\n{line}\n" in plain
 
 
 def test_it_installs_without_an_index_and_a_changed_wheel_is_refused(package, tmp_path):

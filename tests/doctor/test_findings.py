@@ -12,6 +12,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from client.doctor import checks_machine, context, training_probe
+from client.doctor.checks_data import DATA_CHECKS
+from client.doctor.checks_machine import MACHINE_CHECKS
+from client.doctor.checks_network import NETWORK_CHECKS
 from client.doctor.doctor import CHECKS, first_failure
 from client.doctor.training_probe import Measured
 from csasn import __version__
@@ -194,7 +197,7 @@ FAULTS = [  # what is planted, the check that finds it, how it ends, and words o
     (somewhat_fast_clock, "clock", 0, "s ahead of the coordinator's", "NTP"),
     (other_study, "study", 11, "the coordinator runs study ffffffffffff, the kit is of", "new kit"),
     (other_version, "version", 7, f"runs version 9.9.9, here is {__version__}", "install version 9.9.9"),
-    (not_approved, "approvals", 11, "centerA has not approved", "client approve --site centerA"),
+    (not_approved, "approvals", 0, "centerA has not approved yet", "next: client approve --site centerA"),
     (approved_something_else, "approvals", 11, "this site approved", "client approve --site centerA"),
     (others_have_not_approved, "approvals", 0, "centerB, centerC did not yet", "they run client approve"),
     (nobody_enrolled, "approvals", 0, "no membership is proposed yet", "every site has enrolled"),
@@ -287,6 +290,35 @@ def test_before_there_is_a_kit_all_but_the_network_is_checked(hospital, quick):
     assert {message for message, _ in skipped.values()} == {"no kit yet"}
     assert all("client install --site centerA" in fix for _, fix in skipped.values())
     assert found["clock"].lines() == ["- clock: no kit yet; client install --site centerA KIT"]
+
+
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("data", {check.name for check in DATA_CHECKS}),
+        ("machine", {"configuration", "labels", *(check.name for check in MACHINE_CHECKS)}),
+        ("network", {"configuration", "keys", "secrecy", *(check.name for check in NETWORK_CHECKS)}),
+    ],
+)
+def test_one_group_is_checked_with_what_it_needs_and_nothing_else(hospital, quick, capsys, group, names):
+    run("client", "doctor", "--site", "centerA", "--config", str(hospital.site_file), "--json", "--only", group)
+    found = json.loads(capsys.readouterr().out)
+    assert {one["check"] for one in found} == names
+    assert {one["status"] for one in found} == {"ok"}
+
+
+def test_a_question_of_the_network_reads_no_image_and_takes_no_step(hospital, quick, monkeypatch):
+    monkeypatch.setattr(context, "measure_training", None)
+    monkeypatch.setattr(context, "load_records", None)
+    run("client", "doctor", "--site", "centerA", "--config", str(hospital.site_file), "--only", "network")
+
+
+def test_what_failed_is_told_once(hospital, quick, capsys):
+    unknown_key(hospital)
+    run("client", "doctor", "--site", "centerA", "--config", str(hospital.site_file), code=3)
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("is not a known key") == 1
+    assert said.err.startswith("error: configuration failed\n")
 
 
 def test_what_waits_for_a_mend_is_one_line_and_json_says_it_of_each_check(hospital, quick, capsys):
