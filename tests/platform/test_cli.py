@@ -355,8 +355,8 @@ def test_doctor_names_the_row_of_a_wrong_label(tmp_path, write_small_hospitals, 
     done = run_quietly("client", "doctor", "--site", "centerA", "--study", "study.yaml")
     assert done.returncode == 4
     assert "✗ labels: manifest.csv row" in done.stdout
-    assert "column label: is not a class of the study" in done.stderr
-    assert "FTX" not in done.stderr
+    assert "column label: is not a class of the study" in done.stdout
+    assert "FTX" not in done.stdout + done.stderr
 
 
 def test_a_site_does_not_take_part_with_another_sites_file(tmp_path):
