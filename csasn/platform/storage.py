@@ -51,6 +51,16 @@ def write_new(path: Path, data: bytes, mode: int = 0o666) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def require_new(path: Path) -> None:
+    """Refuses a folder to be made that is there.
+
+    Raises:
+        StorageError: `path` is there and not empty.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise StorageError(f"{path} is there and not empty", "name another folder, or move this one away")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A private folder (0700) to fill, which becomes `path` when the block ends, and vanishes when the block raises.
@@ -59,8 +69,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         StorageError: `path` is there and not empty, or cannot be made.
     """
     temporary = _beside(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise StorageError(f"{path} is there and not empty", "name another folder, or move this one away")
+    require_new(path)
     try:
         yield private_folder(temporary)
         os.rename(temporary, path)

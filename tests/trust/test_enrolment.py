@@ -80,6 +80,8 @@ def test_init_twice_changes_nothing_and_says_so(federation):
     before = (federation.folder / "keys/ca.key").read_bytes()
     arguments = ("server", "init", "study.yaml", "--address", "h:1", "--passphrase-file", "passphrase")
     assert "is there and not empty" in federation.run(*arguments, code=9)
+    without = [word for word in arguments if word not in ("--passphrase-file", "passphrase")]
+    assert "is there and not empty" in federation.run(*without, code=9)  # and before a passphrase is asked for
     assert (federation.folder / "keys/ca.key").read_bytes() == before
 
 
