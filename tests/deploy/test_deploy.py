@@ -306,6 +306,31 @@ def test_the_probes_ask_front_and_health_service_and_only_their_ports_are_open()
     assert found["Service"]["spec"]["selector"] == found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
 
 
+# Slurm
+
+SBATCH = DEPLOY / "slurm-client.sbatch"
+
+
+def test_bash_can_read_the_batch_file():
+    subprocess.run(["bash", "-n", SBATCH], check=True)
+
+
+def test_what_the_batch_file_runs_in_the_container_are_our_commands():
+    text = SBATCH.read_text().replace('"$site"', "centerA")
+    commands = [shlex.split(line.removesuffix(" &")) for line in re.findall(r'(?m)^apptainer exec .* "\$image" (.*)$', text)]
+    assert [words[0] for words in commands] == ["client", "client"]
+    doctor, takes_part = (arguments_of(*words) for words in commands)
+    assert (doctor["site"], doctor["only"]) == ("centerA", "machine")
+    assert takes_part == {"site": "centerA", "config": None, "health": ""}
+
+
+def test_the_batch_file_mounts_what_the_site_file_of_the_package_names(tmp_path):
+    (tmp_path / "site.yaml").write_text("\n".join(template(Site, "")))
+    site, text = read_site(tmp_path / "site.yaml"), SBATCH.read_text()
+    inside = re.findall(r'--(?:bind|home) ".*:(/[\w/]+(?:\.yaml|/\$site\.yaml)?)(?::ro)?"', text)
+    assert inside == [str(Path(site.state).parent), "/etc/csasn/$site.yaml", str(Path(site.images).parent)]
+
+
 # the README
 
 
