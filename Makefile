@@ -8,7 +8,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find csasn server client -ty
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test quick one coverage check e2e bench lock wheelhouse map size format clean
+.PHONY: demo test quick one coverage check e2e bench lock wheelhouse containers map size format clean
 
 # Four phantom hospitals on disk, the federation over them, and each baseline; ends with tables, and names the report to open.
 demo: $(VENV)/ready
@@ -65,6 +65,11 @@ wheelhouse: $(VENV)/ready
 	$(WHEEL) --constraint build/constraints.txt $(if $(TORCH),$(TORCH) torchvision,--requirement requirements-torch.txt)
 	$(WHEEL) --no-deps .
 	$(BIN)/python deploy/wheelhouse.py build/package $(WHEELHOUSE)
+
+# Both images of the package, with buildah, and a small federation in containers of them, with podman.
+containers:
+	deploy/container/build.sh $(WHEELHOUSE)
+	deploy/container/try.sh
 
 # The diagram of ARCHITECTURE.md, and whether imports go one way; how much code there is.
 map size: $(VENV)/ready

@@ -306,6 +306,24 @@ def test_the_probes_ask_front_and_health_service_and_only_their_ports_are_open()
     assert found["Service"]["spec"]["selector"] == found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
 
 
+SCRIPTS = sorted((DEPLOY / "container").glob("*.sh"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name)
+def test_a_script_of_the_containers_can_be_read_and_names_images_that_compose_has(path):
+    subprocess.run(["sh", "-n", path], check=True)
+    tags = {service["image"] for service in compose()["services"].values()}
+    assert set(re.findall(r"csasn-(?:server|client):[\d.]+", path.read_text().replace("csasn-$name", "csasn-client"))) <= tags
+
+
+def test_what_the_trial_of_the_containers_types_are_our_commands():
+    text = re.sub(r"'?\$\w+'?", "centerA", (DEPLOY / "container/try.sh").read_text().replace('"', "").replace("\\\n", " "))
+    commands = re.findall(r"(?<=[ '])((?:client|server|csasn) [a-z]+[^|>&'\n]*)", text)
+    assert len(commands) >= 10
+    for command in commands:
+        assert arguments_of(*shlex.split(command))
+
+
 # Slurm
 
 SBATCH = DEPLOY / "slurm-client.sbatch"
