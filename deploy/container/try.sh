@@ -4,7 +4,8 @@
 #
 #   deploy/container/try.sh
 #
-# PODMAN holds options of podman itself, PODMAN_RUN those of `podman run`, where the machine wants some, such as `--runtime runc`.
+# Where the machine wants options, PODMAN holds those of podman, such as `--cgroup-manager cgroupfs --log-level fatal`, and PODMAN_RUN those
+# of `podman run`, such as `--runtime runc --ulimit nofile=1024:1024 --ulimit nproc=1024:1024`.
 set -eu
 server=localhost/csasn-server:0.1.0 client=localhost/csasn-client:0.1.0
 sites="centerA centerB centerC"
