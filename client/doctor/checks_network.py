@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from client.doctor.checks_data import CONFIGURATION, num_training_units
+from client.doctor.checks_data import STATE, num_training_units
 from client.doctor.checks_machine import TRAINING
 from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding, in_units, judge
@@ -142,7 +142,7 @@ def _rate(bytes_a_second: float) -> str:
 
 CONNECTION, ENROLMENT, BANDWIDTH = "connection", "enrolment", "bandwidth"
 NETWORK_CHECKS = (
-    Check("kit", check_kit, (CONFIGURATION,)),
+    Check("kit", check_kit, (STATE,)),
     Check(CONNECTION, check_connection, ("kit",)),
     Check("certificate", check_certificate, (CONNECTION,)),
     Check("clock", check_clock, (CONNECTION,)),

@@ -8,7 +8,6 @@ import errno
 import itertools
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from typing import TypeVar
 
 from csasn.errors import AwayError, DataError
 from csasn.platform.command import user_name
-from csasn.platform.storage import file_sha256
+from csasn.platform.storage import file_sha256, rights_of
 
 # errors of the way to a file; EIO may be of a disk, too, but NFS and CIFS give it where their server is silent
 AWAY = frozenset(
@@ -54,10 +53,8 @@ def _in_the_way(path: Path) -> tuple[str, str]:
     """What keeps this user from `path`, a folder above it or itself, with owner and mode; and the command that mends it."""
     folder = next((one for one in reversed(path.parents) if not os.access(one, os.X_OK, effective_ids=True)), None)
     user, place = user_name(os.geteuid()), folder or path
-    status = place.stat()
     rights = f"-m u:{user}:x" if folder else f"-R -m u:{user}:rX"
-    said = f"{place} is of {user_name(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):04o}"
-    return f" by user {user}: {said}", f"as root: setfacl {rights} {place} (package acl), or chgrp and chmod"
+    return f" by user {user}: {rights_of(place)}", f"as root: setfacl {rights} {place} (package acl), or chgrp and chmod"
 
 
 def found_away(error: BaseException | None) -> OSError | None:

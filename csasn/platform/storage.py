@@ -9,12 +9,14 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from csasn.errors import DiskFullError, StorageError
+from csasn.platform.command import user_name
 
 TEMPORARY = ".tmp"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -49,6 +51,12 @@ def write_new(path: Path, data: bytes, mode: int = 0o666) -> None:
         raise _cannot_write(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def rights_of(path: Path) -> str:
+    """Whose a file or folder is, and its mode, in words."""
+    status = path.stat()
+    return f"{path} is of {user_name(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):04o}"
 
 
 def require_new(path: Path) -> None:

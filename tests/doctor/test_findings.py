@@ -1,23 +1,27 @@
 """`client doctor` against a real front over real TLS: each planted fault is found, and its fix is named."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from client.doctor import checks_machine, context, training_probe
+from client.doctor import checks_data, checks_machine, context, training_probe
 from client.doctor.checks_data import DATA_CHECKS
 from client.doctor.checks_machine import MACHINE_CHECKS
 from client.doctor.checks_network import NETWORK_CHECKS
 from client.doctor.doctor import CHECKS, first_failure
 from client.doctor.training_probe import Measured
 from csasn import __version__
+from csasn.errors import StorageError
 from csasn.platform.supervision import free_port
 from csasn.privacy.contract import Contract
 from csasn.trust.enrolment import read_request
@@ -296,8 +300,8 @@ def test_before_there_is_a_kit_all_but_the_network_is_checked(hospital, quick):
     ("group", "names"),
     [
         ("data", {check.name for check in DATA_CHECKS}),
-        ("machine", {"configuration", "labels", *(check.name for check in MACHINE_CHECKS)}),
-        ("network", {"configuration", "keys", "secrecy", *(check.name for check in NETWORK_CHECKS)}),
+        ("machine", {"configuration", "state folder", "labels", *(check.name for check in MACHINE_CHECKS)}),
+        ("network", {"configuration", "state folder", "keys", "secrecy", *(check.name for check in NETWORK_CHECKS)}),
     ],
 )
 def test_one_group_is_checked_with_what_it_needs_and_nothing_else(hospital, quick, capsys, group, names):
@@ -358,3 +362,30 @@ def test_help_names_what_is_written_and_loads_nothing_heavy(capsys):
         "import sys, client.commands.cli; sys.exit(bool({'torch', 'cryptography', 'pydantic', 'httpx', 'rich'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another account is taken on by root alone")
+@pytest.mark.parametrize("there", [True, False])
+def test_a_state_folder_of_another_user_is_one_line_that_says_whose_it_is(there):
+    place = Path(tempfile.mkdtemp())
+    state = place / ("closed" if there else "closed/centerA")
+    (place / "closed").mkdir(mode=0o755)
+    place.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StorageError) as caught:
+            checks_data.check_state(SimpleNamespace(site=SimpleNamespace(state=str(state))))
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(place)
+    assert caught.value.message == f"{state} is not for user nobody: {place}/closed is of root, mode 0755"
+    mend = f"chown -R nobody {state}" if there else f"install -d -o nobody -m 0700 {state}"
+    assert caught.value.hint.endswith(f"or as root: {mend}")
+
+
+def test_without_a_state_folder_nothing_that_needs_it_is_tried(hospital, quick):
+    (hospital.path / "file").write_text("")
+    hospital.set(state=str(hospital.path / "file/state"))
+    found = hospital.examine(hospital.federation.path / "study.yaml")
+    assert found["state folder"].finding.status == "failed"
+    assert {name for name, result in found.items() if result.waits_for} == needing("state folder")
