@@ -8,7 +8,7 @@ SOURCES := pyproject.toml README.md LICENSE $(shell find csasn server client -ty
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test quick one coverage check e2e bench lock wheelhouse map size format clean
+.PHONY: demo test quick one coverage check e2e bench lock wheelhouse containers map size format clean
 
 # Four phantom hospitals on disk, the federation over them, and each baseline; ends with tables, and names the report to open.
 demo: $(VENV)/ready
@@ -51,22 +51,25 @@ bench: $(WHEEL_ENV)/ready
 lock: $(VENV)/ready
 	$(BIN)/python deploy/lock.py
 
-# Every wheel that a hospital or the coordinator installs without a network: those of requirements.lock, by their hashes, and PyTorch by
-# its version; Python, system and CPU type are those of this machine.
-# For a GPU: make wheelhouse TORCH=torch==2.13.0+cu126 WHEELHOUSE=build/wheelhouse-cuda
+# The package that a hospital or the coordinator installs without a network: the wheels of requirements.lock, by their hashes, PyTorch by
+# its version, and what deploy/wheelhouse.py adds. Python, system and CPU type are those of this machine, and in the folder's name, to
+# which WHEELHOUSE links. For a GPU: make wheelhouse TORCH=torch==2.13.0+cu126 WHEELHOUSE=build/wheelhouse-cuda
 WHEELHOUSE := build/wheelhouse
 TORCH :=
-WHEEL = $(BIN)/python -m pip wheel --quiet --wheel-dir $(WHEELHOUSE)
+WHEEL = $(BIN)/python -m pip wheel --quiet --wheel-dir build/package/wheels
 wheelhouse: $(VENV)/ready
-	rm -rf $(WHEELHOUSE) build/lib build/bdist.*
-	mkdir -p $(WHEELHOUSE)
+	rm -rf $(WHEELHOUSE) build/package build/lib build/bdist.*
+	mkdir -p build/package/wheels
 	$(WHEEL) --no-deps --require-hashes --requirement requirements.lock
 	$(CONSTRAINTS) requirements.lock > build/constraints.txt
 	$(WHEEL) --constraint build/constraints.txt $(if $(TORCH),$(TORCH) torchvision,--requirement requirements-torch.txt)
 	$(WHEEL) --no-deps .
-	cp -r deploy $(WHEELHOUSE)/deploy
-	rm -rf $(WHEELHOUSE)/deploy/__pycache__
-	$(BIN)/python deploy/wheelhouse.py $(WHEELHOUSE)
+	$(BIN)/python deploy/wheelhouse.py build/package $(WHEELHOUSE)
+
+# Both images of the package, with buildah, and a small federation in containers of them, with podman.
+containers:
+	deploy/container/build.sh $(WHEELHOUSE)
+	deploy/container/try.sh
 
 # The diagram of ARCHITECTURE.md, and whether imports go one way; how much code there is.
 map size: $(VENV)/ready

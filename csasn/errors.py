@@ -93,6 +93,12 @@ class NetworkError(CsasnError):
     exit_code = 12
 
 
+class AttentionError(CsasnError):
+    """What `server status --check` or `client status --check` found, and a person has to see to."""
+
+    exit_code = 13
+
+
 class Stopped(CsasnError):  # noqa: N818 - not a fault
     """The operator stopped the run; it can be resumed."""
 

@@ -1,4 +1,5 @@
-"""The site file: what stays at a hospital. Paths in it are relative to the file."""
+"""The site file: what stays at a hospital. Paths in it are relative to the file. The text below a key is what `client site` says of
+it."""
 
 import os
 import re
@@ -78,23 +79,24 @@ Proxy = Annotated[str, AfterValidator(_check_proxy)]
 
 
 class Policy(Configuration):
-    """Where the site is stricter than the study, the site wins. `minimum_cases` counts patients, where the manifest names them.
-
-    `training_hours` are local time, and may pass midnight. Of the site's images the share `max_unreadable_share` may be unreadable:
-    these are left out, and named by row to the site. In a survey, cells of fewer than `smallest_cell` cases hide, and what would
-    give them away (csasn/data/survey_tables.py). `keep_for_replay` keeps the model of the last round for `client audit --replay`:
-    on disk as much again as the model. `min_image_px` refuses images whose longer side is shorter; without, all are taken, and
-    enlarged to the model's input.
-    """
+    """Where the site is stricter than the study, the site wins."""
 
     minimum_cases: Annotated[int, Field(ge=1)] = 1
+    """training cases, or patients where the manifest names them: with fewer the site does not train"""
     max_unreadable_share: Annotated[float, Field(ge=0, le=0.5)] = 0.02
+    """share of the images that may be unreadable: these are left out, and named by row to the site; with more the site stops"""
     smallest_cell: Annotated[int, Field(ge=0)] = 5
+    """in a survey, counts of fewer cases stay here, and what would give them away; 0: all are counted"""
     upload_budget_mib: Annotated[float, Field(gt=0)] | None = None
+    """what may leave in a round, all attempts together; null: no bound but the study's own shapes"""
     require_secure_aggregation: bool = False
+    """refuse a study in which the coordinator sees this site's own update"""
     keep_for_replay: bool = True
+    """keep the last round's model here for `client audit --replay`, which takes as much disk as the model"""
     min_image_px: Annotated[int, Field(ge=1)] | None = None
+    """refuse images whose longer side is shorter; null: all are taken, and enlarged to the model's input"""
     training_hours: Annotated[str, pattern(f"^{_CLOCK}-{_CLOCK}$", "hours as in 20:00-06:00")] | None = None
+    """local time, also over midnight; outside of it the site takes no work, and a round waits until its deadline; null: always"""
 
     @model_validator(mode="after")
     def _some_hours(self) -> Self:
@@ -114,10 +116,15 @@ class Further(Configuration):
     """What is otherwise in a further study than in the site file; what it does not name is the same."""
 
     manifest: FilePath | None = None
+    """the manifest of this study"""
     images: FilePath | None = None
+    """folder that its image paths are relative to"""
     micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """images in memory at once"""
     policy: Policy | None = None
+    """the whole policy for this study, but for training_hours, which are the site's"""
     labels: LabelMap | None = None
+    """words of its column label, and classes of this study"""
 
     def places(self) -> dict[str, str]:
         """Paths that it names, by key."""
@@ -131,28 +138,37 @@ class Further(Configuration):
 
 
 class Site(Configuration):
-    """site.yaml. `state` holds the image cache (pixels, mode 0700) and what the site keeps of a run.
+    """site.yaml: what stays at a hospital."""
 
-    `labels` maps words of the manifest's label column to classes of the study; its words never reach a message or a log.
-    `keys` and `kit` are folders, in `state` unless named; `coordinator` is asked instead of the kit's address, through
-    `proxy`, whose user and password stand in the file `proxy_login` (client/trust/proxy.py). `studies` says what is otherwise in
-    further studies of the same coordinator, by their names.
-    """
-
-    site: Name
-    manifest: FilePath
-    images: FilePath
-    state: FilePath
+    site: Name = Field(examples=["centerA"])
+    """the name by which the study knows this hospital"""
+    manifest: FilePath = Field(examples=["/srv/ultrasound/manifest.csv"])
+    """one row an image: case_id,image,label and optional columns; deploy/README.md, section 2b"""
+    images: FilePath = Field(examples=["/srv/ultrasound/images"])
+    """folder that the manifest's image paths are relative to; read, never written"""
+    state: FilePath = Field(examples=["/var/lib/csasn/centerA"])
+    """folder of all that is written: image cache (pixels, mode 0700), ledger, logs, keys and kit"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one; cuda: a GPU or an error"""
     micro_batch: Annotated[int, Field(ge=1)] | None = None
+    """images in memory at once; fewer give the same gradient in less memory; null: the study's batch"""
     keys: FilePath | None = None
+    """folder of the private keys; null: keys/ in state"""
     kit: FilePath | None = None
+    """folder of what came from the coordinator; null: kit/ in state"""
     coordinator: Address | None = None
+    """instead of the kit's address, where the coordinator is reached another way from here"""
     proxy: Proxy | None = None
+    """an HTTP proxy that passes CONNECT to the coordinator, as http://HOST:PORT: its own address, not that of a PAC file"""
     proxy_login: FilePath | None = None
+    """file of mode 0600 with one line, USER:PASSWORD, where the proxy wants them"""
     policy: Policy = Policy()
     labels: LabelMap = Field(default_factory=dict)
+    """words of the manifest's column label and the classes that they mean, such as {papillary carcinoma: PTC}; capitals and blanks
+    around words do not count, and they reach no message and no log"""
     studies: dict[Name, Further] = Field(default_factory=dict)
+    """what is otherwise in further studies of the same coordinator, by their names, such as {more: {manifest: other.csv}}; where
+    nothing is, an approval is enough: client approve --site SITE/STUDY"""
 
     @property
     def called(self) -> str:
@@ -204,8 +220,11 @@ class SiteOfStudy(Site):
     """A site in a further study, `study`, beside the first one, whose state folder is `service`, and whose kit `first_kit`."""
 
     study: Name
+    """the name of the further study"""
     service: FilePath
+    """the state folder of the site file"""
     first_kit: FilePath
+    """folder of the first study's kit"""
 
     @property
     def called(self) -> str:
@@ -242,7 +261,7 @@ def read_site(path: Path) -> Site:
         name: each.model_copy(update={key: os.path.realpath(folder / place) for key, place in each.places().items()})
         for name, each in site.studies.items()
     }
-    return site.model_copy(update=places | {"studies": further})
+    return site.model_copy(update=places | ({"studies": further} if further else {}))
 
 
 def find_site(name: str, config: Path | None = None, folder: Path | None = None, option: str = "--sites") -> Site:

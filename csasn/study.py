@@ -1,4 +1,5 @@
-"""The study: the contract that coordinator and sites agree on, identified by its hash."""
+"""The study: the contract that coordinator and sites agree on, identified by its hash. The text below a key is what `csasn study`
+says of it."""
 
 import hashlib
 import json
@@ -7,20 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    PlainValidator,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from csasn.platform.configuration import Configuration, Grown, pattern, read_yaml, set_keys, validate
+from csasn.platform.configuration import Configuration, Grown, Sha256, pattern, read_yaml, set_keys, validate
 from csasn.platform.labels import check_label, require_distinct
-from csasn.platform.registry import LOCAL_OBJECTIVES, NETWORKS, SERVER_RULES, check_branch, check_name, load
-from csasn.recipe import Augmentation, ClassWeighting, Loss, Optimiser, Split
+from csasn.platform.registry import LOCAL_OBJECTIVES, SERVER_RULES, check_name, load
+from csasn.recipe import Augmentation, ClassWeighting, Loss, Model, Optimiser, Positive, Split
 
 Name = Annotated[
     str, pattern(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "1 to 63 plain letters, digits, - and _, with a letter or digit first")
@@ -35,14 +28,10 @@ Label = Annotated[
     AfterValidator(check_label),
 ]
 Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=600), AfterValidator(check_label)]
-Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Sha256 = Annotated[str, pattern(r"^[0-9a-f]{64}$", "64 digits of 0-9 and a-f")]
 # names that packages can add to
 ServerRuleName = Annotated[str, AfterValidator(partial(check_name, SERVER_RULES))]
 LocalObjectiveName = Annotated[str, AfterValidator(partial(check_name, LOCAL_OBJECTIVES))]
-NetworkName = Annotated[str, AfterValidator(partial(check_name, NETWORKS))]
-Branch = Annotated[bool | str, PlainValidator(check_branch)]
 OPTIONS = {"server_options": (SERVER_RULES, "server_rule"), "local_options": (LOCAL_OBJECTIVES, "local_objective")}
 
 SUBTYPE, MALIGNANCY = "subtype", "malignancy"
@@ -55,65 +44,9 @@ class Task(Configuration):
     """One head. `subtype` and `malignancy` take their labels from the class; any other task names a manifest column."""
 
     weight: Positive = 1.0
+    """weight of this head in the loss"""
     values: tuple[Label, ...] = ()
-
-
-class BranchWeights(Configuration):
-    """Where a branch starts: random, a Python package, a safetensors file or timm's hub; on the coordinator only."""
-
-    source: Literal["random", "package", "file", "hub"] = "random"
-    path: str | None = None
-    sha256: Sha256 | None = None
-
-    @model_validator(mode="after")
-    def _file_is_named_and_hashed(self) -> Self:
-        if self.source == "file" and not (self.path and self.sha256):
-            raise ValueError("source file needs path and sha256")
-        if self.source != "file" and self.path:
-            raise ValueError(f"path goes with source file, not with {self.source}")
-        return self
-
-
-class InitialWeights(Configuration):
-    """Initial weights of the two branches; everything behind them starts random from the study's seed.
-
-    Where a study file says nothing of a branch, the coordinator settles it before anybody is asked (csasn/model/packages.py).
-    """
-
-    efficientnet: BranchWeights = BranchWeights()
-    vit: BranchWeights = BranchWeights()
-
-
-class Model(Grown):
-    """CSASN and its switches; each switched-off part is an ablation of the paper.
-
-    `efficientnet` and `vit` are the profile's networks where true, none where false, or any of timm by its name. Which sizes of
-    images they take shows where they are built (csasn/model/backbones.py).
-
-    Branches in `frozen` keep their initial weights and statistics. Where nothing changes the images, or `frozen_views` says how
-    many changed ones there are, each site computes their maps once (csasn/learning/frozen_maps.py). With `test_flip` the finished
-    model's logits are the mean over an image and its mirror.
-    """
-
-    newer: ClassVar[Mapping[str, object]] = {"test_flip": False}
-    profile: NetworkName = "csasn-lite"
-    image_size: Annotated[int, Field(ge=32, le=512)] | None = None
-    efficientnet: Branch = True
-    vit: Branch = True
-    channel_attention: bool = True
-    spatial_attention: bool = True
-    attention_residual: bool = True
-    multiscale: bool = True
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    frozen: tuple[Literal["efficientnet", "vit"], ...] = ()
-    initial_weights: InitialWeights = InitialWeights()
-    test_flip: bool = False
-
-    @model_validator(mode="after")
-    def _some_branch(self) -> Self:
-        if not (self.efficientnet or self.vit):
-            raise ValueError("efficientnet and vit are both off: the model has no branch left")
-        return self
+    """what stands in the manifest's column of the task's name; nothing for subtype and malignancy"""
 
 
 def _secure_by_default(values: dict[str, object]) -> bool:
@@ -131,39 +64,52 @@ def _partial_by_default(values: dict[str, object]) -> float:
 
 
 class Federation(Grown):
-    """Who takes part, and how rounds run. `sites` in roster order; deadlines in seconds.
-
-    `server_rule` makes the step of a round from the mean update (csasn/federated/server_rules/), `local_objective` is what a site
-    adds to its loss (csasn/learning/objectives/); the options are those of the rule or objective. With `personal` each site keeps a
-    model of its own (csasn/learning/personal.py), which nobody else sees; `personal_lambda` is how near that of `ditto` stays.
-
-    Of three sites or more sums are masked unless the study says otherwise, and then every round is of all of them: one that is away
-    is waited for. A round whose model has more than `loss_guard` times the validation loss of the best so far is undone once.
-    """
+    """Who takes part, and how rounds run."""
 
     newer: ClassVar[Mapping[str, object]] = {
         "server_rule": "fedavg", "server_options": {}, "local_objective": "fedprox", "local_options": {},
         "personal": "none", "personal_lambda": 0.1,
     }  # fmt: skip
-    sites: tuple[Name, ...] = Field(min_length=1, max_length=1024)
+    sites: tuple[Name, ...] = Field(min_length=1, max_length=1024, examples=[["centerA", "centerB", "centerC", "centerD"]])
+    """names of the sites, in roster order"""
     secure_aggregation: bool = Field(default_factory=_secure_by_default)
+    """sums alone are seen, never one site's numbers; every round is then of all sites, and one that is away is waited for. Unless
+    written: true for three sites or more"""
     min_sites: Annotated[int, Field(ge=1)] = Field(default_factory=_enough_by_default)
+    """sites that a round needs. Unless written: all where sums are masked, else 1"""
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """rounds of the study"""
     local_epochs: Annotated[int, Field(ge=1, le=100)] = 1
+    """times that a site goes through its training cases in a round"""
     server_rule: ServerRuleName = "fedavg"
+    """how the mean update makes the step of a round (csasn/federated/server_rules/)"""
     server_options: dict[Name, float] = Field(default_factory=dict)
+    """options of server_rule"""
     local_objective: LocalObjectiveName = "fedprox"
+    """what a site adds to its loss (csasn/learning/objectives/)"""
     local_options: dict[Name, float] = Field(default_factory=dict)
+    """options of local_objective"""
     proximal_mu: Annotated[float, Field(ge=0)] = 0.01
+    """μ of FedProx: how strongly a site's model is held to the round's; 0: FedAvg"""
     personal: Literal["none", "heads", "ditto"] = "none"
+    """a model of its own that each site keeps, and nobody else sees (csasn/learning/personal.py)"""
     personal_lambda: Annotated[float, Field(ge=0)] = 0.1
+    """how near the model of ditto stays to that of all; goes with personal ditto alone"""
     batchnorm: Literal["silo", "shared", "group", "frozen"] = "silo"
+    """statistics of normalisation: silo: measured anew of each model; shared: the mean of what training left at the sites; group:
+    none, by groups of channels; frozen: those of the initial weights"""
     upload_bits: Literal[8, 16, 32] = 16
+    """bits of a number of an update"""
     answer_deadline_s: Positive = 3600.0
+    """how long a round waits for a site of average weight"""
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 4
+    """times that a round is asked before the run stops"""
     max_partial_rounds: Share = Field(default_factory=_partial_by_default)
+    """share of the rounds that may be made without some site. Unless written: 0 where sums are masked, else 0.1"""
     loss_guard: Annotated[float, Field(gt=1)] | None = 2.0
+    """a round whose model has more than this times the validation loss of the best so far is undone once; null: none is"""
     on_loss: Literal["withhold", "reveal"] = "withhold"
+    """counts of fewer than all sites, where one fell out: left out, or shown"""
 
     @field_validator(*OPTIONS)
     @classmethod
@@ -211,10 +157,11 @@ class Federation(Grown):
 
 
 class Continues(Configuration):
-    """The finished model that a study begins with: SHA-256 of its run's continuation.safetensors, which lies at the coordinator
-    alone. Network, normalisation statistics, the memory of the server's rule, and ω go on."""
+    """The finished model that a study begins with, which `--continue RUN` writes. Network, normalisation statistics, the memory
+    of the server's rule, and ω go on."""
 
-    model: Sha256
+    model: Sha256 = Field(examples=["0" * 64])
+    """SHA-256 of its run's continuation.safetensors, which lies at the coordinator alone"""
 
 
 class Ancestor(Configuration):
@@ -231,46 +178,58 @@ class About(Configuration):
     """What the model is for, in words for card, report and page, which say nothing of it beyond this. It changes no number."""
 
     organ: Prose | None = None
+    """what is examined"""
     modality: Prose | None = None
+    """how pictures are made"""
     intended_use: Prose | None = None
+    """what the model is to be used for"""
     out_of_scope: Prose | None = None
+    """what it must not be used for"""
     population: Prose | None = None
-    ground_truth: Prose | None = None  # how labels came about
+    """whose pictures it learns from"""
+    ground_truth: Prose | None = None
+    """how labels came about"""
 
 
 class Study(Grown):
-    """study.yaml: the same at every site. A `survey` counts the cases of all sites, and trains nothing
-    (csasn/data/survey_tables.py).
-
-    `unit` is what an epoch goes through: each case, or each patient with one case of theirs, drawn anew. With `sampling: balanced`
-    it draws as many of them with replacement, each class of the site as often. With `calibration: temperature` the logits of the
-    finished model are divided by one number, fitted to the validation cases of all sites (csasn/measures/temperature.py).
-    """
+    """study.yaml: the same at every site."""
 
     newer: ClassVar[Mapping[str, object]] = {
         "about": None, "survey": False, "unit": "case", "loss": {}, "sampling": "plain", "calibration": "none", "continues": None,
     }  # fmt: skip
-    name: Name
+    name: Name = Field(examples=["my-study"])
+    """name of the study"""
     about: About | None = None
     survey: bool = False
+    """counts the cases of all sites, and trains nothing (csasn/data/survey_tables.py); `server survey` says it"""
     continues: Continues | None = None
-    classes: tuple[Label, ...] = Field(min_length=2, max_length=256)
+    classes: tuple[Label, ...] = Field(min_length=2, max_length=256, examples=[["benign", "PTC", "FTC", "MTC"]])
+    """values of the manifest's column label"""
     malignant: tuple[Label, ...] = ()
+    """which classes are cancer"""
     tasks: dict[Name, Task] = Field(default_factory=lambda: {SUBTYPE: Task()})
+    """heads of the network: subtype, and any of malignancy and columns of the manifest"""
     model: Model = Model()
     federation: Federation
     class_weighting: ClassWeighting = ClassWeighting()
     model_selection: Literal["best", "last"] = "best"
+    """which round's model is released: the best by validation, or the last"""
     calibration: Literal["none", "temperature"] = "none"
+    """temperature: logits of the finished model are divided by one number, fitted to the validation cases of all sites"""
     optimiser: Optimiser = Optimiser()
     loss: Loss = Loss()
     augmentation: Augmentation = Augmentation()
     split: Split = Split()
     images_per_case: Literal["one", "all"] = "one"
+    """images of a case in an epoch: one, drawn anew, or all"""
     unit: Literal["case", "patient"] = "case"
+    """what an epoch goes through: each case, or each patient with one case of theirs, drawn anew"""
     sampling: Literal["plain", "balanced"] = "plain"
+    """balanced: an epoch draws as many with replacement, each class of the site as often"""
     deterministic: bool = True
+    """the same bits on the same kind of machine, which costs a GPU some speed"""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """of all that is drawn by chance"""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from client.commands.enrolment import SiteFile, SiteName, open_site
-from csasn.errors import ConfigurationError, NetworkError
+from csasn.errors import AttentionError, ConfigurationError
 from csasn.platform.plain_text import plain
 from csasn.platform.terminal import Health, option, say, say_json
 
@@ -70,13 +70,13 @@ class StatusLine:
 def status(
     site: SiteName,
     json: Annotated[bool, option("--json", "for scripts")] = False,
-    check: Annotated[bool, option("--check", "print nothing, or why this site takes no part; exit code 12 then")] = False,
+    check: Annotated[bool, option("--check", "print nothing, or why this site takes no part; exit code 13 then")] = False,
     config: SiteFile = None,
 ) -> None:
     """What this site is doing.
 
     One line, from what the site's processes noted last; it asks nobody.
-    Exit code 12 with --check where the site takes no part in a study that goes on, for cron or monitoring; a service that
+    Exit code 13 with --check where the site takes no part in a study that goes on, for cron or monitoring; a service that
     stands outside its training hours is as it should be.
 
     example:
@@ -89,7 +89,7 @@ def status(
     if check:
         for now in studies:
             if not (now.takes_part or now.outside_training_hours or now.finished):
-                raise NetworkError(f"site {now.site}: {now.line}", f"client doctor --site {now.site}")
+                raise AttentionError(f"site {now.site}: {now.line}", f"client doctor --site {now.site}")
         return
     if json:
         say_json(studies[0].facts())

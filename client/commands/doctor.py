@@ -3,7 +3,7 @@
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from client.commands.enrolment import SiteFile, SiteName
 from csasn.errors import CsasnError
@@ -27,6 +27,7 @@ The exit code is that of the first check that failed; 0 where none did, also wit
 
 example:
   client doctor --site centerA --study study.yaml
+  client doctor --site centerA --only network
   client doctor --site centerA --bundle help.zip
 """
 
@@ -34,6 +35,13 @@ example:
 def doctor(
     site: SiteName,
     study: Annotated[Path | None, option("--study FILE", "study.yaml (default: the one of the kit)")] = None,
+    only: Annotated[
+        Literal["data", "machine", "network"] | None,
+        option(
+            "--only GROUP",
+            "check data, machine or network alone, and what these checks need (default: all, and how long a round takes)",
+        ),
+    ] = None,
     json: Annotated[bool, option("--json", "for scripts: a list of {check, status, message, fix}")] = False,
     bundle: Annotated[
         Path | None,
@@ -46,7 +54,7 @@ def doctor(
 ) -> None:
     """Check all that a run needs, and say what to mend."""
     from client.doctor.context import DoctorContext
-    from client.doctor.doctor import Result, examine, first_failure, waiting_lines
+    from client.doctor.doctor import CHECKS, Result, checks_of, examine, first_failure, waiting_lines
 
     with progress_bars(transient=True) as bars:
 
@@ -56,7 +64,7 @@ def doctor(
                 say(*result.lines())
 
         context = DoctorContext(site, config, study, bar(bars, "reading images"))
-        results = examine(context, tell)
+        results = examine(context, tell, checks_of(only) if only else CHECKS)
     findings = [result.facts() for result in results]
     if json:
         say_json(findings)

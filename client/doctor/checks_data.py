@@ -3,6 +3,7 @@
 What is said names rows of manifest.csv, never a case or an image.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -17,8 +18,10 @@ from csasn.data.fingerprint import Fingerprint
 from csasn.data.images import read_image
 from csasn.data.picture import FLOW, SQUARED
 from csasn.data.suspects import KINDS, find_suspects
+from csasn.errors import StorageError
+from csasn.platform.command import user_name
 from csasn.platform.randomness import generator
-from csasn.platform.storage import private_folder, write_json
+from csasn.platform.storage import private_folder, rights_of, write_json
 from csasn.report.fingerprint import MAX_SAMPLES, Sample, draw_fingerprint
 from csasn.site import Site
 
@@ -36,9 +39,19 @@ def check_configuration(context: DoctorContext) -> Finding:
     return Finding("ok", f"study {study.name} ({study.study_hash[:12]}), site {site.site}")
 
 
+def check_state(context: DoctorContext) -> Finding:
+    """The state folder is there, or can be made, and is this user's."""
+    folder, user = Path(context.site.state), user_name(os.geteuid())
+    there = next(one for one in (folder, *folder.parents) if os.path.exists(one))  # none that may not be seen
+    if not os.access(there, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        mend = f"chown -R {user} {folder}" if there == folder else f"install -d -o {user} -m 0700 {folder}"
+        fix = f"run this as the service's own user, such as runuser -u csasn -- COMMAND; or as root: {mend}"
+        raise StorageError(f"{folder} is not for user {user}: {rights_of(there)}", fix)
+    return Finding("ok", f"{private_folder(folder)}, for user {user} alone")
+
+
 def check_images(context: DoctorContext) -> Finding:
     """Every image can be decoded, or so few cannot that they are left out; fills the cache."""
-    private_folder(Path(context.site.state))
     records = context.records
     cache = Path(context.site.state) / "cache"
     read = f"{len(records.manifest.rows)} images of {len(records.splits)} cases read; cache in {cache}"
@@ -132,12 +145,13 @@ def _rows(rows: Sequence[int]) -> str:
     return f"rows {listed}{more}" if len(rows) > 1 else f"row {listed}"
 
 
-CONFIGURATION = "configuration"
+CONFIGURATION, STATE = "configuration", "state folder"
 DATA_CHECKS = (
     Check(CONFIGURATION, check_configuration),
+    Check(STATE, check_state, (CONFIGURATION,)),
     Check("labels", check_labels, (CONFIGURATION,)),
-    Check("cases", check_cases, ("labels",)),
-    Check("images", check_images, ("labels",)),
+    Check("cases", check_cases, (STATE, "labels")),
+    Check("images", check_images, (STATE, "labels")),
     Check("splits", check_splits, ("images",)),
     Check("likeness", check_likeness, ("images",)),
     Check("fingerprint", check_fingerprint, ("images",)),

@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from client.doctor.checks_data import CONFIGURATION
+from client.doctor.checks_data import CONFIGURATION, STATE
 from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding, in_units
 from client.trust import approval
@@ -96,8 +96,8 @@ def check_secrecy(context: DoctorContext) -> Finding:
 
 TRAINING = "training step"
 MACHINE_CHECKS = (
-    Check("keys", check_keys, (CONFIGURATION,)),
-    Check("disk", check_disk, ("labels",)),
+    Check("keys", check_keys, (STATE,)),
+    Check("disk", check_disk, (STATE, "labels")),
     Check(TRAINING, check_training, (CONFIGURATION,)),
     Check("training hours", check_hours, (CONFIGURATION,)),
     Check("upload budget", check_budget, (CONFIGURATION,)),

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from client.doctor.checks_data import CONFIGURATION, num_training_units
+from client.doctor.checks_data import STATE, num_training_units
 from client.doctor.checks_machine import TRAINING
 from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding, in_units, judge
@@ -92,7 +92,7 @@ def check_approvals(context: DoctorContext) -> Finding:
     if proposed is None:
         return Finding("skipped", "no membership is proposed yet", "wait until every site has enrolled")
     if not (site.kit_folder / APPROVAL).exists():
-        raise TrustError(f"{site.site} has not approved", f"read what is proposed and sign it: client approve --site {site.site}")
+        return Finding("skipped", f"{site.site} has not approved yet", f"next: client approve --site {site.site}")
     _, membership, _ = read_approved(site)
     if membership.membership_hash != proposed.membership_hash:
         raise TrustError(
@@ -142,7 +142,7 @@ def _rate(bytes_a_second: float) -> str:
 
 CONNECTION, ENROLMENT, BANDWIDTH = "connection", "enrolment", "bandwidth"
 NETWORK_CHECKS = (
-    Check("kit", check_kit, (CONFIGURATION,)),
+    Check("kit", check_kit, (STATE,)),
     Check(CONNECTION, check_connection, ("kit",)),
     Check("certificate", check_certificate, (CONNECTION,)),
     Check("clock", check_clock, (CONNECTION,)),
@@ -151,5 +151,5 @@ NETWORK_CHECKS = (
     Check("study", check_study_hash, (ENROLMENT,)),
     Check("approvals", check_approvals, (ENROLMENT, "secrecy")),
     Check(BANDWIDTH, check_bandwidth, (ENROLMENT,)),
-    Check("round", check_round, ("images", TRAINING, BANDWIDTH)),
 )
+ROUND_CHECKS = (Check("round", check_round, ("images", TRAINING, BANDWIDTH)),)  # of all three groups

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from client.doctor.checks_data import DATA_CHECKS
 from client.doctor.checks_machine import MACHINE_CHECKS
-from client.doctor.checks_network import NETWORK_CHECKS
+from client.doctor.checks_network import NETWORK_CHECKS, ROUND_CHECKS
 from client.doctor.context import DoctorContext
 from client.doctor.findings import Check, Finding
 from csasn.errors import CsasnError
 from csasn.platform.command import permission_denied
 from csasn.platform.plain_text import plain
 
-CHECKS = (*DATA_CHECKS, *MACHINE_CHECKS, *NETWORK_CHECKS)
+CHECKS = (*DATA_CHECKS, *MACHINE_CHECKS, *NETWORK_CHECKS, *ROUND_CHECKS)
+GROUPS = {"data": DATA_CHECKS, "machine": MACHINE_CHECKS, "network": NETWORK_CHECKS}
 MARKS = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
 
 
@@ -41,6 +42,15 @@ class Result:
         return {"check": self.check, "status": self.finding.status, "message": self.finding.message, "fix": self.finding.fix}
 
 
+def checks_of(group: str) -> tuple[Check, ...]:
+    """The checks of a group, and those that they need."""
+    wanted = {check.name for check in GROUPS[group]}
+    for check in reversed(CHECKS):
+        if check.name in wanted:
+            wanted.update(check.needs)
+    return tuple(check for check in CHECKS if check.name in wanted)
+
+
 def examine(context: DoctorContext, tell: Callable[[Result], None], checks: Sequence[Check] = CHECKS) -> list[Result]:
     """Runs the checks in order, telling each result at once."""
     results: dict[str, Result] = {}
@@ -60,14 +70,11 @@ def waiting_lines(results: Sequence[Result]) -> list[str]:
 
 
 def first_failure(results: Sequence[Result]) -> CsasnError | None:
-    """The error of the first check that failed, with how many did."""
-    failed = [result for result in results if result.error is not None]
+    """What to end with: the kind of the first check's error that failed, and which ones did; what is wrong was told with each."""
+    failed = {result.check: result.error for result in results if result.error is not None}
     if not failed:
         return None
-    error = failed[0].error
-    assert error is not None
-    number = f"{len(failed)} checks failed, first {failed[0].check}" if len(failed) > 1 else f"{failed[0].check} failed"
-    return type(error)(f"{number}: {error.message}", error.hint)
+    return type(next(iter(failed.values())))(f"{', '.join(failed)} failed", "what to do stands with each")
 
 
 def _run(check: Check, context: DoctorContext, before: Mapping[str, Result]) -> Result:

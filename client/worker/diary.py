@@ -14,9 +14,8 @@ from pydantic import Field, ValidationError
 
 from csasn.errors import KeptError, ProtocolError, TrustError
 from csasn.federated.messages import Kind
-from csasn.platform.configuration import Configuration
+from csasn.platform.configuration import Configuration, Sha256
 from csasn.platform.storage import write_json
-from csasn.study import Sha256
 
 DIARY_FILE, PRIVATE = "diary.json", 0o600
 OF_ROUNDS = (Kind.MEASURE, Kind.TRAIN)

@@ -5,6 +5,7 @@ from typing import NoReturn
 
 from csasn.commands.explain import explain
 from csasn.commands.export import export
+from csasn.commands.keys import study
 from csasn.commands.predict import predict
 from csasn.commands.training import evaluate, phantom, train
 from csasn.platform import terminal
@@ -21,6 +22,7 @@ PROGRAM = program(
         Command(predict, either=("json", "csv")),
         Command(export),
         Command(explain),
+        Command(study, either=("template", "explain"), required=True),
         *(entry.load() for entry in entry_points(group="csasn.commands")),
     ),
 )
@@ -30,3 +32,7 @@ def main() -> NoReturn:
     """Entry point of the command."""
     sleep_while_waiting()
     terminal.main(PROGRAM)
+
+
+if __name__ == "__main__":
+    main()

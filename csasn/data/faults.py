@@ -19,17 +19,25 @@ class Fault:
     hint: str = ""
 
     def __str__(self) -> str:
-        return f"row {self.row}, column {self.column}: {self.problem}" if self.column else f"row {self.row}: {self.problem}"
+        return _said(f"row {self.row}", self.column, self.problem)
+
+
+def _said(rows: str, column: str, problem: str) -> str:
+    return f"{rows}, column {column}: {problem}" if column else f"{rows}: {problem}"
 
 
 def data_error(faults: Sequence[Fault]) -> DataError:
-    """One error for all `faults` (at least one): the first ten in order of rows, and how many more."""
+    """One error for all `faults` (at least one): the first ten in order of rows, and how many more; alike ones together."""
     ordered = sorted(faults, key=lambda fault: fault.row)
-    text = "; ".join(str(fault) for fault in ordered[:MAX_FAULTS])
-    least = "at least " if len(ordered) >= ENOUGH_FAULTS else ""
-    more = f"; and {least}{len(ordered) - MAX_FAULTS} more" if len(ordered) > MAX_FAULTS else ""
+    alike: dict[tuple[str, str], list[int]] = {}
+    for fault in ordered:
+        alike.setdefault((fault.column, fault.problem), []).append(fault.row)
+    said = [_said(in_rows(rows), column, problem) for (column, problem), rows in alike.items()]
+    rest = sum(len(rows) for rows in list(alike.values())[MAX_FAULTS:])
+    least = "; later rows were not looked at" if len(ordered) >= ENOUGH_FAULTS else ""
+    text, more = "; ".join(said[:MAX_FAULTS]), f"; and {rest} more" if rest else ""
     hint = next((fault.hint for fault in ordered if fault.hint), "correct these rows and try again")
-    return DataError(f"manifest.csv {text}{more}", hint)
+    return DataError(f"manifest.csv {text}{more}{least}", hint)
 
 
 def in_rows(rows: Sequence[int], most: int = MAX_FAULTS) -> str:

@@ -103,7 +103,8 @@ def check_file(path: Path) -> os.stat_result:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError("the image does not exist", "check the name, and the key images of the site file") from None
+        missing = "the image" if path.parent.is_dir() else "the folder of the image"
+        raise DataError(f"{missing} does not exist", "check the name, and the key images of the site file") from None
     except OSError as error:
         raise unreadable(error, "the image") from None
     if not stat.S_ISREG(status.st_mode):

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from csasn.errors import AwayError, DataError
-from csasn.platform.storage import file_sha256
+from csasn.platform.command import user_name
+from csasn.platform.storage import file_sha256, rights_of
 
 # errors of the way to a file; EIO may be of a disk, too, but NFS and CIFS give it where their server is silent
 AWAY = frozenset(
@@ -36,14 +37,24 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def unreadable(error: OSError, what: str) -> DataError:
-    """What to say of `what`, such as "the image", which the system did not let us read."""
+def unreadable(error: OSError, what: str, path: Path | None = None) -> DataError:
+    """What to say of `what`, such as "the image", which the system did not let us read; `path` where that may be said."""
     if error.errno in AWAY:
         reason = os.strerror(error.errno or errno.EIO).lower()
         return AwayError(f"{what} cannot be reached now: {reason}", "see whether its disk is sound, or its share mounted")
     if error.errno in RIGHTS:
-        return DataError(f"{what} may not be read", "check who may read it, and who may enter its folder")
+        anywhere = f"as root: setfacl -R -m u:{user_name(os.geteuid())}:rX on the folder of all (package acl), or chgrp and chmod"
+        why, mend = _in_the_way(path) if path else ("", anywhere)
+        return DataError(f"{what} may not be read{why}", mend)
     return DataError(f"{what} cannot be read", "check that it is a file, and that its name is right")
+
+
+def _in_the_way(path: Path) -> tuple[str, str]:
+    """What keeps this user from `path`, a folder above it or itself, with owner and mode; and the command that mends it."""
+    folder = next((one for one in reversed(path.parents) if not os.access(one, os.X_OK, effective_ids=True)), None)
+    user, place = user_name(os.geteuid()), folder or path
+    rights = f"-m u:{user}:x" if folder else f"-R -m u:{user}:rX"
+    return f" by user {user}: {rights_of(place)}", f"as root: setfacl {rights} {place} (package acl), or chgrp and chmod"
 
 
 def found_away(error: BaseException | None) -> OSError | None:
@@ -64,13 +75,14 @@ def require_folder(folder: Path, what: str) -> None:
     """
     try:
         with os.scandir(folder) as entries:
-            if next(entries, None) is not None:
-                return
+            if next(entries, None) is None:
+                raise AwayError(f"{what} is empty: {folder}", MOUNT)
+            if not os.access(folder, os.X_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, "")
     except (FileNotFoundError, NotADirectoryError):
-        raise AwayError(f"{what} does not exist", MOUNT) from None
+        raise AwayError(f"{what} does not exist: {folder}", MOUNT) from None
     except OSError as error:
-        raise unreadable(error, what) from None
-    raise AwayError(f"{what} is empty", MOUNT)
+        raise unreadable(error, what, folder) from None
 
 
 def manifest_stamp(manifest: Path) -> tuple[int, int]:
@@ -86,7 +98,7 @@ def manifest_stamp(manifest: Path) -> tuple[int, int]:
     except FileNotFoundError:
         return 0, 0
     except OSError as error:
-        raise unreadable(error, "manifest.csv") from None
+        raise unreadable(error, "manifest.csv", manifest) from None
     return status.st_mtime_ns, status.st_size
 
 
@@ -99,7 +111,7 @@ def manifest_sha256(manifest: Path) -> str:
     try:
         return file_sha256(manifest)
     except OSError as error:
-        raise unreadable(error, "manifest.csv") from None
+        raise unreadable(error, "manifest.csv", manifest) from None
 
 
 def wait_for_share(read: Callable[[], T], patience_s: float, say: Callable[[str], None]) -> T:

@@ -67,7 +67,7 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise DataError("manifest.csv does not exist", "check the key manifest of the site file") from None
     except OSError as error:
-        raise unreadable(error, "manifest.csv") from None
+        raise unreadable(error, "manifest.csv", path) from None
 
 
 def _lines(data: bytes, encoding: Encoding) -> Iterator[str]:

@@ -14,9 +14,9 @@ from csasn.data.images import PREPROCESSING_VERSION
 from csasn.errors import ConfigurationError, ModelError
 from csasn.measures.counts import Floats
 from csasn.model.profiles import image_size
-from csasn.platform.configuration import Grown, validate
+from csasn.platform.configuration import Grown, Sha256, validate
 from csasn.platform.storage import file_sha256, write_atomically
-from csasn.study import MALIGNANCY, SUBTYPE, Ancestor, Name, Sha256, Study
+from csasn.study import MALIGNANCY, SUBTYPE, Ancestor, Name, Study
 
 DESCRIPTION, WEIGHTS, GRAPH, GRAPH_WEIGHTS = "model.json", "model.safetensors", "model.onnx", "model.onnx.data"
 FILES = {"safetensors": (WEIGHTS,), "onnx": (GRAPH, GRAPH_WEIGHTS)}

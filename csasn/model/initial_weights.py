@@ -15,7 +15,8 @@ from csasn.model.package_tensors import READERS
 from csasn.model.packages import PACKAGES
 from csasn.model.profiles import profile_of
 from csasn.model.timm_import import import_timm
-from csasn.study import BranchWeights, Study
+from csasn.recipe import BranchWeights
+from csasn.study import Study
 
 
 def initial_network(study: Study) -> Csasn:

@@ -27,7 +27,8 @@ from csasn.model.heads import MultiscaleClassifier, TaskHeads
 from csasn.model.profiles import NAMED_BYTES, image_size, profile_of
 from csasn.model.timm_import import import_timm
 from csasn.platform.randomness import derive_seed
-from csasn.study import MALIGNANCY, SUBTYPE, Model, Study
+from csasn.recipe import Model
+from csasn.study import MALIGNANCY, SUBTYPE, Study
 
 MAX_GROUPS = 8
 

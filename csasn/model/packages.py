@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from csasn.model.profiles import branch_networks
-from csasn.study import BranchWeights, InitialWeights, Study
+from csasn.recipe import BranchWeights, InitialWeights
+from csasn.study import Study
 
 
 @dataclass(frozen=True)

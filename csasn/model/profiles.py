@@ -6,7 +6,7 @@ Without torch, since the front asks how large a model is."""
 from dataclasses import dataclass, replace
 
 from csasn.platform.registry import NETWORKS, load
-from csasn.study import Model
+from csasn.recipe import Model
 
 MIB = 1 << 20
 NAMED_BYTES = 400 * MIB  # of a network that a study names itself: 100 million values

@@ -14,7 +14,8 @@ from csasn.platform.plain_text import plain
 EXIT_CODES = """exit codes:
   0 done   2 wrong arguments   3 study or site file   4 data   5 model or weights   6 training cannot go on
   7 a message broke the contract   8 too few sites   9 a file cannot be written   10 run directory   11 not to be trusted: a key,
-  signature, certificate or enrolment   12 the coordinator cannot be reached   130 stopped"""
+  signature, certificate or enrolment   12 the coordinator cannot be reached   13 status --check: a person has to see to something
+  130 stopped"""
 
 
 def run_command(command: Callable[[], None]) -> int:
@@ -57,14 +58,18 @@ def print_error(error: CsasnError) -> None:
 
 def permission_denied(error: PermissionError) -> StorageError:
     """What to tell the wrong user, in words of our own: the path may be a patient's image."""
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        user = str(os.geteuid())
     return StorageError(
-        f"permission denied to user {user} in {_where(error)}",
+        f"permission denied to user {user_name(os.geteuid())} in {_where(error)}",
         "run it as the service's own user, such as runuser -u csasn -- COMMAND",
     )
+
+
+def user_name(number: int) -> str:
+    """A user's name, or the number of one without."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _where(error: BaseException) -> str:

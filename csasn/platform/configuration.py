@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
@@ -15,9 +15,10 @@ from csasn.platform.yaml_text import Document, Dumper, Key, Mark, YamlTextError,
 
 
 class Configuration(BaseModel):
-    """Base of every configuration model: frozen, no unknown keys, no silent conversion of types."""
+    """Base of every configuration model: frozen, no unknown keys, no silent conversion of types. The text below a field is
+    its meaning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Grown(Configuration):
@@ -40,7 +41,7 @@ MAX_FAULTS, MAX_SHOWN = 10, 200  # faults of a file, and characters of a text ou
 _UNSHOWN = "unshown"
 _PATTERNS: dict[str, str] = {}  # pattern -> what it stands for
 _COMMA = re.compile(r"([-+]?[0-9]+),([0-9]+)")
-_EXPECTED = {  # by the type of a fault, filled with its context
+EXPECTED = {  # by the type of a fault, filled with its context
     "string_type": "text",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -67,6 +68,14 @@ def pattern(regex: str, expected: str) -> object:
     """For a field's annotation: a pattern, and what it stands for in the words of an error."""
     _PATTERNS[regex] = expected
     return Field(pattern=regex)
+
+
+Sha256 = Annotated[str, pattern(r"^[0-9a-f]{64}$", "64 digits of 0-9 and a-f")]
+
+
+def form_of(regex: str) -> str:
+    """What a pattern stands for."""
+    return _PATTERNS.get(regex, "text of another form")
 
 
 def unshown(problem: str) -> PydanticCustomError:
@@ -186,14 +195,14 @@ def _expected(fault: ErrorDetails) -> str:
         said = _shown(str(fault["msg"]).removeprefix("Value error, "))
         return f"{said[0].lower()}{said[1:]}"
     if kind == "string_pattern_mismatch":
-        form = _PATTERNS.get(context["pattern"], "text of another form")
+        form = form_of(context["pattern"])
         quotes = isinstance(value, str) and value[:1] in set("“”„«»\u2018\u2019\u201a")
         return f"expected {form}" + ('; its quotes are those of a word processor: write "..."' if quotes else "")
     if kind in ("int_type", "float_type") and isinstance(value, str):
         if comma := _COMMA.fullmatch(value):
             return f"expected a number with a decimal point, {comma[1]}.{comma[2]}"
-        return f"expected {_EXPECTED[kind]}, without quotes and letters"
-    return "expected " + _EXPECTED.get(kind, "something else").format(**context)
+        return f"expected {EXPECTED[kind]}, without quotes and letters"
+    return "expected " + EXPECTED.get(kind, "something else").format(**context)
 
 
 def _without_userinfo(value: object) -> object:

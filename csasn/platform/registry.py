@@ -48,15 +48,20 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 }
 
 
+def names(group: str) -> tuple[str, ...]:
+    """What a study may name: what is built in, and what packages add."""
+    return (*BUILT_IN[group], *sorted(entry_points(group=group).names - set(BUILT_IN[group])))
+
+
 def check_name(group: str, name: str) -> str:
     """The name itself, if it is known.
 
     Raises:
         ValueError: nobody provides it; the known names are listed.
     """
-    if name in BUILT_IN[group] or name in (added := entry_points(group=group).names):
+    if name in BUILT_IN[group] or name in entry_points(group=group).names:
         return name
-    known = [repr(one) for one in (*BUILT_IN[group], *sorted(added - set(BUILT_IN[group])))]
+    known = [repr(one) for one in names(group)]
     raise ValueError("expected " + " or ".join(filter(None, (", ".join(known[:-1]), known[-1]))))
 
 

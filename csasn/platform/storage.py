@@ -9,12 +9,14 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from csasn.errors import DiskFullError, StorageError
+from csasn.platform.command import user_name
 
 TEMPORARY = ".tmp"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -51,6 +53,22 @@ def write_new(path: Path, data: bytes, mode: int = 0o666) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def rights_of(path: Path) -> str:
+    """Whose a file or folder is, and its mode, in words."""
+    status = path.stat()
+    return f"{path} is of {user_name(status.st_uid)}, mode {stat.S_IMODE(status.st_mode):04o}"
+
+
+def require_new(path: Path) -> None:
+    """Refuses a folder to be made that is there.
+
+    Raises:
+        StorageError: `path` is there and not empty.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise StorageError(f"{path} is there and not empty", "name another folder, or move this one away")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A private folder (0700) to fill, which becomes `path` when the block ends, and vanishes when the block raises.
@@ -59,8 +77,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         StorageError: `path` is there and not empty, or cannot be made.
     """
     temporary = _beside(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise StorageError(f"{path} is there and not empty", "name another folder, or move this one away")
+    require_new(path)
     try:
         yield private_folder(temporary)
         os.rename(temporary, path)

@@ -9,10 +9,12 @@ from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 import typer
-from click import ClickException, Context, HelpFormatter, UsageError
+from click import ClickException, Context, HelpFormatter, UsageError, version_option
+from click import Command as ClickCommand
 from typer.core import TyperArgument, TyperCommand
 from typer.main import get_command
 
+from csasn import __version__
 from csasn.errors import ConfigurationError, Stopped
 from csasn.platform.command import EXIT_CODES, run_command
 from csasn.platform.plain_text import plain
@@ -67,7 +69,7 @@ class Command:
             cls=_PlainCommand,
             help=_as_written(text),
             short_help=summary[0].lower() + summary[1:],
-            epilog=_as_written(choice + (f"{mark.strip()}\n{example}\n\n" if mark else "") + EXIT_CODES),
+            epilog=_as_written(choice + (f"{mark.strip()}\n{example}\n\n" if mark else "") + f"exit codes: {app.info.name} --help"),
         )(self.asked())
 
     def asked(self) -> Callable[..., Callable[[], None]]:
@@ -95,7 +97,6 @@ def program(name: str, about: str, commands: Iterable[Command], without_command:
         name=name,
         help=about,
         epilog=_as_written(EXIT_CODES),
-        add_completion=False,
         invoke_without_command=without_command is not None,
         rich_markup_mode=None,  # brackets in a help text are words, and help in a pipe has no frames
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 132},
@@ -130,13 +131,18 @@ Health = Annotated[
 ]
 
 
+def command_of(app: typer.Typer) -> ClickCommand:
+    """A program as click sees it, with --version."""
+    return version_option(__version__, "--version", message="%(prog)s %(version)s")(get_command(app))
+
+
 def parse(app: typer.Typer, words: list[str] | None = None) -> Callable[[], None] | int:
     """What a command line asks for, not yet done; or the exit code, where its help is all that it asks for.
 
     Raises:
         ClickException: these are no arguments of the command.
     """
-    asked: Callable[[], None] | int = get_command(app).main(words, prog_name=app.info.name, standalone_mode=False)
+    asked: Callable[[], None] | int = command_of(app).main(words, prog_name=app.info.name, standalone_mode=False)
     return asked
 
 

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from csasn import __version__
 from csasn.errors import ConfigurationError, TrustError
-from csasn.platform.configuration import Configuration, read_yaml, validate
+from csasn.platform.configuration import Configuration, Sha256, read_yaml, validate
 from csasn.site import Address
-from csasn.study import Name, Sha256, Study, read_study
+from csasn.study import Name, Study, read_study
 from csasn.trust.identity import PublicKeys, SignatureHex, sign, verify
 
 PURPOSE = "enrolment"

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field
 
 from csasn import __version__
-from csasn.platform.configuration import Configuration
-from csasn.study import Name, Sha256
+from csasn.platform.configuration import Configuration, Sha256
+from csasn.study import Name
 from csasn.trust.enrolment import SoftwareVersion
 from csasn.trust.membership import Approval, Membership
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, model_validator
 
 from csasn.errors import ConfigurationError, TrustError
-from csasn.platform.configuration import Configuration, read_yaml, validate
-from csasn.study import MAX_SECURE_SITES, MAX_SITES_8_BITS, Name, Sha256, Study
+from csasn.platform.configuration import Configuration, Sha256, read_yaml, validate
+from csasn.study import MAX_SECURE_SITES, MAX_SITES_8_BITS, Name, Study
 from csasn.trust.identity import IdentityHex, NodeKey, SignatureHex, sign, verify
 
 PURPOSE = "membership"

@@ -25,3 +25,7 @@ PROGRAM = program(
 def main() -> NoReturn:
     """Entry point of the command."""
     terminal.main(PROGRAM)
+
+
+if __name__ == "__main__":
+    main()

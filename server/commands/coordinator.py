@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from csasn.errors import ConfigurationError, QuorumError, RunError
+from csasn.errors import AttentionError, ConfigurationError, RunError
 from csasn.platform.terminal import Health, argument, console, option, say, say_json
 from server.commands.enrolment import FOLDER, Folder
 from server.commands.simulate import show_report
@@ -75,13 +75,13 @@ def run(folder: Folder = FOLDER) -> None:
 
 def status(
     json: Annotated[bool, option("--json", "for scripts")] = False,
-    check: Annotated[bool, option("--check", "print troubles alone; exit code 8 if there are any")] = False,
+    check: Annotated[bool, option("--check", "print troubles alone; exit code 13 if there are any")] = False,
     folder: Folder = FOLDER,
 ) -> None:
     """Who is enrolled, approved, online; the rounds so far; what needs a person.
 
     Of the coordinator's folder: of all its studies; with --json of its first one, and of a further one by its own folder.
-    Exit code 8 with --check where something needs a person, for cron or monitoring.
+    Exit code 13 with --check where something needs a person, for cron or monitoring.
 
     example:
       server status --check || mail -s study it@example.org
@@ -93,7 +93,7 @@ def status(
 
         troubles = {trouble.line: None for study_folder in studies for trouble in find_troubles(study_folder)}
         if troubles:
-            raise QuorumError("; ".join(troubles), "see server status, and section 5 of the guide")
+            raise AttentionError("; ".join(troubles), "see server status, and section 5 of the guide")
         return
     from server.office.status import read_status, status_view
 

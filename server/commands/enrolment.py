@@ -67,12 +67,14 @@ def begin_study(
 ) -> None:
     """Makes the coordinator's folder of a study, or of the survey before it."""
     from csasn.model.packages import random_warnings, settle_weights
+    from csasn.platform.storage import require_new
     from csasn.study import read_study
     from csasn.trust.certificates import certificate_fingerprint, days_left
     from server.office.authority import SERVER_CERTIFICATE, initialise, kit_authority
     from server.run.continuation import continued, find_start
 
-    wanted = read_study(study)  # before anything is asked
+    require_new(folder)  # before anything is asked
+    wanted = read_study(study)
     wanted = wanted.of_survey if survey else settle_weights(continued(wanted, continues) if continues else wanted)
     start = find_start(wanted, study, continues)
     if not survey and start is None:

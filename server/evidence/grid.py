@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from csasn.platform.configuration import Configuration, read_yaml, validate
-from csasn.study import Label, Name, Positive
+from csasn.recipe import Positive
+from csasn.study import Label, Name
 
 POOLED = "pooled"
 OWN_KEYS = ("central", "leave_out", "decided_from")

@@ -8,10 +8,10 @@ from pydantic import Field
 
 from csasn import __version__
 from csasn.errors import ConfigurationError, TrustError
-from csasn.platform.configuration import Configuration, read_yaml, validate, write_yaml
+from csasn.platform.configuration import Configuration, Sha256, read_yaml, validate, write_yaml
 from csasn.platform.storage import link_atomically, new_folder, private_folder, reason_of, write_atomically, write_new
 from csasn.site import Address, split_address
-from csasn.study import Sha256, Study
+from csasn.study import Study
 from csasn.trust.certificates import (
     authority_pem,
     certificates_alone,

@@ -41,14 +41,21 @@ class Progress:
     def federation(self, study: Study) -> None:
         """Begins the bar of the federation: hello, each site in each round, the last evaluation, finish; or a survey."""
         self._study = study
+        self._say_ahead(f"{len(study.federation.sites)} sites read their images; after that each round is a line")
         steps = (1 if study.survey else study.federation.rounds + 3) * len(study.federation.sites)
         self._task = self._bars.add_task(f"{'survey' if study.survey else 'hello'}: sites read their images", total=steps)
 
     def baselines(self, number: int, num_steps: int) -> Callable[[int], None]:
         """Begins the bar of the baselines; the function takes the number of steps just done."""
         self._close()
+        self._say_ahead(f"{number} baselines train, {num_steps} steps in all; each is a line")
         task = self._bars.add_task(f"{number} baselines", total=num_steps)
         return lambda taken: self._bars.advance(task, taken)
+
+    def _say_ahead(self, line: str) -> None:
+        """What takes long, where no bar shows it."""
+        if self._bars.disable:
+            self.say(line)
 
     def on_event(self, event: Event) -> None:
         """Shows an event."""

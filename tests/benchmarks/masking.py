@@ -45,7 +45,8 @@ from csasn.model.network import build_network
 from csasn.model.segments import Segment
 from csasn.model.state import StateLayout
 from csasn.platform.randomness import fast_generator
-from csasn.study import Federation, Model, Study
+from csasn.recipe import Model
+from csasn.study import Federation, Study
 from csasn.wire import answer_to_records, attach_head
 
 Line = dict[str, object]

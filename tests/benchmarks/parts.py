@@ -27,9 +27,10 @@ from csasn.model.profiles import image_size
 from csasn.phantom.dataset import write_phantom
 from csasn.phantom.settings import PhantomSettings
 from csasn.platform.randomness import generator
+from csasn.recipe import Model
 from csasn.report.events import RoundFinished, of_kind
 from csasn.site import find_site
-from csasn.study import Federation, Model, Study, read_study
+from csasn.study import Federation, Study, read_study
 from server.run.run_directory import read_events
 from variants import SWITCHES
 

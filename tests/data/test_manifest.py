@@ -195,19 +195,27 @@ def test_a_manifest_that_is_not_there_or_cannot_be_read_or_is_huge_is_refused(tm
 
 
 def test_ten_faults_are_listed_in_order_and_the_rest_counted(tmp_path: Path) -> None:
+    rows = ["a" + number * ",b" for number in range(3, 28)]
+    message = fault(tmp_path, "\n".join([HEADER, f"{CASE}1,{IMAGE}1,FTC", *rows])).message
+    parts = message.split("; ")
+    assert parts[0] == "manifest.csv row 3: has 4 cells, expected 3"
+    assert parts[1] == "row 4: has 5 cells, expected 3"
+    assert len(parts) == 11
+    assert parts[-1] == "and 15 more"
+
+
+def test_rows_with_the_same_fault_are_one_line(tmp_path: Path) -> None:
     rows = [f"{CASE}{number},{IMAGE}{number},{'PTX' if number % 2 else 'PTC'}" for number in range(40)]
     message = fault(tmp_path, "\n".join([HEADER, f"{CASE}1,{IMAGE}1,FTC", *rows, "a,b"])).message
-    parts = message.split("; ")
-    assert parts[0].startswith("manifest.csv row 4, column label: is not a class")
-    assert parts[1].startswith("row 6, column label: is not a class")
-    assert len(parts) == 11
-    assert parts[-1] == "and 11 more"
+    first, other = message.split("; ")
+    assert first.startswith("manifest.csv rows 4, 6, 8, 10, 12, 14, 16, 18, 20, 22 and 10 more, column label: is not a class of")
+    assert other == "row 43: has 2 cells, expected 3"
 
 
 def test_after_a_thousand_faults_the_rest_is_not_read(tmp_path: Path) -> None:
     message = fault(tmp_path, f"{HEADER}\n" + "a\n" * 5000 + '"').message
-    assert message.startswith("manifest.csv row 2: has 1 cells, expected 3; row 3: ")
-    assert message.endswith("row 11: has 1 cells, expected 3; and at least 990 more")
+    rows = ", ".join(map(str, range(2, 12)))
+    assert message == f"manifest.csv rows {rows} and 990 more: has 1 cells, expected 3; later rows were not looked at"
 
 
 def test_more_rows_than_a_hospital_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

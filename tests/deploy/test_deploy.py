@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import zipfile
 from contextlib import suppress
 from importlib.metadata import distribution
 from importlib.resources import files
@@ -23,14 +22,14 @@ import pytest
 import yaml
 
 from command_line import arguments as arguments_of
+from csasn.platform.keys import template
 from csasn.platform.supervision import free_port
-from csasn.site import Policy, Site, read_site
+from csasn.site import Site, read_site
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 DOCKERFILES = sorted((DEPLOY / "container").glob("Dockerfile.*"))
-EXAMPLES = sorted((DEPLOY / "sites").glob("*.yaml"))
 KUBERNETES = "1.33"
 SHELL = ("||", "|", "&&", ">", ";", "&")
 MAX_EXPOSURE = {"csasn-coordinator.service": 1.5, "csasn-client@.service": 1.8}  # of 10, by systemd-analyze security
@@ -229,9 +228,9 @@ def test_a_service_in_compose_runs_in_the_folder_that_its_volume_keeps(service, 
     assert f"HOME={writable[0]} " in given["ENV"]
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=name)
-def test_an_example_site_can_be_used_in_compose_as_it_is(path):
-    site, places = read_site(path), mounts("site")
+def test_the_site_file_of_the_package_can_be_used_in_compose_as_it_is(tmp_path):
+    (tmp_path / "site.yaml").write_text("\n".join(template(Site, "")))
+    site, places = read_site(tmp_path / "site.yaml"), mounts("site")
     assert places[str(Path(site.state).parent)] is True
     for read in (site.manifest, site.images):
         assert places[str(Path(read).parent)] is False
@@ -307,27 +306,47 @@ def test_the_probes_ask_front_and_health_service_and_only_their_ports_are_open()
     assert found["Service"]["spec"]["selector"] == found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
 
 
-# site files
+SCRIPTS = sorted((DEPLOY / "container").glob("*.sh"))
 
 
-def uncommented(text):
-    """The example with each key in force."""
-    keys = "|".join([*Site.model_fields, *Policy.model_fields])
-    return re.sub(rf"(?m)^( *)# ((?:{keys}): \S)", r"\1\2", text)
+@pytest.mark.parametrize("path", SCRIPTS, ids=name)
+def test_a_script_of_the_containers_can_be_read_and_names_images_that_compose_has(path):
+    subprocess.run(["sh", "-n", path], check=True)
+    tags = {service["image"] for service in compose()["services"].values()}
+    assert set(re.findall(r"csasn-(?:server|client):[\d.]+", path.read_text().replace("csasn-$name", "csasn-client"))) <= tags
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=name)
-def test_example_sites_can_be_read_as_they_are_and_with_every_key(path, tmp_path):
-    site = read_site(path)
-    assert path.stem == site.site
-    (tmp_path / path.name).write_text(uncommented(path.read_text()))
-    full = read_site(tmp_path / path.name)
-    assert full.model_fields_set == set(Site.model_fields)
-    assert full.policy.model_fields_set == set(Policy.model_fields)
+def test_what_the_trial_of_the_containers_types_are_our_commands():
+    text = re.sub(r"'?\$\w+'?", "centerA", (DEPLOY / "container/try.sh").read_text().replace('"', "").replace("\\\n", " "))
+    commands = re.findall(r"(?<=[ '])((?:client|server|csasn) [a-z]+[^|>&'\n]*)", text)
+    assert len(commands) >= 10
+    for command in commands:
+        assert arguments_of(*shlex.split(command))
 
 
-def test_there_is_an_example_for_each_of_four_sites():
-    assert [path.stem for path in EXAMPLES] == ["centerA", "centerB", "centerC", "centerD"]
+# Slurm
+
+SBATCH = DEPLOY / "slurm-client.sbatch"
+
+
+def test_bash_can_read_the_batch_file():
+    subprocess.run(["bash", "-n", SBATCH], check=True)
+
+
+def test_what_the_batch_file_runs_in_the_container_are_our_commands():
+    text = SBATCH.read_text().replace('"$site"', "centerA")
+    commands = [shlex.split(line.removesuffix(" &")) for line in re.findall(r'(?m)^apptainer exec .* "\$image" (.*)$', text)]
+    assert [words[0] for words in commands] == ["client", "client"]
+    doctor, takes_part = (arguments_of(*words) for words in commands)
+    assert (doctor["site"], doctor["only"]) == ("centerA", "machine")
+    assert takes_part == {"site": "centerA", "config": None, "health": ""}
+
+
+def test_the_batch_file_mounts_what_the_site_file_of_the_package_names(tmp_path):
+    (tmp_path / "site.yaml").write_text("\n".join(template(Site, "")))
+    site, text = read_site(tmp_path / "site.yaml"), SBATCH.read_text()
+    inside = re.findall(r'--(?:bind|home) ".*:(/[\w/]+(?:\.yaml|/\$site\.yaml)?)(?::ro)?"', text)
+    assert inside == [str(Path(site.state).parent), "/etc/csasn/$site.yaml", str(Path(site.images).parent)]
 
 
 # the README
@@ -373,43 +392,3 @@ def test_the_readme_goes_all_the_way():
 def test_pages_point_to_files_that_exist(page):
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", (DEPLOY / page).read_text()):
         assert (DEPLOY / link).exists(), link
-
-
-# the wheelhouse
-
-
-def make_wheel(folder, content, licence="MIT"):
-    """A package of one file, as small as pip takes it."""
-    said = f"Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\nLicense: {licence}\n"
-    with zipfile.ZipFile(folder / "tiny_thing-1.0-py3-none-any.whl", "w") as archive:
-        archive.writestr("tiny_thing.py", content)
-        archive.writestr("tiny_thing-1.0.dist-info/METADATA", said)
-        archive.writestr("tiny_thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr("tiny_thing-1.0.dist-info/RECORD", "")
-
-
-def install(folder, target):
-    offline = ["--no-index", "--find-links", folder, "--require-hashes", "-r", folder / "requirements.txt", "--target", target]
-    return subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", *offline], check=False, capture_output=True, text=True
-    )
-
-
-def test_a_wheelhouse_installs_without_an_index_and_a_changed_wheel_is_refused(tmp_path):
-    make_wheel(tmp_path, "said = 1\n")
-    subprocess.run([sys.executable, DEPLOY / "wheelhouse.py", tmp_path], check=True, capture_output=True)
-    assert re.fullmatch(r"tiny-thing==1\.0 --hash=sha256:[0-9a-f]{64}\n", (tmp_path / "requirements.txt").read_text())
-    assert install(tmp_path, tmp_path / "here").returncode == 0
-    assert (tmp_path / "here/tiny_thing.py").exists()
-    make_wheel(tmp_path, "said = 2\n")
-    changed = install(tmp_path, tmp_path / "there")
-    assert changed.returncode != 0
-    assert "DO NOT MATCH THE HASHES" in changed.stderr
-
-
-def test_no_wheelhouse_is_made_with_a_copyleft_package(tmp_path):
-    make_wheel(tmp_path, "said = 1\n", licence="GPL V3.0")
-    done = subprocess.run([sys.executable, DEPLOY / "wheelhouse.py", tmp_path], check=False, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "tiny-thing is gpl v3.0, which is not known as permissive" in done.stderr
-    assert not (tmp_path / "requirements.txt").exists()

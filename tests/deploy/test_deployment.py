@@ -258,6 +258,6 @@ def test_monitoring_takes_a_finished_study_for_a_success(running):
 def test_monitoring_of_a_site_is_told_that_it_takes_no_part(enrolled, tmp_path):
     deployment = enrolled.copy(tmp_path / "deployment")
     check = ("client", "status", "--site", "centerB", "--check")
-    assert "site centerB: not running" in deployment.run(*check, code=12)
+    assert "site centerB: not running" in deployment.run(*check, code=13)
     deployment.run("client", "pause", "--site", "centerB")
-    assert "site centerB: paused" in deployment.run(*check, code=12)
+    assert "site centerB: paused" in deployment.run(*check, code=13)

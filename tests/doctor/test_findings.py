@@ -1,20 +1,27 @@
 """`client doctor` against a real front over real TLS: each planted fault is found, and its fix is named."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from client.doctor import checks_machine, context, training_probe
+from client.doctor import checks_data, checks_machine, context, training_probe
+from client.doctor.checks_data import DATA_CHECKS
+from client.doctor.checks_machine import MACHINE_CHECKS
+from client.doctor.checks_network import NETWORK_CHECKS
 from client.doctor.doctor import CHECKS, first_failure
 from client.doctor.training_probe import Measured
 from csasn import __version__
+from csasn.errors import StorageError
 from csasn.platform.supervision import free_port
 from csasn.privacy.contract import Contract
 from csasn.trust.enrolment import read_request
@@ -194,7 +201,7 @@ FAULTS = [  # what is planted, the check that finds it, how it ends, and words o
     (somewhat_fast_clock, "clock", 0, "s ahead of the coordinator's", "NTP"),
     (other_study, "study", 11, "the coordinator runs study ffffffffffff, the kit is of", "new kit"),
     (other_version, "version", 7, f"runs version 9.9.9, here is {__version__}", "install version 9.9.9"),
-    (not_approved, "approvals", 11, "centerA has not approved", "client approve --site centerA"),
+    (not_approved, "approvals", 0, "centerA has not approved yet", "next: client approve --site centerA"),
     (approved_something_else, "approvals", 11, "this site approved", "client approve --site centerA"),
     (others_have_not_approved, "approvals", 0, "centerB, centerC did not yet", "they run client approve"),
     (nobody_enrolled, "approvals", 0, "no membership is proposed yet", "every site has enrolled"),
@@ -289,6 +296,35 @@ def test_before_there_is_a_kit_all_but_the_network_is_checked(hospital, quick):
     assert found["clock"].lines() == ["- clock: no kit yet; client install --site centerA KIT"]
 
 
+@pytest.mark.parametrize(
+    ("group", "names"),
+    [
+        ("data", {check.name for check in DATA_CHECKS}),
+        ("machine", {"configuration", "state folder", "labels", *(check.name for check in MACHINE_CHECKS)}),
+        ("network", {"configuration", "state folder", "keys", "secrecy", *(check.name for check in NETWORK_CHECKS)}),
+    ],
+)
+def test_one_group_is_checked_with_what_it_needs_and_nothing_else(hospital, quick, capsys, group, names):
+    run("client", "doctor", "--site", "centerA", "--config", str(hospital.site_file), "--json", "--only", group)
+    found = json.loads(capsys.readouterr().out)
+    assert {one["check"] for one in found} == names
+    assert {one["status"] for one in found} == {"ok"}
+
+
+def test_a_question_of_the_network_reads_no_image_and_takes_no_step(hospital, quick, monkeypatch):
+    monkeypatch.setattr(context, "measure_training", None)
+    monkeypatch.setattr(context, "load_records", None)
+    run("client", "doctor", "--site", "centerA", "--config", str(hospital.site_file), "--only", "network")
+
+
+def test_what_failed_is_told_once(hospital, quick, capsys):
+    unknown_key(hospital)
+    run("client", "doctor", "--site", "centerA", "--config", str(hospital.site_file), code=3)
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("is not a known key") == 1
+    assert said.err.startswith("error: configuration failed\n")
+
+
 def test_what_waits_for_a_mend_is_one_line_and_json_says_it_of_each_check(hospital, quick, capsys):
     unknown_key(hospital)
     run("client", "doctor", "--site", "centerA", "--config", str(hospital.site_file), code=3)
@@ -326,3 +362,30 @@ def test_help_names_what_is_written_and_loads_nothing_heavy(capsys):
         "import sys, client.commands.cli; sys.exit(bool({'torch', 'cryptography', 'pydantic', 'httpx', 'rich'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another account is taken on by root alone")
+@pytest.mark.parametrize("there", [True, False])
+def test_a_state_folder_of_another_user_is_one_line_that_says_whose_it_is(there):
+    place = Path(tempfile.mkdtemp())
+    state = place / ("closed" if there else "closed/centerA")
+    (place / "closed").mkdir(mode=0o755)
+    place.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StorageError) as caught:
+            checks_data.check_state(SimpleNamespace(site=SimpleNamespace(state=str(state))))
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(place)
+    assert caught.value.message == f"{state} is not for user nobody: {place}/closed is of root, mode 0755"
+    mend = f"chown -R nobody {state}" if there else f"install -d -o nobody -m 0700 {state}"
+    assert caught.value.hint.endswith(f"or as root: {mend}")
+
+
+def test_without_a_state_folder_nothing_that_needs_it_is_tried(hospital, quick):
+    (hospital.path / "file").write_text("")
+    hospital.set(state=str(hospital.path / "file/state"))
+    found = hospital.examine(hospital.federation.path / "study.yaml")
+    assert found["state folder"].finding.status == "failed"
+    assert {name for name, result in found.items() if result.waits_for} == needing("state folder")

@@ -40,7 +40,7 @@ def failure(deployment, within_s=200):
     deployment.wait_for((deployment.run_path / "report.json").exists, "the report is written")
     error = str(deployment.events("failed")[-1]["error"])
     assert json.loads(deployment.run("server", "report", "--json"))["status"] == "failed"
-    assert error in deployment.run("server", "status", "--check", code=8)
+    assert error in deployment.run("server", "status", "--check", code=13)
     return error
 
 
@@ -180,7 +180,7 @@ def test_a_site_that_is_away_for_ten_minutes_is_waited_for_and_named(deploy):
     time.sleep(600)
     assert list(waited_for(deployment)) == ["centerD"]
     assert "no answer within the deadline" in waited_for(deployment)["centerD"]
-    assert "the run waits for centerD since" in deployment.run("server", "status", "--check", code=8)
+    assert "the run waits for centerD since" in deployment.run("server", "status", "--check", code=13)
     deployment.start("centerD")
     check_same_bits(deployment, undisturbed)
 
@@ -204,10 +204,10 @@ def test_a_full_disk_at_a_site_is_said_everywhere_and_the_run_goes_on_once_there
         assert "its disk is full or cannot be written" in waited_for(deployment)["centerB"]
         deployment.wait_for(lambda: full in deployment.said("centerB"), "the site's journal says it", 60)
         assert full in deployment.run(*status)
-        assert full in deployment.run(*status, "--check", code=12)
+        assert full in deployment.run(*status, "--check", code=13)
         assert "done, waiting for the other hospitals" in deployment.run("client", "status", "--site", "centerA")
         deployment.wait_for(heard.exists, "the program is called", 300)
-        assert "centerB" in deployment.run("server", "status", "--check", code=8)
+        assert "centerB" in deployment.run("server", "status", "--check", code=13)
         assert "waiting for centerB: its disk is full" in deployment.run_log()
         assert "waiting for centerB: its disk is full" in deployment.said(COORDINATOR)
         filling.unlink()
@@ -269,7 +269,7 @@ def test_an_expired_certificate_is_refused_with_what_to_do(deploy):
     deployment = deploy()
     deployment.run("server", "renew", "--passphrase-file", "passphrase", LD_PRELOAD=FAKETIME, FAKETIME="-400d")
     refused(deployment, "centerA", 11, "is expired")
-    assert "expired" in deployment.run("server", "status", "--check", code=8)
+    assert "expired" in deployment.run("server", "status", "--check", code=13)
 
 
 def test_a_clock_ten_minutes_off_is_said(deploy):
@@ -299,7 +299,7 @@ def test_another_study_is_refused(deploy, enrol):
 def test_a_site_of_another_version_is_refused_and_named(deploy, local):
     deployment = deploy()
     refused(deployment, "centerD", 7, "the coordinator runs version", PYTHONPATH=LIARS, CSASN_TEST_LIE="version:9.9.9")
-    assert "centerD runs version 9.9.9" in deployment.run("server", "status", "--check", code=8)
+    assert "centerD runs version 9.9.9" in deployment.run("server", "status", "--check", code=13)
     for site in SITES[:3]:
         deployment.start(site)
     deployment.wait_for(lambda: "waiting for the approval of centerD" in deployment.run_log(), "the run waits")

@@ -119,9 +119,9 @@ def nginx(tmp_path, superlink):
         text = CONFIGURATION.read_text().replace("/var/log/nginx", str(tmp_path))
         text = text.replace("/var/lib/csasn/coordinator/keys", str(tmp_path))
         for old, new in {
-            "9092": server.port,
+            "9443": server.port,
             "9093": superlink,
-            "9443": front.port,
+            "9444": front.port,
         }.items():
             text = text.replace(old, str(new))
         with running_nginx(tmp_path, text, server.port):

@@ -15,6 +15,7 @@ from csasn import __version__, wire
 from csasn.errors import ConfigurationError, RunError
 from csasn.federated.messages import Absence, Reason
 from csasn.platform.supervision import ServiceManager
+from csasn.study import read_study
 from csasn.trust.facts import CoordinatorFacts, SiteFacts
 from reports import finished_round, told
 from server.flower.app import GridExchange
@@ -174,6 +175,20 @@ def said(*events):
     for event in told(events):
         progress.on_event(event)
     return console.file.getvalue()
+
+
+def test_a_log_says_what_takes_long_before_it_is_done(write_small_hospitals, tmp_path):
+    study = read_study(write_small_hospitals(tmp_path / "h"))
+    log, terminal = io.StringIO(), io.StringIO()
+    for file, is_terminal in ((log, False), (terminal, True)):
+        progress = Progress(Console(file=file, width=200, force_terminal=is_terminal, force_interactive=is_terminal))
+        progress.federation(study)
+        progress.baselines(4, 80)
+    assert log.getvalue().splitlines() == [
+        "3 sites read their images; after that each round is a line",
+        "4 baselines train, 80 steps in all; each is a line",
+    ]
+    assert "read their images; after" not in terminal.getvalue()
 
 
 def reply(site, word, kind="train"):

@@ -17,8 +17,9 @@ from typer.main import get_command
 from client.doctor import context
 from client.doctor.training_probe import Measured
 from command_line import PROGRAMS, arguments, run_here, run_quietly
+from csasn import __version__
 from csasn.errors import CsasnError, DataError, Stopped, StorageError
-from csasn.platform.command import run_command
+from csasn.platform.command import EXIT_CODES, run_command
 from csasn.platform.terminal import confirm, console, progress_bars
 
 COMMAND = Path(sys.prefix) / "bin"
@@ -30,25 +31,48 @@ def run(*arguments, **options):
 
 
 def test_exit_codes_are_distinct_and_documented():
-    from csasn.platform.command import EXIT_CODES
-
     own = [kind for kind in CsasnError.__subclasses__() if kind.__module__ == "csasn.errors"]
     codes = [kind.exit_code for kind in own]
     assert len(set(codes)) == len(codes)
     assert all(f"{code} " in EXIT_CODES for code in codes)
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_says_what_each_exit_code_means_and_that_of_a_command_where_this_stands(program):
+    assert EXIT_CODES.splitlines()[-1] in run(program, "--help").stdout
+    for name in get_command(PROGRAMS[program]).commands:
+        said = run_quietly(program, name, "--help").stdout
+        assert said.endswith(f"exit codes: {program} --help\n")
+        assert EXIT_CODES.splitlines()[-1] not in said
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_program_tells_its_version(program):
+    done = run_quietly(program, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{program} {__version__}\n", "")
+
+
 @pytest.mark.parametrize(
-    "command",
-    [("csasn",), ("server",), ("client",), ("csasn", "phantom"), ("csasn", "train"), ("csasn", "evaluate"), ("csasn", "predict"),
-     ("csasn", "explain"), ("csasn", "export"), ("csasn", "ablate"), ("server", "simulate"), ("client", "doctor"),
-     ("client", "report"), ("client", "import")],
-)  # fmt: skip
-def test_help_says_what_each_exit_code_means(command):
-    done = run(*command, "--help")
-    assert done.returncode == 0
-    assert command[0] in done.stdout
-    assert "exit codes" in done.stdout
+    ("words", "expected"),
+    [
+        ("client do", ["doctor"]),
+        ("client doctor --only ", ["data", "machine", "network"]),
+        ("server enroll --jo", ["--join"]),
+        ("csasn study --", ["--explain", "--help", "--template"]),
+    ],
+)
+def test_a_shell_completes_commands_options_and_words(words, expected):
+    program, *rest = words.split(" ")
+    asked = {f"_{program.upper()}_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(rest))}
+    assert sorted(run(program, env=os.environ | asked).stdout.split()) == expected
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_runs_as_a_module_too(program):
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", f"{program}.commands.cli", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"{program} {__version__}\n")
 
 
 COMMANDS = [(program, name) for program, app in PROGRAMS.items() for name in get_command(app).commands]
@@ -188,7 +212,7 @@ def test_a_mistake_ends_with_its_code_and_a_hint(tmp_path, write_small_hospitals
     write_small_hospitals(tmp_path / "h")
     done = run(*arguments, cwd=tmp_path / "h")
     assert done.returncode == code, done.stderr
-    assert says in done.stderr
+    assert says in done.stdout + done.stderr
     assert "hint: " in done.stderr or code == 2
     assert "Traceback" not in done.stderr
 
@@ -330,9 +354,9 @@ def test_doctor_names_the_row_of_a_wrong_label(tmp_path, write_small_hospitals, 
     monkeypatch.chdir(tmp_path / "h")
     done = run_quietly("client", "doctor", "--site", "centerA", "--study", "study.yaml")
     assert done.returncode == 4
-    assert "manifest.csv row" in done.stderr
-    assert "column label: is not a class of the study" in done.stderr
-    assert "FTX" not in done.stderr
+    assert "✗ labels: manifest.csv row" in done.stdout
+    assert "column label: is not a class of the study" in done.stdout
+    assert "FTX" not in done.stdout + done.stderr
 
 
 def test_a_site_does_not_take_part_with_another_sites_file(tmp_path):

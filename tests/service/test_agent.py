@@ -193,9 +193,9 @@ def test_status_of_a_service_outside_its_training_hours_is_as_it_should_be(agent
         status = json.loads(federation.run(*check[:-1], "--json"))
         assert (status["takes_part"], status["outside_training_hours"]) == (False, True)
         federation.run("client", "pause", "--site", "centerA")
-        assert "centerA: paused" in federation.run(*check, code=12)
+        assert "centerA: paused" in federation.run(*check, code=13)
         federation.run("client", "pause", "--site", "centerA", "--resume")
-    assert "centerA: not running" in federation.run(*check, code=12)
+    assert "centerA: not running" in federation.run(*check, code=13)
 
 
 def test_status_of_a_service_without_a_connection_does_not_say_that_it_is_not_running(agent):
@@ -238,10 +238,10 @@ def test_what_keeps_the_worker_from_answering_is_a_trouble_until_it_does(agent, 
     note(agent.state / TURN, time=time.time())
     with sole_client("centerA", agent.state):
         node.tell_trouble(DiskFullError("cannot write pending.safetensors: no space left on device"))
-        said = federation.run("client", "status", "--site", "centerA", "--check", code=12)
+        said = federation.run("client", "status", "--site", "centerA", "--check", code=13)
         assert "disk of the state folder is full: cannot write pending.safetensors: no space left on device, free " in said
         node.tell_trouble(KeptError("diary.json is damaged", "bring it back from a backup"))
-        said = federation.run("client", "status", "--site", "centerA", "--check", code=12)
+        said = federation.run("client", "status", "--site", "centerA", "--check", code=13)
         assert (
             "no answer: diary.json is damaged; bring it back from a backup; training goes on by itself once that is mended" in said
         )

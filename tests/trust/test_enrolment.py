@@ -80,6 +80,8 @@ def test_init_twice_changes_nothing_and_says_so(federation):
     before = (federation.folder / "keys/ca.key").read_bytes()
     arguments = ("server", "init", "study.yaml", "--address", "h:1", "--passphrase-file", "passphrase")
     assert "is there and not empty" in federation.run(*arguments, code=9)
+    without = [word for word in arguments if word not in ("--passphrase-file", "passphrase")]
+    assert "is there and not empty" in federation.run(*without, code=9)  # and before a passphrase is asked for
     assert (federation.folder / "keys/ca.key").read_bytes() == before
 
 
@@ -340,17 +342,15 @@ def test_addresses_are_host_and_port_and_keys_and_kit_lie_in_state_unless_named(
 
 
 @pytest.mark.parametrize("command", ["init", "enroll", "revoke", "renew", "backup", "restore"])
-def test_help_of_the_coordinators_commands_has_an_example_and_exit_codes(federation, command):
+def test_help_of_the_coordinators_commands_has_an_example(federation, command):
     said = " ".join(federation.run("server", command, "--help").split())
     assert f"example: server {command} " in said
-    assert "11 not to be trusted" in said
 
 
 @pytest.mark.parametrize("command", ["keygen", "enroll", "install", "approve", "backup", "restore"])
-def test_help_of_a_sites_commands_has_an_example_and_exit_codes(federation, command):
+def test_help_of_a_sites_commands_has_an_example(federation, command):
     said = " ".join(federation.run("client", command, "--help").split())
     assert f"example: client {command} --site centerA" in said
-    assert "11 not to be trusted" in said
 
 
 def test_help_does_not_load_cryptography():
