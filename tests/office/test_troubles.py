@@ -118,7 +118,7 @@ class Scene:
         """What `server status --check` says; nothing where it is green."""
         code = run_here("server", "status", "--check", "--folder", str(self.path))
         said = self.capsys.readouterr().err
-        assert code == (8 if said else 0)
+        assert code == (13 if said else 0)
         return said
 
     def calls(self):
