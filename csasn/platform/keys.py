@@ -30,7 +30,7 @@ _SIMPLE = {str: "text", bool: "true or false", int: "a whole number", float: "a 
 class Key:
     """One key by its dotted name, in which NAME stands for any; `value` is its default, or an example where it has none.
 
-    `allowed` is empty where keys stand below it, in `below` by the names that a file of no other contents would give them.
+    `allowed` is empty where keys stand `below` it: of each entry by its name, such as subtype of tasks, or of the group by none.
     """
 
     name: str

@@ -23,6 +23,6 @@ if ! buildah inspect --type image "$base" > /dev/null 2>&1 && ! timeout 120 buil
     rm -rf "$root"
 fi
 for name in server client; do
-    buildah bud --isolation chroot --pull-never --layers --format docker --build-arg VARIANT=cpu \
+    buildah bud --isolation chroot --pull-never --layers --format docker $([ $name = server ] || echo --build-arg VARIANT=cpu) \
         --file "deploy/container/Dockerfile.$name" --tag "csasn-$name:0.1.0" .
 done

@@ -256,7 +256,7 @@ def test_faults_of_images_name_their_rows(hospital: Hospital) -> None:
     hospital.write(rows_of(8))
     (hospital.images / "0_0.png").unlink()
     (hospital.images / "1_0.png").unlink()
-    assert fault(hospital.load) == "manifest.csv rows 2, 4, column image: the image does not exist"
+    assert fault(hospital.load) == ("manifest.csv rows 2, 4, column image: the image does not exist")
     hospital.picture("0_0.png")
     (hospital.images / "1_0.png").write_bytes(b"text")
     Image.new("L", (20, 16)).save(hospital.images / "2_0.png")
