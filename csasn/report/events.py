@@ -3,10 +3,11 @@
 Keys that a line lacks, as of an older version, have defaults.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from csasn.report.types import Facts, OwnStatistics, Reasons, Result, SurveyTable
 from csasn.study import Ancestor
@@ -202,6 +203,14 @@ Event = Annotated[
 ]  # fmt: skip
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 T = TypeVar("T", bound=Told)
+
+
+def parse_events(lines: Iterable[str | bytes]) -> Iterator[Event]:
+    """The events of lines of events.jsonl; a line that a crash cut off is left out, and one of a kind that this version does not
+    know."""
+    for line in lines:
+        with suppress(ValidationError):
+            yield EVENT.validate_json(line)
 
 
 def of_kind(events: Iterable[Event], kind: type[T]) -> list[T]:
