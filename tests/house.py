@@ -16,7 +16,8 @@ FLOORS = (
     "csasn/errors", "csasn/platform", "csasn/recipe", "csasn/study", "csasn/site", "csasn/trust", "csasn/measures", "csasn/model",
     "csasn/data", "csasn/federated", "csasn/learning", "csasn/wire", "csasn/privacy", "csasn/finished", "csasn/phantom",
     "csasn/report", "csasn/api", "csasn/commands",
-    "server/run", "server/front", "server/flower", "server/simulation", "server/office", "server/evidence", "server/commands",
+    "server/run", "server/front", "server/flower", "server/simulation", "server/office", "server/page", "server/evidence",
+    "server/commands",
     "client/worker", "client/trust", "client/doctor", "client/importing", "client/report", "client/flower", "client/service",
     "client/commands",
 )  # fmt: skip

@@ -223,6 +223,11 @@ def last(events: Sequence[Event], kind: type[T]) -> T | None:
     return next((event for event in reversed(events) if isinstance(event, kind)), None)
 
 
+def since_last(events: Sequence[Event], kind: type[T]) -> Sequence[Event]:
+    """The events from the newest of a type on, that one among them; all where there is none."""
+    return next((events[index:] for index in range(len(events) - 1, -1, -1) if isinstance(events[index], kind)), events)
+
+
 def finished_rounds(events: Iterable[Event]) -> list[RoundFinished]:
     """The last word on each round, in order. A coordinator that is killed between this event and the checkpoint repeats the round,
     and tells of it again."""

@@ -3,16 +3,21 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from csasn.errors import ConfigurationError, QuorumError, RunError
 from csasn.platform.terminal import Health, argument, console, option, say, say_json
 from server.commands.enrolment import FOLDER, Folder
+from server.commands.page import Page, PageTls, page_shown
 from server.commands.simulate import show_report
 
 if TYPE_CHECKING:
+    from csasn.report.live_page import Source
     from server.office.study_folder import StudyFolder
+
+WATCH_S = 3.0
 
 
 def start(
@@ -40,6 +45,8 @@ def start(
         ),
     ] = 3.0,
     health: Health = "",
+    page: Page = "",
+    page_tls: PageTls = None,
     folder: Folder = FOLDER,
 ) -> None:
     """Keep SuperLink and the front running.
@@ -49,12 +56,18 @@ def start(
 
     example:
       server start --run
+      server start --run --page
     """
     from csasn.platform.supervision import ServiceManager, told_health
     from server.office import service
 
+    def source() -> "Source":
+        from server.page.sources import study_source
+
+        return study_source(folder)
+
     settings = service.StartSettings(listen, port, run, on_trouble, grace, superlink_port)
-    with told_health(health) as tell_ready:
+    with page_shown(page, page_tls, source, _say_when, folder / "page.token"), told_health(health) as tell_ready:
         service.start(folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say_when, tell_ready)
 
 
@@ -76,6 +89,7 @@ def run(folder: Folder = FOLDER) -> None:
 def status(
     json: Annotated[bool, option("--json", "for scripts")] = False,
     check: Annotated[bool, option("--check", "print troubles alone; exit code 8 if there are any")] = False,
+    watch: Annotated[bool, option("--watch", "show it anew every few seconds, until Ctrl-C")] = False,
     folder: Folder = FOLDER,
 ) -> None:
     """Who is enrolled, approved, online; the rounds so far; what needs a person.
@@ -84,6 +98,7 @@ def status(
 
     example:
       server status --check || mail -s study it@example.org
+      server status --watch
     """
     study_folder = _open(folder)
     if check:
@@ -96,8 +111,22 @@ def status(
 
     if json:
         say_json(read_status(study_folder).model_dump(mode="json"))
+    elif watch:
+        _watch(study_folder)
     else:
         console().print(status_view(read_status(study_folder)), highlight=False)
+
+
+def _watch(study_folder: "StudyFolder") -> None:
+    """Shows the status anew until Ctrl-C, which is the way to end it, and no error."""
+    from rich.live import Live
+
+    from server.office.status import read_status, status_view
+
+    with suppress(KeyboardInterrupt), Live(console=console(), auto_refresh=False, vertical_overflow="visible") as live:
+        while True:
+            live.update(status_view(read_status(study_folder)), refresh=True)
+            time.sleep(WATCH_S)
 
 
 def stop(folder: Folder = FOLDER) -> None:
