@@ -1,4 +1,4 @@
-"""Chromium without a screen, spoken to over a pipe by its DevTools protocol: what a person does, sees and is told in a real browser."""
+"""Chromium without a screen, spoken to over a pipe in its DevTools protocol: what a person does and sees in a real browser."""
 
 import base64
 import json
@@ -11,8 +11,8 @@ from importlib.resources import files
 
 INSTALL = "nothing else can test a page in a browser: apt-get install -y chromium"
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--disable-default-apps", "--disable-extensions", "--hide-scrollbars", "--remote-debugging-pipe",
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
+    "--disable-component-update", "--disable-default-apps", "--disable-extensions", "--hide-scrollbars", "--remote-debugging-pipe",
 ]  # fmt: skip
 
 
@@ -22,10 +22,10 @@ class Chromium:
 
     def __enter__(self):
         assert shutil.which("chromium"), INSTALL
-        self._profile = tempfile.TemporaryDirectory()
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # helpers of the browser outlive it a moment
         there, self._writer = os.pipe()
         self._reader, back = os.pipe()
-        command = f'exec chromium {" ".join(FLAGS)} --user-data-dir={self._profile.name} 3<&{there} 4>&{back}'
+        command = f"exec chromium {' '.join(FLAGS)} --user-data-dir={self._profile.name} 3<&{there} 4>&{back}"
         self._process = subprocess.Popen(["bash", "-c", command], pass_fds=(there, back), stderr=subprocess.DEVNULL)
         os.close(there)
         os.close(back)
