@@ -15,7 +15,16 @@ from csasn import __version__
 from csasn.errors import CsasnError
 from csasn.federated.receipt import RECEIVED_FILE, Receipt
 from csasn.platform.growing_file import GrowingFile
-from csasn.report.events import Event, Failed, RoundFinished, finished_rounds, last, since_last
+from csasn.report.events import (
+    Evaluated,
+    Event,
+    Failed,
+    RoundFinished,
+    RoundUndone,
+    finished_rounds,
+    last,
+    since_last,
+)
 from csasn.report.report import round_results
 from csasn.report.types import RoundResult
 from csasn.study import Study, read_study
@@ -94,8 +103,8 @@ class View:
 
     @property
     def num_told(self) -> int:
-        """Differs where what is told of finished rounds does: of how many events it was read."""
-        return sum(event.event not in ("reply", "waiting") for event in self.events)
+        """Of how many events what is told of finished rounds was read: it is another where there are more."""
+        return sum(isinstance(event, RoundFinished | Evaluated | RoundUndone) for event in self.events)
 
 
 class _Heads:

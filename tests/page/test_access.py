@@ -283,7 +283,7 @@ def test_server_start_shows_the_page_of_its_study_until_it_ends(coordinator, ser
 
 @pytest.mark.slow
 def test_a_simulation_is_seen_while_it_goes_on(write_small_hospitals, tmp_path, server_command):
-    study = write_small_hospitals(tmp_path / "h", federation={"rounds": 30})
+    study = write_small_hospitals(tmp_path / "h", federation={"rounds": 30, "loss_guard": None})
     process = server_command("simulate", study, "--out", tmp_path / "run", "--page", "127.0.0.1:0")
     url, seen = line_with(process, "page: ").removeprefix("page: "), set()
     deadline = time.monotonic() + 120
