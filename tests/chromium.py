@@ -79,9 +79,12 @@ class Chromium:
         return base64.b64decode(self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"])
 
     def faults(self):
-        """What axe-core finds: rule, and the first element of each. It runs beside the page, whose policy does not bind it."""
+        """What axe-core finds: rule and first element of each, also of a rule that broke down. The policy does not bind it."""
         self.call("Runtime.evaluate", expression=files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8"))
-        found = self.value("axe.run().then((results) => results.violations.map((one) => [one.id, one.nodes[0].html, one.help]))")
+        found = self.value(
+            "axe.run().then((found) => [...found.violations, ...found.incomplete.filter((one) => !one.nodes.length)]"
+            ".map((one) => [one.id, one.nodes.length && one.nodes[0].html, one.help]))"
+        )
         return [tuple(each) for each in found]
 
     def _call(self, method, session=None, **parameters):
