@@ -162,7 +162,8 @@ class RunDirectory:
         write_atomically(path / "study.yaml", write_yaml(study).encode())
 
     def close(self) -> None:
-        """Gives the lock back."""
+        """Gives the lock back, once the sinks have what they want of the run."""
+        self._sinks.close()
         os.close(self._lock)
 
     def event(self, event: str, /, **facts: object) -> None:
