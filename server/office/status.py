@@ -136,12 +136,14 @@ def stage(site: SiteStatus) -> str:
     return f"{known}, online" if site.online else known
 
 
-def now_doing(site: SiteStatus) -> str | None:
-    """What a site does in the round: why it does not is a trouble, and stands below in full."""
+def now_doing(site: SiteStatus, where: str = "below") -> str | None:
+    """What a site does in the round: why it does not is a trouble, and stands in full `where` it says."""
     if site.waiting is None:
         return None
     if not site.waiting.startswith(AT_WORK):
-        return "awaited, see below"
+        return f"awaited, see {where}"
+    if not site.online:
+        return "awaited, not connected"
     return AT_WORK if site.seconds_left is None else f"{AT_WORK}, {in_time(site.seconds_left)} left"
 
 

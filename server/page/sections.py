@@ -1,6 +1,7 @@
 """The sections of the page as HTML. Those that tell of finished rounds are large, and are made only when there is more to tell."""
 
 from collections.abc import Hashable
+from functools import partial
 
 from markupsafe import Markup
 
@@ -31,7 +32,7 @@ class Sections:
         known = (view.study.study_hash if view.study else "", view.sites, view.num_told)
         if known != self._known:
             self._known, self._seldom = known, _made(view, SELDOM, **_of_rounds(view))
-        facts = {"in_time": in_time, "stage": stage, "now_doing": now_doing}
+        facts = {"in_time": in_time, "stage": stage, "now_doing": partial(now_doing, where="above")}
         return Shown(_made(view, OFTEN, **facts) | self._seldom, lambda: metrics_text(view))
 
 

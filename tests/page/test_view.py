@@ -44,7 +44,7 @@ def test_a_run_under_way_shows_round_sites_and_who_is_at_work(run, visit):
     text = visit(run_source("thyroid-live", run)).text()
     assert "running, round 13 of 20 is under way" in text
     assert "About 6 min left" in text
-    assert "centerD 11 13 s at work" in text
+    assert "centerD at work 11 13 s" in text
     assert "13, now 10 11 ! , waited for: its disk is full or cannot be written" in text
     assert "7 10 11 12 missing : no answer within the deadline" in text
     assert "round 7: centerD, no answer within the deadline" in text
@@ -62,7 +62,7 @@ def test_who_is_waited_for_is_a_trouble_with_reason_and_since(run, visit):
     write_events(run, [{"event": "waiting", "time": now.isoformat(), "sites": {"centerD": DISK}}])
     text = visit(run_source("thyroid-live", run)).text()
     assert f"the run waits for centerD since {now:%Y-%m-%d %H:%M:%S} UTC: {DISK}" in text
-    assert "awaited, see below" in text
+    assert "awaited, see above" in text
 
 
 @pytest.mark.parametrize(
