@@ -19,7 +19,7 @@ FLOORS = (
     "server/run", "server/front", "server/flower", "server/simulation", "server/office", "server/page", "server/evidence",
     "server/commands",
     "client/worker", "client/trust", "client/doctor", "client/importing", "client/report", "client/flower", "client/service",
-    "client/commands",
+    "client/page", "client/commands",
 )  # fmt: skip
 MAP, BEGIN, END = ROOT / "ARCHITECTURE.md", "<!-- make map: begin -->", "<!-- make map: end -->"
 

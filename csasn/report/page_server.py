@@ -32,8 +32,8 @@ class PagePlace:
     tls: tuple[Path, Path] | None = None
 
     @classmethod
-    def of(cls, address: str, tls: tuple[Path, Path] | None = None) -> "PagePlace":
-        """The place that an operator named.
+    def of(cls, address: str, tls: tuple[Path, Path] | None = None, option: str = "--page") -> "PagePlace":
+        """The place that an operator named by `option`.
 
         Raises:
             ConfigurationError: it is none, or one that other machines reach, without TLS.
@@ -41,10 +41,10 @@ class PagePlace:
         host, _, port = address.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not host or not port.isdecimal() or int(port) >= 1 << 16:
-            raise ConfigurationError(f"--page is {address!r}, expected HOST:PORT", "as 127.0.0.1:8085")
+            raise ConfigurationError(f"{option} is {address!r}, expected HOST:PORT", "as 127.0.0.1:8085")
         if tls is None and not _is_loopback(host):
             raise ConfigurationError(
-                f"--page is {address}, which other machines reach, and the page would travel in plain text",
+                f"{option} is {address}, which other machines reach, and the page would travel in plain text",
                 "name 127.0.0.1 and come by ssh -L 8085:127.0.0.1:8085, or give --page-tls CERT KEY",
             )
         return cls(host, int(port), tls)
@@ -111,7 +111,7 @@ def _listen(place: PagePlace) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except OSError as error:
         raise ConfigurationError(
-            f"--page {place.host}:{place.port}: nothing can listen there: {reason_of(error)}",
+            f"page at {place.host}:{place.port}: nothing can listen there: {reason_of(error)}",
             "name an address of this machine, and a port that is free",
         ) from None
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 import csasn
 
-ROOMS = ("csasn/report", "server/page", "client/report")
+ROOMS = ("csasn/report", "server/page", "client/report", "client/page")
 
 
 def render(template: str, **facts: object) -> str:

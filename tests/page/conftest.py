@@ -1,5 +1,7 @@
 """A coordinator's folder, and who asks its page."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -32,3 +34,21 @@ def coordinator(tmp_path_factory, write_small_hospitals):
 def visit():
     """visit(source) -> who asks its page."""
     return Visitor
+
+
+@pytest.fixture
+def start_command():
+    """start_command(program, ...) -> a command as a process of its own, which is ended with the test."""
+    processes = []
+
+    def start(program, *words):
+        code = f"from {program}.commands.cli import main; main()"
+        command = [sys.executable, "-c", code, *map(str, words)]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

@@ -8,8 +8,6 @@ import signal
 import socket
 import ssl
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -240,24 +238,6 @@ def test_a_command_with_a_page_that_cannot_be_is_refused_before_it_begins(coordi
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
-def server_command(tmp_path):
-    """Starts `server ...` as a process of its own, which is ended with the test."""
-    processes = []
-
-    def start(*words):
-        program = "from server.commands.cli import main; main()"
-        command = [sys.executable, "-c", program, *map(str, words)]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
 def line_with(process, words):
     for line in process.stdout:
         if words in line:
@@ -266,8 +246,10 @@ def line_with(process, words):
 
 
 @pytest.mark.slow
-def test_server_start_shows_the_page_of_its_study_until_it_ends(coordinator, server_command):
-    process = server_command("start", "--page", "127.0.0.1:0", "--port", "0", "--listen", "127.0.0.1", "--folder", coordinator)
+def test_server_start_shows_the_page_of_its_study_until_it_ends(coordinator, start_command):
+    process = start_command(
+        "server", "start", "--page", "127.0.0.1:0", "--port", "0", "--listen", "127.0.0.1", "--folder", coordinator
+    )
     url = line_with(process, "page: ").partition("page: ")[2]
     token_file = coordinator / "page.token"
     page = httpx.get(url)
@@ -282,9 +264,9 @@ def test_server_start_shows_the_page_of_its_study_until_it_ends(coordinator, ser
 
 
 @pytest.mark.slow
-def test_a_simulation_is_seen_while_it_goes_on(write_small_hospitals, tmp_path, server_command):
+def test_a_simulation_is_seen_while_it_goes_on(write_small_hospitals, tmp_path, start_command):
     study = write_small_hospitals(tmp_path / "h", federation={"rounds": 30, "loss_guard": None})
-    process = server_command("simulate", study, "--out", tmp_path / "run", "--page", "127.0.0.1:0")
+    process = start_command("server", "simulate", study, "--out", tmp_path / "run", "--page", "127.0.0.1:0")
     url, seen = line_with(process, "page: ").removeprefix("page: "), set()
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
@@ -301,8 +283,8 @@ def test_a_simulation_is_seen_while_it_goes_on(write_small_hospitals, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_status_that_is_watched_goes_on_until_ctrl_c_which_is_no_error(coordinator, server_command):
-    process = server_command("status", "--watch", "--folder", coordinator)
+def test_a_status_that_is_watched_goes_on_until_ctrl_c_which_is_no_error(coordinator, start_command):
+    process = start_command("server", "status", "--watch", "--folder", coordinator)
     time.sleep(5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
