@@ -172,7 +172,7 @@ def _status_of_run(path: Path, study: Study, sites: Sequence[str], events: Seque
     current = max((event.round for event in rounds), default=0)
     ended = _report_status(path)
     phase: Phase = ENDED.get(ended, "running")
-    under_way = _under_way(events, current) if phase == "running" else None
+    under_way = _under_way(events) if phase == "running" else None
     num_rounds = 0 if study.survey else study.federation.rounds
     seconds = sum(event.seconds for event in rounds)
     return Status(
@@ -193,11 +193,11 @@ def _status_of_run(path: Path, study: Study, sites: Sequence[str], events: Seque
     )  # fmt: skip
 
 
-def _under_way(events: Sequence[Event], done: int) -> int | None:
+def _under_way(events: Sequence[Event]) -> int | None:
     """The round that goes on; none between the last one and the end, nor where a person stopped it."""
     for event in reversed(events):
         if event.event == "train-started":
-            return event.round if (event.round > done) else None
+            return event.round
         if isinstance(event, RoundFinished | Failed) or event.event == "stopped":
             return None
     return None
