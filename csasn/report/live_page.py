@@ -80,7 +80,7 @@ class Access:
         """Why a request is not answered, if it is not."""
         if _host_of(request.headers.get("host", "")) not in self.hosts:
             return PlainTextResponse(MISDIRECTED, 421)
-        given = request.query_params.get("token") if request.url.path == "/" else None
+        given = request.query_params.get("token") if request.scope["path"] == "/" else None
         if given is None:
             kind, _, credentials = request.headers.get("authorization", "").partition(" ")
             given = credentials.strip() if kind.lower() == "bearer" else request.cookies.get(self.cookie, "")
@@ -105,7 +105,7 @@ class Guard:
         request = Request(scope, receive)
         refusal = self._access.refusal(request)
         headers = dict(HEADERS)
-        if refusal is None and "token" in request.query_params:
+        if refusal is None and scope["path"] == "/" and "token" in request.query_params:
             headers["set-cookie"] = self._access.keeping
 
         async def send_guarded(message: Message) -> None:

@@ -67,8 +67,9 @@ def start(
         return study_source(folder)
 
     settings = service.StartSettings(listen, port, run, on_trouble, grace, superlink_port)
-    with page_shown(page, page_tls, source, _say_when, folder / "page.token"), told_health(health) as tell_ready:
-        service.start(folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say_when, tell_ready)
+    shown = page_shown(page, page_tls, source, _say_when, folder / "page.token")
+    with told_health(health) as tell_ready:
+        service.start(folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say_when, tell_ready, shown)
 
 
 def run(folder: Folder = FOLDER) -> None:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -39,6 +39,7 @@ LOOK_S = 30.0
 MEMBERSHIP_LOOK_S = 2.0
 SITE_CONNECTIONS = 16  # of one site to the front, at most; all sites may come from one proxy
 ANEW = "end the coordinator (server stop), move that folder away, and start it"
+NOTHING = nullcontext()
 Say = Callable[[str], None]
 
 
@@ -55,11 +56,17 @@ class StartSettings:
 
 
 def start(
-    folder: Path, settings: StartSettings, manager: ServiceManager, say: Say, tell_ready: Callable[[bool], None] = lambda _: None
+    folder: Path,
+    settings: StartSettings,
+    manager: ServiceManager,
+    say: Say,
+    tell_ready: Callable[[bool], None] = lambda _: None,
+    beside: AbstractContextManager[None] = NOTHING,
 ) -> None:
     """Keeps SuperLink, front and, where asked, the run going, until SIGTERM or Ctrl-C.
 
-    `tell_ready` is told at each turn whether the front runs before a SuperLink that knows the sites.
+    `tell_ready` is told at each turn whether the front runs before a SuperLink that knows the sites. `beside` lasts as long, such
+    as a page: no other `server start` is at work then.
 
     Raises:
         ConfigurationError: the folder is none of a coordinator's, another `server start` is at work on it, or what it shall call
@@ -79,19 +86,20 @@ def start(
     calls = TroubleCalls(settings.on_trouble, say, timedelta(minutes=settings.grace_minutes))
     looked, news = 0.0, News(study_folder.run_path / "events.jsonl")
     try:
-        while True:
-            kept.turn(study_folder, say)
-            if kept.superlink.is_running and kept.register(study_folder, port):
-                say(f"SuperLink knows {len(study_folder.enrolments.sites())} enrolled sites")
-                manager.ready()
-            tell_ready(kept.known is not None and kept.superlink.is_running and kept.front.is_running)
-            if settings.on_trouble and time.monotonic() - looked > LOOK_S:
-                looked = time.monotonic()
-                calls.tell(study_folder)
-            for line in news.read():
-                say(plain(line))
-            manager.alive(f"{study_folder.study.name}: {len(kept.children)} processes")
-            time.sleep(TURN_S)
+        with beside:
+            while True:
+                kept.turn(study_folder, say)
+                if kept.superlink.is_running and kept.register(study_folder, port):
+                    say(f"SuperLink knows {len(study_folder.enrolments.sites())} enrolled sites")
+                    manager.ready()
+                tell_ready(kept.known is not None and kept.superlink.is_running and kept.front.is_running)
+                if settings.on_trouble and time.monotonic() - looked > LOOK_S:
+                    looked = time.monotonic()
+                    calls.tell(study_folder)
+                for line in news.read():
+                    say(plain(line))
+                manager.alive(f"{study_folder.study.name}: {len(kept.children)} processes")
+                time.sleep(TURN_S)
     finally:
         manager.stopping()
         for child in reversed(kept.children):

@@ -62,7 +62,8 @@ def test_the_token_in_the_address_is_kept_in_a_cookie_that_no_script_and_no_othe
 
 def test_the_token_counts_in_the_address_of_the_page_alone(source, visit):
     assert visit(source).get(f"/metrics?token={TOKEN}", bearer="").status_code == 403
-    assert visit(source).get("/metrics").status_code == 200
+    answer = visit(source).get("/metrics?token=wrong")
+    assert (answer.status_code, "set-cookie" in answer.headers) == (200, False)
 
 
 def test_tokens_are_compared_in_constant_time(source, visit, monkeypatch):
@@ -257,6 +258,9 @@ def test_server_start_shows_the_page_of_its_study_until_it_ends(coordinator, sta
     assert "ready, every site has approved" in page.text
     bearer = {"authorization": f"Bearer {token_file.read_text()}"}
     assert "csasn_phase" in httpx.get(httpx.URL(url).copy_with(path="/metrics", query=None), headers=bearer).text
+    again = run_quietly("server", "start", "--page", "127.0.0.1:0", "--folder", coordinator)
+    assert (again.returncode, "is started already" in again.stderr) == (3, True)
+    assert token_file.read_text() in url
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 130
     assert not token_file.exists()

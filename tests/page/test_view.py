@@ -85,6 +85,17 @@ def test_however_a_run_ends_the_page_says_so_and_no_time_is_left(tmp_path, visit
     assert ("the run failed: round 21 &lt;b&gt;" in visitor.get().text) == (status == "failed")
 
 
+def test_a_survey_trains_nothing_and_says_so(tmp_path, visit):
+    study = STUDY.model_copy(update={"survey": True})
+    asked = {"event": "survey-started", "time": "2026-11-30T13:00:00+00:00"}
+    visitor = visit(run_source("survey", write_run(tmp_path / "run", study, [asked])))
+    text = visitor.text()
+    assert "running, a survey, which trains nothing" in text
+    assert "A survey trains nothing." in text
+    assert "centerA at work 0" in text
+    assert "csasn_rounds_planned 0" in visitor.get("/metrics").text
+
+
 def test_a_study_that_enrols_and_approves_shows_who_is_missing(coordinator, tmp_path, visit):
     folder = tmp_path / "coordinator"
     shutil.copytree(coordinator, folder)
