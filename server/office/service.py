@@ -65,8 +65,7 @@ def start(
 ) -> None:
     """Keeps SuperLink, front and, where asked, the run going, until SIGTERM or Ctrl-C.
 
-    `tell_ready` is told at each turn whether the front runs before a SuperLink that knows the sites. `beside` lasts as long, such
-    as a page: no other `server start` is at work then.
+    `tell_ready` is told at each turn whether the front runs before a SuperLink that knows the sites. `beside` lasts as long.
 
     Raises:
         ConfigurationError: the folder is none of a coordinator's, another `server start` is at work on it, or what it shall call
