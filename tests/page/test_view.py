@@ -81,6 +81,7 @@ def test_however_a_run_ends_the_page_says_so_and_no_time_is_left(tmp_path, visit
     text = visitor.text()
     assert says in text
     assert " left. " not in text
+    assert ("is in the run's report.html" in text.replace("&#39;", "'")) == (status == "complete")
     assert "at work" not in text
     assert ("the run failed: round 21 &lt;b&gt;" in visitor.get().text) == (status == "failed")
 
