@@ -16,9 +16,10 @@ FLOORS = (
     "csasn/errors", "csasn/platform", "csasn/recipe", "csasn/study", "csasn/site", "csasn/trust", "csasn/measures", "csasn/model",
     "csasn/data", "csasn/federated", "csasn/learning", "csasn/wire", "csasn/privacy", "csasn/finished", "csasn/phantom",
     "csasn/report", "csasn/api", "csasn/commands",
-    "server/run", "server/front", "server/flower", "server/simulation", "server/office", "server/evidence", "server/commands",
+    "server/run", "server/front", "server/flower", "server/simulation", "server/office", "server/page", "server/evidence",
+    "server/commands",
     "client/worker", "client/trust", "client/doctor", "client/importing", "client/report", "client/flower", "client/service",
-    "client/commands",
+    "client/page", "client/commands",
 )  # fmt: skip
 MAP, BEGIN, END = ROOT / "ARCHITECTURE.md", "<!-- make map: begin -->", "<!-- make map: end -->"
 

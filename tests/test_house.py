@@ -82,6 +82,9 @@ def test_the_wheel_brings_its_three_commands_and_its_files():
     assert (installed / "phantom/study.yaml").exists()
     assert (installed / "phantom/benchmark.yaml").exists()
     assert (installed / "phantom/card.md").exists()
+    assert (installed / "report/templates/live.js").exists()
+    assert (installed.parent / "server/page/templates/page.html").exists()
+    assert (installed.parent / "client/page/templates/site_page.html").exists()
 
 
 def test_every_room_is_on_a_floor_and_imports_from_those_below_alone():

@@ -6,6 +6,7 @@ from client.commands import doctor, imports
 from client.commands.agent import audit, pause, status, take_part
 from client.commands.enrolment import approve, backup, enroll, install, keygen, restore
 from client.commands.keys import site
+from client.commands.page import page
 from client.commands.report import report
 from client.commands.withdrawal import withdraw
 from csasn.platform import terminal
@@ -20,7 +21,7 @@ PROGRAM = program(
         Command(imports.import_, imports.MORE, ("dicom", "dicomweb", "approve", "discard", "pseudonyms"), required=True),
         Command(doctor.doctor, doctor.MORE),
         Command(status, either=("json", "check")),
-        *(Command(one) for one in (pause, audit, report, withdraw)),
+        *(Command(one) for one in (pause, audit, page, report, withdraw)),
     ),
     without_command=take_part,
 )

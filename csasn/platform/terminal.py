@@ -2,10 +2,12 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial, wraps
 from inspect import cleandoc
+from itertools import zip_longest
+from re import Pattern
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 import typer
@@ -30,6 +32,17 @@ EXAMPLE = "\n\nexample:\n"
 class _PlainCommand(TyperCommand):
     """A command whose help is words alone, also where typer 0.20 and click 8.5 stand in each other's way."""
 
+    alone: Mapping[str, tuple[str, Pattern[str]]] = {}
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Gives an option that stands without its value the one that it has then: typer knows no such options."""
+        given = []
+        for word, following in zip_longest(args, args[1:], fillvalue=""):
+            given.append(word)
+            if word in self.alone and not self.alone[word][1].fullmatch(following):
+                given.append(self.alone[word][0])
+        return super().parse_args(ctx, given)
+
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Writes arguments and options; click forgets what typer told it of an argument."""
         told = get_type_hints(self.callback, include_extras=True)
@@ -51,13 +64,15 @@ class Command:
     """A function as a command: its parameters are the arguments, its docstring is the help, and `more` where that is long.
 
     The docstring's first line is the summary; what follows "example:" stands below the arguments. Of the parameters `either`
-    at most one may be given, and one has to be where that is `required`.
+    at most one may be given, and one has to be where that is `required`. An option in `alone` may stand without its value: then it
+    has that one, unless what follows it has the form of one.
     """
 
     run: Callable[..., None]
     more: str = ""
     either: tuple[str, ...] = ()
     required: bool = False
+    alone: Mapping[str, tuple[str, Pattern[str]]] = field(default_factory=dict)
 
     def add_to(self, app: typer.Typer) -> None:
         """Makes it one of the commands of `app`."""
@@ -66,7 +81,7 @@ class Command:
         choice = f"{'one' if self.required else 'at most one'} of {self._flags}\n\n" if self.either else ""
         app.command(
             self.run.__name__.strip("_"),
-            cls=_PlainCommand,
+            cls=type("_Command", (_PlainCommand,), {"alone": self.alone}),
             help=_as_written(text),
             short_help=summary[0].lower() + summary[1:],
             epilog=_as_written(choice + (f"{mark.strip()}\n{example}\n\n" if mark else "") + f"exit codes: {app.info.name} --help"),

@@ -3,10 +3,11 @@
 Keys that a line lacks, as of an older version, have defaults.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from csasn.report.types import Facts, OwnStatistics, Reasons, Result, SurveyTable
 from csasn.study import Ancestor
@@ -204,6 +205,14 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 T = TypeVar("T", bound=Told)
 
 
+def parse_events(lines: Iterable[str | bytes]) -> Iterator[Event]:
+    """The events of lines of events.jsonl; a line that a crash cut off is left out, and one of a kind that this version does not
+    know."""
+    for line in lines:
+        with suppress(ValidationError):
+            yield EVENT.validate_json(line)
+
+
 def of_kind(events: Iterable[Event], kind: type[T]) -> list[T]:
     """The events of one type, oldest first."""
     return [event for event in events if isinstance(event, kind)]
@@ -212,6 +221,11 @@ def of_kind(events: Iterable[Event], kind: type[T]) -> list[T]:
 def last(events: Sequence[Event], kind: type[T]) -> T | None:
     """The newest event of a type, None where there is none."""
     return next((event for event in reversed(events) if isinstance(event, kind)), None)
+
+
+def since_last(events: Sequence[Event], kind: type[T]) -> Sequence[Event]:
+    """The events from the newest of a type on, that one among them; all where there is none."""
+    return next((events[index:] for index in range(len(events) - 1, -1, -1) if isinstance(events[index], kind)), events)
 
 
 def finished_rounds(events: Iterable[Event]) -> list[RoundFinished]:

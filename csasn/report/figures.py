@@ -1,6 +1,7 @@
 """The charts of a report: which values, from which places in report.json, on which axes."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from csasn.report.charts import Axis, Chart, IntervalRow, Line, LineChart, RowChart, rounds_axis, share_axis, value_axis
 from csasn.report.marked import MIB, key_of
@@ -8,6 +9,20 @@ from csasn.report.types import ClassResult, Ends, Report, Result, RoundResult
 
 OWN_NORMALISATION = "the same, normalised by each site's own cases"
 Value = Callable[[RoundResult], float | None]
+
+
+class Rounds(Protocol):
+    """What a chart over the rounds is drawn of: a report, or a run that goes on."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the study's classes."""
+        ...
+
+    @property
+    def rounds(self) -> tuple[RoundResult, ...]:
+        """The rounds so far, in order."""
+        ...
 
 
 def results_of(report: Report) -> dict[str, tuple[Result, tuple[str, ...]]]:
@@ -44,7 +59,7 @@ def _comparison(title: str, rows: Sequence[IntervalRow], guessing: float) -> Cha
     return RowChart(title, described, axis, rows, guessing) if values else None
 
 
-def round_charts(report: Report) -> list[Chart]:
+def round_charts(report: Rounds) -> list[Chart]:
     """Validation metrics, recall of each class, and the loss, over the rounds."""
     auroc = _line(report, "macro AUROC", 0, ("macro_auroc",), lambda row: row.macro_auroc)
     accuracy = _line(report, "balanced accuracy", 1, ("balanced_accuracy",), lambda row: row.balanced_accuracy)
@@ -60,7 +75,7 @@ def _recall(name: str) -> Value:
     return lambda row: row.recall.get(name) if row.recall else None
 
 
-def weight_charts(report: Report) -> list[Chart]:
+def weight_charts(report: Rounds) -> list[Chart]:
     """ω of each class over the rounds."""
     lines = [_line(report, name, c, ("class_weights", c), _weight(c)) for c, name in enumerate(report.classes)]
     return _known(_free_chart("Class weights ω", "weight ω", lines, reference="1"))
@@ -70,7 +85,7 @@ def _weight(c: int) -> Value:
     return lambda row: row.class_weights[c] if row.class_weights else None
 
 
-def traffic_charts(report: Report) -> list[Chart]:
+def traffic_charts(report: Rounds) -> list[Chart]:
     """Bytes and seconds of each round."""
     up = _line(report, "up, from all sites", 0, ("bytes_up",), lambda row: row.bytes_up / MIB)
     down = _line(report, "down, to all sites", 1, ("bytes_down",), lambda row: row.bytes_down / MIB)
@@ -108,7 +123,7 @@ def _free_chart(title: str, label: str, lines: Sequence[Line], low: float | None
     return _rounds_chart(title, value_axis(label, ends, low), lines, reference) if values else None
 
 
-def _line(report: Report, name: str, style: int, path: tuple[str | int, ...], value: Value) -> Line:
+def _line(report: Rounds, name: str, style: int, path: tuple[str | int, ...], value: Value) -> Line:
     """The line of a value over the rounds; `path` is its place within a round."""
     points = tuple((float(row.round), value(row)) for row in report.rounds)
     texts = tuple(f"{name}, round {current:g}: {height or 0:.3f}" for current, height in points)

@@ -1,21 +1,29 @@
 """Pages and cards from the Jinja templates, which stand in files of their own beside the code that fills them."""
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 import csasn
 
-ROOMS = ("csasn/report", "client/report")
+ROOMS = ("csasn/report", "server/page", "client/report", "client/page")
 
 
 def render(template: str, **facts: object) -> str:
     """A template with what it shows; in one of HTML no text becomes markup."""
     return _environment().get_template(template).render(facts)
+
+
+def render_parts(template: str, names: Iterable[str], **facts: object) -> dict[str, Markup]:
+    """The macros of these names, each without arguments, by themselves: such as the sections of a page that goes on."""
+    module = _environment().get_template(template).make_module(facts)
+    return {name: getattr(module, name)() for name in names}
 
 
 @cache

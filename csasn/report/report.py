@@ -150,7 +150,7 @@ def build_report(study: Study, membership: Membership, engine: Engine, events: S
     """The report of a run from its events, oldest first; of a round told twice, after a crash, the last counts."""
     outcome, finish, hello = last(events, Outcome), last(events, Finish), last(events, Hello)
     trained = {event.name: event.final for event in of_kind(events, BaselineTrained)}
-    rounds = _rounds(events)
+    rounds = round_results(events)
     return Report(
         schema_version=1,
         notice=NOTICE,
@@ -251,7 +251,7 @@ def _totals(rounds: Sequence[RoundResult], events: Sequence[Event]) -> Totals:
     )
 
 
-def _rounds(events: Sequence[Event]) -> tuple[RoundResult, ...]:
+def round_results(events: Sequence[Event]) -> tuple[RoundResult, ...]:
     """The rounds in order; metrics are those of the model that came of each, counted at the start of the next exchange."""
     weights = {event.round: event.class_weights for event in of_kind(events, Started) if event.event == "train-started"}
     evaluated = {event.round: event for event in of_kind(events, Evaluated)}

@@ -98,9 +98,10 @@ def _marks(line: Line, x: Axis, y: Axis) -> list[Mark]:
     return marks
 
 
-def _stroke(style: int) -> str:
+def _stroke(style: int) -> Markup:
+    """As attributes, which a page without inline styles may have."""
     dash = DASHES[style // NUM_COLOURS % len(DASHES)]
-    return f"stroke:{_colour(style)}" + (f";stroke-dasharray:{dash}" if dash else "")
+    return Markup('stroke="{}"').format(_colour(style)) + (Markup(' stroke-dasharray="{}"').format(dash) if dash else "")
 
 
 def _colour(style: int) -> str:

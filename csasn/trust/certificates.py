@@ -101,7 +101,28 @@ def days_left(certificate_pem: bytes, now: datetime | None = None) -> int:
     Raises:
         TrustError: it is no certificate.
     """
-    return (_load(certificate_pem).not_valid_after_utc - (now or datetime.now(UTC))).days
+    return (certificate_end(certificate_pem) - (now or datetime.now(UTC))).days
+
+
+def certificate_end(certificate_pem: bytes) -> datetime:
+    """When a certificate ends.
+
+    Raises:
+        TrustError: it is no certificate.
+    """
+    return _load(certificate_pem).not_valid_after_utc
+
+
+def certificate_names(certificate_pem: bytes) -> tuple[str, ...]:
+    """The host names and addresses to which a certificate answers.
+
+    Raises:
+        TrustError: it is no certificate.
+    """
+    with suppress(x509.ExtensionNotFound):
+        named = _load(certificate_pem).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return tuple(str(name.value) for name in named if isinstance(name, x509.DNSName | x509.IPAddress))
+    return ()
 
 
 def certificate_fingerprint(certificates_pem: bytes) -> str:

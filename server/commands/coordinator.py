@@ -3,16 +3,23 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from csasn.errors import AttentionError, ConfigurationError, RunError
 from csasn.platform.terminal import Health, argument, console, option, say, say_json
 from server.commands.enrolment import FOLDER, Folder
+from server.commands.page import Page, PageTls, page_shown
 from server.commands.simulate import show_report
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from csasn.report.live_page import Source
     from server.office.study_folder import StudyFolder
+
+WATCH_S = 3.0
 
 
 def start(
@@ -40,6 +47,8 @@ def start(
         ),
     ] = 3.0,
     health: Health = "",
+    page: Page = "",
+    page_tls: PageTls = None,
     folder: Folder = FOLDER,
 ) -> None:
     """Keep SuperLink and the front running.
@@ -49,13 +58,20 @@ def start(
 
     example:
       server start --run
+      server start --run --page
     """
     from csasn.platform.supervision import ServiceManager, told_health
     from server.office import service
 
+    def source() -> "Source":
+        from server.page.sources import study_source
+
+        return study_source(folder)
+
     settings = service.StartSettings(listen, port, run, on_trouble, grace, superlink_port)
+    shown = page_shown(page, page_tls, source, _say_when, folder / "page.token")
     with told_health(health) as tell_ready:
-        service.start(folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say_when, tell_ready)
+        service.start(folder, settings, ServiceManager(os.environ.get("NOTIFY_SOCKET", "")), _say_when, tell_ready, shown)
 
 
 def run(folder: Folder = FOLDER) -> None:
@@ -76,6 +92,7 @@ def run(folder: Folder = FOLDER) -> None:
 def status(
     json: Annotated[bool, option("--json", "for scripts")] = False,
     check: Annotated[bool, option("--check", "print troubles alone; exit code 13 if there are any")] = False,
+    watch: Annotated[bool, option("--watch", "show it anew every few seconds, until Ctrl-C")] = False,
     folder: Folder = FOLDER,
 ) -> None:
     """Who is enrolled, approved, online; the rounds so far; what needs a person.
@@ -85,6 +102,7 @@ def status(
 
     example:
       server status --check || mail -s study it@example.org
+      server status --watch
     """
     opened = _open(folder)
     studies = [opened, *[_open(each.folder) for each in opened.enrolments.all_studies()[1:]]] if opened.is_first else [opened]
@@ -99,9 +117,23 @@ def status(
 
     if json:
         say_json(read_status(opened).model_dump(mode="json"))
+    elif watch:
+        _watch(studies)
     else:
-        for study_folder in studies:
-            console().print(status_view(read_status(study_folder)), highlight=False)
+        console().print(*(status_view(read_status(study_folder)) for study_folder in studies), sep="\n", highlight=False)
+
+
+def _watch(studies: "Sequence[StudyFolder]") -> None:
+    """Shows the status anew until Ctrl-C, which is the way to end it, and no error."""
+    from rich.console import Group
+    from rich.live import Live
+
+    from server.office.status import read_status, status_view
+
+    with suppress(KeyboardInterrupt), Live(console=console(), auto_refresh=False, vertical_overflow="visible") as live:
+        while True:
+            live.update(Group(*(status_view(read_status(study_folder)) for study_folder in studies)), refresh=True)
+            time.sleep(WATCH_S)
 
 
 def stop(folder: Folder = FOLDER) -> None:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from csasn.errors import ConfigurationError
 from csasn.platform.terminal import argument, console, option, say_json
 from server.commands.enrolment import Continues, begin_study
+from server.commands.page import Page, PageTls, page_shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from csasn.report.live_page import Source
     from csasn.report.types import Report, SurveyReport
     from server.simulation.simulate import Simulation
 
@@ -33,6 +35,8 @@ def simulate(
         bool, option("--resume", "continue the unfinished run in RUN; with --baselines also add those that a finished one lacks")
     ] = False,
     anew: Annotated[bool, option("--anew", "set aside, under a name with the time, what RUN holds; then begin")] = False,
+    page: Page = "",
+    page_tls: PageTls = None,
     json: Annotated[bool, option("--json", "print the report as JSON instead of tables")] = False,
 ) -> None:
     """Run a whole federation on this machine, from files on disk.
@@ -42,13 +46,23 @@ def simulate(
 
     example:
       csasn phantom --out demo
-      server simulate demo/study.yaml --baselines
+      server simulate demo/study.yaml --baselines --page
       server simulate demo/study.yaml --continue runs/demo --out runs/more --set federation.rounds=5
     """
     from server.simulation.simulate import Simulation
 
     sites = sites or study.parent / "sites"
-    _show(Simulation(study, sites, out, tuple(changes or ()), baselines, resume, anew, continues, engine), json)
+    simulation = Simulation(study, sites, out, tuple(changes or ()), baselines, resume, anew, continues, engine)
+
+    def source() -> "Source":
+        from csasn.study import read_study
+        from server.page.sources import run_source
+
+        name = read_study(study, simulation.changes).name
+        return run_source(name, out or Path("runs") / name)
+
+    with page_shown(page, page_tls, source, lambda line: console(stderr=json).out(line, highlight=False)):
+        _show(simulation, json)
 
 
 def survey(

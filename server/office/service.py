@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -37,6 +37,7 @@ RETURNED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "
 LOOK_S = 30.0
 STUDIES_AT_ONCE = 2  # for which there is room from the beginning
 SITE_CONNECTIONS = 16  # of one site to the front, at most; all sites may come from one proxy
+NOTHING = nullcontext()
 Say = Callable[[str], None]
 
 
@@ -53,11 +54,16 @@ class StartSettings:
 
 
 def start(
-    folder: Path, settings: StartSettings, manager: ServiceManager, say: Say, tell_ready: Callable[[bool], None] = lambda _: None
+    folder: Path,
+    settings: StartSettings,
+    manager: ServiceManager,
+    say: Say,
+    tell_ready: Callable[[bool], None] = lambda _: None,
+    beside: AbstractContextManager[None] = NOTHING,
 ) -> None:
     """Keeps SuperLink, front and, where asked, the runs going, until SIGTERM or Ctrl-C.
 
-    `tell_ready` is told at each turn whether the front runs before a SuperLink that knows the sites.
+    `tell_ready` is told at each turn whether the front runs before a SuperLink that knows the sites. `beside` lasts as long.
 
     Raises:
         ConfigurationError: the folder is none of a coordinator's, another `server start` is at work on it, or what it shall call
@@ -73,14 +79,15 @@ def start(
     kept = _Kept(Studies(folder), settings, settings.superlink_port or free_port(), say)
     write_json(folder / SERVICE, Service(pid=os.getpid(), superlink_port=kept.port).model_dump())
     try:
-        while True:
-            kept.turn()
-            if kept.superlink.is_running and kept.register():
-                manager.ready()
-            tell_ready(kept.known is not None and kept.superlink.is_running and kept.front.is_running)
-            kept.tell()
-            manager.alive(f"{', '.join(kept.told)}: {len(kept.children)} processes")
-            time.sleep(TURN_S)
+        with beside:
+            while True:
+                kept.turn()
+                if kept.superlink.is_running and kept.register():
+                    manager.ready()
+                tell_ready(kept.known is not None and kept.superlink.is_running and kept.front.is_running)
+                kept.tell()
+                manager.alive(f"{', '.join(kept.told)}: {len(kept.children)} processes")
+                time.sleep(TURN_S)
     finally:
         manager.stopping()
         for child in reversed(kept.children):

@@ -13,7 +13,7 @@ from csasn.platform.plain_text import in_time, plain
 from csasn.report.events import Event, Started, finished_rounds, last
 from csasn.trust.facts import CoordinatorFacts, Phase
 from server.office.study_folder import StudyFolder
-from server.office.troubles import expected_by_site, find_troubles, sites_online
+from server.office.troubles import Trouble, expected_by_site, find_troubles, sites_online
 from server.run.waits import AT_WORK, Wait, find_paces, find_waits
 
 AGGREGATED = "aggregated"
@@ -38,7 +38,7 @@ class SiteStatus(Configuration):
 
 class Status(Configuration):
     """What `server status --json` prints. `round` are done, `under_way` is the round that goes on now, None where none does;
-    `rounds` are those that are done, from the events; `troubles` want a person."""
+    `rounds` are those that are done, from the events; `troubles` want a person. A simulation has no certificate."""
 
     study: str
     study_hash: str
@@ -50,16 +50,17 @@ class Status(Configuration):
     num_rounds: int
     under_way: int | None = None
     seconds_left: float | None
-    certificate_days_left: int
+    certificate_days_left: int | None
     started: bool
     sites: dict[str, SiteStatus]
     rounds: list[dict[str, object]]
     troubles: list[str]
 
 
-def read_status(study_folder: StudyFolder) -> Status:
-    """Reads where the study stands now."""
-    facts, events, troubles = study_folder.facts(), study_folder.events(), find_troubles(study_folder)
+def read_status(study_folder: StudyFolder, troubles: Sequence[Trouble] | None = None) -> Status:
+    """Reads where the study stands now; `troubles` are those that were found already."""
+    facts, events = study_folder.facts(), study_folder.events()
+    troubles = find_troubles(study_folder) if troubles is None else troubles
     started = last(events, Started)
     return Status(
         study=facts.study_name,
@@ -91,16 +92,16 @@ def seconds_left(facts: CoordinatorFacts, events: Sequence[Event]) -> float | No
 def status_view(status: Status) -> Group:
     """Lays the status out for a terminal."""
     certificate = f"certificate: {status.certificate_days_left} days left"
-    head = f"study {status.study} ({status.study_hash[:12]}): {_progress(status)}; {certificate}"
+    head = f"study {status.study} ({status.study_hash[:12]}): {progress(status)}; {certificate}"
     table = Table("site", "is", "heard", "version", "rounds", "a round takes", "now", title=None)
     for name, site in status.sites.items():
         told = (
-            _stage(site),
+            stage(site),
             None if site.seen_seconds_ago is None else f"{in_time(site.seen_seconds_ago)} ago",
             site.software_version,
             site.rounds_trained,
             None if site.seconds_a_round is None else in_time(site.seconds_a_round),
-            _now(site),
+            now_doing(site),
         )
         table.add_row(name, *[Text(_cell(value)) for value in told])
     missed = {name: site.last_round for name, site in status.sites.items() if site.last_round not in (None, AGGREGATED)}
@@ -108,7 +109,7 @@ def status_view(status: Status) -> Group:
     return Group(Text(head), table, *notes, *[Text(f"! {trouble}", style="bold") for trouble in status.troubles])
 
 
-def _progress(status: Status) -> str:
+def progress(status: Status) -> str:
     """Where the study stands, in words: a phase that says nothing more is said alone."""
     sites = status.sites.values()
     match status.phase:
@@ -128,18 +129,20 @@ def _progress(status: Status) -> str:
     return f"{ended}, {status.round} of {status.num_rounds} rounds are done{left}"
 
 
-def _stage(site: SiteStatus) -> str:
+def stage(site: SiteStatus) -> str:
     """The last step that a site has taken."""
     known = "approved" if site.approved else "enrolled" if site.enrolled else "not enrolled"
     return f"{known}, online" if site.online else known
 
 
-def _now(site: SiteStatus) -> str | None:
-    """What a site does in the round: why it does not is a trouble, and stands below in full."""
+def now_doing(site: SiteStatus, where: str = "below") -> str | None:
+    """What a site does in the round: why it does not is a trouble, and stands in full `where` it says."""
     if site.waiting is None:
         return None
     if not site.waiting.startswith(AT_WORK):
-        return "awaited, see below"
+        return f"awaited, see {where}"
+    if not site.online:
+        return "awaited, not connected"
     return AT_WORK if site.seconds_left is None else f"{AT_WORK}, {in_time(site.seconds_left)} left"
 
 
@@ -164,14 +167,14 @@ def _sites(study_folder: StudyFolder, facts: CoordinatorFacts, events: Sequence[
             waiting=str(waits[site]) if site in waits else None,
             rounds_trained=sum(site in event.participants for event in finished),
             last_round=finished[-1].absent.get(site, AGGREGATED) if finished else None,
-            seconds_left=_left(waits.get(site), expected.get(site)),
+            seconds_left=left_of(waits.get(site), expected.get(site)),
             seconds_a_round=paces.get(site),
         )
         for site in study_folder.enrolments.roster
     }
 
 
-def _left(wait: Wait | None, expected_s: float | None) -> float | None:
+def left_of(wait: Wait | None, expected_s: float | None) -> float | None:
     """How long a site that trains is expected to be at it still."""
     if wait is None or wait.why or not wait.trains or expected_s is None:
         return None

@@ -5,12 +5,10 @@ processes of their own and agree.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
 from csasn import __version__
@@ -24,7 +22,8 @@ from csasn.trust.membership import Membership, read_membership
 from server.office.authority import SERVER_CERTIFICATE
 from server.office.enrolment import Enrolments
 from server.office.service_file import Service, find_service
-from server.run.run_directory import MEMBERSHIP, read_events, report_name
+from server.run.event_log import event_log
+from server.run.run_directory import MEMBERSHIP, report_name
 
 ENDED: Mapping[str, Phase] = {"complete": "finished", "degraded": "finished", "incomplete": "finished", "failed": "failed"}
 
@@ -139,11 +138,5 @@ class StudyFolder:
         return "", current
 
     def events(self) -> list[Event]:
-        """The events of the run, read again only when there are more."""
-        path = self.run_path / "events.jsonl"
-        return list(_events(self.run_path, os.stat(path).st_size)) if path.exists() else []
-
-
-@lru_cache(maxsize=1)
-def _events(path: Path, size_bytes: int) -> tuple[Event, ...]:  # noqa: ARG001 - what tells old from new
-    return tuple(read_events(path))
+        """The events of the run so far."""
+        return event_log(self.run_path).read()

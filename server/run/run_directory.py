@@ -16,7 +16,6 @@ from typing import Self
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from csasn.errors import ModelError, RunError
 from csasn.federated.quantise import Floats32, Floats64
@@ -26,7 +25,7 @@ from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.configuration import write_yaml
 from csasn.platform.locks import lock_folder
 from csasn.platform.storage import TEMPORARY, append_line, link_atomically, write_atomically, write_json
-from csasn.report.events import EVENT, Event, Outcome, finished_rounds, of_kind
+from csasn.report.events import EVENT, Event, Outcome, finished_rounds, of_kind, parse_events
 from csasn.study import Study, read_study
 from csasn.trust.identity import KEYS_FOLDER, write_identity
 from csasn.trust.membership import Difference, Membership, read_membership
@@ -163,7 +162,8 @@ class RunDirectory:
         write_atomically(path / "study.yaml", write_yaml(study).encode())
 
     def close(self) -> None:
-        """Gives the lock back."""
+        """Gives the lock back, once the sinks have what they want of the run."""
+        self._sinks.close()
         os.close(self._lock)
 
     def event(self, event: str, /, **facts: object) -> None:
@@ -266,15 +266,9 @@ def report_name(study: Study) -> str:
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events of a run directory; a line that a crash cut off is left out, and one of a kind that this version does not know."""
+    """The events of a run directory."""
     file = path / "events.jsonl"
-    events = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
-        try:
-            events.append(EVENT.validate_json(line))
-        except ValidationError:
-            continue
-    return events
+    return list(parse_events(file.read_text(encoding="utf-8").splitlines())) if file.exists() else []
 
 
 def has_outcome(path: Path) -> bool:

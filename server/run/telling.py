@@ -1,13 +1,10 @@
 """What of a run is said in a line as it happens: on a terminal, in run.log and in the coordinator's journal."""
 
-import os
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from csasn.federated.messages import Replies
+from csasn.platform.growing_file import GrowingFile
 from csasn.report.events import (
-    EVENT,
     BaselineTrained,
     Continued,
     Evaluated,
@@ -22,6 +19,7 @@ from csasn.report.events import (
     RoundUndone,
     TotalsChanged,
     Waiting,
+    parse_events,
 )
 from csasn.report.types import Reasons, Result
 from csasn.trust.membership import Difference
@@ -89,28 +87,11 @@ class News:
     """The lines of what is added to an events.jsonl, from now on."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read_bytes = path.stat().st_size if path.exists() else 0
+        self._file = GrowingFile(path, from_end=True)
 
     def read(self) -> list[str]:
-        """What happened since the last look. A line that is still being written waits for the next one; a file that is another one
-        by now is read from its beginning."""
-        try:
-            with self._path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self._read_bytes:
-                    self._read_bytes = 0
-                file.seek(self._read_bytes)
-                whole, end, _ = file.read().rpartition(b"\n")
-        except FileNotFoundError:
-            whole, end, self._read_bytes = b"", b"", 0
-        self._read_bytes += len(whole + end)
-        lines = []
-        for line in whole.splitlines():
-            try:
-                lines.append(say_event(EVENT.validate_json(line)))
-            except ValidationError:
-                continue
-        return [line for line in lines if line]
+        """What happened since the last look; a file that is another one by now is read from its beginning."""
+        return [line for event in parse_events(self._file.read()[0]) if (line := say_event(event))]
 
 
 def _show(value: float | None) -> str:

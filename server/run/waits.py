@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from csasn.report.events import Ended, Event, Failed, Outcome, Reply, RoundFinished, Started, Waiting
+from csasn.report.events import Ended, Event, Failed, Outcome, Reply, RoundFinished, Started, Waiting, since_last
 
 READY, ANSWERED = "ready", "answered"  # what a site said, in events
 AT_WORK = "at work"
@@ -32,7 +32,7 @@ class Wait:
 def find_waits(sites: Collection[str], events: Sequence[Event]) -> dict[str, Wait]:
     """The sites of which an answer is awaited now; none where nothing is asked."""
     waits: dict[str, Wait] = {}
-    for event in events:
+    for event in since_last(events, Started):  # with which waiting begins anew
         match event:
             case Started():
                 waits = {site: Wait(_time(event), trains=event.event == "train-started") for site in sites}

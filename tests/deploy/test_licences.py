@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 import licences
 from installed import OURS, closure
 
-EXTRAS = ("weights", "archive", "export", "flower")
+EXTRAS = ("weights", "archive", "export", "flower", "tensorboard", "mlflow")
 
 
 def metadata(name: str = "thing", expression: str = "", field: str = "", classifiers: Iterable[str] = ()) -> Message:

@@ -165,7 +165,7 @@ def test_a_dumb_terminal_gets_no_bars(monkeypatch):
 def test_help_does_not_load_torch():
     """Help answers at once: heavy libraries are imported by the work, not by the parser."""
     commands = "csasn.commands.cli, server.commands.cli, client.commands.cli"
-    program = f"import sys, {commands}; sys.exit(bool({{'torch', 'flwr'}} & set(sys.modules)))"
+    program = f"import sys, {commands}; sys.exit(bool({{'torch', 'flwr', 'starlette', 'uvicorn'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
 
 
@@ -183,7 +183,16 @@ def test_a_study_with_options_of_a_rule_of_the_server_is_read_without_torch(tmp_
 def test_server_start_and_status_do_without_torch():
     """`server start` stays in memory for weeks, beside a run that needs it."""
     program = (
-        "import sys, server.office.service, server.office.status, server.office.trouble_calls; sys.exit('torch' in sys.modules)"
+        "import sys, server.office.service, server.office.status, server.office.trouble_calls;"
+        "sys.exit(bool({'torch', 'starlette', 'uvicorn'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
+
+
+def test_a_page_beside_server_start_does_without_torch_and_what_draws_pictures():
+    program = (
+        "import sys, server.page.sources, csasn.report.page_server;"
+        "sys.exit(bool({'torch', 'flwr', 'scipy', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-P", "-c", program], check=False).returncode == 0
 

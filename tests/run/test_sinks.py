@@ -88,7 +88,7 @@ def test_a_sink_that_raises_is_told_of_once_and_ends_no_run(reopen, caplog):
 def test_a_sink_that_nobody_offers_is_refused_with_those_that_are_there(reopen):
     with pytest.raises(ConfigurationError, match="there is no event sink 'count'") as refused:
         reopen("count")
-    assert "broken-at-once, broken-later, counted" in refused.value.message
+    assert "broken-at-once, broken-later, counted, mlflow, tensorboard" in refused.value.message
 
 
 def test_without_the_variable_no_sink_is_asked(reopen):
