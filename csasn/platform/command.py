@@ -35,7 +35,9 @@ def run_command(command: Callable[[], None]) -> int:
         return StorageError.exit_code
     except Exception as error:  # noqa: BLE001 - the one boundary of this process
         print_error(
-            CsasnError(f"unexpected {type(error).__name__} in {_where(error)}", "this is a fault of the program: please report it")
+            CsasnError(
+                f"unexpected {type(error).__name__} in {where_of(error)}", "this is a fault of the program: please report it"
+            )
         )
         return 1
     return 0
@@ -62,12 +64,12 @@ def permission_denied(error: PermissionError) -> StorageError:
     except KeyError:
         user = str(os.geteuid())
     return StorageError(
-        f"permission denied to user {user} in {_where(error)}",
+        f"permission denied to user {user} in {where_of(error)}",
         "run it as the service's own user, such as runuser -u csasn -- COMMAND",
     )
 
 
-def _where(error: BaseException) -> str:
+def where_of(error: BaseException) -> str:
     """The innermost of our own lines, which says where without saying what."""
     place = "unknown place"
     trace = error.__traceback__
