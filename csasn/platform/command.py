@@ -36,7 +36,9 @@ def run_command(command: Callable[[], None]) -> int:
         return StorageError.exit_code
     except Exception as error:  # noqa: BLE001 - the one boundary of this process
         print_error(
-            CsasnError(f"unexpected {type(error).__name__} in {_where(error)}", "this is a fault of the program: please report it")
+            CsasnError(
+                f"unexpected {type(error).__name__} in {where_of(error)}", "this is a fault of the program: please report it"
+            )
         )
         return 1
     return 0
@@ -59,7 +61,7 @@ def print_error(error: CsasnError) -> None:
 def permission_denied(error: PermissionError) -> StorageError:
     """What to tell the wrong user, in words of our own: the path may be a patient's image."""
     return StorageError(
-        f"permission denied to user {user_name(os.geteuid())} in {_where(error)}",
+        f"permission denied to user {user_name(os.geteuid())} in {where_of(error)}",
         "run it as the service's own user, such as runuser -u csasn -- COMMAND",
     )
 
@@ -72,7 +74,7 @@ def user_name(number: int) -> str:
         return str(number)
 
 
-def _where(error: BaseException) -> str:
+def where_of(error: BaseException) -> str:
     """The innermost of our own lines, which says where without saying what."""
     place = "unknown place"
     trace = error.__traceback__

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from csasn.errors import CsasnError
+from csasn.platform.command import where_of
 from csasn.report.rendering import render
 
 TICK_S = 0.5  # between two looks at whether something changed
@@ -158,8 +159,9 @@ class Latest:
     def _make(self) -> None:
         try:
             shown = self._source.show()
-        except (CsasnError, OSError) as error:  # a folder that is being changed, or went away: the next look may be better
-            what = error.message if isinstance(error, CsasnError) else type(error).__name__
+        except Exception as error:  # noqa: BLE001 - the boundary of this thread: the next look may be better, and no foreign text is told
+            unexpected = f"unexpected {type(error).__name__} in {where_of(error)}"
+            what = error.message if isinstance(error, CsasnError) else unexpected
             log.warning("the page cannot be made: %s", what)
             shown = Shown({"status": Markup("cannot be read: {}").format(what)}, self.metrics)
         self.metrics = shown.metrics

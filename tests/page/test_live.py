@@ -110,8 +110,15 @@ def test_of_too_many_viewers_the_last_is_told(run, quick, monkeypatch):
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
 
 
-def test_a_folder_that_cannot_be_read_is_said_and_the_page_goes_on():
-    faults = [StorageError("membership.json is no JSON")]
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (StorageError("membership.json is no JSON"), "cannot be read: membership.json is no JSON"),
+        (ValueError("a foreign text"), "cannot be read: unexpected ValueError in report/live_page.py"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_said_and_the_page_goes_on(fault, says, caplog):
+    faults = [fault]
 
     def show():
         if faults:
@@ -120,7 +127,8 @@ def test_a_folder_that_cannot_be_read_is_said_and_the_page_goes_on():
 
     latest = Latest(Source("page", "page.html", time.monotonic, show))
     latest._make()
-    assert latest.sections["status"] == "cannot be read: membership.json is no JSON"
+    assert latest.sections["status"].startswith(says)
+    assert "foreign" not in latest.sections["status"] + caplog.text
     latest._make()
     assert latest.sections["status"] == "well"
 
