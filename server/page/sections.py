@@ -16,7 +16,7 @@ from server.page.metrics import metrics_text
 from server.page.rounds import PARTS
 from server.page.view import View
 
-OFTEN = ("status", "facts", "troubles", "sites", "now", "trust")
+OFTEN = ("status", "facts", "troubles", "others", "sites", "now", "trust")
 SELDOM = ("curves", "answers_head", "answers", "reasons", "rounds")
 
 

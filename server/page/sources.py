@@ -1,10 +1,9 @@
-"""The page of a coordinator's study, and that of a simulation."""
+"""The page of a coordinator, and that of a simulation."""
 
 from pathlib import Path
 
-from csasn.report.live_page import Source
-from server.office.enrolment import Enrolments
-from server.office.study_folder import StudyFolder
+from csasn.report.live_page import Shown, Source
+from server.office.studies import Studies
 from server.page.sections import Sections
 from server.page.view import state_of, view_of_run, view_of_study
 
@@ -12,17 +11,22 @@ TEMPLATE = "page.html"
 
 
 def study_source(folder: Path) -> Source:
-    """The page of the study whose coordinator's folder is `folder`.
+    """The page of the coordinator whose folder is `folder`: of its first study, with where the others stand.
 
     Raises:
         ConfigurationError: it is none.
     """
-    study_folder, sections = StudyFolder(Enrolments.open(folder)), Sections()
+    studies, sections = Studies(folder), Sections()
+
+    def show() -> Shown:
+        first, *others = studies.all()
+        return sections.show(view_of_study(first, others))
+
     return Source(
-        study_folder.study.name,
+        studies.all()[0].study.name,
         TEMPLATE,
-        lambda: state_of(folder, study_folder.run_path),
-        lambda: sections.show(view_of_study(study_folder)),
+        lambda: tuple(state_of(each.path, each.run_path) for each in studies.all()),
+        show,
     )
 
 

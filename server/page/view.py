@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
+from typing import Self
 
 from pydantic import ValidationError
 
@@ -43,9 +44,25 @@ from server.run.waits import find_paces, find_waits
 
 
 @dataclass(frozen=True)
+class Other:
+    """Another study of the same coordinator: where it stands, and what of it wants a person."""
+
+    name: str
+    progress: str
+    troubles: Sequence[Trouble]
+
+    @classmethod
+    def of(cls, study_folder: StudyFolder) -> Self:
+        """What there is to see of it."""
+        troubles = find_troubles(study_folder)
+        return cls(study_folder.study.name, progress(read_status(study_folder, troubles)), troubles)
+
+
+@dataclass(frozen=True)
 class View:
     """All that there is to see. `status` is None before there is a run to look at; `heads` are the newest receipts by site, with
-    what each site's ledger stood at; `expires` is when the server's certificate does, None in a simulation."""
+    what each site's ledger stood at; `expires` is when the server's certificate does, None in a simulation; `others` are the other
+    studies of the coordinator."""
 
     study: Study | None = None
     status: Status | None = None
@@ -53,6 +70,7 @@ class View:
     troubles: Sequence[Trouble] = ()
     heads: Mapping[str, Receipt] = field(default_factory=dict)
     expires: datetime | None = None
+    others: Sequence["Other"] = ()
     made: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -136,8 +154,8 @@ def state_of(folder: Path, run: Path) -> Hashable:
     return tuple(_stamp(name) for name in names)
 
 
-def view_of_study(study_folder: StudyFolder) -> View:
-    """What there is to see of a coordinator's study."""
+def view_of_study(study_folder: StudyFolder, others: Sequence[StudyFolder] = ()) -> View:
+    """What there is to see of a coordinator's study, beside its others."""
     troubles = find_troubles(study_folder)
     return View(
         study=study_folder.study,
@@ -146,6 +164,7 @@ def view_of_study(study_folder: StudyFolder) -> View:
         troubles=troubles,
         heads=_heads_of(study_folder.run_path).read(),
         expires=certificate_end((study_folder.enrolments.office / SERVER_CERTIFICATE).read_bytes()),
+        others=[Other.of(each) for each in others],
     )
 
 

@@ -1,6 +1,7 @@
 """Further studies of one coordinator: who is in them, who hears of them, and what of keys holds in all."""
 
 import json
+import os
 import tarfile
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from client.worker.diary import Diary, Entry, Hospitals
 from client.worker.notes import TURN, Turn, note, taking_turn
 from csasn import wire
 from csasn.data.withdrawals import Withdrawn
-from csasn.errors import ConfigurationError, NetworkError, TrustError
+from csasn.errors import AttentionError, ConfigurationError, NetworkError, TrustError
 from csasn.federated.messages import Header, Hello, Kind
 from csasn.platform.storage import file_sha256
 from csasn.platform.supervision import ServiceManager
@@ -28,6 +29,8 @@ from server.front.site_signature import Signer
 from server.office.enrolment import Enrolments
 from server.office.further_study import rehearsal_of
 from server.office.studies import Studies
+from server.office.troubles import OVERDUE_DAYS
+from server.page.sources import study_source
 
 MORE = "more"
 
@@ -138,6 +141,21 @@ def test_a_site_hears_of_its_own_studies_alone(federation):
     assert facts.study_name == "small"
     with pytest.raises(TrustError, match="centerZ is in no study"):
         Studies(federation.folder).answer_site(b"", Signer("centerZ", time.time(), ""))
+
+
+def test_the_page_says_where_each_study_stands_and_what_wants_a_person_in_it(federation):
+    source = study_source(federation.folder)
+    assert "Other studies" not in source.show().sections["others"]
+    before = source.state()
+    federation.run("server", "study", "more.yaml")
+    assert source.state() != before
+    old = time.time() - (OVERDUE_DAYS + 1) * 86400
+    os.utime(further(federation).folder / "membership.json", (old, old))
+    shown = source.show().sections["others"]
+    assert "<h3>more</h3>" in shown
+    assert "approving, 0 of 3 sites did" in shown
+    assert "centerB has not approved for 8 days" in shown
+    assert "centerB has not approved for 8 days" in federation.run("server", "status", "--check", code=AttentionError.exit_code)
 
 
 def test_an_approval_of_a_further_study_is_kept_in_its_folder(federation):

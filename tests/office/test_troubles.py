@@ -1,4 +1,4 @@
-"""Every phase of a study with its trouble planted: `--check`, the program that is called and its all-clear agree."""
+"""Every phase of a study with its trouble planted: `--check`, the live page, the program that is called and its all-clear agree."""
 
 import io
 import json
@@ -24,6 +24,7 @@ from server.office.status import read_status, status_view
 from server.office.study_folder import StudyFolder
 from server.office.trouble_calls import TOLD, TroubleCalls
 from server.office.troubles import OVERDUE_DAYS, find_troubles
+from server.page.sources import study_source
 from server.run.run_directory import RunDirectory
 
 BEGIN = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
@@ -121,6 +122,10 @@ class Scene:
         assert code == (13 if said else 0)
         return said
 
+    def page(self):
+        """What the live page says that wants a person."""
+        return study_source(self.path).show().sections["troubles"].striptags()
+
     def calls(self):
         return TroubleCalls(self.hook, print, timedelta(minutes=3), lambda: self.now)
 
@@ -207,14 +212,16 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_every_phase_with_its_trouble_planted_check_hook_and_all_clear_agree(scene, name):
+def test_every_phase_with_its_trouble_planted_check_page_hook_and_all_clear_agree(scene, name):
     phase, plant, says = PLANTED[name]
     scene.begin(phase)
     calls = scene.calls()
     assert scene.check() == ""
+    assert scene.page() == "Nothing."
     assert scene.wait(calls, 0) == []
     plant(scene)
     assert says in scene.check()
+    assert says in scene.page()
     assert scene.wait(calls, 1) == []
     assert scene.wait(calls, 2) == []  # a minute and two, of three
     scene.expected = num = len(find_troubles(scene.study_folder))
@@ -224,6 +231,7 @@ def test_every_phase_with_its_trouble_planted_check_hook_and_all_clear_agree(sce
     assert scene.wait(calls, 60) == told  # once
     scene.begin(phase)
     assert scene.check() == ""
+    assert scene.page() == "Nothing."
     assert scene.wait(calls, 0) == told  # it may come back at once
     scene.expected = 2 * num
     over = scene.wait(calls, 3)[num:]
