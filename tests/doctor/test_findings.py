@@ -388,4 +388,5 @@ def test_without_a_state_folder_nothing_that_needs_it_is_tried(hospital, quick):
     hospital.set(state=str(hospital.path / "file/state"))
     found = hospital.examine(hospital.federation.path / "study.yaml")
     assert found["state folder"].finding.status == "failed"
-    assert {name for name, result in found.items() if result.waits_for} == needing("state folder")
+    assert {"cases", "images", "keys", "disk", "kit"} <= {name for name, result in found.items() if result.waits_for}
+    assert found["labels"].finding.status == "ok"
