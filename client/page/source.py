@@ -35,7 +35,7 @@ def site_source(site: Site) -> Source:
         }  # fmt: skip
         return Shown(render_parts("site_sections.html", ("status", "facts", "whole", "left"), **facts))
 
-    return Source(f"{site.site}: what left", "site_page.html", state, show)
+    return Source(f"{site.called}: what left", "site_page.html", state, show)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

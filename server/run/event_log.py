@@ -24,4 +24,4 @@ class EventLog:
             return list(self._events)
 
 
-event_log = lru_cache(maxsize=2)(EventLog)  # that of a run directory, which is read once however often it is asked for
+event_log = lru_cache(maxsize=16)(EventLog)  # that of a run directory, which is read once however often it is asked for
