@@ -30,15 +30,8 @@ def say_event(event: Event) -> str:
     """A line for people, empty where an event is part of the usual course."""
     line = ""
     match event:
-        case Continued():
-            line = f"begins with the model of study {event.lineage[-1].study}, round {event.lineage[-1].rounds}"
-        case MembershipChanged():
-            change = [f"with {', '.join(event.joined)}"] * bool(event.joined) + [f"without {', '.join(event.left)}"] * bool(
-                event.left
-            )
-            line = f"goes on with membership {event.membership_hash[:12]}, {' and '.join(change) or 'new keys or weights'}"
-        case Hello() if event.sites:
-            line = f"{len(event.sites)} sites said what they hold; training {'goes on' if event.round else 'begins'}"
+        case Continued() | MembershipChanged() | Hello():
+            line = _begins(event)
         case Evaluated():
             line = f"  model of round {event.round}: {_rates(event)} (validation cases)"
         case RoundFinished():
