@@ -187,6 +187,8 @@ def test_a_site_that_is_away_for_ten_minutes_is_waited_for_and_named(deploy):
 
 # disks
 
+FULL_S = 300.0
+
 
 def test_a_full_disk_at_a_site_is_said_everywhere_and_the_run_goes_on_once_there_is_room(deploy, local):
     """By status, `--check` and the program that is called; at the site in its journal and status, though its logs have no room."""
@@ -199,7 +201,7 @@ def test_a_full_disk_at_a_site_is_said_everywhere_and_the_run_goes_on_once_there
     with tiny_disk(deployment.folder / "centerB/state", "60m"):
         deployment.start_all()
         deployment.finished_round(1, 300)
-        filling = fill(deployment.folder / "centerB/state")
+        filling, filled = fill(deployment.folder / "centerB/state"), time.monotonic()
         deployment.wait_for(lambda: "centerB" in waited_for(deployment), "the run waits for centerB", 200)
         assert "its disk is full or cannot be written" in waited_for(deployment)["centerB"]
         deployment.wait_for(lambda: full in deployment.said("centerB"), "the site's journal says it", 60)
@@ -210,6 +212,7 @@ def test_a_full_disk_at_a_site_is_said_everywhere_and_the_run_goes_on_once_there
         assert "centerB" in deployment.run("server", "status", "--check", code=13)
         assert "waiting for centerB: its disk is full" in deployment.run_log()
         assert "waiting for centerB: its disk is full" in deployment.said(COORDINATOR)
+        time.sleep(max(0.0, filled + FULL_S - time.monotonic()))
         filling.unlink()
         deployment.finished_round(2, 400)
         check_same_bits(deployment, local)
