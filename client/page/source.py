@@ -8,6 +8,7 @@ from client.page.leaving import Leaving, asked_in_words, left_in_words
 from client.service.status import describe_site
 from client.worker.notes import DOING
 from csasn.platform.plain_text import in_time
+from csasn.platform.storage import file_stamp
 from csasn.privacy.ledger import LEDGER_FILE
 from csasn.report.live_page import Shown, Source
 from csasn.report.marked import MIB
@@ -22,7 +23,7 @@ def site_source(site: Site) -> Source:
     leaving = Leaving(site.run_folder)
 
     def state() -> Hashable:
-        return tuple(_stamp(path) for path in (site.run_folder / LEDGER_FILE, Path(site.state) / DOING))
+        return tuple(file_stamp(path) for path in (site.run_folder / LEDGER_FILE, Path(site.state) / DOING))
 
     def show() -> Shown:
         entries, status = leaving.read(), describe_site(site)
@@ -36,11 +37,3 @@ def site_source(site: Site) -> Source:
         return Shown(render_parts("site_sections.html", ("status", "facts", "whole", "left"), **facts))
 
     return Source(f"{site.called}: what left", "site_page.html", state, show)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size

@@ -170,6 +170,15 @@ def append_line(path: Path, line: str, mode: int = 0o666) -> None:
         raise _cannot_write(path, error) from None
 
 
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Another value where a file was written since: when, in ns, and its size; zeros where it cannot be seen."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes; an `OSError` is the caller's to explain."""
     with path.open("rb") as file:

@@ -86,12 +86,13 @@ class Enrolments:
     @property
     def office(self) -> Path:
         """The coordinator's folder, whose address, keys and revocations hold for each of its studies."""
-        return self.folder.parent.parent if self.folder.absolute().parent.name == STUDIES else self.folder
+        above = (self.folder if self.folder.parent.name else self.folder.absolute()).parent.parent
+        is_further = self.folder.absolute().parent.name == STUDIES and (above / SETTINGS).exists()
+        return above if is_further else self.folder
 
     def all_studies(self) -> "list[Enrolments]":
         """The studies of the coordinator, the first one before the further ones."""
-        further = sorted(file.parent for file in (self.office / STUDIES).glob(f"*/{SETTINGS}"))
-        return [self if folder == self.folder else Enrolments.open(folder) for folder in (self.office, *further)]
+        return [self if folder == self.folder else Enrolments.open(folder) for folder in study_folders(self.office)]
 
     @property
     def roster(self) -> list[str]:
@@ -284,6 +285,12 @@ class Enrolments:
 
     def _approval_file(self, site: str) -> Path:
         return self.folder / "approvals" / f"{site}.json"
+
+
+def study_folders(office: Path) -> list[Path]:
+    """The folders of a coordinator's studies, the first one before the further ones; none that is still being made."""
+    further = (file.parent for file in (office / STUDIES).glob(f"*/{SETTINGS}"))
+    return [office, *sorted(folder for folder in further if not folder.name.startswith("."))]
 
 
 def _with_newest_key(enrolment: Enrolment, renewed: Mapping[str, str]) -> Enrolment:

@@ -32,9 +32,10 @@ def begin_further_study(first: Enrolments, study: Study, *, start: Path | None =
     private_folder(first.office / STUDIES)
     with new_folder(folder := first.office / STUDIES / study.name) as staged:
         private_folder(staged / "sites")
-        for each in (each for each in first.all_studies() if not each.study.survey):
-            for site in each.sites().keys() & set(study.federation.sites):
-                shutil.copy2(each.request_file(site), staged / "sites")
+        trained = [each for each in first.all_studies() if not each.study.survey]
+        requests = [each.request_file(site) for each in trained for site in each.sites() if site in study.federation.sites]
+        for request in sorted(requests, key=lambda file: file.stat().st_mtime_ns):  # of one site the newest comes last
+            shutil.copy2(request, staged / "sites")
         write_study(staged, study, settings, start)
     begun = Enrolments.open(folder)
     for site in begun.sites():

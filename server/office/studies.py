@@ -9,8 +9,7 @@ from csasn.errors import ProtocolError, TrustError
 from csasn.trust.enrolment import STUDY, Enrolment
 from csasn.trust.facts import SiteFacts
 from server.front.site_signature import Signer
-from server.office.authority import SETTINGS
-from server.office.enrolment import STUDIES, Enrolments
+from server.office.enrolment import Enrolments, study_folders
 from server.office.study_folder import StudyFolder
 
 
@@ -23,7 +22,7 @@ class Studies:
 
     def all(self) -> list[StudyFolder]:
         """The studies, the first one before the further ones."""
-        folders = [self.folder, *sorted(file.parent for file in (self.folder / STUDIES).glob(f"*/{SETTINGS}"))]
+        folders = study_folders(self.folder)
         self._opened = {path: self._opened.get(path) or StudyFolder(Enrolments.open(path)) for path in folders}
         return list(self._opened.values())
 

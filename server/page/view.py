@@ -16,6 +16,7 @@ from csasn import __version__
 from csasn.errors import CsasnError
 from csasn.federated.receipt import RECEIVED_FILE, Receipt
 from csasn.platform.growing_file import GrowingFile
+from csasn.platform.storage import file_stamp
 from csasn.report.events import (
     Evaluated,
     Event,
@@ -151,7 +152,7 @@ def state_of(folder: Path, run: Path) -> Hashable:
     """Another value where what is shown of a study's folder and its run changed, but for what sites say of themselves."""
     names = [run / name for name in ("events.jsonl", REPORT, SURVEY, MEMBERSHIP)]
     names += [folder / name for name in ("approvals", "sites", MEMBERSHIP, SERVICE, SERVER_CERTIFICATE)]
-    return tuple(_stamp(name) for name in names)
+    return tuple(file_stamp(name) for name in names)
 
 
 def view_of_study(study_folder: StudyFolder, others: Sequence[StudyFolder] = ()) -> View:
@@ -172,7 +173,7 @@ def view_of_run(path: Path) -> View:
     """What there is to see of a simulation, from its run directory alone."""
     if not (path / "study.yaml").exists():
         return View()
-    study, sites = _known_of(path, _stamp(path / MEMBERSHIP))
+    study, sites = _known_of(path, file_stamp(path / MEMBERSHIP))
     events = event_log(path).read()
     troubles = _troubles_of_run(sites, events)
     status = _status_of_run(path, study, sites, events, troubles)
@@ -245,11 +246,3 @@ def _report_status(path: Path) -> str:
         with suppress(FileNotFoundError, ValueError, KeyError, CsasnError):
             return str(json.loads((path / name).read_text(encoding="utf-8"))["status"])
     return ""
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size

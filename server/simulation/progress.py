@@ -41,7 +41,9 @@ class Progress:
     def federation(self, study: Study) -> None:
         """Begins the bar of the federation: hello, each site in each round, the last evaluation, finish; or a survey."""
         self._study = study
-        self._say_ahead(f"{len(study.federation.sites)} sites read their images; after that each round is a line")
+        self._say_ahead(
+            f"{len(study.federation.sites)} sites read their images{'' if study.survey else '; after that each round is a line'}"
+        )
         steps = (1 if study.survey else study.federation.rounds + 3) * len(study.federation.sites)
         self._task = self._bars.add_task(f"{'survey' if study.survey else 'hello'}: sites read their images", total=steps)
 

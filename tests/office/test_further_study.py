@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tarfile
 import time
 from pathlib import Path
@@ -88,6 +89,29 @@ def test_a_further_study_has_the_hospitals_keys_and_address_of_the_first_and_wan
     assert begun.approvals() == []
     said = federation.run("server", "study", "more.yaml", code=ConfigurationError.exit_code)
     assert "there is a study more already" in said
+
+
+def test_a_coordinator_may_lie_in_a_folder_of_that_name_and_a_study_that_is_being_made_is_none_yet(federation):
+    (federation.path / "studies").mkdir()
+    moved = shutil.copytree(federation.folder, federation.path / "studies/thyroid")
+    assert Enrolments.open(moved).office == moved
+    federation.run("server", "study", "more.yaml", "--folder", "studies/thyroid")
+    assert Enrolments.open(moved / "studies/more").office == moved
+    shutil.copytree(moved / "studies/more", moved / "studies/.more.0123.tmp")
+    assert [each.study.name for each in Studies(moved).all()] == ["small", "more"]
+    assert len(Enrolments.open(moved).all_studies()) == 2
+
+
+def test_a_further_study_counts_the_cases_that_a_hospital_signed_last(federation):
+    write_study(federation, "third", seed=8)
+    federation.run("server", "study", "more.yaml")
+    request = federation.enrolments.request_file("centerA")
+    old = further(federation).request_file("centerA")
+    old.write_bytes(request.read_bytes())
+    os.utime(old, (1, 1))
+    federation.run("server", "study", "third.yaml")
+    taken = further(federation, "third").request_file("centerA")
+    assert taken.stat().st_mtime_ns == request.stat().st_mtime_ns
 
 
 def test_what_holds_of_a_key_in_one_study_holds_in_all(federation):
