@@ -40,7 +40,7 @@ class Agent:
     say: Say
     tell_ready: Callable[[bool], None] = lambda _: None
     studies: dict[str, Participation] = field(default_factory=dict)  # by what `--site` is given for each; none that is over
-    over: dict[str, str] = field(default_factory=dict)  # of those that are, how they ended
+    over: dict[str, str] = field(default_factory=dict)  # of those that are, what they ended with
     said: set[str] = field(default_factory=set)  # what is said once
 
     def __post_init__(self) -> None:
@@ -75,6 +75,7 @@ class Agent:
                 self._take_part_in(called, study)
             if not self.studies:
                 return
+            self._raise_if_none_goes_on()
             self._turn()
             line = self.line()
             self.say(line)
@@ -99,24 +100,24 @@ class Agent:
                     self._say_once(f"{site.called}: {error.message}")
 
     def _take_part_in(self, called: str, study: Participation) -> None:
-        """A turn of one study, which is left once it is over. While others go on, so does the site.
-
-        Raises:
-            CsasnError: this site cannot take part in it any more, and in no other.
-        """
-        try:
-            study.turn()
-        except CsasnError as error:
-            if len(self.studies) == 1:
-                raise
-            self.over[called] = error.message
+        """A turn of one study, which is left once it is over."""
+        study.turn()
         if study.facts is not None:
             self._say_offered(study.facts.further_studies)
         if study.is_finished:
             self.over[called] = study.note_finished()
-        if called in self.over:
             del self.studies[called]
             self.say(f"{called}: {self.over[called]}" if self.studies or len(self.over) > 1 else self.over[called])
+
+    def _raise_if_none_goes_on(self) -> None:
+        """Ends where no study can go on; while one does, the others are asked for again at each turn.
+
+        Raises:
+            CsasnError: why this site cannot take part in the first of them.
+        """
+        refusals = [study.refusal for study in self.studies.values()]
+        if refusals[0] and all(refusals):
+            raise refusals[0]
 
     def _say_offered(self, names: tuple[str, ...]) -> None:
         for name in names:

@@ -9,7 +9,7 @@ from client.service.status import CONNECTING, STALE_S, WAITING, silence_s, why_i
 from client.trust.approval import keep_approvals, read_approved
 from client.trust.coordinator_link import ask_facts, check_clock, check_same_version, check_study
 from client.worker.notes import DOING, Doing, find_disk_trouble, in_turn, note, read_note
-from csasn.errors import NetworkError, StorageError, TrustError
+from csasn.errors import CsasnError, NetworkError, StorageError, TrustError
 from csasn.platform.storage import private_folder
 from csasn.site import Site
 from csasn.trust.enrolment import Kit, read_kit
@@ -22,13 +22,15 @@ ASK_S = 5.0
 @dataclass
 class Participation:
     """One study of a site. `agreed` while every member approved what people here did; `changed` once they approved another
-    membership since, so that what goes by the old one has to be started anew; `facts` are what the coordinator said last."""
+    membership since, so that what goes by the old one has to be started anew; `facts` are what the coordinator said last, and
+    `refusal` is why this site cannot take part by them, as long as that is so."""
 
     site: Site
     kit: Kit = field(init=False)
     membership: Membership = field(init=False)
     approval: Approval = field(init=False)
     facts: CoordinatorFacts | None = None
+    refusal: CsasnError | None = None
     trouble: str = ""
     agreed: bool = False
     changed: bool = False
@@ -44,20 +46,18 @@ class Participation:
     @property
     def is_finished(self) -> bool:
         """Whether the coordinator says that the study has come to its end."""
-        return self.facts is not None and self.facts.phase == "finished"
+        return not self.refusal and self.facts is not None and self.facts.phase == "finished"
 
     def turn(self) -> None:
-        """Looks and asks, where it is time.
-
-        Raises:
-            TrustError: the coordinator does not have the kit's study, or has a membership without this site, or another clock.
-            ProtocolError: its version is another.
-        """
+        """Looks and asks, where it is time."""
         if time.monotonic() - self._looked > ASK_S:
             self._looked, self.disk_trouble = time.monotonic(), find_disk_trouble(self.state)
         if time.monotonic() - self._asked > ASK_S:
-            self._asked = time.monotonic()
-            self._ask()
+            self._asked, self.refusal = time.monotonic(), None
+            try:
+                self._ask()
+            except CsasnError as error:  # another clock, version or certificate may be mended there
+                self.refusal, self.trouble, self.agreed = error, error.message, False
 
     def line(self) -> str:
         """What this site is doing in the study, on one line."""
@@ -87,7 +87,12 @@ class Participation:
         return line
 
     def _ask(self) -> None:
-        """Tells the coordinator of this site's approval, and keeps what others approved, where it all holds."""
+        """Tells the coordinator of this site's approval, and keeps what others approved, where it all holds.
+
+        Raises:
+            TrustError: the coordinator does not have the kit's study, or has a membership without this site, or another clock.
+            ProtocolError: its version is another.
+        """
         try:
             self._take_up()
         except (TrustError, StorageError) as error:  # of what lies here; it may be brought back

@@ -14,6 +14,7 @@ import yaml
 from client.flower.app import nodes_of_hospital
 from client.service.agent import Agent
 from client.service.status import describe_site
+from client.trust.coordinator_link import check_study
 from client.trust.separability import find_differences
 from client.worker.diary import Diary, Entry, Hospitals
 from client.worker.notes import TURN, Turn, note, taking_turn
@@ -306,6 +307,7 @@ def turn(agent):
     for called, study in list(agent.studies.items()):
         study._asked = float("-inf")
         agent._take_part_in(called, study)
+    agent._raise_if_none_goes_on()
     agent._turn()
 
 
@@ -355,17 +357,38 @@ def test_a_backup_holds_the_keys_and_ledgers_of_all_studies_and_pixels_of_none(f
     assert not [name for name in names if "pixels" in name or "page.html" in name]
 
 
-def test_a_study_that_is_over_ends_nothing_but_itself_and_the_last_one_ends_the_service(federation, agent, monkeypatch):
+def test_a_study_that_a_site_cannot_take_part_in_ends_no_other_and_the_last_one_ends_the_service(federation, agent):
     federation.run("server", "study", "more.yaml")
     approve(federation, "centerA")
     turn(agent)
     federation.run("server", "leave", "centerA")
     turn(agent)
-    assert list(agent.studies) == ["centerA/more"]
-    assert "the coordinator runs study" in agent.over["centerA"]
+    assert "the coordinator runs study" in agent.studies["centerA"].trouble
+    assert "the coordinator runs study" in agent.line()
+    assert "not approved by" in agent.studies["centerA/more"].trouble
     federation.run("server", "leave", "centerA", "--folder", "coordinator/studies/more")
     with pytest.raises((TrustError, NetworkError)):
         turn(agent)
+
+
+def test_a_study_that_was_refused_for_a_while_goes_on_without_a_restart(federation, agent, monkeypatch):
+    federation.run("server", "study", "more.yaml")
+    approve(federation, "centerA")
+    turn(agent)
+
+    def refuse_first(facts, kit):
+        if kit == agent.studies["centerA"].kit:
+            raise TrustError("the clocks are two hours apart", "set them")
+        check_study(facts, kit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("client.service.participation.check_study", refuse_first)
+        turn(agent)
+        assert agent.studies["centerA"].trouble == "the clocks are two hours apart"
+        assert not agent.studies["centerA"].agreed
+    turn(agent)
+    assert not agent.studies["centerA"].refusal
+    assert "not approved by" in agent.studies["centerA"].trouble
 
 
 def test_whose_turn_it_is_is_said_of_the_studies_that_wait(federation):

@@ -295,6 +295,7 @@ def turn(agent):
     """One turn of the agent."""
     for called, study in list(agent.studies.items()):
         agent._take_part_in(called, study)
+    agent._raise_if_none_goes_on()
     agent._turn()
 
 
