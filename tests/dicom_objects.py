@@ -10,7 +10,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from csasn.data.images import read_image
+from csasn.pictures.images import read_image
 
 ULTRASOUND, CLIP, CAPTURE = "1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.3.1", "1.2.840.10008.5.1.4.1.1.7"
 NAME = "SECRETNAME99"

@@ -14,8 +14,8 @@ TOPS = ("csasn", "server", "client")
 # rooms, from the ground up: each imports from those before it alone
 FLOORS = (
     "csasn/errors", "csasn/platform", "csasn/recipe", "csasn/study", "csasn/site", "csasn/trust", "csasn/measures", "csasn/model",
-    "csasn/data", "csasn/federated", "csasn/learning", "csasn/wire", "csasn/privacy", "csasn/finished", "csasn/phantom",
-    "csasn/report", "csasn/api", "csasn/commands",
+    "csasn/pictures", "csasn/data", "csasn/federated", "csasn/learning", "csasn/wire", "csasn/privacy", "csasn/finished",
+    "csasn/phantom", "csasn/report", "csasn/api", "csasn/commands",
     "server/run", "server/front", "server/flower", "server/simulation", "server/office", "server/page", "server/evidence",
     "server/commands",
     "client/worker", "client/trust", "client/doctor", "client/importing", "client/report", "client/flower", "client/service",

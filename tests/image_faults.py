@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from csasn.data.images import read_image
 from csasn.errors import DataError
+from csasn.pictures.images import read_image
 
 
 def fault(path: Path, frame: int | None = None) -> str:

@@ -8,8 +8,8 @@ import sys
 import zlib
 from pathlib import Path
 
-from csasn.data.images import read_image
 from csasn.errors import DataError
+from csasn.pictures.images import read_image
 
 MIB = 1 << 20
 GREY, COLOUR, PALETTE, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6  # of PNG

@@ -15,10 +15,10 @@ from client.doctor.findings import Check, Finding, judge
 from client.trust.enrolment import check_is_site
 from csasn.data.cases import SPLITS, TRAIN, Records
 from csasn.data.fingerprint import Fingerprint
-from csasn.data.images import read_image
-from csasn.data.picture import FLOW, SQUARED
-from csasn.data.suspects import KINDS, find_suspects
 from csasn.errors import StorageError
+from csasn.pictures.images import read_image
+from csasn.pictures.picture import FLOW, SQUARED
+from csasn.pictures.suspects import KINDS, find_suspects
 from csasn.platform.command import user_name
 from csasn.platform.randomness import generator
 from csasn.platform.storage import private_folder, rights_of, write_json

@@ -11,8 +11,8 @@ import numpy as np
 from client.doctor.context import DoctorContext
 from client.doctor.findings import Finding, judge
 from csasn.data.cases import SPLITS, Records, count_training_cases
-from csasn.data.likeness import Facts, conflicting_pairs
 from csasn.data.manifest import MAX_FAULTS, Row
+from csasn.pictures.likeness import Facts, conflicting_pairs
 
 MEANT = "see whether this is meant"
 MOST_IMAGES = 200_000  # that are compared with one another: two minutes

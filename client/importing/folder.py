@@ -11,8 +11,8 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from client.importing.objects import ELEMENTS, Advance, Listed, Listing, file_in_memory
 from client.importing.pathology import Diagnosis
-from csasn.data.picture import UNREADABLE
 from csasn.errors import ConfigurationError, DataError, StorageError
+from csasn.pictures.picture import UNREADABLE
 
 DAMAGED = (*UNREADABLE, InvalidDicomError, BytesLengthException, NotImplementedError, MemoryError)
 _DIRECTORY = "1.2.840.10008.1.3.10"

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from client.importing.frames import Object
-from csasn.data.images import Picture, read_image
-from csasn.data.overlay import MAX_LOOKED_AT, Mark, find_marks
 from csasn.errors import DataError
+from csasn.pictures.images import Picture, read_image
+from csasn.pictures.overlay import MAX_LOOKED_AT, Mark, find_marks
 
 TEXT, ANNOTATED = "suspected burned-in text", "its header says that there is text in the picture, and none was found to blank"
 STUBBORN, TOO_LARGE = "suspected burned-in text that blanking leaves", "the image is too large to be looked at for text"

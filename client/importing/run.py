@@ -14,9 +14,9 @@ from client.importing.pathology import Diagnosis
 from client.importing.pictures import encode_png, take_picture
 from client.importing.sheet import Cell, draw_sheets
 from client.importing.staging import PRIVATE, SHEET, Done, Staging, Taken
-from csasn.data.images import PREPROCESSING_VERSION, Picture
 from csasn.data.withdrawals import Withdrawn
 from csasn.errors import DataError
+from csasn.pictures.images import PREPROCESSING_VERSION, Picture
 from csasn.platform.storage import write_atomically
 from csasn.trust.pseudonyms import Pseudonyms
 

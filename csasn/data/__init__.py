@@ -1,1 +1,1 @@
-"""From a site's manifest and images to cases that a model can read."""
+"""From a site's manifest and its pictures to cases that a model can read."""

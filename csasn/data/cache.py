@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from csasn.data.faults import Fault
-from csasn.data.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, read_image
 from csasn.data.left_out import NONE, Tolerance, Unread, require_few
-from csasn.data.picture import no_memory
-from csasn.data.picture_facts import ImageFacts, measure
 from csasn.errors import AwayError, DataError, StorageError
+from csasn.pictures.images import PREPROCESSING_VERSION, check_file, hash_file, letterbox, read_image
+from csasn.pictures.picture import no_memory
+from csasn.pictures.picture_facts import ImageFacts, measure
 from csasn.platform.configuration import Configuration
 from csasn.platform.locks import open_locked
 from csasn.platform.storage import TEMPORARY, atomic_writer, file_sha256, private_folder, write_json

@@ -11,8 +11,8 @@ from scipy.special import chdtrc
 
 from csasn.data.cases import SPLITS, Records, same_pictures
 from csasn.data.manifest import Row
-from csasn.data.picture_facts import ImageFacts
-from csasn.data.suspects import find_suspects
+from csasn.pictures.picture_facts import ImageFacts
+from csasn.pictures.suspects import find_suspects
 from csasn.platform.configuration import Configuration
 from csasn.study import Study
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from csasn.data.faults import MAX_FAULTS, Fault, data_error, in_rows
 from csasn.data.manifest import Manifest, Row
-from csasn.data.share import require_folder
 from csasn.data.split import SPLITS
 from csasn.errors import AwayError, DataError
+from csasn.platform.share import require_folder
 
 MAX_ROWS = 50  # named with each problem
 ROOT = "the image root"

@@ -13,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 
 from csasn.data.encoding import Encoding, find_encoding, without_end_mark
-from csasn.data.share import unreadable
 from csasn.errors import DataError
+from csasn.platform.share import unreadable
 
 MAX_MANIFEST_BYTES = 256 << 20
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}

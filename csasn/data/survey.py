@@ -8,8 +8,8 @@ import numpy as np
 from csasn.data import survey_tables as t
 from csasn.data.cases import SPLITS, Records
 from csasn.data.manifest import Row
-from csasn.data.picture_facts import ImageFacts
 from csasn.measures.blocks import Integers
+from csasn.pictures.picture_facts import ImageFacts
 from csasn.study import Study
 
 Image = tuple[Row, ImageFacts]

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from csasn import NOTICE, __version__
-from csasn.data.images import PREPROCESSING_VERSION
 from csasn.errors import ConfigurationError, ModelError
 from csasn.measures.counts import Floats
 from csasn.model.profiles import image_size
+from csasn.pictures.images import PREPROCESSING_VERSION
 from csasn.platform.configuration import Grown, Sha256, validate
 from csasn.platform.storage import file_sha256, write_atomically
 from csasn.study import MALIGNANCY, SUBTYPE, Ancestor, Name, Study

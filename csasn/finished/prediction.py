@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from csasn.data.cases import SPLITS, load_site_data
-from csasn.data.images import letterbox, read_image
 from csasn.errors import ConfigurationError, DataError
 from csasn.federated.weighting import ClassWeights
 from csasn.finished.description import model_folder, read_description
@@ -18,6 +17,7 @@ from csasn.finished.weights import Classifier, ModelInfo, Prediction, load_model
 from csasn.learning.evaluation import case_logits, count_split
 from csasn.measures.blocks import Integers
 from csasn.model.network import Csasn
+from csasn.pictures.images import letterbox, read_image
 from csasn.site import Site
 
 

@@ -6,10 +6,10 @@ from itertools import cycle, islice, product
 import numpy as np
 from numpy.typing import NDArray
 
-from csasn.data.images import letterbox
 from csasn.phantom.case import draw
 from csasn.phantom.nodule import CLASSES, draw_nodule
 from csasn.phantom.scanner import SCANNERS
+from csasn.pictures.images import letterbox
 
 BATCHES, LEAST_PX = (1, 3, 8), 96
 

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from csasn.data.cases import SPLITS, TEST, load_records
 from csasn.data.faults import Fault, data_error
-from csasn.data.images import letterbox
 from csasn.data.rows import Row
 from csasn.errors import ConfigurationError, DataError
 from csasn.finished.saliency import Floats, SaliencyShares, explain_square
@@ -17,6 +16,7 @@ from csasn.model.network import Csasn
 from csasn.phantom.case import Drawing
 from csasn.phantom.dataset import read_settings, redraw_case
 from csasn.phantom.settings import PhantomSettings
+from csasn.pictures.images import letterbox
 from csasn.site import Site
 
 SAME_PICTURE = 2.0  # grey levels, mean: what rounding on another processor may differ by, and no other picture does

@@ -11,8 +11,8 @@ from matplotlib.patches import Rectangle
 
 from csasn.data.cases import Records
 from csasn.data.fingerprint import Fingerprint, scanner_of
-from csasn.data.overlay import Mark
-from csasn.data.picture_facts import ImageFacts
+from csasn.pictures.overlay import Mark
+from csasn.pictures.picture_facts import ImageFacts
 from csasn.report.picture import COLOURS, plain, plot_style, write_figure
 
 COLUMNS, MAX_SAMPLES = 4, 12

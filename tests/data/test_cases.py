@@ -18,9 +18,9 @@ from pydicom.pixels import set_pixel_data
 from pydicom.uid import ExplicitVRLittleEndian
 
 from csasn.data import cache as cache_module
-from csasn.data import images as images_module
 from csasn.data.cases import TEST, TRAIN, VALIDATION, SiteData, count_training_cases, load_site_data
 from csasn.errors import DataError, StorageError
+from csasn.pictures import images as images_module
 from csasn.site import Policy, Site
 from csasn.study import Federation, Study, Task
 

@@ -15,8 +15,8 @@ from client.doctor.doctor import examine
 from csasn.data import cache as cache_module
 from csasn.data.cases import Records, load_records, load_site_data
 from csasn.data.fingerprint import Fingerprint, take_fingerprint
-from csasn.data.images import Picture, read_image
-from csasn.data.picture_facts import measure
+from csasn.pictures.images import Picture, read_image
+from csasn.pictures.picture_facts import measure
 from csasn.recipe import Model
 from csasn.site import Policy, Site
 from csasn.study import Federation, Study, Task

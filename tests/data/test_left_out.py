@@ -1,4 +1,4 @@
-"""csasn/data/left_out.py and csasn/data/share.py: a broken file is left out, a share that is away is waited for."""
+"""csasn/data/left_out.py and csasn/platform/share.py: a broken file is left out, a share that is away is waited for."""
 
 import csv
 import errno
@@ -15,12 +15,12 @@ from client.doctor.checks_data import check_fingerprint, check_images
 from client.doctor.checks_manifest import check_splits
 from client.doctor.context import DoctorContext
 from csasn.data import left_out as left_out_module
-from csasn.data import share as share_module
 from csasn.data.cases import Records, load_records, site_data
-from csasn.data.images import read_image
 from csasn.data.left_out import Tolerance
-from csasn.data.share import telling_progress, unreadable, wait_for_share
 from csasn.errors import AwayError, DataError
+from csasn.pictures.images import read_image
+from csasn.platform import share as share_module
+from csasn.platform.share import telling_progress, unreadable, wait_for_share
 from csasn.site import find_site
 from csasn.study import read_study
 from dicom_objects import dicom, write
@@ -319,7 +319,7 @@ def test_a_wait_ends_with_its_patience(site: Site, tmp_path: Path, monkeypatch: 
     said: list[str] = []
     now = [0.0]
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
-    monkeypatch.setattr("csasn.data.share.time", clock)
+    monkeypatch.setattr("csasn.platform.share.time", clock)
     with pytest.raises(AwayError):
         wait_for_share(site.load, 1.5, said.append)
     assert now == [1.5]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from csasn.data.share import manifest_sha256, manifest_stamp, require_folder
 from csasn.data.sheet import open_sheet
 from csasn.errors import AwayError, DataError
+from csasn.platform.share import manifest_sha256, manifest_stamp, require_folder
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="another account is taken on by root alone")

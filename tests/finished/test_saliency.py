@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from csasn.data.images import letterbox
 from csasn.errors import DataError, ModelError, StorageError
 from csasn.finished.saliency import attention_layers, explain_square, gradcam, roll_out, rollout
 from csasn.finished.weights import load_model, save_model
@@ -21,6 +20,7 @@ from csasn.model.network import build_network
 from csasn.phantom.dataset import redraw_case, write_phantom
 from csasn.phantom.saliency import saliency_in_nodule
 from csasn.phantom.settings import PhantomSettings, SiteMix
+from csasn.pictures.images import letterbox
 from csasn.platform.configuration import validate
 from csasn.site import find_site
 from csasn.study import Study, read_study

@@ -20,7 +20,7 @@ from client.importing.run import WITHDREW
 from client.trust.withdrawal import withdraw_patient
 from csasn.data.cache import Source, load_images
 from csasn.data.manifest import read_manifest
-from csasn.data.overlay import find_marks
+from csasn.pictures.overlay import find_marks
 from csasn.site import read_site
 from csasn.study import Federation, Study
 from dicom_objects import CAPTURE

@@ -13,7 +13,6 @@ import pydicom
 import pytest
 from PIL import Image
 
-from csasn.data.images import read_image
 from csasn.errors import ConfigurationError, StorageError
 from csasn.phantom.case import Drawing, draw
 from csasn.phantom.contact_sheet import draw_contact_sheet, sheet_size
@@ -22,6 +21,7 @@ from csasn.phantom.nodule import CLASSES, DESCRIPTORS, Nodule, draw_nodule
 from csasn.phantom.plane import Plane
 from csasn.phantom.scanner import SCANNERS, transmission
 from csasn.phantom.settings import DEFAULT_MIXES, PhantomSettings, SiteMix, case_plans, class_counts
+from csasn.pictures.images import read_image
 from csasn.platform.randomness import generator
 from csasn.site import read_site
 from csasn.study import read_study

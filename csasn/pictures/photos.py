@@ -15,12 +15,13 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from csasn.data import jpeg, png
-from csasn.data.codecs import SizeError, decode_stream
-from csasn.data.exif import orientation, turned
-from csasn.data.formats import Format
-from csasn.data.levels import depth, luminance, over_black, share_of_colour, to_uint8
-from csasn.data.picture import (
+from csasn.errors import DataError
+from csasn.pictures import jpeg, png
+from csasn.pictures.codecs import SizeError, decode_stream
+from csasn.pictures.exif import orientation, turned
+from csasn.pictures.formats import Format
+from csasn.pictures.levels import depth, luminance, over_black, share_of_colour, to_uint8
+from csasn.pictures.picture import (
     CONVERT,
     MAX_FRAMES,
     MAX_PIXELS,
@@ -31,7 +32,6 @@ from csasn.data.picture import (
     require_bounds,
     require_frame,
 )
-from csasn.errors import DataError
 
 MAX_CODED_BYTES = 512 << 20  # of a picture that is read at once
 _PILLOW = {"PNG": "PNG", "BMP": "BMP", "TIFF": "TIFF", "WebP": "WEBP", "JPEG 2000": "JPEG2000"}

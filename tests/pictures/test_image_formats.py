@@ -1,4 +1,4 @@
-"""csasn/data/formats.py, photos.py, png.py, exif.py: formats told by content, and what beside the pixels does not matter."""
+"""csasn/pictures/formats.py, photos.py, png.py, exif.py: formats told by content, and what beside the pixels does not matter."""
 
 import io
 import struct
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csasn.data.images import read_image
-from csasn.data.png import MAGIC, chunk
 from csasn.errors import DataError
+from csasn.pictures.images import read_image
+from csasn.pictures.png import MAGIC, chunk
 from image_faults import fault
 
 NAME = "SECRETNAME99"

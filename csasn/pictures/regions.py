@@ -12,9 +12,9 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from csasn.data.dicom_header import Object, name_of
-from csasn.data.picture import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY, require_bounds
 from csasn.errors import DataError
+from csasn.pictures.dicom_header import Object, name_of
+from csasn.pictures.picture import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY, require_bounds
 
 CLEARLY_LARGER = 1.5  # of two views by area: the larger one is the picture, the other one a detail
 MAX_BEYOND = 0.02  # share of the picture by which a region may pass its edge; one that passes it further is of another picture

@@ -3,8 +3,8 @@
 import struct
 from typing import Literal
 
-from csasn.data.picture import CONVERT, READ
 from csasn.errors import DataError
+from csasn.pictures.picture import CONVERT, READ
 
 HEAD_BYTES = 512  # enough to tell
 Format = Literal["PNG", "JPEG", "BMP", "TIFF", "WebP", "JPEG 2000", "DICOM", "bare DICOM"]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from csasn.data import viewer
-from pixels import matrix
-from pixels.matrix import Clothes
+from csasn.pictures import viewer
+from pictures import matrix
+from pictures.matrix import Clothes
 
 
 def test_objects_of_every_kind_are_shown_as_gdcm_reads_them_or_refused_by_the_element_that_is_wrong(tmp_path: Path) -> None:

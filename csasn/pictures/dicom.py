@@ -9,13 +9,13 @@ from typing import BinaryIO
 import numpy as np
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-from csasn.data.dicom_frames import Layout, read_frame, read_layout
-from csasn.data.dicom_header import Object, read_header
-from csasn.data.levels import luminance, share_of_colour
-from csasn.data.picture import UNREADABLE, Picture, frame_index, require_bounds, require_frame
-from csasn.data.regions import find_view, squared
-from csasn.data.viewer import show
 from csasn.errors import DataError
+from csasn.pictures.dicom_frames import Layout, read_frame, read_layout
+from csasn.pictures.dicom_header import Object, read_header
+from csasn.pictures.levels import luminance, share_of_colour
+from csasn.pictures.picture import UNREADABLE, Picture, frame_index, require_bounds, require_frame
+from csasn.pictures.regions import find_view, squared
+from csasn.pictures.viewer import show
 
 MAX_DEVICE_CHARS = 64  # as DICOM allows
 _DAMAGED = (*UNREADABLE, InvalidDicomError, BytesLengthException)

@@ -1,4 +1,4 @@
-"""DICOM objects in many clothes, and what a viewer shows of each: python tests/pixels/matrix.py prints the counts.
+"""DICOM objects in many clothes, and what a viewer shows of each: python tests/pictures/matrix.py prints the counts.
 
 An object is a set of `Clothes`. GDCM reads what is stored (`gdcm_reader.py`, in a process of its own); what a viewer makes of that,
 rescale, window, inversion and colours, is written here a second time, from the words of the standard. An object whose label lies
@@ -35,8 +35,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from csasn.data.images import read_image
 from csasn.errors import DataError
+from csasn.pictures.images import read_image
 
 HEIGHT, WIDTH = 20, 24
 CLOSE = 2  # grey levels

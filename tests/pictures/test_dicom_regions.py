@@ -1,4 +1,4 @@
-"""csasn/data/regions.py: regions that cannot be right, slivers, colour flow; and square pixels."""
+"""csasn/pictures/regions.py: regions that cannot be right, slivers, colour flow; and square pixels."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from csasn.data.images import read_image
-from csasn.data.picture import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY, Picture
+from csasn.pictures.images import read_image
+from csasn.pictures.picture import BEYOND, FLOW, SLIVER, SQUARED, UNLIKELY, Picture
 from dicom_objects import dicom, ramp, region, write
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pydicom
 from pydicom.pixels.processing import apply_color_lut
 
-from csasn.data.dicom_frames import Frame
-from csasn.data.dicom_header import AGAIN, Object, wrong
-from csasn.data.levels import depth, rgb_of_ybr, to_uint8
-from csasn.data.picture import own_range
 from csasn.errors import DataError
+from csasn.pictures.dicom_frames import Frame
+from csasn.pictures.dicom_header import AGAIN, Object, wrong
+from csasn.pictures.levels import depth, rgb_of_ybr, to_uint8
+from csasn.pictures.picture import own_range
 
 MAX_GREY_BITS = 16
 

@@ -1,4 +1,4 @@
-"""csasn/data/dicom_frames.py, dicom_header.py: where frames lie, what streams say against labels, small defects."""
+"""csasn/pictures/dicom_frames.py, dicom_header.py: where frames lie, what streams say against labels, small defects."""
 
 import io
 import struct
@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
-from csasn.data.images import read_image
-from csasn.data.picture import MORE_FRAMES
+from csasn.pictures.images import read_image
+from csasn.pictures.picture import MORE_FRAMES
 from dicom_objects import CLIP, DAMAGED, NAME, PIXELS, ULTRASOUND, dicom, ramp, write
 from image_faults import fault
 

@@ -17,8 +17,8 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from csasn.data import jpeg
-from csasn.data.jpeg import Jpeg, Size
+from csasn.pictures import jpeg
+from csasn.pictures.jpeg import Jpeg, Size
 
 SMALL_FRAME_PIXELS, MAX_COMPRESSION = 1 << 22, 1000  # a larger frame with more pixels a byte is a bomb, not a picture
 _TAIL = bytes(np.random.default_rng(0).integers(0, 255, 4096, dtype=np.uint8))  # what no picture goes on with; no marker in it

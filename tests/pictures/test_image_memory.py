@@ -10,11 +10,11 @@ import pytest
 
 import image_memory
 from csasn.data.cache import Source, load_images
-from csasn.data.images import read_image
-from csasn.data.levels import to_uint8
 from csasn.data.manifest import read_manifest
-from csasn.data.picture import MAX_FRAME_BYTES
 from csasn.errors import DataError
+from csasn.pictures.images import read_image
+from csasn.pictures.levels import to_uint8
+from csasn.pictures.picture import MAX_FRAME_BYTES
 from csasn.study import Federation, Study
 from dicom_objects import CAPTURE, dicom, write
 from image_faults import fault
@@ -113,7 +113,7 @@ def test_scaling_in_strips_is_scaling_at_once(bits: int, monkeypatch: pytest.Mon
     top = (1 << bits) - 1
     whole = ((np.minimum(values, top).astype(np.int64) * 255 + top // 2) // top).astype(np.uint8)
     for size in (1, 50, 1 << 20):
-        monkeypatch.setattr("csasn.data.levels.STRIP", size)
+        monkeypatch.setattr("csasn.pictures.levels.STRIP", size)
         np.testing.assert_array_equal(to_uint8(values, bits), whole)
 
 

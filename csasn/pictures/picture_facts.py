@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from csasn.data.images import Picture
-from csasn.data.overlay import Mark, find_marks
+from csasn.pictures.images import Picture
+from csasn.pictures.overlay import Mark, find_marks
 from csasn.platform.configuration import Configuration
 
 

@@ -1,6 +1,6 @@
-"""csasn/data/viewer.py: rescale, VOI LUT, window, inversion, padding and depth; what is refused, and by which element.
+"""csasn/pictures/viewer.py: rescale, VOI LUT, window, inversion, padding and depth; what is refused, and by which element.
 
-tests/pixels/ compares the ordinary cases with GDCM; here are those that it does not read, or reads without the header.
+tests/pictures/ compares the ordinary cases with GDCM; here are those that it does not read, or reads without the header.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from csasn.data.images import read_image
+from csasn.pictures.images import read_image
 from dicom_objects import CAPTURE, dicom, ramp, read, write
 from image_faults import fault
 

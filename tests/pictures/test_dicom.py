@@ -1,4 +1,4 @@
-"""csasn/data/dicom.py: pixels, frames and regions of DICOM objects, and the B-mode view in them."""
+"""csasn/pictures/dicom.py: pixels, frames and regions of DICOM objects, and the B-mode view in them."""
 
 import logging
 import warnings
@@ -17,8 +17,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from csasn.data import dicom as dicom_module
-from csasn.data.images import read_image
+from csasn.pictures import dicom as dicom_module
+from csasn.pictures.images import read_image
 from dicom_objects import CAPTURE, CLIP, NAME, PIXELS, ULTRASOUND, dicom, ramp, read, region, write
 from image_faults import fault
 

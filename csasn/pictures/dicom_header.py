@@ -25,9 +25,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from csasn.data.picture import CONVERT
-from csasn.data.quiet import silence_logs
 from csasn.errors import DataError
+from csasn.pictures.picture import CONVERT
+from csasn.pictures.quiet import silence_logs
 
 silence_logs("pydicom")
 MAX_INFLATED_BYTES = 256 << 20
@@ -118,7 +118,7 @@ def read_header(file: BinaryIO, marked: bool) -> Object:
 
     Raises:
         DataError: the object is of a kind or in a transfer syntax that is not read.
-        Exception: those of `csasn.data.picture.UNREADABLE` and of pydicom, where it is damaged.
+        Exception: those of `csasn.pictures.picture.UNREADABLE` and of pydicom, where it is damaged.
     """
     syntax = _syntax(file) if marked else None
     if syntax is not None:

@@ -1,4 +1,4 @@
-"""csasn/data/likeness.py: pictures that are nearly the same are found, and others are not."""
+"""csasn/pictures/likeness.py: pictures that are nearly the same are found, and others are not."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csasn.data.likeness import Facts, conflicting_pairs, hash_cells, shrink
+from csasn.pictures.likeness import Facts, conflicting_pairs, hash_cells, shrink
 
 SIZE = 64
 

@@ -1,4 +1,4 @@
-"""csasn/data/images.py, photos.py: pictures from loose files, and the square they are fitted into."""
+"""csasn/pictures/images.py, photos.py: pictures from loose files, and the square they are fitted into."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from csasn.data.images import letterbox, read_image, require_size
 from csasn.errors import DataError
+from csasn.pictures.images import letterbox, read_image, require_size
 from image_faults import fault
 
 NAME = "SECRETNAME99"

@@ -1,4 +1,4 @@
-"""csasn/data/overlay.py: burned-in text and calipers are warned of, speckle is not."""
+"""csasn/pictures/overlay.py: burned-in text and calipers are warned of, speckle is not."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,12 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.data import get_testdata_file
 
-from csasn.data import overlay
-from csasn.data.images import read_image
-from csasn.data.overlay import Mark, find_marks
 from csasn.phantom.case import draw
 from csasn.phantom.nodule import CLASSES, draw_nodule
 from csasn.phantom.scanner import SCANNERS, burn_calipers
+from csasn.pictures import overlay
+from csasn.pictures.images import read_image
+from csasn.pictures.overlay import Mark, find_marks
 
 TEXTS = ("RT LOBE TRV", "Dist 1.24 cm", "A. Example 03.04.1961", "LEFT", "ID 493022")
 MARGIN = 24

@@ -1,4 +1,4 @@
-"""csasn/data/dicom.py: every transfer syntax, objects of other makers, and frames that lie about their size."""
+"""csasn/pictures/dicom.py: every transfer syntax, objects of other makers, and frames that lie about their size."""
 
 import io
 import warnings
@@ -27,8 +27,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from csasn.data import codecs, dicom_header
-from csasn.data.images import read_image
+from csasn.pictures import codecs, dicom_header
+from csasn.pictures.images import read_image
 from dicom_objects import CAPTURE, CLIP, DAMAGED, PIXELS, ULTRASOUND, dicom, ramp, recode, region, write
 from image_faults import fault
 

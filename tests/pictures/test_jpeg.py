@@ -1,7 +1,7 @@
-"""csasn/data/codecs.py: every predictor and depth of lossless JPEG, restarts, scans, JPEG of 12 bits, and colours left as they are.
+"""csasn/pictures/codecs.py: every predictor and depth of lossless JPEG, restarts, scans, 12 bits, and colours left as they are.
 
-Lossless streams are coded here, by T.81's words and bit by bit; tests/data/test_dicom_syntaxes.py reads what GDCM and others
-coded, and tests/data/test_fuzz.py damages it.
+Lossless streams are coded here, by T.81's words and bit by bit; tests/pictures/test_dicom_syntaxes.py reads what GDCM and others
+coded, and tests/pictures/test_fuzz.py damages it.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csasn.data.codecs import decode_stream
+from csasn.pictures.codecs import decode_stream
 
 LENGTHS = {size: 2 if size < 2 else 5 for size in range(17)}  # of the code of each size of a difference
 # 8 x 16 pixels (x, 2x, 3y), coded by pyjpegls plane after plane, which is interleave mode 0

@@ -1,8 +1,9 @@
 """Damaged and hostile files: every reader of foreign files answers with a result or a `CsasnError`, in bounded time and memory.
 
 Inputs are read in batches by a process of their own, so that a decoder that hangs or dies costs a batch and not the tests. The
-fault names reader, seed and number of the input; `PYTHONPATH=tests python tests/data/test_fuzz.py READER SEED COUNT FOLDER` reads a
-batch again, and leaves the input that stopped it in FOLDER. CSASN_FUZZ_BATCHES sets how many thousand inputs the slow run reads.
+fault names reader, seed and number of the input; `PYTHONPATH=tests python tests/pictures/test_fuzz.py READER SEED COUNT FOLDER`
+reads a batch again, and leaves the input that stopped it in FOLDER. CSASN_FUZZ_BATCHES sets how many thousand inputs the slow run
+reads.
 """
 
 import ctypes
@@ -31,12 +32,12 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from csasn.data.images import Picture, read_image
 from csasn.data.manifest import Manifest, read_manifest
 from csasn.errors import CsasnError
+from csasn.pictures.images import Picture, read_image
 from csasn.site import Site, read_site
 from csasn.study import Federation, Study, Task, read_study
-from pixels.matrix import make, wardrobe
+from pictures.matrix import make, wardrobe
 
 SECONDS, GROWTH_MIB = 20.0, 1024  # for one input; a shared machine may stop a process for a moment
 ADDRESS_SPACE_BYTES, BATCH_SECONDS = 6 << 30, 600  # of a process

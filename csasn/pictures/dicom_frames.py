@@ -15,11 +15,11 @@ from typing import BinaryIO
 import numpy as np
 from pydicom.uid import ExplicitVRBigEndian, RLELossless
 
-from csasn.data.codecs import Decoded, SizeError, decode_rle, decode_stream
-from csasn.data.dicom_header import AGAIN, NATIVE, UNCOMPRESSED, Object, wrong
-from csasn.data.jpeg import CODESTREAM, JP2
-from csasn.data.picture import CONVERT, MORE_FRAMES, UNREADABLE
 from csasn.errors import DataError
+from csasn.pictures.codecs import Decoded, SizeError, decode_rle, decode_stream
+from csasn.pictures.dicom_header import AGAIN, NATIVE, UNCOMPRESSED, Object, wrong
+from csasn.pictures.jpeg import CODESTREAM, JP2
+from csasn.pictures.picture import CONVERT, MORE_FRAMES, UNREADABLE
 
 UNDEFINED = 0xFFFFFFFF
 MAX_FRAGMENTS = 1_000_000

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from csasn.data.picture import FLOW, SLIVER
-from csasn.data.picture_facts import ImageFacts
+from csasn.pictures.picture import FLOW, SLIVER
+from csasn.pictures.picture_facts import ImageFacts
 
 FEW_LEVELS = 32  # grey levels of 256
 NO_BLACK = 80  # grey level below which not even a hundredth of the pixels lies

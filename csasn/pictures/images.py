@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from csasn.data.formats import HEAD_BYTES, tell_format
-from csasn.data.photos import read_photo
-from csasn.data.picture import Picture, no_memory
-from csasn.data.quiet import QUIET, silence_logs
-from csasn.data.share import found_away, unreadable
 from csasn.errors import DataError
+from csasn.pictures.formats import HEAD_BYTES, tell_format
+from csasn.pictures.photos import read_photo
+from csasn.pictures.picture import Picture, no_memory
+from csasn.pictures.quiet import QUIET, silence_logs
+from csasn.platform.share import found_away, unreadable
 from csasn.platform.storage import file_sha256
 
 __all__ = ["PREPROCESSING_VERSION", "Picture", "check_file", "hash_file", "letterbox", "read_image", "require_size"]
@@ -48,7 +48,7 @@ def read_image(path: Path, frame: int | None = None) -> Picture:
             file.seek(0)
             kind = tell_format(head, path.suffix)
             if kind in ("DICOM", "bare DICOM"):
-                from csasn.data.dicom import read_dicom  # sites with PNG alone need no pydicom
+                from csasn.pictures.dicom import read_dicom  # sites with PNG alone need no pydicom
 
                 picture = read_dicom(file, frame, marked=kind == "DICOM")
             else:

@@ -1,4 +1,4 @@
-"""csasn/data/suspects.py and what `client doctor` says of pictures that may have been read or exported wrongly."""
+"""csasn/pictures/suspects.py and what `client doctor` says of pictures that may have been read or exported wrongly."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from client.doctor import checks_data
-from csasn.data.picture import FLOW, SLIVER, SQUARED, Picture
-from csasn.data.picture_facts import measure
-from csasn.data.suspects import KINDS, find_suspects
+from csasn.pictures.picture import FLOW, SLIVER, SQUARED, Picture
+from csasn.pictures.picture_facts import measure
+from csasn.pictures.suspects import KINDS, find_suspects
 from csasn.site import Policy
 from data.test_fingerprint import Hospital, examine_data, hospital
 
