@@ -136,6 +136,10 @@ def _require_same_training(study: Study, trained: Study) -> None:
     weighting = study.class_weighting
     if study != trained.model_copy(update={"class_weighting": weighting}):
         raise ConfigurationError("decided_from with other changes than of class_weighting", "these would have to be trained")
+    if study.calibration == "temperature":
+        raise ConfigurationError(
+            "decided_from where the study calibrates", "what divides the logits is not kept with predictions: set calibration none"
+        )
     if not weighting.acts_on == trained.class_weighting.acts_on == "decision" or weighting.mode == "dynamic":
         raise ConfigurationError(
             f"class_weighting {weighting.mode} on the {weighting.acts_on} cannot be decided from the other variant",

@@ -41,6 +41,8 @@ EVIDENCE = Path(__file__).parent
        "comparisons": []}, "decided_from names x"),
      ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "class_weighting.tau": 0.75}}, "comparisons": []},
       "class_weighting dynamic on the decision cannot be decided"),
+     ({"changes": {"calibration": "temperature"}, "variants": {"fedprox": {}, "x": {"decided_from": "fedprox"} | STATIC},
+      "comparisons": []}, "where the study calibrates"),
      ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "class_weighting.acts_on": "loss"} | STATIC},
        "comparisons": []}, "class_weighting static on the loss cannot be decided"),
      ({"variants": {"fedprox": {}, "x": {"decided_from": "fedprox", "model.vit": False} | STATIC}, "comparisons": []},
