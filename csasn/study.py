@@ -95,9 +95,10 @@ class Federation(Grown):
     """a model of its own that each site keeps, and nobody else sees (csasn/learning/personal.py)"""
     personal_lambda: Annotated[float, Field(ge=0)] = 0.1
     """how near the model of ditto stays to that of all; goes with personal ditto alone"""
-    batchnorm: Literal["silo", "shared", "group", "frozen"] = "silo"
-    """statistics of normalisation: silo: measured anew of each model; shared: the mean of what training left at the sites; group:
-    none, by groups of channels; frozen: those of the initial weights"""
+    batchnorm: Literal["fixbn", "silo", "shared", "group", "frozen"] = "fixbn"
+    """statistics of normalisation: silo: measured anew of each model; fixbn: the same, and in the second half of the rounds sites
+    train by them too; shared: the mean of what training left at the sites; group: none, by groups of channels; frozen: those of
+    the initial weights"""
     upload_bits: Literal[8, 16, 32] = 16
     """bits of a number of an update"""
     answer_deadline_s: Positive = 3600.0
@@ -110,6 +111,15 @@ class Federation(Grown):
     """a round whose model has more than this times the validation loss of the best so far is undone once; null: none is"""
     on_loss: Literal["withhold", "reveal"] = "withhold"
     """counts of fewer than all sites, where one fell out: left out, or shown"""
+
+    @property
+    def measures(self) -> bool:
+        """Whether statistics of normalisation are measured anew of each model."""
+        return self.batchnorm in ("fixbn", "silo")
+
+    def trains_by_batches(self, current_round: int) -> bool:
+        """Whether training normalises each batch by itself in this round, 1 the first, or by the statistics of the model."""
+        return self.batchnorm != "frozen" and not (self.batchnorm == "fixbn" and 2 * (current_round - 1) >= self.rounds)
 
     @field_validator(*OPTIONS)
     @classmethod

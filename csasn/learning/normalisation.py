@@ -1,10 +1,14 @@
 """Normalisation statistics of a model, measured: moments over training images, as integers that add up over sites.
 
-With `batchnorm: silo` a step of the server moves parameters alone, and the model that it leads to has no running statistics: those
-that training leaves at a site are of the weights that this site came to. So each model is measured before anything is judged by it:
-a site counts n, Σx and Σx² of every BatchNorm channel over one image of each of some training cases (mean over positions, each
-batch normalised by itself: Wu & Johnson, "Rethinking batch in BatchNorm", 2021, section 3), and the sums over all sites give the
-statistics with which the model is evaluated, chosen and released.
+With `batchnorm: fixbn` or `silo` a step of the server moves parameters alone, and the model that it leads to has no running
+statistics: those that training leaves at a site are of the weights that this site came to. So each model is measured before
+anything is judged by it: a site counts n, Σx and Σx² of every BatchNorm channel over one image of each of some training cases
+(mean over positions, each batch normalised by itself: Wu & Johnson, "Rethinking batch in BatchNorm", 2021, section 3), and the
+sums over all sites give the statistics with which the model is evaluated, chosen and released.
+
+Where pictures of the sites differ, a network that was only ever trained by batches of one site does not fit these statistics: each
+site's logits are shifted by another amount. With `fixbn` sites train by them once half of the rounds are done (Zhong, Chen & Chao,
+"Making batch normalization great in federated deep learning", 2023).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,12 +35,14 @@ Statistics = Mapping[str, NDArray[np.float32]]
 
 def is_measured(study: Study, network: nn.Module) -> bool:
     """Whether a model of the study has no statistics before they are measured."""
-    return study.federation.batchnorm == "silo" and any(True for _ in normalisation_layers(network))
+    return study.federation.measures and any(True for _ in normalisation_layers(network))
 
 
 def has_own_statistics(study: Study, network: nn.Module) -> bool:
     """Whether a site could give a model other statistics than those that it is released with."""
-    return study.federation.batchnorm in ("silo", "shared") and any(True for _ in normalisation_layers(network))
+    return (study.federation.measures or study.federation.batchnorm == "shared") and any(
+        True for _ in normalisation_layers(network)
+    )
 
 
 def num_measured(weight_units: int) -> int:

@@ -152,7 +152,7 @@ def train_locally(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(study.seed, "dropout", plan.site, plan.draws) % 2**63)
         network.train()
-        if study.federation.batchnorm == "frozen":
+        if not study.federation.trains_by_batches(plan.round):
             for _, layer in normalisation_layers(network):
                 layer.eval()
         for indices in _batches(data, study, plan, random):

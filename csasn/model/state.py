@@ -1,7 +1,8 @@
 """The state of a network as one float32 vector: the shared part, which updates move, then the fixed part.
 
 Shared are the trainable parameters and, with `batchnorm: shared`, the running statistics. Updates leave the fixed part as it is:
-frozen parameters, and with `silo` the running statistics, which are measured anew for each model (csasn/learning/normalisation.py).
+frozen parameters, and with `fixbn` and `silo` the running statistics, which are measured anew for each model
+(csasn/learning/normalisation.py).
 `num_batches_tracked` is no part of it. A local objective with controls (csasn/learning/objectives/) adds one to each trainable
 parameter, behind all of them in the shared part; no network holds them.
 """

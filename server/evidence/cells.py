@@ -119,7 +119,7 @@ def _cell(grid: Grid, roster: tuple[str, ...], name: str, variant: Variant, seed
     except ConfigurationError as error:
         raise ConfigurationError(f"variant {name}: {error.message}", error.hint) from error
     trained_on = () if trained.central is None else sites if trained.central == POOLED else (trained.central,)
-    own_possible = not trained_on and not trained.leave_out and study.federation.batchnorm == "silo"
+    own_possible = not trained_on and not trained.leave_out and study.federation.measures
     return Cell(
         variant=name,
         seed=seed,

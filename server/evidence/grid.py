@@ -77,7 +77,7 @@ class Grid(Configuration):
         prevalence: share of each class to which test cases are weighted; as they are found unless given.
         rare: classes of "rare recall", the mean of theirs, and "rare precision", the share of decisions for them that are right.
         statistics: of normalisation with which models are scored: those released with the model, as in the report; or each site's
-            own where it took part in a federation with `batchnorm: silo`.
+            own where it took part in a federation that measures statistics.
         changes: to the study, for all variants.
         variants: by name, one line each.
         comparisons: of variants.

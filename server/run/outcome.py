@@ -17,10 +17,10 @@ from server.run.rounds import Finished
 from server.run.run_directory import REPORT, RunDirectory, read_events
 from server.run.survey import write_survey
 
+MEASURED = "measured in each round, from summed moments"
 # where those of normalisation layers come from, by the study's `batchnorm`
 STATISTICS = {
-    "silo": "measured in each round, from summed moments", "shared": "averaged over rounds", "group": "none",
-    "frozen": "of the initial weights",
+    "fixbn": MEASURED, "silo": MEASURED, "shared": "averaged over rounds", "group": "none", "frozen": "of the initial weights",
 }  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def test_what_sites_judge_is_the_model_with_the_statistics_of_all_sites_that_it_
     assert len(answered) == 3
 
 
-@pytest.mark.parametrize("mode", ["silo", "shared", "group", "frozen"])
+@pytest.mark.parametrize("mode", ["fixbn", "silo", "shared", "group", "frozen"])
 def test_the_final_figures_are_those_of_the_released_files(federate, mode, monkeypatch):
     """With class weights that differ, which are in the bias of the released head."""
     monkeypatch.setattr("csasn.federated.class_weightings.dynamic.MIN_VALIDATION_CASES", 1)

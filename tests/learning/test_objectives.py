@@ -141,7 +141,7 @@ SGD = {"kind": "sgd"}
     [
         ({"local_objective": "feddyn"}, {}, "write server_rule: feddyn"),
         ({**DYN, "secure_aggregation": False}, {}, "write secure_aggregation: true"),
-        ({**DYN, "batchnorm": "shared"}, {}, "write batchnorm: silo"),
+        ({**DYN, "batchnorm": "shared"}, {}, "write batchnorm: fixbn"),
         ({"local_objective": "scaffold"}, SGD | {"layer_decay": 0.9}, "leave layer_decay out"),
         ({"local_objective": "scaffold"}, {}, "write optimiser.kind: sgd"),
         ({"local_objective": "scaffold", "server_rule": "fedavgm"}, SGD, "write server_rule: fedavg in"),

@@ -317,3 +317,29 @@ def test_training_augments_each_batch_as_the_study_says():
     plain = load_images(data, indices, CPU)
     assert torch.equal(given_B[0], augment(plain, chosen.augmentation, random))
     assert (given_B[0] - plain).abs().max() > 0.05
+
+
+# ---- normalisation
+
+
+@pytest.mark.parametrize(("current_round", "as_mode"), [(1, "silo"), (2, "silo"), (3, "frozen"), (4, "frozen")])
+def test_with_fixbn_batches_normalise_themselves_until_half_of_the_rounds_are_done_and_the_model_does_after_that(
+    current_round, as_mode
+):
+    """As in Zhong et al. 2023: what is trained last is normalised as it is released."""
+
+    def trained(mode):
+        chosen = study(federation={"batchnorm": mode, "rounds": 4})
+        network = build_network(chosen)
+        before = state(network)
+        train(network, synthetic(), chosen, current_round=current_round)
+        assert [name for name, tensor in state(network).items() if not torch.equal(tensor, before[name])]
+        return state(network)
+
+    found, other = trained("fixbn"), trained("silo" if as_mode == "frozen" else "frozen")
+    assert_equal_states(found, trained(as_mode))
+    assert [name for name in found if "weight" in name and not torch.equal(found[name], other[name])]
+
+
+def test_of_one_round_all_is_trained_by_batches():
+    assert study(federation={"rounds": 1}).federation.trains_by_batches(1)

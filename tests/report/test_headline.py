@@ -10,7 +10,7 @@ from server.run.outcome import write_outcome, write_report
 FIGURES = ("macro_auroc", "balanced_accuracy", "macro_f1", "malignancy_auroc", "ece")
 
 
-@pytest.mark.parametrize("batchnorm", ["silo", "shared", "frozen", "group"])
+@pytest.mark.parametrize("batchnorm", ["fixbn", "silo", "shared", "frozen", "group"])
 def test_the_headline_of_the_report_is_what_the_released_files_reach(federate, batchnorm):
     federation = federate("run", num_cases=40, federation={"batchnorm": batchnorm})
     write_outcome(federation.directory, federation.contract, federation.network, federation.run())

@@ -16,7 +16,7 @@ from csasn.platform.registry import LOCAL_OBJECTIVES, load
 from csasn.study import Federation, Study
 
 Vector = NDArray[np.float32]
-WITH_MEMORY = ("silo", "group", "frozen")  # of batchnorm: what is trained is what is shared, and nothing else is shared
+WITH_MEMORY = ("fixbn", "silo", "group", "frozen")  # of batchnorm: what is trained is what is shared, and nothing else is shared
 
 
 class LocalObjective(Configuration):
