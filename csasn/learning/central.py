@@ -94,12 +94,16 @@ def train_centrally(
 ) -> Trained:
     """Trains on one data set for the study's rounds; the model best on its own validation cases is kept, or the last.
 
+    Its batches are of all its cases, so that with `fixbn` there is nothing to get used to: they are normalised as with `silo`.
+
     Raises:
         DataError: no case trains.
         TrainingError: the loss is not finite.
     """
     if not len(data.cases(TRAIN)):
         raise DataError("manifest.csv names no training case", "check the column split")
+    if study.federation.batchnorm == "fixbn":
+        study = study.model_copy(update={"federation": study.federation.model_copy(update={"batchnorm": "silo"})})
     network = initial_network(study).to(torch.device(device))
     data = with_frozen_maps(network, data, study)
     classes = data.class_C[data.cases(TRAIN)]

@@ -139,6 +139,14 @@ def test_with_silo_the_finished_model_carries_measured_statistics(study, sites):
         assert bool(measured.running_mean.isfinite().all())
 
 
+def test_with_fixbn_training_in_one_place_is_that_of_silo(study, sites):
+    states = []
+    for batchnorm in ("silo", "fixbn"):
+        chosen = study.model_copy(update={"federation": study.federation.model_copy(update={"batchnorm": batchnorm})})
+        states.append(train_centrally(chosen, sites["centerA"], "centerA", 2).network.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
 def test_the_same_training_gives_the_same_bits(study, sites):
     one, other = (train_centrally(study, sites["centerA"], "centerA", 2).network.state_dict() for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
