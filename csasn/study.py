@@ -82,7 +82,8 @@ class Federation(Grown):
     local_epochs: Annotated[int, Field(ge=1, le=100)] = 1
     """times that a site goes through its training cases in a round"""
     server_rule: ServerRuleName = "fedavg"
-    """how the mean update makes the step of a round (csasn/federated/server_rules/)"""
+    """how the mean update makes the step of a round (csasn/federated/server_rules/). Unless written, with fedprox at the sites, the
+    coordinator settles it before anybody is asked: fedavgm with momentum 0.5"""
     server_options: dict[Name, float] = Field(default_factory=dict)
     """options of server_rule"""
     local_objective: LocalObjectiveName = "fedprox"

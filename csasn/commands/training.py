@@ -62,12 +62,13 @@ def train(
     from csasn.data.cases import load_site_data
     from csasn.finished.weights import save_model
     from csasn.learning.central import federation_steps, pool, train_centrally
-    from csasn.model.packages import random_warnings, settle_weights
+    from csasn.model.packages import random_warnings
     from csasn.model.profiles import image_size
+    from csasn.model.settling import settle
     from csasn.platform.storage import writable_folder
     from csasn.study import read_study
 
-    wanted = settle_weights(read_study(study, tuple(changes or ())))
+    wanted = settle(read_study(study, tuple(changes or ())))
     say(*random_warnings(wanted))
     found = _find_sites(sites or study.parent / "sites", site or wanted.federation.sites)
     folder = writable_folder(out)

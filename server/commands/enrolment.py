@@ -66,7 +66,8 @@ def begin_study(
     continues: Path | None = None,
 ) -> None:
     """Makes the coordinator's folder of a study, or of the survey before it."""
-    from csasn.model.packages import random_warnings, settle_weights
+    from csasn.model.packages import random_warnings
+    from csasn.model.settling import settle
     from csasn.platform.storage import require_new
     from csasn.study import read_study
     from csasn.trust.certificates import certificate_fingerprint, days_left
@@ -75,7 +76,7 @@ def begin_study(
 
     require_new(folder)  # before anything is asked
     wanted = read_study(study)
-    wanted = wanted.of_survey if survey else settle_weights(continued(wanted, continues) if continues else wanted)
+    wanted = wanted.of_survey if survey else settle(continued(wanted, continues) if continues else wanted)
     start = find_start(wanted, study, continues)
     if not survey and start is None:
         try_network(wanted)

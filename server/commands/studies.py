@@ -25,14 +25,15 @@ def study(
       server study more-rounds.yaml --continue coordinator/runs/thyroid
       server status --folder coordinator/studies/more-rounds
     """
-    from csasn.model.packages import random_warnings, settle_weights
+    from csasn.model.packages import random_warnings
+    from csasn.model.settling import settle
     from csasn.study import read_study
     from server.office.enrolment import Enrolments
     from server.office.further_study import begin_further_study
     from server.run.continuation import continued, find_start
 
     enrolments, wanted = Enrolments.open(folder), read_study(study)
-    wanted = settle_weights(continued(wanted, continues) if continues else wanted)
+    wanted = settle(continued(wanted, continues) if continues else wanted)
     start = find_start(wanted, study, continues)
     if start is None:
         try_network(wanted)

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from csasn.errors import ConfigurationError
-from csasn.model.packages import settle_weights
+from csasn.model.settling import settle
 from csasn.site import Site
 from csasn.study import Study, read_study
 from server.evidence.grid import POOLED, Grid, Statistics, Variant
@@ -100,7 +100,7 @@ def base_study(grid: Grid) -> Study:
     Raises:
         ConfigurationError: it cannot be read.
     """
-    return settle_weights(read_study(Path(grid.study), _settings(grid.changes)))
+    return settle(read_study(Path(grid.study), _settings(grid.changes)))
 
 
 def _cell(grid: Grid, roster: tuple[str, ...], name: str, variant: Variant, seed: int) -> Cell:
@@ -113,7 +113,7 @@ def _cell(grid: Grid, roster: tuple[str, ...], name: str, variant: Variant, seed
             raise ConfigurationError(f"{unknown[0]} is no site of the study", f"choose among {', '.join(roster)}")
         if trained.leave_out:
             changes["federation.sites"] = [site for site in sites if site != trained.leave_out]
-        study = settle_weights(read_study(Path(grid.study), _settings(changes)))
+        study = settle(read_study(Path(grid.study), _settings(changes)))
         if variant.decided_from:
             _require_same_training(study, _cell(grid, roster, variant.decided_from, trained, seed).study)
     except ConfigurationError as error:

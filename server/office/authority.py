@@ -59,7 +59,7 @@ def initialise(
     balancer: bytes = b"",
 ) -> None:
     """Makes the folder of a study, or a survey: its authority, whose key `passphrase` closes, and the server's key and certificate.
-    The study says where each branch begins (`settle_weights`); `start` is the file of a model that it continues, `balancer` are the
+    The study says where each branch begins (`settle`); `start` is the file of a model that it continues, `balancer` are the
     authorities (PEM) of a balancer that ends TLS.
 
     Raises:

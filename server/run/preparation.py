@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from csasn.data.cases import count_training_cases
 from csasn.errors import RunError
-from csasn.model.packages import settle_weights
+from csasn.model.settling import settle
 from csasn.site import Site
 from csasn.study import Study, read_study
 from csasn.trust.identity import public_hex
@@ -24,7 +24,7 @@ def begin(path: Path, study: Study, sites: Mapping[str, Site], start: Path | Non
         RunError: something is there already.
         DataError: a manifest cannot be used.
     """
-    study = settle_weights(study)
+    study = settle(study)
     num_cases = {name: 1 if study.survey else count_training_cases(study, site) for name, site in sites.items()}
     units = share_weights(num_cases)
     keys = {name: Ed25519PrivateKey.generate() for name in study.federation.sites}
@@ -45,7 +45,7 @@ def check_resumable(path: Path, study: Study, *, lacks_baselines: bool = False) 
             f"{path} holds a finished run", "only --baselines that it lacks can be added; begin another with --out or --anew"
         )
     begun = read_study(path / "study.yaml")
-    settled = settle_weights(study, begun)
+    settled = settle(study, begun)
     if begun.study_hash != settled.study_hash:
         raise RunError(
             f"{path} was begun with study {begun.study_hash[:12]}, this one is {settled.study_hash[:12]}",
