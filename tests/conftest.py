@@ -57,7 +57,13 @@ def write_hospitals(folder: Path, sites: Collection[str] = SITES, num_cases: int
         "malignant": ["PTC", "FTC"],
         "tasks": {"subtype": {"weight": 1.0}, "malignancy": {"weight": 0.5}},
         "model": {"profile": "csasn-test", "image_size": 32},
-        "federation": {"sites": list(sites), "rounds": 2, "answer_deadline_s": 60.0, "secure_aggregation": False},
+        "federation": {
+            "sites": list(sites),
+            "rounds": 2,
+            "answer_deadline_s": 60.0,
+            "secure_aggregation": False,
+            "server_rule": "fedavg",  # so that the coordinator has nothing to settle, and sends the file as it is
+        },
         "optimiser": {"batch_size": 8},
     }
     for key, value in changes.items():

@@ -68,12 +68,13 @@ def train_plainly(network, data, study, site, current):
         optimiser.step()
 
 
+PLAINLY = {"proximal_mu": 0.0, "rounds": 3, "batchnorm": "silo"}  # all rounds by batches
 PLAIN = {"tasks": {"subtype": {"weight": 1.0}}, "class_weighting": {"mode": "none"}, "malignant": []}
 
 
 @pytest.mark.parametrize("bits", [16, 32])
 def test_zero_mu_equals_an_independent_fedavg(federate, bits):
-    federation = federate("run", **PLAIN, federation={"proximal_mu": 0.0, "upload_bits": bits, "rounds": 3})
+    federation = federate("run", **PLAIN, federation={**PLAINLY, "upload_bits": bits})
     reference = federated_averaging(federation, 3)
     federation.run()
     found = federation.directory.load().model[: federation.contract.state.num_shared]
@@ -81,7 +82,7 @@ def test_zero_mu_equals_an_independent_fedavg(federate, bits):
 
 
 def test_one_site_equals_an_independent_loop_with_the_same_quantiser(federate):
-    federation = federate("run", **PLAIN, sites=("centerA",), federation={"proximal_mu": 0.0, "rounds": 3})
+    federation = federate("run", **PLAIN, sites=("centerA",), federation=PLAINLY)
     reference = federated_averaging(federation, 3)
     federation.run()
     found = federation.directory.load().model[: federation.contract.state.num_shared]

@@ -146,7 +146,7 @@ def test_a_name_is_one_hospital_in_all_studies(federation):
     assert further(federation).waiting_for() == ["centerD"]
     (federation.path / "centerB/state/keys").rename(federation.path / "old-keys")
     federation.run("client", "keygen", "--site", "centerB")
-    federation.run("client", "enroll", "--site", "centerB", "--study", "more.yaml", "--join")
+    federation.run("client", "enroll", "--site", "centerB", "--study", "coordinator/studies/more/study.yaml", "--join")
     folder = ("--folder", "coordinator/studies/more")
     said = federation.run(
         "server", "enroll", "centerB.request.json", "--join", "--fingerprint", "x", *folder, code=TrustError.exit_code
