@@ -104,14 +104,14 @@ def test_stopped_on_flowers_runtime_a_run_goes_on_with_either_engine(reference, 
     assert report["state_hash"] == reference["state_hash"]
 
 
-def test_what_a_site_refuses_ends_the_command_with_its_code_and_the_row_alone(tmp_path, write_small_hospitals):
+def test_what_a_site_refuses_ends_the_command_with_its_code_and_a_fixed_word_alone(tmp_path, write_small_hospitals):
     hospitals = tmp_path / "hospitals"
     write_small_hospitals(hospitals)
     victim = hospitals / "centerB/images/004-0.png"
     victim.write_bytes(victim.read_bytes()[:200])
     simulation = Simulation(hospitals, tmp_path / "run", "--engine", "flower")
     assert simulation.end() == 8
-    assert "centerB: refused: manifest.csv row" in simulation.stderr
+    assert "centerB: its manifest or images cannot be used" in simulation.stderr
     assert "004-0" not in simulation.stderr + simulation.stdout
     simulation.check_nothing_is_left()
     assert json.loads((tmp_path / "run/report.json").read_text())["status"] == "failed"
