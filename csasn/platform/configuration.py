@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from csasn.errors import ConfigurationError
@@ -21,6 +29,9 @@ class Configuration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
+AS_SAID = "as said"
+
+
 class Grown(Configuration):
     """A part of the study that has `newer` keys: a study in which they say nothing has the hash, and the models, that it had
     without them."""
@@ -28,10 +39,11 @@ class Grown(Configuration):
     newer: ClassVar[Mapping[str, object]] = {}
 
     @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Without the newer keys that say nothing."""
+    def _as_before(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, object]:
+        """Without the newer keys that say nothing; in a file, those that somebody wrote stay (csasn/model/settling.py)."""
         values: dict[str, object] = handler(self)
-        return {key: value for key, value in values.items() if key not in self.newer or value != self.newer[key]}
+        said = self.model_fields_set if info.context == AS_SAID else ()
+        return {key: value for key, value in values.items() if key in said or key not in self.newer or value != self.newer[key]}
 
 
 C = TypeVar("C", bound=Configuration)
@@ -105,7 +117,7 @@ def read_yaml(path: Path) -> Document:
 
 def write_yaml(model: Configuration) -> str:
     """`model` as text that `read_yaml` reads back to the same values."""
-    return str(yaml.dump(model.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True))
+    return str(yaml.dump(model.model_dump(mode="json", context=AS_SAID), Dumper=Dumper, sort_keys=False, allow_unicode=True))
 
 
 def set_keys(data: Mapping[str, object], changes: tuple[str, ...]) -> Document:

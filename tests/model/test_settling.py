@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from csasn.model.settling import OPTIONS, RULE, settle
+from csasn.platform.configuration import write_yaml
 from csasn.study import read_study
 
 
@@ -52,8 +53,13 @@ def test_a_study_that_names_no_rule_gets_momentum_and_says_so_to_whom_it_is_sent
     ],
     ids=lambda said: "-".join(map(str, said.values()))[:30],
 )
-def test_what_a_study_says_stays(make, said):
-    assert settle(make(**said)).federation == make(**said).federation
+def test_what_a_study_says_stays_also_where_it_is_written_and_read_and_settled_again(make, said, tmp_path):
+    settled = settle(make(**said))
+    assert settled.federation == make(**said).federation
+    (tmp_path / "kept.yaml").write_text(write_yaml(settled))
+    again = settle(read_study(tmp_path / "kept.yaml"))
+    assert again.federation == settled.federation
+    assert again.study_hash == settled.study_hash
 
 
 def test_a_run_goes_on_with_the_rule_that_it_began_with(make, tmp_path):
