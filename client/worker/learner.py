@@ -15,6 +15,7 @@ from client.worker.kept import LeftOver
 from client.worker.notes import keep_left_out
 from client.worker.personal import make_personal, train_personal
 from csasn.data.cases import TEST, TRAIN, Records, SiteData, load_records, site_data
+from csasn.data.manifest_file import manifest_stamp
 from csasn.data.survey import count_survey
 from csasn.data.survey_tables import veil
 from csasn.data.withdrawals import Withdrawal, withdrawals_stamp
@@ -36,7 +37,7 @@ from csasn.model.network import build_network
 from csasn.model.profiles import image_size
 from csasn.model.state import read_tensors
 from csasn.platform.randomness import fast_generator
-from csasn.platform.share import manifest_stamp, telling_progress, wait_for_share
+from csasn.platform.share import telling_progress, wait_for_share
 from csasn.privacy.contract import FAILED, LEFT_OUT, USED, Contract
 from csasn.site import Site
 from csasn.study import Study

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from client.worker.kept import Kept, LeftOver, read_left
 from client.worker.learner import Learner
+from csasn.data.manifest_file import manifest_sha256
 from csasn.errors import ModelError
 from csasn.federated.messages import Answer, Header, ModelUpdate, Train, Weighting
 from csasn.federated.quantise import Floats32
 from csasn.platform.checkpoint import load_arrays, save_arrays
 from csasn.platform.configuration import Configuration, validate
-from csasn.platform.share import manifest_sha256
 from csasn.platform.storage import link_atomically
 from csasn.site import Site
 from csasn.study import Study

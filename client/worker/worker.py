@@ -18,6 +18,7 @@ from client.worker.kept import Asked, Kept, LeftOver, Pending, forget_membership
 from client.worker.learner import Learner, NeedsModelError, Work
 from client.worker.personal import keep_personal
 from client.worker.replay import keep_replay
+from csasn.data.manifest_file import manifest_sha256
 from csasn.data.withdrawals import BRING_BACK, WITHDRAWN_FILE
 from csasn.errors import ConfigurationError, CsasnError, ProtocolError, TrustError
 from csasn.federated.messages import (
@@ -43,7 +44,6 @@ from csasn.federated.secagg.keys import SignedKey, fresh_key, sign_key
 from csasn.federated.secagg.sealing import Sealer
 from csasn.federated.weighting import ClassWeights
 from csasn.measures.temperature import is_temperature
-from csasn.platform.share import manifest_sha256
 from csasn.privacy.contract import WITHDRAWN
 from csasn.privacy.ledger import Ledger, Occasion
 from csasn.site import Site

@@ -16,11 +16,11 @@ from csasn.data.faults import MAX_FAULTS, Fault, data_error
 from csasn.data.image_files import find_images
 from csasn.data.left_out import Tolerance, describe_left_out, keep_rows, leave_out
 from csasn.data.manifest import Manifest, Row, read_manifest
+from csasn.data.manifest_file import manifest_stamp
 from csasn.data.split import SPLITS, TEST, TRAIN, VALIDATION, split_patients
 from csasn.data.withdrawals import Withdrawal, Withdrawn
 from csasn.errors import DataError
 from csasn.pictures.images import require_size
-from csasn.platform.share import manifest_stamp
 from csasn.site import Site
 from csasn.study import MALIGNANCY, SUBTYPE, Study
 

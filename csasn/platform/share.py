@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from csasn.errors import AwayError, DataError
 from csasn.platform.command import user_name
-from csasn.platform.storage import file_sha256, rights_of
+from csasn.platform.storage import rights_of
 
 # errors of the way to a file; EIO may be of a disk, too, but NFS and CIFS give it where their server is silent
 AWAY = frozenset(
@@ -83,35 +83,6 @@ def require_folder(folder: Path, what: str) -> None:
         raise AwayError(f"{what} does not exist: {folder}", MOUNT) from None
     except OSError as error:
         raise unreadable(error, what, folder) from None
-
-
-def manifest_stamp(manifest: Path) -> tuple[int, int]:
-    """Time and size of manifest.csv, which change where it was changed; zeros where its folder is there without it.
-
-    Raises:
-        AwayError: its folder is away.
-        DataError: this account may not read it.
-    """
-    require_folder(manifest.parent, "the folder of manifest.csv")
-    try:
-        status = manifest.stat()
-    except FileNotFoundError:
-        return 0, 0
-    except OSError as error:
-        raise unreadable(error, "manifest.csv", manifest) from None
-    return status.st_mtime_ns, status.st_size
-
-
-def manifest_sha256(manifest: Path) -> str:
-    """SHA-256 (hex) of manifest.csv.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        return file_sha256(manifest)
-    except OSError as error:
-        raise unreadable(error, "manifest.csv", manifest) from None
 
 
 def wait_for_share(read: Callable[[], T], patience_s: float, say: Callable[[str], None]) -> T:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from csasn.data.manifest_file import manifest_sha256, manifest_stamp
 from csasn.data.sheet import open_sheet
 from csasn.errors import AwayError, DataError
-from csasn.platform.share import manifest_sha256, manifest_stamp, require_folder
+from csasn.platform.share import require_folder
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="another account is taken on by root alone")
