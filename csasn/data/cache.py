@@ -2,7 +2,8 @@
 
 The folder (mode 0700) holds pixels: `images-<random>.npy`, uint8 (N, size, size), and `index.json`, which tells what each of its
 rows came from (hashes of names and contents, sizes and times) and what was measured of it; no name and no case. Whatever does not
-fit together is rebuilt. An image that is gone from the manifest is gone from disk after the next load.
+fit together is rebuilt. An image that is gone from the manifest is gone from disk after the next load. What was computed of the
+pixels (`beside.py`) lies there too, and goes with them.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from csasn.data.beside import SUFFIX
 from csasn.data.faults import Fault
 from csasn.data.left_out import NONE, Tolerance, Unread, require_few
 from csasn.errors import AwayError, DataError, StorageError
@@ -290,9 +292,11 @@ def _open_cache(folder: Path, wanted: int | None = None) -> _Cache | None:
 
 
 def _clean(folder: Path, keep: str) -> None:
-    """Removes pixels that no index names, and what killed processes left; the lock is held, so nobody is writing them."""
+    """Removes pixels that no index names, what was computed of them, and what killed processes left; the lock is held, so nobody is
+    writing pixels."""
     for path in folder.iterdir():
-        if path.name.endswith(TEMPORARY) or (path.suffix == ".npy" and path.name != keep):
+        is_kept = bool(keep) and path.name.startswith(Path(keep).stem)
+        if path.name.endswith(TEMPORARY) or (path.suffix in (".npy", SUFFIX) and not is_kept):
             with suppress(OSError):
                 path.unlink()
 

@@ -1,7 +1,8 @@
 """Maps of frozen branches, computed once: without augmentation they are the same in every epoch of every round, and with a few
 views of each image, drawn at the beginning, there are as many."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from csasn.data.beside import find_array, keep_array
 from csasn.data.cases import TRAIN, SiteData, Views
 from csasn.errors import TrainingError
 from csasn.learning.augmentation import augment
 from csasn.learning.training import load_images
+from csasn.model.backbones import Branch
 from csasn.model.network import Csasn
 from csasn.platform.randomness import generator
 from csasn.study import Study
@@ -27,7 +30,8 @@ def with_frozen_maps(network: Csasn, data: SiteData, study: Study) -> SiteData:
     """`data` with the maps (N, C, h, w) of the frozen branches, in memory, at the size of the fused map; with `frozen_views` also
     with views of the training images and their maps. As it is where augmentation or mixup changes the images anew each time.
 
-    The network must hold the run's weights: those of a frozen branch do not change after that. Maps that are there already stay.
+    The network must hold the run's weights: those of a frozen branch do not change after that. Maps that are there already stay,
+    and those of the images themselves are kept beside the cached pixels for the next start, of this study or of another.
 
     Raises:
         TrainingError: they would take more than 6 GiB.
@@ -41,9 +45,25 @@ def with_frozen_maps(network: Csasn, data: SiteData, study: Study) -> SiteData:
     for branch in frozen.values():
         branch.eval()
     device = next(network.parameters()).device
-    maps = _maps(network, (load_images(data, batch, device) for batch in _batches(every)), len(every), np.float32)
-    data = replace(data, maps_N=maps)
+    names = {name: _name(branch, data, network.side) for name, branch in frozen.items()}
+    maps = {name: values for name in frozen if (values := find_array(data.images_NHW, names[name])) is not None}
+    missing = {name: branch for name, branch in frozen.items() if name not in maps}
+    computed = _maps(network, missing, (load_images(data, batch, device) for batch in _batches(every)), len(every), np.float32)
+    for name, values in computed.items():
+        keep_array(data.images_NHW, names[name], values)
+    data = replace(data, maps_N=maps | computed)
     return replace(data, views=_views(network, data, study, training)) if num_views else data
+
+
+def _name(branch: Branch, data: SiteData, side: int) -> str:
+    """What tells these maps from others: the images, the branch's weights, and, since code and machine take part, what it makes of
+    the first image."""
+    device = next(branch.parameters()).device
+    first = branch(load_images(data, np.zeros(1, np.int64), device)).cpu().numpy()
+    found = hashlib.sha256(f"{data.images_NHW.shape} {side} {device.type} {torch.get_num_threads()}".encode())
+    for array in (first, *(tensor.cpu().numpy() for tensor in branch.state_dict().values()), data.images_NHW):
+        found.update(array.tobytes())
+    return found.hexdigest()[:32]
 
 
 def _batches(indices: Indices) -> Iterator[Indices]:
@@ -60,9 +80,13 @@ def _check_memory(network: Csasn, data: SiteData, num_images: int, num_views: in
         )
 
 
-def _maps(network: Csasn, images: Iterator[Tensor], num: int, kind: type[np.floating]) -> dict[str, np.ndarray]:
-    """Maps (num, C, h, w) of each frozen branch, of batches of images (B, 1, S, S)."""
-    side, branches = network.side, network.frozen_branches()
+def _maps(
+    network: Csasn, branches: Mapping[str, Branch], images: Iterator[Tensor], num: int, kind: type[np.floating]
+) -> dict[str, np.ndarray]:
+    """Maps (num, C, h, w) of each of the frozen `branches`, of batches of images (B, 1, S, S)."""
+    side = network.side
+    if not branches:
+        return {}
     maps = {name: np.empty((num, branch.num_channels, side, side), kind) for name, branch in branches.items()}
     start = 0
     for batch in images:
@@ -96,4 +120,4 @@ def _views(network: Csasn, data: SiteData, study: Study, training: Indices) -> V
 
     places_N = np.full(len(data.images_NHW), -1)
     places_N[training] = np.arange(len(training))
-    return Views(images_MHW, _maps(network, draw(), num, np.float16), places_N, settings.frozen_views)
+    return Views(images_MHW, _maps(network, network.frozen_branches(), draw(), num, np.float16), places_N, settings.frozen_views)

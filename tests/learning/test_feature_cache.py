@@ -1,12 +1,16 @@
 """Frozen branches: they never move, and their maps are computed once where no augmentation changes the images."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from csasn.data.beside import MOST
+from csasn.data.cache import forget_images
 from csasn.data.cases import TRAIN, load_site_data
+from csasn.data.manifest import read_manifest
 from csasn.errors import TrainingError
 from csasn.federated.weighting import class_weights
 from csasn.learning.central import pool
@@ -157,5 +161,88 @@ def test_a_federation_of_frozen_branches_runs_and_never_computes_a_map_twice(fed
     forward = branch.forward
     monkeypatch.setattr(branch, "forward", lambda self, x: (calls.append(len(x)), forward(self, x))[1])
     finished = federation.run()
-    assert sum(calls) == 2 * sum(len(worker.learner.load_data().images_NHW) for worker in federation.workers.values())
+    probes = 2 * len(federation.workers)  # one image of each branch says whether what is kept is of it
+    assert sum(calls) - probes == 2 * sum(len(worker.learner.load_data().images_NHW) for worker in federation.workers.values())
     assert finished.counts
+
+
+def computed(monkeypatch, network):
+    """Counts, from now on, the images that go through a branch, beside the one that says whose maps are kept."""
+    seen, forward = [], type(network.vit).forward
+    monkeypatch.setattr(type(network.vit), "forward", lambda self, x: (seen.append(len(x)), forward(self, x))[1])
+    return lambda: sum(number for number in seen if number > 1)
+
+
+def kept_files(federation):
+    return sorted((Path(federation.sites["centerA"].state) / "cache").glob("images-*-*.safetensors"))
+
+
+def test_a_second_start_computes_no_map_again_and_has_the_same_bits(federate, monkeypatch):
+    study, network, data = prepared(federate, BOTH, augmentation=STILL)
+    first = with_frozen_maps(network, data, study)
+    count = computed(monkeypatch, network)
+    second = with_frozen_maps(initial_network(study), load_site_data(study, federate("run").sites["centerA"], 32), study)
+    assert count() == 0
+    assert all(np.array_equal(first.maps_N[name], second.maps_N[name]) for name in BOTH)
+
+
+def test_maps_that_are_kept_are_of_these_weights_and_these_images(federate, monkeypatch):
+    study, network, data = prepared(federate, BOTH, augmentation=STILL)
+    maps = with_frozen_maps(network, data, study).maps_N
+    count, num = computed(monkeypatch, network), len(data.images_NHW)
+    with torch.no_grad():
+        network.vit.net.norm.weight[0] += 0.25
+    changed = with_frozen_maps(network, data, study).maps_N
+    assert count() == num  # the other branch's are kept
+    assert np.array_equal(changed["efficientnet"], maps["efficientnet"])
+    assert not np.array_equal(changed["vit"], maps["vit"])
+    turned = replace(data, images_NHW=data.images_NHW[::-1])
+    again = with_frozen_maps(network, turned, study).maps_N
+    assert count() == 3 * num
+    np.testing.assert_allclose(again["vit"], changed["vit"][::-1], atol=1e-5)
+
+
+def test_damaged_maps_are_computed_again(federate, monkeypatch):
+    study, network, data = prepared(federate, ["vit"], augmentation=STILL)
+    federation = federate("run")
+    maps = with_frozen_maps(network, data, study).maps_N
+    (file,) = kept_files(federation)
+    assert file.stat().st_mode & 0o777 == 0o600
+    held = bytearray(file.read_bytes())
+    held[len(held) // 2] ^= 1
+    for damaged in (bytes(held), held[:200], b"", b"no such file"):
+        file.write_bytes(damaged)
+        np.testing.assert_array_equal(with_frozen_maps(network, data, study).maps_N["vit"], maps["vit"])
+
+
+def test_maps_go_with_the_pixels_that_they_are_of(federate):
+    study, network, data = prepared(federate, BOTH, augmentation=STILL)
+    federation = federate("run")
+    with_frozen_maps(network, data, study)
+    site = federation.sites["centerA"]
+    assert len(kept_files(federation)) == 2
+    load_site_data(study, site, 32)
+    assert len(kept_files(federation)) == 2
+    row = read_manifest(Path(site.manifest), study, site.labels).rows[0]
+    assert forget_images(Path(site.state) / "cache", [row.name]) == 1
+    assert kept_files(federation) == []
+    with_frozen_maps(network, data, study)  # whoever still holds the pixels that are gone leaves nothing behind
+    assert kept_files(federation) == []
+
+
+def test_a_full_disk_keeps_no_map_and_stops_nothing(federate, monkeypatch):
+    study, network, data = prepared(federate, BOTH, augmentation=STILL)
+    federation = federate("run")
+    monkeypatch.setattr("csasn.platform.storage.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    assert set(with_frozen_maps(network, data, study).maps_N) == set(BOTH)
+    assert kept_files(federation) == []
+
+
+def test_old_maps_make_room_for_new_ones(federate):
+    study, network, data = prepared(federate, ["vit"], augmentation=STILL)
+    federation = federate("run")
+    for _ in range(MOST + 2):
+        with torch.no_grad():
+            network.vit.net.norm.weight[0] += 0.25
+        with_frozen_maps(network, data, study)
+    assert len(kept_files(federation)) == MOST
