@@ -183,6 +183,18 @@ def test_the_page_says_where_each_study_stands_and_what_wants_a_person_in_it(fed
     assert "centerB has not approved for 8 days" in federation.run("server", "status", "--check", code=AttentionError.exit_code)
 
 
+def test_a_study_that_names_no_rule_is_offered_with_the_one_that_the_coordinator_settled(federation):
+    said = yaml.safe_load((federation.path / "more.yaml").read_text())["federation"]
+    assert said.pop("server_rule") == "fedavg"
+    write_study(federation, "silent", federation=said)
+    for name, rule in (("silent", "fedavgm"), (MORE, "fedavg")):
+        federation.run("server", "study", f"{name}.yaml")
+        offered = yaml.safe_load((federation.folder / "studies" / name / "study.yaml").read_text())["federation"]
+        assert offered["server_rule"] == rule
+        assert further(federation, name).study.federation.server_rule == rule
+        assert further(federation, name).study.federation.server_options == ({"momentum": 0.5} if name == "silent" else {})
+
+
 def test_an_approval_of_a_further_study_is_kept_in_its_folder(federation):
     federation.run("server", "study", "more.yaml")
     approve(federation, "centerA")
