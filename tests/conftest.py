@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -41,6 +42,15 @@ LONGEST_RUN_S = 300.0  # of a federation in a test: masked sums wait for every s
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """What is written survives the death of this process without fsync, which is for machines that lose power: no test takes that
+    away, and waiting for the disk was half of a federation's time. Processes that a test starts do wait."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -93,12 +93,14 @@ def test_a_worker_killed_in_mid_epoch_is_started_again_and_the_round_keeps_its_b
     check_round(running, local, number)
 
 
+@pytest.mark.slow  # tests/e2e/test_thirty_kills.py kills each of them at random instants
 def test_a_supernode_killed_in_mid_epoch_comes_back_at_once(running, local):
     number = running.await_training("centerC")
     running.kill("centerC", "node")
     check_round(running, local, number)
 
 
+@pytest.mark.slow  # tests/e2e/test_thirty_kills.py kills each of them at random instants
 def test_a_superlink_killed_in_mid_upload_is_started_again_and_the_answer_comes_again(running, local):
     number = running.await_training("centerA")
     running.relay.hold_after(300_000)  # of the 1.8 MB of an update
@@ -108,12 +110,14 @@ def test_a_superlink_killed_in_mid_upload_is_started_again_and_the_answer_comes_
     check_round(running, local, number)
 
 
+@pytest.mark.slow  # tests/e2e/test_thirty_kills.py kills each of them at random instants
 def test_a_run_killed_in_mid_round_resumes_by_itself(running, local):
     number = running.await_training("centerB")
     running.kill(COORDINATOR, "run")
     check_round(running, local, number)
 
 
+@pytest.mark.slow  # tests/e2e/test_thirty_kills.py kills each of them at random instants
 def test_a_front_killed_in_mid_upload_is_started_again(running, local):
     number = running.await_training("centerA")
     running.relay.hold_after(300_000)
@@ -133,6 +137,7 @@ def test_the_whole_coordinator_killed_and_started_again_goes_on_by_itself(runnin
     check_round(running, local, number)
 
 
+@pytest.mark.slow  # tests/e2e/test_thirty_kills.py kills each of them at random instants
 def test_two_sites_killed_at_once_and_started_again_are_in_the_round(running, local):
     number = running.await_training("centerB", "centerC")
     for site in ("centerB", "centerC"):
