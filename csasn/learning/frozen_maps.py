@@ -16,6 +16,7 @@ from csasn.errors import TrainingError
 from csasn.learning.augmentation import augment
 from csasn.learning.training import load_images
 from csasn.model.backbones import Branch
+from csasn.model.initial_weights import initial_network
 from csasn.model.network import Csasn
 from csasn.platform.randomness import generator
 from csasn.study import Study
@@ -55,6 +56,12 @@ def with_frozen_maps(network: Csasn, data: SiteData, study: Study) -> SiteData:
     return replace(data, views=_views(network, data, study, training)) if num_views else data
 
 
+def sites_with_frozen_maps(study: Study, sites: Mapping[str, SiteData], device: str = "cpu") -> dict[str, SiteData]:
+    """`sites` with the maps of the study's initial weights, before their cases are pooled: each site's own images keep theirs."""
+    network = initial_network(study).to(device)
+    return {name: with_frozen_maps(network, data, study) for name, data in sites.items()}
+
+
 def _name(branch: Branch, data: SiteData, side: int) -> str:
     """What tells these maps from others: the images, the branch's weights, and, since code and machine take part, what it makes of
     the first image."""
@@ -62,7 +69,7 @@ def _name(branch: Branch, data: SiteData, side: int) -> str:
     first = branch(load_images(data, np.zeros(1, np.int64), device)).cpu().numpy()
     found = hashlib.sha256(f"{data.images_NHW.shape} {side} {device.type} {torch.get_num_threads()}".encode())
     for array in (first, *(tensor.cpu().numpy() for tensor in branch.state_dict().values()), data.images_NHW):
-        found.update(array.tobytes())
+        found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()[:32]
 
 

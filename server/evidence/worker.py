@@ -16,10 +16,9 @@ from csasn.errors import DataError
 from csasn.finished.weights import ModelInfo, load_model, save_model
 from csasn.learning.central import federation_steps, pool, train_centrally
 from csasn.learning.evaluation import case_logits
-from csasn.learning.frozen_maps import with_frozen_maps
+from csasn.learning.frozen_maps import sites_with_frozen_maps
 from csasn.learning.normalisation import apply_moments, measure_moments
 from csasn.measures.cases import Cases
-from csasn.model.initial_weights import initial_network
 from csasn.model.network import Csasn
 from csasn.model.profiles import image_size
 from csasn.phantom.saliency import saliency_in_nodule
@@ -97,8 +96,7 @@ def _train(cell: Cell, workshop: Workshop, folder: Path, tell: Callable[[float],
         torch.use_deterministic_algorithms(True, warn_only=True)
     data = {name: load_site_data(study, workshop.sites[name], image_size(study.model)) for name in study.federation.sites}
     steps, done = federation_steps(study, data), count(1)
-    network = initial_network(study).to(workshop.device)
-    chosen = pool({name: with_frozen_maps(network, data[name], study) for name in cell.trained_on})
+    chosen = pool(sites_with_frozen_maps(study, {name: data[name] for name in cell.trained_on}, workshop.device))
     name = POOLED if len(cell.trained_on) > 1 else f"single/{cell.trained_on[0]}"  # as a simulation's baselines
     num_steps = steps * study.federation.rounds
     trained = train_centrally(study, chosen, name, steps, lambda: tell(next(done) / num_steps), workshop.device)
@@ -119,7 +117,7 @@ def _score(network: Csasn, info: ModelInfo, cell: Cell, workshop: Workshop) -> P
     for number, (name, found) in enumerate(workshop.sites.items()):
         if name not in cell.scored_on:
             continue
-        data = with_frozen_maps(network, load_site_data(info.study, found, info.image_size), info.study)
+        data = load_site_data(info.study, found, info.image_size)
         cases = data.cases(TEST)
         cases = cases[data.class_C[cases] >= 0]
         if cell.statistics == "own":

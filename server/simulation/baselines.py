@@ -106,14 +106,12 @@ def _begin(steps: "Queue[int]", parent: int) -> None:
 def _read_data(study: Study, sites: dict[str, Site]) -> "dict[str, SiteData]":
     """The cases of all sites, with the maps of frozen branches: read and computed once in a process."""
     from csasn.data.cases import load_site_data
-    from csasn.learning.frozen_maps import with_frozen_maps
-    from csasn.model.initial_weights import initial_network
+    from csasn.learning.frozen_maps import sites_with_frozen_maps
     from csasn.model.profiles import image_size
 
     if not _data:
-        network = initial_network(study)
-        for name, site in sites.items():
-            _data[name] = with_frozen_maps(network, load_site_data(study, site, image_size(study.model)), study)
+        read = {name: load_site_data(study, site, image_size(study.model)) for name, site in sites.items()}
+        _data.update(sites_with_frozen_maps(study, read))
     return _data
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from csasn.data.beside import MOST
+from csasn.data.beside import MOST, ROOM
 from csasn.data.cache import forget_images
 from csasn.data.cases import TRAIN, load_site_data
 from csasn.data.manifest import read_manifest
@@ -21,6 +21,7 @@ from csasn.learning.objectives.fedprox import FedProx
 from csasn.learning.training import LocalPlan, load_changed, train_locally
 from csasn.model.initial_weights import initial_network
 from csasn.model.state import StateLayout
+from csasn.platform.checkpoint import save_arrays
 from csasn.platform.randomness import generator
 
 STILL = {"flip": False, "shift": 0.0, "scale": 0.0, "rotation_deg": 0.0, "contrast": 0.0, "brightness": 0.0}
@@ -236,6 +237,25 @@ def test_a_full_disk_keeps_no_map_and_stops_nothing(federate, monkeypatch):
     monkeypatch.setattr("csasn.platform.storage.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     assert set(with_frozen_maps(network, data, study).maps_N) == set(BOTH)
     assert kept_files(federation) == []
+
+
+def test_pixels_that_go_while_maps_are_written_leave_none_behind(federate, monkeypatch):
+    study, network, data = prepared(federate, BOTH, augmentation=STILL)
+    federation = federate("run")
+    pixels = Path(data.images_NHW.filename)
+    monkeypatch.setattr("csasn.data.beside.save_arrays", lambda *given: (save_arrays(*given), pixels.unlink(missing_ok=True)))
+    assert set(with_frozen_maps(network, data, study).maps_N) == set(BOTH)
+    assert kept_files(federation) == []
+
+
+def test_a_disk_that_is_nearly_full_is_left_to_the_rounds(federate, monkeypatch):
+    study, network, data = prepared(federate, ["vit"], augmentation=STILL)
+    federation = federate("run")
+    size = with_frozen_maps(network, replace(data, images_NHW=np.array(data.images_NHW)), study).maps_N["vit"].nbytes
+    for free, num_kept in ((ROOM * size - 1, 0), (ROOM * size, 1)):
+        monkeypatch.setattr("csasn.data.beside.free_bytes", lambda _, free=free: free)
+        assert set(with_frozen_maps(network, data, study).maps_N) == {"vit"}
+        assert len(kept_files(federation)) == num_kept
 
 
 def test_old_maps_make_room_for_new_ones(federate):
